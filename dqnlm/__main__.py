@@ -1,0 +1,3 @@
+from dqnlm.cli import main
+
+raise SystemExit(main())

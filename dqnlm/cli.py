@@ -1,0 +1,80 @@
+"""`dqnlm <command> ...`: finds the command's module, runs it, and turns what goes wrong into one message and a code.
+
+Codes: 0 done, 1 a crash or a failed run, 2 a mistake of the user, 130 interrupted. Nothing heavy is imported here, so
+that help and completion are instant.
+"""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+import os
+import sys
+
+from dqnlm import __version__
+from dqnlm.errors import UserError
+
+COMMANDS: dict[str, tuple[str, str]] = {
+    "train": ("dqnlm.commands.train", "train a Q-network; settings as key=value"),
+    "resume": ("dqnlm.commands.resume", "go on with a run, also to extend a finished one"),
+    "eval": ("dqnlm.commands.evaluate", "score a run's policy on held-out or other text"),
+    "generate": ("dqnlm.commands.generate", "write text with a run's policy"),
+    "report": ("dqnlm.commands.report", "curves and a comparison of runs as one HTML page"),
+    "runs": ("dqnlm.commands.runs", "a table of the runs with their main figures"),
+    "configs": ("dqnlm.commands.configs", "every group and option with its one-line description"),
+    "info": ("dqnlm.commands.info", "versions, devices and the data that is found"),
+}
+INTERRUPTED = 130
+
+
+def usage() -> str:
+    """The text of `dqnlm --help`."""
+    rows = "\n".join(f"  {name:<10}{line}" for name, (_, line) in COMMANDS.items())
+    return (
+        f"dqnlm {__version__}: trains language models by value\n\n"
+        f"usage: dqnlm COMMAND [arguments]      dqnlm COMMAND --help\n\n{rows}\n\n"
+        "start:      dqnlm train +experiment=shakespeare\n"
+        "then:       dqnlm generate latest --prompt 'ROMEO:'\n"
+        'completion: eval "$(dqnlm -sc install=bash)"\n'
+    )
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Runs one command; see the module's text for the codes."""
+    try:
+        return _dispatch(list(sys.argv[1:] if argv is None else argv))
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("\ninterrupted", file=sys.stderr)
+        return INTERRUPTED
+    except BrokenPipeError:
+        # The reader has gone (dqnlm configs | head). Python would complain once more when it flushes at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+
+
+def _dispatch(arguments: list[str]) -> int:
+    if not arguments or arguments[0] in ("-h", "--help", "help"):
+        print(usage(), end="")
+        return 0
+    name, rest = arguments[0], arguments[1:]
+    if name == "--version":
+        print(f"dqnlm {__version__}")
+        return 0
+    if name in ("-sc", "--shell-completion"):
+        from dqnlm.commands.train import complete
+
+        return complete(arguments)
+    if name not in COMMANDS:
+        raise UserError(_unknown(name, rest))
+    return importlib.import_module(COMMANDS[name][0]).main(rest)
+
+
+def _unknown(name: str, rest: list[str]) -> str:
+    if "=" in name:
+        return f"{name!r} is a setting, not a command\n  type dqnlm train {' '.join([name, *rest])}"
+    near = difflib.get_close_matches(name, COMMANDS, n=1, cutoff=0.5)
+    hint = f"\n  did you mean dqnlm {near[0]}?" if near else ""
+    return f"there is no command {name!r}{hint}\n  commands: {', '.join(COMMANDS)}"

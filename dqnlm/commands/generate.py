@@ -1,0 +1,120 @@
+"""`dqnlm generate RUN`: writes text, token by token, to the terminal."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from dqnlm.policy import Policy
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="dqnlm generate", description="Writes text with a run's policy.",
+        epilog="examples: dqnlm generate latest --prompt 'ROMEO:' --max-tokens 500; "
+        "echo -n 'To be' | dqnlm generate latest --prompt-file -",
+    )  # fmt: skip
+    parser.add_argument("run", help="a run's folder, `latest`, or a unique prefix of its name")
+    parser.add_argument("--checkpoint", default="best", help="best, last, or a step (default: best)")
+    prompt = parser.add_mutually_exclusive_group()
+    prompt.add_argument("--prompt", help="text to continue (default: a line break)")
+    prompt.add_argument("--prompt-file", metavar="FILE", help="read the prompt from a file; - for standard input")
+    parser.add_argument("--max-tokens", type=int, default=300, help="tokens to write (default: 300)")
+    parser.add_argument(
+        "--policy", choices=("greedy", "boltzmann", "probability"), help="default: the run's declared policy"
+    )
+    parser.add_argument(
+        "--temperature", type=float,
+        help="boltzmann: in return units (default: fitted on held-out text); "
+        "probability: power 1/T (default: 1); lower is bolder",
+    )  # fmt: skip
+    parser.add_argument("--top-k", type=int, help="choose among the k best tokens only")
+    parser.add_argument("--n", type=int, default=1, help="texts to write (default: 1)")
+    parser.add_argument("--seed", type=int, default=0, help="of the choices (default: 0)")
+    parser.add_argument("--stop", help="end a text before this string")
+    parser.add_argument("--device", default="auto", help="auto, cpu, cuda ... (default: auto)")
+    parser.add_argument(
+        "--allow-targets", action="append", default=[], metavar="MODULE", help="permit code of the run outside dqnlm"
+    )
+    parser.add_argument("--output-dir", default="outputs", help="where runs are (default: outputs)")
+    return parser
+
+
+def main(argv: list[str]) -> int:
+    """Prints the prompt and what follows; several texts are divided by a line."""
+    arguments = _parser().parse_args(argv)
+
+    from dqnlm.errors import UserError
+    from dqnlm.loading import load_policy
+
+    for name, value in (("--max-tokens", arguments.max_tokens), ("--n", arguments.n)):
+        if value < 1:
+            raise UserError(f"{name} must be at least 1, not {value}")
+    prompt = _prompt(arguments)
+    policy = load_policy(
+        arguments.run, arguments.checkpoint, output_dir=arguments.output_dir, device=arguments.device,
+        allow_targets=arguments.allow_targets,
+    )  # fmt: skip
+    kind = arguments.policy or policy.declared
+    print(f"{arguments.run}, checkpoint {arguments.checkpoint} (step {policy.step}), policy {kind}", file=sys.stderr)
+    for number in range(arguments.n):
+        if number:
+            print("\n" + "-" * 40)
+        text = pieces(policy, prompt, arguments, number)  # finds mistakes before anything is printed
+        sys.stdout.write(prompt)
+        for piece in until(text, arguments.stop):
+            sys.stdout.write(piece)
+            sys.stdout.flush()
+        print()
+    return 0
+
+
+def _prompt(arguments: argparse.Namespace) -> str:
+    """From the command line, a file or standard input.
+
+    Raises:
+        UserError: the file cannot be read, or is no UTF-8.
+    """
+    from dqnlm.errors import UserError
+
+    if arguments.prompt_file is None:
+        return "\n" if arguments.prompt is None else str(arguments.prompt)
+    try:
+        raw = sys.stdin.buffer.read() if arguments.prompt_file == "-" else Path(arguments.prompt_file).read_bytes()
+        return raw.decode("utf-8")
+    except OSError as error:
+        raise UserError(
+            f"--prompt-file {arguments.prompt_file}: {error.strerror}; give a file that can be read, or - for standard input"
+        ) from None
+    except UnicodeDecodeError as error:
+        raise UserError(f"--prompt-file {arguments.prompt_file}: not UTF-8 at byte {error.start}") from None
+
+
+def pieces(policy: Policy, prompt: str, arguments: argparse.Namespace, number: int) -> Iterator[str]:
+    """Text as it is written; each of several texts has a seed of its own."""
+    rows = policy.stream(
+        prompt, arguments.max_tokens, policy=arguments.policy, temperature=arguments.temperature, top_k=arguments.top_k,
+        seed=arguments.seed + number,
+    )  # fmt: skip
+    return policy.tokenizer.stream(row[0] for row in rows)
+
+
+def until(parts: Iterator[str], stop: str | None) -> Iterator[str]:
+    """Passes text on and ends before `stop`; what may be its beginning is held back until that is known."""
+    if not stop:
+        yield from parts
+        return
+    held = ""
+    for part in parts:
+        held += part
+        if stop in held:
+            yield held.split(stop)[0]
+            return
+        keep = max((n for n in range(1, len(stop)) if held.endswith(stop[:n])), default=0)
+        yield held[: len(held) - keep]
+        held = held[len(held) - keep :]
+    yield held

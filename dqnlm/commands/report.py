@@ -1,0 +1,115 @@
+"""`dqnlm report RUN...`: one page about one run, or a comparison of several, and a table in the terminal."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from dqnlm.errors import UserError
+from dqnlm.files import write_bytes_atomic, write_text_atomic
+from dqnlm.reporting.compare import (
+    ABSENT,
+    check_figure,
+    columns_of,
+    differing,
+    group_runs,
+    run_settings,
+    telling,
+    value_of,
+    warnings,
+)
+from dqnlm.reporting.curves import AXES, chart_png, require_matplotlib
+from dqnlm.reporting.loading import RunData, load_run
+from dqnlm.reporting.names import run_name
+from dqnlm.reporting.tables import duration_text, figure_text, make_console, print_table
+
+TERMINAL_SETTINGS = 3  # columns of settings that a terminal has room for; the page shows all
+
+
+def main(argv: list[str]) -> int:
+    """Writes report.html, and a PNG when asked, and prints the comparison. Returns the exit code, 0.
+
+    Raises:
+        UserError: a run that is not there or damaged, an unknown figure, no matplotlib, no place to write.
+    """
+    arguments = _parser().parse_args(argv)
+    require_matplotlib()
+    paths = _find(arguments.runs, Path(arguments.output_dir))
+    output = Path(arguments.output) if arguments.output else _default_output(paths, Path(arguments.output_dir))
+    for target in [output, *([Path(arguments.png)] if arguments.png else [])]:
+        _check_writable(target)
+    runs = [load_run(path, run_name(path, Path(arguments.output_dir))) for path in paths]
+    check_figure(arguments.metric, runs)
+    _print_comparison(runs, arguments.metric)
+    _write(runs, arguments.metric, output, Path(arguments.png) if arguments.png else None, arguments.axis)
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="dqnlm report",
+        description="Write one self-contained page about runs: figures, curves, samples, settings. Several runs are "
+        "compared by the settings in which they differ; seeds of the same settings become one curve with a band.",
+    )
+    parser.add_argument("runs", nargs="+", metavar="RUN", help="a folder, `latest`, or a unique prefix of a run's name")
+    parser.add_argument("--output", metavar="FILE", help="where the page goes (default: report.html in the run's "
+                        "folder; for several runs in the output folder)")  # fmt: skip
+    parser.add_argument("--metric", default="eval/accuracy", help="the figure that comes first (default: %(default)s)")
+    parser.add_argument("--axis", choices=tuple(AXES), default="step", help="what the PNG is drawn against (default: step)")
+    parser.add_argument("--png", metavar="FILE", help="also write the curve of --metric as a PNG picture")
+    parser.add_argument("--output-dir", default="outputs", metavar="DIR", help="where runs are (default: %(default)s)")
+    return parser
+
+
+def _find(names: list[str], output_dir: Path) -> list[Path]:
+    from dqnlm.run_directory import find_run
+
+    paths = [find_run(name, output_dir) for name in names]
+    return list({path.resolve(): path for path in paths}.values())  # a run named twice counts once
+
+
+def _default_output(paths: list[Path], output_dir: Path) -> Path:
+    return (paths[0] if len(paths) == 1 else output_dir) / "report.html"
+
+
+def _check_writable(target: Path) -> None:
+    if target.is_dir():
+        raise UserError(f"{target} is a folder. Name a file in it, for example {target / 'report.html'}.")
+    if not target.parent.is_dir():
+        raise UserError(f"{target} cannot be written: there is no folder {target.parent}. Make it, or name another.")
+
+
+def _write(runs: list[RunData], figure: str, output: Path, png: Path | None, axis: str) -> None:
+    from dqnlm.reporting.html import build_page
+
+    try:
+        write_text_atomic(output, build_page(runs, figure))
+        print(f"wrote {output}")
+        if png is not None:
+            write_bytes_atomic(png, chart_png(group_runs(runs), figure, axis))
+            print(f"wrote {png}")
+    except OSError as error:
+        raise UserError(f"{error.filename or output} cannot be written: {error.strerror}. Choose --output.") from error
+
+
+def _print_comparison(runs: list[RunData], figure: str) -> None:
+    console = make_console()
+    keys = telling(differing(runs), runs)
+    shown = keys if not console.is_terminal else keys[:TERMINAL_SETTINGS]
+    seeds = ["seed"] if len({run_settings(run).get("seed") for run in runs}) > 1 else []
+    figures = columns_of(runs, figure)
+    # What matters least stands last: a narrow screen leaves it out.
+    headings = [f"{name.removeprefix('eval/')} {kind}" for name, kinds in figures for kind in kinds]
+    numbers = [*headings, "status", "updates", "wall time"]
+    rows = []
+    for run in runs:
+        settings = run_settings(run)
+        row = [run.name, *(settings.get(key, ABSENT) for key in shown + seeds)]
+        row += [figure_text(value_of(run, name, kind)) for name, kinds in figures for kind in kinds]
+        row += [run.status, figure_text(run.last("step")), duration_text(run.last("wall_s"))]
+        rows.append(row)
+    print_table(console, ["run", *shown, *seeds, *numbers], rows, numbers=len(numbers))
+    if len(shown) < len(keys):
+        console.print(f"{len(keys) - len(shown)} more settings differ: see the page.", markup=False)
+    for message in warnings(runs):
+        console.print(f"note: {message}", markup=False, highlight=False)

@@ -1,0 +1,31 @@
+"""`dqnlm resume RUN [key=value ...]`: goes on with a stopped run, or extends a finished one."""
+
+from __future__ import annotations
+
+import argparse
+
+
+def main(argv: list[str]) -> int:
+    """Resumes; returns the exit code."""
+    parser = argparse.ArgumentParser(
+        prog="dqnlm resume",
+        description="Goes on with a run from its newest checkpoint; on the CPU with the same number of threads the result "
+        "is what it would have been without the stop, bit for bit.",
+        epilog="To extend a finished run: dqnlm resume latest trainer.rollouts=6000 (schedules of the learning rate and of "
+        "epsilon stretch to the new length).",
+    )
+    parser.add_argument("run", help="a run's folder, `latest`, or a unique prefix of its name")
+    parser.add_argument(
+        "overrides", nargs="*", metavar="key=value", help="settings to change: trainer.*, logger.*, device ..."
+    )
+    parser.add_argument("--output-dir", default="outputs", help="where runs are (default: outputs)")
+    arguments = parser.parse_intermixed_args(argv)
+
+    from dqnlm.run_directory import find_run
+
+    folder = find_run(arguments.run, arguments.output_dir)
+
+    from dqnlm.builder import resume
+
+    resume(folder, arguments.overrides)
+    return 0

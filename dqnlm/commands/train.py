@@ -1,0 +1,217 @@
+"""`dqnlm train`: checks everything a user can get wrong first, reserves the run's folder, then lets Hydra run the job.
+
+Hydra owns overrides, sweeps and launchers; its own messages, logs and folders never reach the user. One job is
+
+    compose -> validate -> builder.start(config, directory, choices=..., command_line=...)
+"""
+
+from __future__ import annotations
+
+import gc
+import json
+import os
+import shutil
+import sys
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import hydra
+from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
+from omegaconf import DictConfig, OmegaConf
+
+from dqnlm.commands.train_arguments import HELP, Request, expand, parse, swept_keys
+from dqnlm.composition import VERSION_BASE, choices_of, compose, hydra_setting, plain, quoted
+from dqnlm.config import validate
+from dqnlm.errors import UserError
+from dqnlm.files import write_json_atomic
+from dqnlm.presets import drop_inapplicable
+from dqnlm.run_directory import RunDirectory, natural, require_fresh, reserve, safe_name
+
+PREFLIGHT_LIMIT = 64  # jobs of a sweep that are checked before the first one starts
+INTERRUPTED = 130
+OUTCOME = Path(".hydra") / "outcome.json"  # how a job of a sweep ended: a file, as a launcher may use processes
+
+
+def main(argv: list[str]) -> int:
+    """Trains; returns 0, 1 (crash or failed run), 2 (user's mistake) or 130 (interrupted)."""
+    if any(argument in ("-h", "--help") for argument in argv):
+        print(HELP, end="")
+        return 0
+    request = parse(argv)
+    if request.shell_completion:
+        return complete(argv)
+    if request.info or request.hydra_help:
+        return hand_over(request, [])
+    jobs = expand(request, PREFLIGHT_LIMIT)
+    checked = [check(request, overrides) for overrides in jobs]
+    if request.cfg:
+        return hand_over(request, [])
+    folder, own = run_folder(request, *checked[0])
+    if not request.multirun:
+        try:
+            code = hand_over(request, [f"hydra.run.dir={quoted(folder)}"])
+        except KeyboardInterrupt:
+            code = INTERRUPTED
+            print("\ninterrupted", file=sys.stderr)
+        if own and code in (2, INTERRUPTED) and not RunDirectory(folder).manifest.exists():
+            shutil.rmtree(folder)  # made for this run a moment ago, and nothing came of it
+        return code
+    excluded = ",".join(quoted(key) for key in swept_keys(request, swept=False))
+    code = hand_over(
+        request,
+        [f"hydra.sweep.dir={quoted(folder)}", f"hydra.job.config.override_dirname.exclude_keys=[{excluded}]"],
+    )
+    return code or report_failures(folder)
+
+
+def check(request: Request, overrides: list[str]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Composes and validates one job, so that a mistake ends before anything is written."""
+    config, choices = compose(
+        overrides, request.config_dir, config_path=request.config_path, config_name=request.config_name
+    )
+    for note in drop_inapplicable(config, overrides, request.config_dir)[1]:
+        print(f"note: {note}", file=sys.stderr)
+    return validate(config, choices, overrides, config_dir=request.config_dir), choices
+
+
+def run_folder(request: Request, config: dict[str, Any], choices: dict[str, Any]) -> tuple[Path, bool]:
+    """A folder for the run (or sweep), and whether it was made for it: else it is the one that the user names."""
+    key = "hydra.sweep.dir" if request.multirun else "hydra.run.dir"
+    if request.pop_override(key):
+        return require_fresh(Path(hydra_setting(request.removed, request.config_dir, key))), False
+    name = str(choices.get("experiment") or choices.get("debug") or "train")
+    if request.multirun and "experiment" in swept_keys(request, swept=True):
+        name = "sweep"
+    return reserve(Path(config["output_dir"]).expanduser(), name), True
+
+
+def hand_over(request: Request, further: list[str]) -> int:
+    """Runs Hydra on a command line of its own making; returns the exit code."""
+    with _argv(["dqnlm", *request.flags(), *request.overrides, *further]):
+        try:
+            launch()
+        except SystemExit as stop:
+            return stop.code if isinstance(stop.code, int) else int(stop.code is not None)
+        except ValueError as error:  # Hydra's own refusal of flags that exclude each other
+            raise UserError(str(error)) from error
+    return 0
+
+
+@contextmanager
+def _argv(arguments: list[str]) -> Iterator[None]:
+    saved = sys.argv
+    sys.argv = arguments
+    try:
+        yield
+    finally:
+        sys.argv = saved
+
+
+def run_job(cfg: DictConfig) -> Any:
+    """One job. A sweep goes on after a failed job, but not after an interruption."""
+    settings = HydraConfig.get()
+    directory = Path(settings.runtime.output_dir)
+    sweeping = settings.mode == RunMode.MULTIRUN
+    if sweeping:
+        print(f"job {settings.job.num}: {directory.name}", flush=True)
+    outcome, message = "crash", ""
+    try:
+        outcome = _start(cfg, settings, directory)
+        message = f"status {outcome}"
+    except UserError as error:
+        outcome, message = "mistake", str(error)
+        print(f"error: {error}", file=sys.stderr)
+    except Exception as error:
+        message = f"{type(error).__name__}: {error}"
+        traceback.print_exc()
+    finally:
+        _free_memory()
+    if outcome == "interrupted":
+        raise SystemExit(INTERRUPTED)
+    if sweeping:
+        (directory / OUTCOME).parent.mkdir(parents=True, exist_ok=True)
+        write_json_atomic(directory / OUTCOME, {"outcome": outcome, "message": message})
+    elif outcome in ("crash", "failed", "mistake"):
+        raise SystemExit(2 if outcome == "mistake" else 1)
+    return None
+
+
+launch = hydra.main(version_base=VERSION_BASE, config_path="pkg://dqnlm.configs", config_name="train")(run_job)
+
+
+def _start(cfg: DictConfig, settings: Any, directory: Path) -> str:
+    """Validates and trains; returns the summary's status: finished, interrupted or failed."""
+    overrides = [str(text) for text in settings.overrides.task]
+    sources = [str(s.path) for s in settings.runtime.config_sources if s.provider == "command-line"]
+    config_dir = sources[0] if sources else None
+    config = plain(cfg)
+    choices = choices_of(settings, config)
+    config = validate(config, choices, overrides, config_dir=config_dir)
+    _anchor_paths(config, Path(settings.runtime.cwd))
+    flags = ["--config-dir", config_dir] if config_dir else []
+    from dqnlm import builder
+
+    summary = builder.start(config, directory, choices=choices, command_line=["dqnlm", "train", *flags, *overrides])
+    return str(summary.get("status", "finished"))
+
+
+def _anchor_paths(config: dict[str, Any], base: Path) -> None:
+    """Paths as typed are relative to where the command was typed; the run keeps them whole, to be resumed anywhere."""
+    data, trainer = config["data"], config["trainer"]
+    if isinstance(data.get("path"), str):
+        data["path"] = str(base / Path(data["path"]).expanduser())
+    start = trainer.get("init_from")
+    if isinstance(start, str) and (base / Path(start).expanduser()).exists():  # else the short name of a run
+        trainer["init_from"] = str(base / Path(start).expanduser())
+    config["output_dir"] = str(base / Path(config["output_dir"]).expanduser())
+
+
+def _free_memory() -> None:
+    """Jobs of a sweep share a process: what one leaves behind, the next would have to do without."""
+    gc.collect()
+    torch = sys.modules.get("torch")
+    if torch is not None and torch.cuda.is_available():
+        torch.cuda.empty_cache()
+
+
+def report_failures(sweep: Path) -> int:
+    """Lists the failed jobs of a sweep; returns 1 after a crash or a failed run, 2 after mistakes only, else 0."""
+    files = sorted(sweep.glob(f"*/{OUTCOME}"), key=natural)
+    outcomes = {path.parent.parent.name: json.loads(path.read_text()) for path in files}
+    failed = {name: o for name, o in outcomes.items() if o["outcome"] != "finished"}
+    if not failed:
+        return 0
+    print(f"error: {len(failed)} of {len(outcomes)} jobs failed", file=sys.stderr)
+    for name, outcome in failed.items():
+        print(f"  {name}: {outcome['message'].splitlines()[0]}", file=sys.stderr)
+    return 2 if all(o["outcome"] == "mistake" for o in failed.values()) else 1
+
+
+def _job_folder(number: Any, differing: Any) -> str:
+    """`3-seed=1,env.horizon=32`: the job's number and what sets it apart, safe as a file name."""
+    parts = safe_name(str(differing).replace("+", "")) if differing else ""
+    return f"{number}-{parts}" if parts else str(number)
+
+
+OmegaConf.register_new_resolver("dqnlm_job_folder", _job_folder, replace=True)
+
+
+def complete(argv: list[str]) -> int:
+    """Shell completion: Hydra's, behind the sub-commands. Its script knows only `dqnlm <overrides>`."""
+    from dqnlm.cli import COMMANDS
+
+    if any(argument.startswith("query=") for argument in argv):
+        words = os.environ.get("COMP_LINE", "").split(" ")
+        if len(words) <= 2:
+            print("\n".join(name for name in COMMANDS if name.startswith("".join(words[1:]))))
+            return 0
+        if words[1] != "train":
+            return 0
+        line = " ".join([words[0], *words[2:]])
+        os.environ["COMP_LINE"] = line
+        os.environ["COMP_POINT"] = str(len(line))
+    return hand_over(Request(shell_completion=True, overrides=[a for a in argv if "=" in a]), [])

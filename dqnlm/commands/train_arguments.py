@@ -1,0 +1,192 @@
+"""The command line of `dqnlm train`: Hydra's flags that make sense, advice for those that do not, and sweeps."""
+
+from __future__ import annotations
+
+import argparse
+import difflib
+import itertools
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import NoReturn
+
+from dqnlm import catalogue
+from dqnlm.composition import parse_overrides
+from dqnlm.errors import UserError
+
+HELP = """usage: dqnlm train [key=value ...] [+experiment=NAME] [-m] [flags]
+
+Trains a Q-network on text. Every setting is given as key=value; `dqnlm configs` lists the groups and their options.
+
+  dqnlm train +experiment=shakespeare                       a prepared experiment
+  dqnlm train +experiment=shakespeare env.horizon=32        one setting changed
+  dqnlm train +experiment=shakespeare network=gru           another option of a group
+  dqnlm train -m +experiment=shakespeare seed=0,1,2         one run for each value (all combinations)
+  dqnlm train +experiment=shakespeare +debug=smoke          the same, over in seconds
+  dqnlm train data=text_file data.path=my.txt               your own text
+
+flags:
+  -m, --multirun          run every combination of the values separated by commas
+  --cfg job [--resolve]   print the configuration and stop; --package GROUP prints a part of it
+  --config-dir DIR        add a folder of your own options (DIR/experiment/mine.yaml -> +experiment=mine)
+  --config-path DIR, --config-name NAME    use another configuration altogether
+  --info [defaults|searchpath|plugins]     how the configuration is put together
+  --hydra-help            what Hydra itself understands
+
+A run writes to outputs/<date>/<time>-<experiment>/. Go on with one: dqnlm resume RUN.
+"""
+ADVICE = {
+    "experiment": "type +experiment={value}",
+    "debug": "type +debug={value}",
+    "config": "for a folder of your own options: --config-dir DIR; for another root file: --config-name NAME",
+    "resume": "type dqnlm resume {value}",
+    "dry-run": "to see the configuration: --cfg job --resolve; for a run of seconds: +debug=smoke",
+    "experimental-rerun": "to repeat a run: dqnlm train with the command line in its manifest.json",
+    "data-path": "type data.path={value}",
+}
+PLACEHOLDERS = {"experiment": "NAME", "debug": "NAME", "resume": "RUN", "data-path": "FILE"}
+
+
+@dataclass
+class Request:
+    """What was asked for, taken apart."""
+
+    overrides: list[str] = field(default_factory=list)
+    multirun: bool = False
+    resolve: bool = False
+    hydra_help: bool = False
+    shell_completion: bool = False
+    cfg: str | None = None
+    info: str | None = None
+    package: str | None = None
+    config_dir: str | None = None
+    config_path: str | None = None
+    config_name: str = "train"
+    removed: list[str] = field(default_factory=list)
+
+    def flags(self) -> list[str]:
+        """The flags as Hydra reads them, all before the overrides (argparse wants them in one piece)."""
+        words = [f"--{name.replace('_', '-')}" for name in _SWITCHES if getattr(self, name)]
+        for name in _VALUES:
+            if getattr(self, name) is not None:
+                words += [f"--{name.replace('_', '-')}", getattr(self, name)]
+        return words
+
+    def pop_override(self, key: str) -> bool:
+        """Takes out the override of a Hydra setting; `removed` keeps the whole list as it was."""
+        self.removed = list(self.overrides)
+        self.overrides = [text for text in self.overrides if text.lstrip("+").split("=", 1)[0] != key]
+        return len(self.overrides) < len(self.removed)
+
+
+_SWITCHES = ("multirun", "resolve", "hydra_help", "shell_completion")
+_VALUES = ("cfg", "info", "package", "config_dir", "config_path", "config_name")
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        raise UserError(f"dqnlm train: {message}\n  dqnlm train --help")
+
+
+def _parser() -> _Parser:
+    parser = _Parser(prog="dqnlm train", add_help=False, allow_abbrev=False)
+    parser.add_argument("overrides", nargs="*")
+    parser.add_argument("-m", "--multirun", action="store_true")
+    parser.add_argument("-r", "--run", action="store_true")
+    parser.add_argument("--resolve", action="store_true")
+    parser.add_argument("--hydra-help", action="store_true")
+    parser.add_argument("-sc", "--shell-completion", action="store_true")
+    parser.add_argument("-c", "--cfg", choices=["job", "hydra", "all"])
+    parser.add_argument("-p", "--package")
+    parser.add_argument("-cd", "--config-dir")
+    parser.add_argument("-cp", "--config-path")
+    parser.add_argument("-cn", "--config-name", default="train")
+    kinds = ["all", "config", "defaults", "defaults-tree", "plugins", "searchpath"]
+    parser.add_argument("-i", "--info", nargs="?", const="all", choices=kinds)
+    return parser
+
+
+def parse(argv: list[str]) -> Request:
+    """The arguments after `dqnlm train`.
+
+    Raises:
+        UserError: an unknown flag, or a word that is no key=value; the message says what to type.
+    """
+    parser = _parser()
+    _refuse_flags(argv, [flag for action in parser._actions for flag in action.option_strings])
+    known = vars(parser.parse_intermixed_args(argv))
+    known.pop("run")
+    request = Request(**known)
+    if request.shell_completion:
+        return request
+    for text in request.overrides:
+        _require_setting(text)
+    if request.config_dir is not None:
+        request.config_dir = str(catalogue.roots(request.config_dir)[-1])
+    if request.config_path is not None and not request.config_path.startswith("pkg://"):
+        # Hydra would read it relative to this module's file.
+        request.config_path = str(Path(request.config_path).absolute())
+        if not Path(request.config_path).is_dir():
+            raise UserError(f"--config-path: no such folder: {request.config_path}")
+    if any(text.replace(" ", "") == "hydra.mode=MULTIRUN" for text in request.overrides):
+        request.multirun = True
+    if request.multirun and request.cfg:
+        raise UserError("--cfg prints one configuration and -m makes several: leave out -m, and give one value each")
+    if request.resolve and not request.cfg:
+        raise UserError("--resolve belongs to --cfg: type --cfg job --resolve")
+    return request
+
+
+def _refuse_flags(argv: list[str], flags: list[str]) -> None:
+    """Flags of other programs. Left alone, Hydra takes `--experiment x` for a flag of its own."""
+    for index, word in enumerate(argv):
+        flag, _, attached = word.partition("=")
+        if not word.startswith("-") or flag in flags or (index and argv[index - 1] in flags):
+            continue
+        following = argv[index + 1] if index + 1 < len(argv) and not argv[index + 1].startswith("-") else ""
+        name, value = flag.lstrip("-"), attached or following
+        if name in ADVICE:
+            advice = ADVICE[name].format(value=value or PLACEHOLDERS.get(name, ""))
+        elif near := difflib.get_close_matches(flag, [f for f in flags if f.startswith("--")], n=1, cutoff=0.75):
+            advice = f"did you mean {near[0]}?"
+        else:
+            advice = f"settings are given without dashes: {name.replace('-', '_')}={value or 'VALUE'}"
+        raise UserError(f"dqnlm train: there is no flag {flag}\n  {advice}")
+
+
+def _require_setting(text: str) -> None:
+    """A word without `=` is a forgotten group, most often."""
+    if "=" in text or text.startswith("~"):
+        return
+    for group in catalogue.groups():
+        if any(name == text for name, _ in catalogue.options(group)):
+            plus = "+" if group in catalogue.ADDED else ""
+            raise UserError(f"{text!r} is not key=value\n  did you mean {plus}{group}={text}?")
+    raise UserError(f"{text!r} is not key=value\n  type for example env.horizon=32, or +experiment=shakespeare")
+
+
+def swept_keys(request: Request, *, swept: bool) -> list[str]:
+    """Keys that take several values in this sweep, or those that take one."""
+    return [o.key_or_group for o in parse_overrides(request.overrides) if o.is_sweep_override() is swept]
+
+
+def expand(request: Request, limit: int) -> list[list[str]]:
+    """The overrides of each job: one list for a single run, every combination of a sweep, at most `limit`.
+
+    Raises:
+        UserError: a sweep of a kind that the basic sweeper cannot run, or over Hydra's own settings.
+    """
+    if not request.multirun:
+        return [list(request.overrides)]
+    values: list[list[str]] = []
+    other_sweeper = any(text.startswith("hydra/sweeper=") for text in request.overrides)
+    for override in parse_overrides(request.overrides):
+        text = override.input_line or ""
+        if not override.is_sweep_override():
+            values.append([text])
+        elif override.is_hydra_override():
+            raise UserError(f"{text}: a sweep cannot change Hydra's own settings")
+        elif override.is_discrete_sweep():
+            values.append([f"{override.get_key_element()}={value}" for value in override.sweep_string_iterator()])
+        elif not other_sweeper:
+            raise UserError(f"{text}: an interval needs a sweeper that searches\n  list the values: KEY=a,b,c")
+    return [list(job) for job in itertools.islice(itertools.product(*values), limit)]

@@ -1,0 +1,118 @@
+"""What a person sees while a run goes on: on the terminal in colour, in train.log plain, the same words."""
+
+from __future__ import annotations
+
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.panel import Panel
+from rich.table import Table
+from rich.text import Text
+from tqdm import tqdm
+
+
+class RunConsole:
+    """Prints to the terminal and to the log file; draws the progress bar, or plain lines where there is no terminal."""
+
+    def __init__(self, log: Path, progress: bool) -> None:
+        self._terminal = Console(width=None if sys.stdout.isatty() else 120, highlight=False)
+        self._stream = log.open("a", encoding="utf-8")
+        self._file = Console(file=self._stream, width=120, no_color=True, highlight=False)
+        self._bar: tqdm[Any] | None = None
+        self.progress = progress
+        self._started, self._first = time.monotonic(), 0
+
+    def print(self, what: Any) -> None:
+        """A string or anything rich can draw."""
+        what = Text(what) if isinstance(what, str) else what
+        with tqdm.external_write_mode():
+            self._terminal.print(what)
+        self._file.print(what)
+        self._stream.flush()
+
+    def panel(self, title: str, lines: list[str], style: str = "cyan") -> None:
+        self.print(Panel(Text("\n".join(lines)), title=title, title_align="left", border_style=style))
+
+    def warning(self, text: str) -> None:
+        self.print(Text(f"warning: {text}", style="yellow"))
+
+    def start_progress(self, done: int, total: int, unit: str) -> None:
+        """A tqdm bar with rate and time left on a terminal; elsewhere `advance` prints plain lines."""
+        self._started, self._first, self._total, self._unit = time.monotonic(), done, total, unit
+        if self.progress and sys.stderr.isatty():
+            self._bar = tqdm(initial=done, total=total, unit=f" {unit}", dynamic_ncols=True, smoothing=0.05)
+
+    def advance(self, done: int) -> None:
+        if self._bar is not None:
+            self._bar.update(done - self._bar.n)
+
+    def status(self, done: int, words: str) -> None:
+        """The newest figures: beside the bar, or as a line with the share done and the time left."""
+        rate = (done - self._first) / max(time.monotonic() - self._started, 1e-9)
+        left = clock((self._total - done) / rate) if rate > 0 else "?"
+        line = (
+            f"{self._unit} {done}/{self._total} ({done / max(self._total, 1):.0%}), {rate:.2f}/s, {left} left  {words}"
+        )
+        if self._bar is not None:
+            self._bar.set_postfix_str(words)
+        elif self.progress:
+            self._terminal.print(Text(line))
+        self._file.print(Text(line))
+        self._stream.flush()
+
+    def stop_progress(self) -> None:
+        if self._bar is not None:
+            self._bar.close()
+            self._bar = None
+
+    def close(self) -> None:
+        self.stop_progress()
+        self._stream.close()
+
+
+def clock(seconds: float) -> str:
+    """1:02:03 or 4:05."""
+    minutes, rest = divmod(int(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
+
+
+def evaluation_table(
+    figures: dict[str, float],
+    baselines: dict[str, tuple[float, float]],
+    policy: str,
+    constant: str,
+    step: int,
+    done: str,
+) -> Table:
+    """The agent beside what needs no learning."""
+    table = Table(title=f"evaluation after {step} updates ({done})", title_justify="left")
+    for heading in ("policy", "accuracy", "nats/token", "return", "distinct-1/2/3", "top token"):
+        table.add_column(heading, justify="left" if heading == "policy" else "right", no_wrap=True)
+    distinct = "/".join(f"{figures[f'eval/distinct_{n}']:.2f}" for n in (1, 2, 3))
+    table.add_row(
+        "greedy",
+        f"{figures['eval/accuracy']:.4f}",
+        "",
+        f"{figures['eval/return']:.3f}",
+        distinct,
+        f"{figures['eval/top_token_share']:.2f}",
+        style="bold",
+    )
+    distinct = "/".join(f"{figures[f'sample/distinct_{n}']:.2f}" for n in (1, 2, 3))
+    table.add_row(
+        policy,
+        "",
+        f"{figures['eval/nats']:.4f}",
+        "",
+        distinct,
+        f"{figures['sample/top_token_share']:.2f}",
+        style="bold",
+    )
+    table.add_row(f"always {constant}", "", "", f"{figures['eval/return_best_constant']:.3f}", "", "1.00")
+    for name, (accuracy, nats) in baselines.items():
+        table.add_row(name, f"{accuracy:.4f}", f"{nats:.4f}")
+    return table

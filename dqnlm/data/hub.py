@@ -1,0 +1,153 @@
+"""A text from the Hugging Face Hub, or from a local folder of data files, through `datasets`."""
+
+from __future__ import annotations
+
+import contextlib
+import difflib
+import os
+import tempfile
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from dqnlm.data.reading import TextSource, sha256_of
+from dqnlm.errors import UserError
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+
+PROBE_TIMEOUT_S = 3.0
+
+
+def hub(*, name: str | None, config: str | None, split: str, text_column: str, revision: str | None) -> TextSource:
+    """The rows of one text column, in order, joined by a blank line.
+
+    A folder that exists is read from the disk, with nothing kept elsewhere. Any other name is asked of the Hub; where
+    the Hub does not answer within 3 s, or HF_HUB_OFFLINE or DQNLM_OFFLINE is set, only a copy that `datasets` kept
+    from an earlier run is used, and the notes say so.
+
+    Args:
+        name: OWNER/NAME on the Hub, or a folder.
+        config: the data set's configuration; None: its only one.
+        split: "train", "train[:10%]", ...
+        text_column: a column of strings; rows without a value are left out and counted in the notes.
+        revision: branch, tag or commit; None: the newest.
+
+    Raises:
+        UserError: no such data set, configuration, split or column; no connection and no copy; no text in it.
+    """
+    if name is None:
+        raise UserError("data=hub needs a data set: add data.name=OWNER/NAME or data.name=FOLDER.")
+    folder = Path(name).expanduser()
+    if folder.is_dir():
+        with tempfile.TemporaryDirectory(prefix="dqnlm-") as cache:
+            options = {"cache_dir": cache, "keep_in_memory": True}
+            rows = _load(str(folder.absolute()), config, split, None, options)
+            notes: list[str] = []
+    elif name.startswith((".", "/", "~")):
+        raise _missing_folder(folder)
+    else:
+        rows, notes = _load_from_hub(name, config, split, revision)
+    text = _joined(rows, name, text_column, notes)
+    parts = [str(folder.absolute()) if folder.is_dir() else f"Hugging Face Hub {name}"]
+    parts += [f"{key} {value}" for key, value in (("config", config), ("revision", revision)) if value is not None]
+    origin = ", ".join([*parts, f"split {split}", f"column {text_column}"])
+    return TextSource(text=text, name=name, origin=origin, sha256=sha256_of(text), notes=notes)
+
+
+def _load_from_hub(name: str, config: str | None, split: str, revision: str | None) -> tuple[Dataset, list[str]]:
+    reason = _offline_reason()
+    if reason is None:
+        return _load(name, config, split, revision, {}), []
+    try:
+        with _hub_switched_off():
+            rows = _load(name, config, split, revision, {})
+    except UserError as error:
+        if not isinstance(error.__cause__, ConnectionError):
+            raise  # there is a copy, and something else is wrong, such as the name of the split
+        raise UserError(
+            f"data.name: {name} cannot be fetched: {reason}, and this machine has no copy of it. Connect to the "
+            "network, or name a local folder or file (data=text_file data.path=FILE)."
+        ) from error
+    return rows, [f"{name} was read from this machine's copy: {reason}."]
+
+
+def _load(name: str, config: str | None, split: str, revision: str | None, options: dict[str, Any]) -> Dataset:
+    import datasets  # 0.8 s and more, so only where a text is read
+
+    datasets.disable_progress_bars()
+    try:
+        return datasets.load_dataset(name, config, split=split, revision=revision, **options)
+    except MemoryError:
+        raise
+    except Exception as error:  # `datasets` raises a dozen unrelated classes, all of them about this data set
+        cause = f" ({error.__cause__})" if error.__cause__ is not None else ""
+        raise UserError(
+            f"data set {name} (data.config={config}, data.split={split}, data.revision={revision}) cannot be read: "
+            f"{str(error).strip()}{cause}"
+        ) from error
+
+
+def _joined(rows: Dataset, name: str, text_column: str, notes: list[str]) -> str:
+    """The text of a column; appends to `notes` what was left out or changed."""
+    columns = rows.column_names
+    if text_column not in columns:
+        near = difflib.get_close_matches(text_column, columns, n=1)
+        hint = f" Did you mean data.text_column={near[0]}?" if near else ""
+        raise UserError(f"data.text_column: {name} has no column {text_column!r}; it has {', '.join(columns)}.{hint}")
+    values = rows[:][text_column]
+    texts = [value for value in values if isinstance(value, str)]
+    empty = sum(value is None for value in values)
+    if len(texts) + empty < len(values):
+        raise UserError(f"data.text_column: column {text_column!r} of {name} is no text: {rows.features[text_column]}.")
+    text = "\n\n".join(texts)
+    if not text.strip():
+        raise UserError(f"data set {name} has no text: {len(values):,} rows in column {text_column!r}.")
+    if empty:
+        notes.append(f"Rows without a value were left out: {empty:,} of {len(values):,}.")
+    if "\r" in text:
+        notes.append("Carriage returns were read as line breaks.")
+        text = text.replace("\r\n", "\n").replace("\r", "\n")
+    return text
+
+
+def _missing_folder(folder: Path) -> UserError:
+    siblings = [entry.name for entry in folder.parent.iterdir() if entry.is_dir()] if folder.parent.is_dir() else []
+    near = difflib.get_close_matches(folder.name, siblings, n=1)
+    hint = f" Did you mean {folder.parent / near[0]}?" if near else ""
+    if folder.is_file():
+        hint = f" It is a file: use data=text_file data.path={folder}, or name its folder."
+    return UserError(f"data.name: there is no folder {folder}.{hint}")
+
+
+def _offline_reason() -> str | None:
+    """Why the Hub is not to be asked, or None. One short request costs less than the 23 s of `datasets`' retries."""
+    for variable in ("DQNLM_OFFLINE", "HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE"):
+        if os.environ.get(variable, "").lower() not in ("", "0", "false", "no", "off"):
+            return f"{variable} is set"
+    from huggingface_hub import constants
+
+    request = urllib.request.Request(constants.ENDPOINT, method="HEAD")
+    try:
+        urllib.request.urlopen(request, timeout=PROBE_TIMEOUT_S).close()
+    except urllib.error.HTTPError:
+        return None  # it answers, if only to refuse this request
+    except OSError as error:
+        return f"{constants.ENDPOINT} does not answer ({error})"
+    return None
+
+
+@contextlib.contextmanager
+def _hub_switched_off() -> Iterator[None]:
+    """The libraries read their environment variable once, when imported; this reaches them afterwards."""
+    import datasets
+    from huggingface_hub import constants
+
+    before = datasets.config.HF_HUB_OFFLINE, constants.HF_HUB_OFFLINE
+    datasets.config.HF_HUB_OFFLINE = constants.HF_HUB_OFFLINE = True
+    try:
+        yield
+    finally:
+        datasets.config.HF_HUB_OFFLINE, constants.HF_HUB_OFFLINE = before

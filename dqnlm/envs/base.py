@@ -1,0 +1,102 @@
+"""What an environment on tokens is: E copies that move together, in tensor code, with masked auto-reset.
+
+Between `reset` and any later point nothing may synchronise with the host: no `.item()`, no `bool(tensor)`, no
+`nonzero`. What the host must know to run the loop, it knows without reading a tensor: `lockstep`, `parallel`,
+`row_transitions`, `first_decision`.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from dqnlm.types import Bounds, Rows, TimeStep
+
+
+class Environment(ABC):
+    """E episodes at once.
+
+    Attributes:
+        num_envs: E.
+        num_actions: A.
+        row_transitions: T, the longest row an episode makes.
+        first_decision: no row has a decision before this time.
+        device: where observations live and actions are expected.
+        copies: consecutive environments come in groups of so many that see the same observations (`parallel` only).
+        parallel: observations do not depend on actions, so that `reveal` and `score` may be used.
+        lockstep: all episodes start and end at the same time, which the host knows.
+    """
+
+    num_envs: int
+    num_actions: int
+    row_transitions: int
+    first_decision: int
+    device: torch.device
+    copies: int = 1
+    parallel: bool = False
+    lockstep: bool = False
+
+    @abstractmethod
+    def reset(self) -> Tensor:
+        """Starts a new episode everywhere; the random generator goes on. Returns observation_E, int64."""
+
+    @abstractmethod
+    def step(self, action_E: Tensor) -> TimeStep:
+        """Takes one action in every copy; copies whose episode ended start a new one.
+
+        Args:
+            action_E: int64, in [0, A). Ignored where the step is no decision.
+        """
+
+    def skip_prompt(self) -> Tensor | None:
+        """Moves all copies past the observations that no action can change, when all stand at time 0 in lockstep.
+
+        Returns:
+            observation_EP, int64: the first P observations; the first action to choose follows the last of them, and
+            the P - 1 steps between them have flag 0 and reward 0. None, with nothing changed, where that is not
+            possible or P is 1.
+        """
+        return None
+
+    def reveal(self) -> Tensor:
+        """All observations of the episodes that stand at time 0: observation_ES, int64. `parallel` only."""
+        raise NotImplementedError(f"{type(self).__name__} shows what follows only step by step")
+
+    def score(self, action_ET: Tensor) -> Rows:
+        """Plays whole episodes, those that `reveal` shows, and starts new ones. `parallel` only.
+
+        Args:
+            action_ET: int64; ignored (but handed back) at steps without a decision.
+
+        Returns:
+            Rows of E whole episodes, equal to what `step` would have answered.
+        """
+        raise NotImplementedError(f"{type(self).__name__} is played only step by step")
+
+    def legal(self, observation_BS: Tensor) -> Tensor | None:
+        """Which actions may be chosen after each observation: bool, broadcastable to BSA; None if all may always."""
+        return None
+
+    @abstractmethod
+    def return_bounds(self, gamma: float) -> Bounds:
+        """Bounds of the discounted return from any decision."""
+
+    @property
+    @abstractmethod
+    def reward_bounds(self) -> Bounds:
+        """Bounds of the reward of one decision."""
+
+    def reward_parts(self) -> dict[str, Tensor]:
+        """Unweighted parts of the latest rewards, for the log: (E,) after `step`, (E, H) after `score`; may be {}."""
+        return {}
+
+    @abstractmethod
+    def state_dict(self) -> dict[str, Any]:
+        """Everything the future depends on, the random generator's state included: tensors and numbers in dicts."""
+
+    @abstractmethod
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Puts back what `state_dict` gave, on this device; the same actions then have the same future."""

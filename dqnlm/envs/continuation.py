@@ -1,0 +1,250 @@
+"""Continuation: read a prompt from a text, then say what comes next, one token a decision.
+
+An episode is a random window of prompt_length + horizon reference tokens w_0 .. w_T, so that
+T = prompt_length - 1 + horizon:
+
+    time          0 ... P-2      P-1       P         ...   T-1        T          P = prompt_length
+    observation   w_0 .. w_P-2   w_P-1     x_P       ...   x_T-1      x_T        x = chosen token (free) or w (teacher)
+    step          no decision    judged    judged    ...   judged                the step at time t is judged by w_t+1
+
+Steps inside the prompt are no decisions: flag 0, reward 0, and w_t+1 comes whatever was chosen. After the last decision
+the episode terminates, or is truncated (`horizon_end`). A stop token terminates it early.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from dqnlm.envs.base import Environment
+from dqnlm.errors import UserError
+from dqnlm.rewards.base import Reward
+from dqnlm.types import DECISION, TERMINATED, TRUNCATED, Bounds, Rows, TimeStep
+
+
+class Continuation(Environment):
+    """Continues windows of a text.
+
+    Args:
+        corpus_ids: 1-D, token ids of any integer dtype; moved to `device` as they are.
+        reward: judges the decisions.
+        num_actions: A; every id of the corpus is below it.
+        legal_mask_A: bool, which tokens may be chosen; None for all.
+        stop_id: token that ends an episode when chosen; None for none.
+        device: where everything lives.
+        seed: of the generator that draws the windows.
+        num_envs: E, episodes played at once.
+        copies: consecutive environments that read the same text, each choosing for itself (teacher only; 1 for none).
+        prompt_length: P, tokens read before the first decision.
+        horizon: H, decisions in an episode.
+        transition: what follows a decision: `free` the chosen token, `teacher` the reference token.
+        horizon_end: after the last decision the episode terminates (value 0) or is truncated (its end has a value).
+        stop_token: the character of `stop_id`, or None.
+        allowed: the characters of `legal_mask_A`, or None.
+
+    Raises:
+        UserError: a number below 1, an unknown word, a stop token under `teacher` or not allowed, no token allowed,
+            or a text shorter than one window.
+    """
+
+    def __init__(
+        self,
+        corpus_ids: Tensor,
+        reward: Reward,
+        num_actions: int,
+        legal_mask_A: Tensor | None,
+        stop_id: int | None,
+        device: torch.device | str,
+        seed: int,
+        *,
+        num_envs: int,
+        copies: int,
+        prompt_length: int,
+        horizon: int,
+        transition: Literal["free", "teacher"],
+        horizon_end: Literal["terminate", "truncate"],
+        stop_token: str | None,
+        allowed: str | None,
+    ) -> None:
+        _check_numbers(
+            {"num_envs": num_envs, "copies": copies, "prompt_length": prompt_length, "horizon": horizon}, corpus_ids
+        )
+        _check_choice("transition", transition, ("free", "teacher"))
+        _check_choice("horizon_end", horizon_end, ("terminate", "truncate"))
+        _check_tokens(legal_mask_A, stop_id, transition, stop_token, allowed)
+        if int(corpus_ids.max()) >= num_actions:
+            raise ValueError(f"token {int(corpus_ids.max())} in the corpus, but only {num_actions} actions")
+        self.device = torch.device(device)
+        if num_envs % copies:
+            raise UserError(
+                f"env.num_envs={num_envs} is no multiple of env.copies={copies}; set it to {num_envs // copies * copies + copies}"
+            )
+        if copies > 1 and transition != "teacher":
+            raise UserError(
+                f"env.copies={copies} needs env.transition=teacher: copies that write their own text part at the first decision"
+            )
+        self.num_envs, self.num_actions, self.horizon, self.copies = num_envs, num_actions, horizon, copies
+        self.prompt_length, self.first_decision = prompt_length, prompt_length - 1
+        self.row_transitions = self.first_decision + horizon
+        self.parallel, self.lockstep = transition == "teacher", stop_id is None
+        self.reward, self.stop_id = reward, stop_id
+        self._free = transition == "free"
+        self._end_flag = TERMINATED if horizon_end == "terminate" else TRUNCATED
+        self._corpus = corpus_ids.to(self.device)
+        self._legal_mask_A = None if legal_mask_A is None else legal_mask_A.to(self.device)
+        self._offset_S = torch.arange(self.row_transitions + 1, device=self.device)
+        self._generator = torch.Generator(self.device).manual_seed(seed)
+        self._window_ES = torch.zeros(num_envs, self.row_transitions + 1, dtype=torch.int64, device=self.device)
+        self._time = 0  # in lockstep the host counts; else each copy has its own clock
+        self._time_E = torch.zeros(num_envs, dtype=torch.int64, device=self.device)
+
+    def reset(self) -> Tensor:
+        self._time = 0
+        self._time_E = torch.zeros_like(self._time_E)
+        return self._begin(None)
+
+    def step(self, action_E: Tensor) -> TimeStep:
+        return self._step_together(action_E) if self.lockstep else self._step_apart(action_E)
+
+    def _begin(self, mask_E: Tensor | None) -> Tensor:
+        """Draws new windows where the mask holds (None: everywhere); returns their first tokens, observation_E."""
+        starts = len(self._corpus) - self.row_transitions
+        start_E = torch.randint(starts, (self.num_envs // self.copies,), generator=self._generator, device=self.device)
+        start_E = start_E.repeat_interleave(self.copies)
+        window_ES = self._corpus[start_E[:, None] + self._offset_S].long()
+        if mask_E is not None:
+            window_ES = torch.where(mask_E[:, None], window_ES, self._window_ES)
+        self._window_ES = window_ES
+        self.reward.reset(window_ES[:, self.prompt_length :], mask_E)
+        return window_ES[:, 0]
+
+    def _step_together(self, action_E: Tensor) -> TimeStep:
+        """All copies stand at the same time, so the host decides what kind of step this is."""
+        decision = self._time >= self.first_decision
+        self._time += 1
+        last = self._time == self.row_transitions
+        observation_E = action_E if decision and self._free else self._window_ES[:, self._time]
+        reward_E = self.reward.step(action_E) if decision else self._full(0.0, torch.float32)
+        flag_E = self._full(decision * DECISION | last * self._end_flag, torch.uint8)
+        next_observation_E = observation_E
+        if last:
+            self._time = 0
+            next_observation_E = self._begin(None)
+        return TimeStep(observation_E, reward_E, flag_E, self._full(last, torch.bool), next_observation_E)
+
+    def _step_apart(self, action_E: Tensor) -> TimeStep:
+        """Copies stand at different times; windows are drawn for all at every step, so nobody asks who needs one."""
+        decision_E = self._time_E >= self.first_decision
+        time_E = self._time_E + 1
+        reference_E = self._window_ES.gather(1, time_E[:, None])[:, 0]
+        observation_E = torch.where(decision_E, action_E, reference_E)  # a stop token needs `free`
+        reward_E = self.reward.step(action_E, decision_E)
+        stopped_E = decision_E & (action_E == self.stop_id)
+        last_E = stopped_E | (time_E == self.row_transitions)
+        end_E = torch.where(stopped_E, TERMINATED, self._end_flag)
+        flag_E = (decision_E * DECISION + last_E * end_E).to(torch.uint8)
+        self._time_E = torch.where(last_E, 0, time_E)
+        next_observation_E = torch.where(last_E, self._begin(last_E), observation_E)
+        return TimeStep(observation_E, reward_E, flag_E, last_E, next_observation_E)
+
+    def _full(self, value: float, dtype: torch.dtype) -> Tensor:
+        return torch.full((self.num_envs,), value, dtype=dtype, device=self.device)
+
+    def skip_prompt(self) -> Tensor | None:
+        if not self.lockstep or self._time != 0 or self.prompt_length == 1:
+            return None
+        self._time = self.first_decision
+        return self._window_ES[:, : self.prompt_length]
+
+    def reveal(self) -> Tensor:
+        self._check_whole_episodes("reveal")
+        return self._window_ES
+
+    def score(self, action_ET: Tensor) -> Rows:
+        self._check_whole_episodes("score")
+        first, E, T = self.first_decision, self.num_envs, self.row_transitions
+        observation_ES = self._window_ES
+        reward_ET = torch.zeros(E, T, dtype=torch.float32, device=self.device)
+        reward_ET[:, first:] = self.reward.row(action_ET[:, first:], observation_ES[:, self.prompt_length :])
+        flag_ET = torch.zeros(E, T, dtype=torch.uint8, device=self.device)
+        flag_ET[:, first:] = DECISION
+        flag_ET[:, -1] = DECISION | self._end_flag
+        self._begin(None)
+        return Rows(observation_ES, action_ET, reward_ET, flag_ET, self._full(T, torch.int64))
+
+    def _check_whole_episodes(self, method: str) -> None:
+        if not self.parallel or self._time != 0:
+            raise RuntimeError(f"{method} needs transition 'teacher' and time 0; this is time {self._time}")
+
+    def legal(self, observation_BS: Tensor) -> Tensor | None:
+        return self._legal_mask_A
+
+    def return_bounds(self, gamma: float) -> Bounds:
+        return self.reward.return_bounds(gamma, self.horizon, endless=self._end_flag == TRUNCATED)
+
+    @property
+    def reward_bounds(self) -> Bounds:
+        return self.reward.return_bounds(0.0, self.horizon)  # at gamma 0 a return is one reward
+
+    def reward_parts(self) -> dict[str, Tensor]:
+        return self.reward.parts()
+
+    def state_dict(self) -> dict[str, Any]:
+        return {
+            "window_ES": self._window_ES,
+            "time": self._time,
+            "time_E": self._time_E,
+            "generator": self._generator.get_state(),
+            "reward": self.reward.state_dict(),
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        if state["window_ES"].shape != self._window_ES.shape:
+            expected, found = tuple(self._window_ES.shape), tuple(state["window_ES"].shape)
+            raise ValueError(f"saved windows of shape {found}; this environment has {expected}")
+        self._window_ES = state["window_ES"].to(self.device)
+        self._time, self._time_E = int(state["time"]), state["time_E"].to(self.device)
+        self._generator.set_state(state["generator"].cpu())
+        self.reward.load_state_dict(_to_device(state["reward"], self.device))
+
+
+def _to_device(state: Mapping[str, Any], device: torch.device) -> dict[str, Any]:
+    return {k: _to_device(v, device) if isinstance(v, Mapping) else v.to(device) for k, v in state.items()}
+
+
+def _check_numbers(numbers: dict[str, int], corpus_ids: Tensor) -> None:
+    for name, value in numbers.items():
+        if value < 1:
+            raise UserError(f"env.{name} is {value}; it must be 1 or more")
+    prompt_length, horizon, length = numbers["prompt_length"], numbers["horizon"], len(corpus_ids)
+    if length < prompt_length + horizon:
+        raise UserError(
+            f"The text has {length} tokens, but an episode needs env.prompt_length + env.horizon = {prompt_length} + "
+            f"{horizon} = {prompt_length + horizon}; use a longer text or shorter episodes"
+        )
+
+
+def _check_choice(key: str, value: str, choices: tuple[str, ...]) -> None:
+    if value not in choices:
+        raise UserError(f"env.{key} is {value!r}; it must be one of: {', '.join(choices)}")
+
+
+def _check_tokens(
+    legal_mask_A: Tensor | None, stop_id: int | None, transition: str, stop_token: str | None, allowed: str | None
+) -> None:
+    if stop_token is not None and len(stop_token) != 1:
+        raise UserError(f"env.stop_token is {stop_token!r}; it must be one character, or null for none")
+    if stop_token is not None and transition == "teacher":
+        raise UserError(
+            f"env.stop_token is {stop_token!r}, but under env.transition=teacher the reference goes on whatever is "
+            "chosen; use env.transition=free, or env.stop_token=null"
+        )
+    if allowed == "" or (legal_mask_A is not None and not bool(legal_mask_A.any())):
+        raise UserError("env.allowed leaves no token to choose; name at least one character, or null for all")
+    if (stop_token is None) != (stop_id is None):
+        raise ValueError(f"stop_token {stop_token!r} and stop_id {stop_id} must both be given or both be None")
+    if stop_id is not None and legal_mask_A is not None and not bool(legal_mask_A[stop_id]):
+        raise UserError(f"env.stop_token {stop_token!r} is not among env.allowed; add it there, or set it to null")

@@ -1,0 +1,207 @@
+"""How good a network is: held-out text scored whole, greedy episodes, and samples. Draws from generators of its own.
+
+eval/accuracy   share of held-out positions where the argmax of Q is the next token
+eval/nats       -log probability of the next token under the declared policy, nats a token
+eval/return     mean undiscounted return of greedy episodes on held-out text
+eval/return_best_constant   the best that one and the same token all the time earns on those episodes
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from dqnlm.actor import Actor
+from dqnlm.envs.base import Environment
+from dqnlm.errors import UserError
+from dqnlm.exploration import Greedy
+from dqnlm.metrics import Accumulator, Figures
+from dqnlm.ops import temperature as fitting
+from dqnlm.policy import Policy
+from dqnlm.types import DECISION, Rows
+
+MAX_CONSTANTS = 256  # tokens tried as constant policies: all of a small vocabulary, the most frequent of a large one
+SCORED_AT_ONCE = 64  # windows in one forward
+
+
+class Collector:
+    """Keeps the first row that each environment finishes: of all that it plays in a fixed time, more would be short ones."""
+
+    def __init__(self) -> None:
+        self.rows: list[Rows] = []
+        self._seen_B: Tensor | None = None
+
+    def add(self, rows: Rows, keep_B: Tensor | None = None) -> None:
+        keep_B = torch.ones_like(rows.length_B, dtype=torch.bool) if keep_B is None else keep_B
+        self._seen_B = torch.zeros_like(keep_B) if self._seen_B is None else self._seen_B
+        keep_B, self._seen_B = keep_B & ~self._seen_B, keep_B | self._seen_B
+        self.rows.append(Rows(*(x[keep_B] for x in vars(rows).values())))
+
+    def returns(self) -> Tensor:
+        """Undiscounted return of each finished row."""
+        return torch.cat([r.reward_BT.sum(1) for r in self.rows])
+
+    def texts(self) -> list[list[int]]:
+        """The decisions of each finished row."""
+        decided = [(r.action_BT, (r.flag_BT & DECISION) != 0) for r in self.rows]
+        return [a[m].tolist() for actions, mask in decided for a, m in zip(actions, mask, strict=True)]
+
+
+@dataclass
+class Evaluation:
+    """Figures, samples as (prompt, text), and the temperature that fits the text best."""
+
+    figures: Figures
+    samples: list[tuple[str, str]] = field(default_factory=list)
+    temperature: float = 1.0
+
+
+class Evaluator:
+    """Scores a policy on held-out text.
+
+    Args:
+        heldout_ids: the text.
+        make_env: a new environment on the held-out text, always with the same episodes.
+        frequent_ids: tokens by falling frequency in the training text.
+    """
+
+    def __init__(
+        self,
+        heldout_ids: Tensor,
+        make_env: Callable[[], Environment],
+        frequent_ids: list[int],
+        samples: int,
+        sample_tokens: int,
+        sample_temperature: float,
+        seed: int,
+    ) -> None:
+        self.heldout_ids, self.make_env, self.frequent_ids = heldout_ids, make_env, frequent_ids
+        self.samples, self.sample_tokens, self.sample_temperature = samples, sample_tokens, sample_temperature
+        self.seed = seed
+        self._best_constant: tuple[float, int] | None = None
+
+    @torch.no_grad()
+    def evaluate(self, policy: Policy) -> Evaluation:
+        """All figures; changes nothing in the policy but its fitted temperature."""
+        policy.network.eval()
+        figures = score_text(policy, self.heldout_ids)
+        policy.temperature = figures["eval/temperature"]
+        figures |= self._episodes(policy)
+        samples = self._samples(policy)
+        ids = [policy.tokenizer.encode(text).tolist() for _, text in samples]
+        figures |= {f"sample/distinct_{n}": fitting.distinct_share(ids, n) for n in (1, 2, 3)}
+        figures["sample/top_token_share"] = fitting.top_token_share(ids)
+        return Evaluation(figures, samples, policy.temperature)
+
+    def _episodes(self, policy: Policy) -> Figures:
+        env, collector = self.make_env(), Collector()
+        greedy = Greedy(torch.Generator(env.device))
+        # Where episodes end apart, prompts are read step by step too, and the longest episode takes a whole row.
+        steps = None if env.parallel or env.lockstep else env.row_transitions
+        Actor(env, policy.network, policy.head, greedy, collector, Accumulator(env.device), steps).rollout()
+        texts = collector.texts()
+        figures = {
+            "eval/return": float(collector.returns().mean()),
+            "eval/return_best_constant": self.best_constant()[0],
+        }
+        figures |= {f"eval/distinct_{n}": fitting.distinct_share(texts, n) for n in (1, 2, 3)}
+        return figures | {"eval/top_token_share": fitting.top_token_share(texts)}
+
+    def best_constant(self) -> tuple[float, int]:
+        """Return and token of the best constant policy on the evaluation's episodes; found once."""
+        if self._best_constant is None:
+            tokens = self.frequent_ids[:MAX_CONSTANTS]
+            self._best_constant = max((self._constant_return(token), -token) for token in tokens)
+        return self._best_constant[0], -self._best_constant[1]
+
+    def _constant_return(self, token: int) -> float:
+        env, collector = self.make_env(), Collector()
+        env.reset()
+        if env.parallel:
+            collector.add(env.score(torch.full((env.num_envs, env.row_transitions), token, device=env.device)))
+            return float(collector.returns().mean())
+        action_E = torch.full((env.num_envs,), token, device=env.device)
+        total, ended_E = (
+            torch.zeros((), device=env.device),
+            torch.zeros(env.num_envs, dtype=torch.bool, device=env.device),
+        )
+        for _ in range(env.row_transitions):
+            step = env.step(action_E)
+            total += (step.reward_E * ~ended_E).sum()
+            ended_E |= step.last_E
+        return float(total / env.num_envs)
+
+    def _samples(self, policy: Policy) -> list[tuple[str, str]]:
+        prompt = "\n" if policy.tokenizer.count_unknown("\n") == 0 else policy.tokenizer.decode(self.frequent_ids[:1])
+        base = policy.temperature if policy.declared == "boltzmann" else 1.0
+        texts = policy.generate(
+            prompt, self.sample_tokens, n=self.samples, temperature=base * self.sample_temperature, seed=self.seed
+        )
+        return [(prompt, text) for text in texts]
+
+
+def score_text(policy: Policy, ids: Tensor) -> Figures:
+    """Every position of `ids` but the first, in non-overlapping windows of `context` tokens; a network with a lookback (a
+    window of fixed reach) reads what stands before each.
+
+    Returns:
+        eval/accuracy; eval/nats of the declared policy; eval/temperature, the one that fits the whole text best;
+        eval/nats_softmax of softmax(Q / T) with the temperature cross-fitted.
+
+    Raises:
+        UserError: fewer than two positions hold a token that the policy can choose.
+    """
+    q_NA, log_NA = _read_windows(policy, ids)
+    target_N = ids[1:].long().to(q_NA.device)
+    known_N = (
+        torch.ones_like(target_N, dtype=torch.bool) if policy.legal_A is None else policy.legal_A.flatten()[target_N]
+    )
+    figures = {"eval/accuracy": float(((q_NA.argmax(-1) == target_N) & known_N).float().mean())}
+    # A token that the agent may never choose has no probability under it; such positions count for accuracy only.
+    q_NA, target_N = q_NA[known_N], target_N[known_N]
+    if len(target_N) < 2:
+        raise UserError(
+            f"of the {len(known_N) + 1:,} tokens to be scored, {len(target_N)} are known to the run and may be chosen by it; "
+            "all others are unknown characters, or not in env.allowed: score another text"
+        )
+    figures["eval/nats_softmax"] = fitting.cross_fitted_nats(q_NA, target_N)
+    figures["eval/temperature"] = 1.0 / fitting.fit_inverse_temperature(q_NA, target_N)
+    figures["eval/nats"] = figures["eval/nats_softmax"]
+    if policy.declared == "probability":
+        assert log_NA is not None
+        figures["eval/nats"] = fitting.nats(log_NA[known_N], target_N, 1.0)
+    figures["eval/unscored_share"] = 1.0 - float(known_N.float().mean())
+    return figures
+
+
+def _read_windows(policy: Policy, ids: Tensor) -> tuple[Tensor, Tensor | None]:
+    """Q (and log probability) after every token of `ids` but the last: (positions, A)."""
+    q, log = [], []
+    for block_BS, first in _windows(ids[:-1], policy.network.context, policy.network.lookback):
+        raw_BSAN = policy.network(block_BS.long().to(policy.device), first)["q"]
+        q.append(policy.q(raw_BSAN).flatten(0, 1))
+        if policy.declared == "probability":
+            log.append(policy.logits(raw_BSAN, "probability", 1.0).flatten(0, 1))
+    return torch.cat(q), torch.cat(log) if log else None
+
+
+def _windows(inputs: Tensor, context: int, lookback: int) -> Iterator[tuple[Tensor, int]]:
+    """Non-overlapping windows of `context` tokens to score, each after the `lookback` tokens before it, in order.
+
+    Yields:
+        (observation_BS, first time that is scored).
+    """
+    head = -(-lookback // context) * context  # tokens at the beginning that have less than a lookback before them
+    if head > 0:
+        yield inputs[:head][None], 0
+    width = lookback + context
+    count = max(len(inputs) - head, 0) // context
+    if count:
+        for block_BS in inputs[head - lookback :].unfold(0, width, context)[:count].split(SCORED_AT_ONCE):
+            yield block_BS, lookback
+    done = head + count * context
+    if done < len(inputs):
+        yield inputs[done - lookback :][None], lookback

@@ -1,0 +1,173 @@
+"""What a run says of itself before it starts: on what it trains, which parts idle under its settings, what it costs."""
+
+from __future__ import annotations
+
+import copy
+import platform
+import subprocess
+import time
+from datetime import datetime
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from dqnlm.checks import kind
+from dqnlm.console import clock
+from dqnlm.data.corpora import Corpus
+from dqnlm.trainer import Trainer
+
+Config = dict[str, Any]
+PACKAGES = ("dqnlm", "torch", "hydra-core", "omegaconf", "datasets", "numpy")
+
+
+def idle_components(config: Config) -> list[str]:
+    """Parts that are configured but change nothing under these settings, each with the reason."""
+    gamma, feedback = config["learner"]["gamma"], config["learner"]["feedback"]
+    teacher, td = config["env"]["transition"] == "teacher", "td" in config["objective"]
+    idle = []
+    if not td:
+        return [
+            "rewards, exploration, target network, Double and gamma: this is supervised learning (cross-entropy on the "
+            "text), the yardstick, not Q-learning"
+        ]
+    if feedback == "all_actions":
+        idle.append(
+            "exploration and replay of past actions: every action is taught its reward at every position, whatever was chosen"
+        )
+    if gamma == 0:
+        idle.append("target network and Double: gamma is 0, so no target looks at the next state")
+    elif teacher:
+        idle.append(
+            f"gamma {gamma} cannot change which action is best: under transition teacher the future is the same for all of "
+            "them. Target network and Double learn the level of Q, not its ranking"
+        )
+    if gamma > 0 and kind(config["target"]) == "none" and config["objective"]["td"]["bootstrap"] == "double":
+        idle.append("Double: with target=none the network that chooses the next action is the one that values it")
+    if feedback == "all_actions" and gamma == 0:
+        idle.append(
+            "trial and error: all_actions with gamma 0 equals one-against-all supervised learning. It is the ceiling to "
+            "compare with, not reinforcement learning"
+        )
+    return idle
+
+
+def notes(corpus: Corpus) -> list[str]:
+    """What the summary must not forget about the data."""
+    result = list(corpus.source.notes)
+    if corpus.source.bundled:
+        result.insert(0, "trained on the BUNDLED corpus (a grammar's imitation plays), not on Shakespeare")
+    if corpus.heldout_unknown:
+        result.append(f"{corpus.heldout_unknown} held-out characters do not occur in the training part (unknown token)")
+    return result
+
+
+def manifest(
+    config: Config, choices: dict[str, Any], command_line: list[str], corpus: Corpus, trainer: Trainer
+) -> Config:
+    """What produced this run, for manifest.json."""
+    source, device = corpus.source, trainer.parts.accumulator.device
+    return {
+        "created": datetime.now().astimezone().isoformat(timespec="seconds"),
+        "command_line": command_line,
+        "choices": choices,
+        "seed": config["seed"],
+        "device": str(device),
+        "device_name": torch.cuda.get_device_name(device) if device.type == "cuda" else platform.machine(),
+        "threads": torch.get_num_threads(),
+        "python": platform.python_version(),
+        "versions": {name: _version(name) for name in PACKAGES},
+        "git_commit": _git_commit(),
+        "data": {
+            "name": source.name, "origin": source.origin, "sha256": source.sha256, "bundled": source.bundled,
+            "train_tokens": len(corpus.train_ids), "heldout_tokens": len(corpus.heldout_ids),
+            "fingerprint": trainer.parts.fingerprint,
+        },
+    }  # fmt: skip
+
+
+def _version(package: str) -> str | None:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def _git_commit() -> str | None:
+    here = Path(__file__).resolve().parent.parent
+    if not (here / ".git").exists():
+        return None
+    result = subprocess.run(["git", "-C", str(here), "rev-parse", "HEAD"], capture_output=True, text=True, check=False)
+    return result.stdout.strip() or None
+
+
+def show(config: Config, trainer: Trainer, corpus: Corpus, resumed_from: Path | None = None) -> None:
+    """Panels: the bundled text if it stands in, then the run."""
+    parts, source = trainer.parts, corpus.source
+    if source.bundled:
+        parts.console.panel(
+            "NOT SHAKESPEARE", [*notes(corpus), "give the real text with data.path=FILE or DQNLM_DATA_DIR"], "yellow"
+        )
+    parameters = sum(p.numel() for p in parts.policy.network.parameters())
+    buffer, device = parts.buffer, parts.accumulator.device
+    ring = (buffer.rows + 1) * (buffer.row_transitions + 1) * buffer.bytes_per_transition
+    weights = parameters * 4 * (4 + parts.learner.target.copies)  # weights, gradient, two moments, target
+    learner, env = config["learner"], config["env"]
+    lines = [
+        f"text        {source.name}: {len(corpus.train_ids):,} tokens to learn from, {len(corpus.heldout_ids):,} held out, "
+        f"vocabulary {corpus.tokenizer.vocabulary_size}",
+        f"environment {env['num_envs']} x {env['horizon']} decisions a rollout, transition {env['transition']}, reward "
+        f"{kind(config['reward'])}",
+        f"learning    {' + '.join(config['objective'])}, feedback {learner['feedback']}, gamma {learner['gamma']}, "
+        f"target {kind(config['target'])}, exploration {kind(config['exploration'])}",
+        f"network     {kind(config['network'])}, {parameters:,} parameters, head {kind(config['head'])}, context "
+        f"{parts.policy.network.context}",
+        f"memory      weights and optimizer {weights / 2**20:.1f} MiB; buffer {buffer.rows:,} rows, "
+        f"{buffer.bytes_per_transition} bytes a transition, {ring / 2**20:.1f} MiB",
+        f"device      {device}, {torch.get_num_threads()} threads, {learner['precision']}"
+        + (", compiled" if learner["compile"] else ""),
+        f"length      {trainer.rollouts:,} rollouts, {trainer.rollouts * trainer.updates_per_rollout:,} updates of "
+        f"{trainer.batch_rows} rows; about {clock(estimated_seconds(trainer))} (estimated from three passes)",
+        f"folder      {parts.directory.path}",
+    ]
+    lines += [f"note        {text}" for text in notes(corpus) if not source.bundled]
+    lines += [f"idle        {text}" for text in idle_components(config)]
+    if resumed_from is not None:
+        lines.append(f"resumed     from {resumed_from.name}, rollout {trainer.rollouts_done}")
+    parts.console.panel("dqnlm", lines)
+
+
+def estimated_seconds(trainer: Trainer) -> float:
+    """Rollouts and updates left times the measured time of passes through a copy of the network (evaluations not counted)."""
+    parts = trainer.parts
+    env, device = parts.actor.env, parts.accumulator.device
+    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+        network = copy.deepcopy(parts.policy.network)
+        width = parts.buffer.width
+        rows = trainer.batch_rows // env.copies
+        ids_BS = torch.zeros(rows, width, dtype=torch.int64, device=device)
+        forward = _seconds(device, lambda: _no_grad(network, ids_BS))
+        both = _seconds(device, lambda: network(ids_BS)["q"].square().sum().backward())
+    update = both + (forward if parts.learner.needs_target else 0)
+    steps = 1 if env.parallel else max(1, (trainer.rollout_steps or parts.episode_decisions) // 8)
+    rollout = forward * steps * (env.num_envs // env.copies) / rows if parts.exploration.needs_q else 0
+    return (trainer.rollouts - trainer.rollouts_done) * (rollout + update * trainer.updates_per_rollout)
+
+
+def _no_grad(network: nn.Module, ids_BS: torch.Tensor) -> None:
+    with torch.no_grad():
+        network(ids_BS)
+
+
+def _seconds(device: torch.device, work: Any) -> float:
+    """The least of three timings."""
+    times = []
+    for _ in range(3):
+        started = time.perf_counter()
+        work()
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+        times.append(time.perf_counter() - started)
+    return min(times)

@@ -1,0 +1,52 @@
+"""A head says what the network's raw numbers mean: Q-values in return units, and the loss against a target."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+
+import torch
+from torch import Tensor, nn
+
+from dqnlm.types import Bounds
+
+
+class Head(nn.Module, ABC):
+    """Raw outputs to Q and losses. Whoever acts, bootstraps or reports uses `value`, never the raw numbers.
+
+    Attributes:
+        num_parameters: N, raw numbers for each action.
+        is_probability: Q says how probable each action is to be the rewarded one, and `log_probability` gives that.
+        low, high: bounds of the return, saved with the weights so that a policy can be loaded without its environment.
+    """
+
+    num_parameters = 1
+    is_probability = False
+    low: Tensor
+    high: Tensor
+
+    def __init__(self, bounds: Bounds) -> None:
+        super().__init__()
+        self.register_buffer("low", torch.tensor(float(bounds.low)))
+        self.register_buffer("high", torch.tensor(float(bounds.high)))
+
+    @abstractmethod
+    def value(self, raw_XAN: Tensor) -> Tensor:
+        """q_XA in return units."""
+
+    @abstractmethod
+    def loss_taken(self, raw_BTAN: Tensor, action_BT: Tensor, target_BT: Tensor) -> Tensor:
+        """loss_BT of the action taken against its target in return units; reads nothing of the other rewards."""
+
+    @abstractmethod
+    def loss_all(self, raw_BTAN: Tensor, target_BTA: Tensor) -> Tensor:
+        """loss_BT summed over all actions, each with its own target in return units."""
+
+    def log_probability(self, raw_XAN: Tensor) -> Tensor | None:
+        """Log of the probability that each action is the rewarded one, up to a constant of X; None where Q is not that."""
+        del raw_XAN
+        return None
+
+    def clamped(self, target: Tensor) -> Tensor:
+        """1.0 where a target lies outside the bounds and is clamped by the loss, else 0; None-bounded heads give zeros."""
+        outside = (target < self.low - 1e-4) | (target > self.high + 1e-4)
+        return outside.float()

@@ -1,0 +1,126 @@
+"""One update: forward the online and the target network over whole rows, sum the objectives, one backward, one step.
+
+    loss = sum_objectives weight * sum_BT(loss_BT * mask_BT * weight_B) / count      count = clamp(sum mask, 1)
+
+Nothing here waits for the device: figures are added up there and read at the log points.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from dqnlm.errors import UserError
+from dqnlm.metrics import Accumulator
+from dqnlm.objectives.base import Objective
+from dqnlm.ops.losses import masked_mean
+from dqnlm.optimization import Optimization
+from dqnlm.target import Target
+from dqnlm.types import Batch
+
+
+class Learner:
+    """Owns the only `backward()`.
+
+    Args:
+        network: online Q-network.
+        target: the network that values the future, and how it follows.
+        objectives: name -> objective; their weighted sum is minimised.
+        optimization: optimizer with its learning-rate schedule.
+        accumulator: where figures go.
+        gamma: discount of one decision (applied where rows become batches; kept here as its one home).
+        feedback: which actions a step teaches (read by the objectives, through the builder).
+        gradient_clip: largest global norm of the gradient, or None.
+        precision: bfloat16 runs forwards under autocast.
+        compile: wraps both forwards in `torch.compile`.
+    """
+
+    def __init__(
+        self,
+        network: nn.Module,
+        target: Target,
+        objectives: dict[str, Objective],
+        optimization: Optimization,
+        accumulator: Accumulator,
+        *,
+        gamma: float,
+        feedback: Literal["taken", "all_actions"],
+        gradient_clip: float | None,
+        precision: Literal["float32", "bfloat16"],
+        compile: bool,
+    ) -> None:
+        if not 0 <= gamma <= 1:
+            raise UserError(f"learner.gamma is a discount, between 0 and 1, not {gamma}")
+        if gradient_clip is not None and gradient_clip <= 0:
+            raise UserError(f"learner.gradient_clip must be above 0 (or null for no clipping), not {gradient_clip}")
+        self.network, self.target, self.objectives, self.optimization = network, target, objectives, optimization
+        self.accumulator, self.gamma, self.feedback, self.gradient_clip = accumulator, gamma, feedback, gradient_clip
+        self.bfloat16 = precision == "bfloat16"
+        self.parameters = list(network.parameters())
+        self.needs_last = any(o.needs_last for o in objectives.values())
+        self.needs_target = any(o.needs_target for o in objectives.values())
+        self.forward_online = torch.compile(network) if compile else network
+        self.forward_target = torch.compile(target.network) if compile else target.network
+        self.updates = 0
+        self.transitions = torch.zeros((), dtype=torch.int64, device=accumulator.device)  # decisions learned from
+
+    def update(self, batch: Batch) -> None:
+        """One gradient step on one batch, then the target network follows."""
+        loss = self._loss(batch)
+        self.optimization.zero_grad()
+        loss.backward()  # type: ignore[no-untyped-call]
+        clip = float("inf") if self.gradient_clip is None else self.gradient_clip
+        norm = nn.utils.clip_grad_norm_(self.parameters, clip, foreach=True)
+        self.optimization.step(self.updates)
+        self.updates += 1
+        self.target.update(self.updates)
+        self.transitions += batch.mask_BT.sum().long()
+        self.accumulator.add("grad/norm", norm)
+
+    def _loss(self, batch: Batch) -> Tensor:
+        online, target = self._forward(batch)
+        mask_BT = batch.mask_BT[:, batch.first :]
+        total = torch.zeros((), device=mask_BT.device)
+        for name, objective in self.objectives.items():
+            result = objective(online, target, batch)
+            loss = masked_mean(result.loss_BT * batch.weight_B[:, None], mask_BT)
+            total = total + objective.weight * loss
+            self.accumulator.add(f"loss/{name}", loss.detach())
+            for figure, value_BT in result.figures.items():
+                self.accumulator.add(figure, (value_BT.detach() * mask_BT).sum(), mask_BT.sum())
+        return total
+
+    def _forward(self, batch: Batch) -> tuple[dict[str, Tensor], dict[str, Tensor] | None]:
+        """Raw outputs of the online and the target network; rows with the same observations share one forward."""
+        observation_BS = batch.observation_BS if self.needs_last else batch.observation_BS[:, :-1]
+        observation_BS = observation_BS[:: batch.copies]
+        self.network.train()
+        with torch.autocast(observation_BS.device.type, torch.bfloat16, enabled=self.bfloat16):
+            online = self.forward_online(observation_BS, batch.first)
+            with torch.no_grad():
+                target = self.forward_target(observation_BS, batch.first) if self.needs_target else None
+        return for_all_copies(online, batch.copies), None if target is None else for_all_copies(target, batch.copies)
+
+    def state_dict(self) -> dict[str, Any]:
+        return {
+            "network": self.network.state_dict(),
+            "target": self.target.network.state_dict() if self.target.copies else {},
+            "optimizer": self.optimization.optimizer.state_dict(),
+            "updates": self.updates,
+            "transitions": self.transitions.clone(),
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.network.load_state_dict(state["network"])
+        if self.target.copies:
+            self.target.network.load_state_dict(state["target"])
+        self.optimization.load_state_dict(state["optimizer"])
+        self.updates = state["updates"]
+        self.transitions.copy_(state["transitions"])
+
+
+def for_all_copies(output: dict[str, Tensor], copies: int) -> dict[str, Tensor]:
+    """Each row `copies` times in a row; their gradients add up in the one forward."""
+    return output if copies == 1 else {name: raw.repeat_interleave(copies, 0) for name, raw in output.items()}

@@ -1,0 +1,115 @@
+"""Figures: summed on the device while training, read once a log interval, written as JSON lines and TensorBoard."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+Figures = dict[str, float]
+
+
+class Accumulator:
+    """Running means of figures on the device: adding never waits for the device, `drain` does once for all of them."""
+
+    def __init__(self, device: torch.device) -> None:
+        self.device = device
+        self._sums: dict[str, Tensor] = {}
+
+    @torch.no_grad()
+    def add(self, name: str, total: Tensor | float, count: Tensor | float = 1.0) -> None:
+        """Adds `count` observations whose sum is `total` (both scalars; tensors stay on the device)."""
+        if name not in self._sums:
+            self._sums[name] = torch.zeros(2, device=self.device)
+        self._sums[name] += torch.stack([self._scalar(total), self._scalar(count)])
+
+    def _scalar(self, value: Tensor | float) -> Tensor:
+        """A float becomes a fill on the device, which waits for nothing, rather than a copy."""
+        if isinstance(value, Tensor):
+            return value.float()
+        return torch.full((), value, device=self.device)
+
+    def drain(self) -> Figures:
+        """Means since the last drain, by name; figures without an observation are left out. One synchronisation."""
+        if not self._sums:
+            return {}
+        names, table = list(self._sums), torch.stack(list(self._sums.values())).tolist()
+        self._sums = {}
+        return {name: total / count for name, (total, count) in zip(names, table, strict=True) if count > 0}
+
+    def state_dict(self) -> dict[str, Tensor]:
+        return {name: pair.clone() for name, pair in self._sums.items()}
+
+    def load_state_dict(self, state: dict[str, Tensor]) -> None:
+        self._sums = {name: pair.to(self.device).clone() for name, pair in state.items()}
+
+
+class JsonLines:
+    """A file of one JSON object a line, flushed at each; `size` bytes are remembered so that a resume can cut it back."""
+
+    def __init__(self, path: Path, size: int | None = None) -> None:
+        """Opens for appending. `size`: bytes to keep (what a checkpoint knew of); what came after is cut off."""
+        if size is not None and path.exists():
+            os.truncate(path, min(size, path.stat().st_size))
+        self._stream = path.open("a", encoding="utf-8")
+
+    def write(self, record: dict[str, Any]) -> None:
+        self._stream.write(json.dumps(record, ensure_ascii=False) + "\n")
+        self._stream.flush()
+
+    @property
+    def size(self) -> int:
+        """Bytes written so far, safely on disk."""
+        self._stream.flush()
+        os.fsync(self._stream.fileno())
+        return os.fstat(self._stream.fileno()).st_size
+
+    def close(self) -> None:
+        self._stream.close()
+
+
+class Logger(Protocol):
+    """Where figures go beside `metrics.jsonl`."""
+
+    def write(self, step: int, figures: Figures) -> None: ...
+
+    def close(self) -> None: ...
+
+
+class TensorBoard:
+    """Event files below RUN/tensorboard; after a resume, what was written beyond the checkpoint is purged."""
+
+    def __init__(self, folder: Path, purge_step: int | None, *, flush_seconds: int) -> None:
+        try:
+            from torch.utils.tensorboard import SummaryWriter
+        except ImportError:
+            from dqnlm.errors import UserError
+
+            raise UserError(
+                "logger=tensorboard needs the package tensorboard: pip install 'dqnlm[tensorboard]', or set logger=none"
+            ) from None
+        self._writer = SummaryWriter(str(folder), purge_step=purge_step, flush_secs=flush_seconds)  # type: ignore[no-untyped-call]
+
+    def write(self, step: int, figures: Figures) -> None:
+        for name, value in figures.items():
+            self._writer.add_scalar(name, value, step)  # type: ignore[no-untyped-call]
+
+    def close(self) -> None:
+        self._writer.close()  # type: ignore[no-untyped-call]
+
+
+class NoLogger:
+    """Only metrics.jsonl."""
+
+    def __init__(self, folder: Path, purge_step: int | None) -> None:
+        del folder, purge_step
+
+    def write(self, step: int, figures: Figures) -> None:
+        """Nothing."""
+
+    def close(self) -> None:
+        """Nothing."""

@@ -1,0 +1,190 @@
+"""A network is an encoder, a body and named outputs: tokens -> embeddings -> features -> raw outputs.
+
+With a causal body ONE pass over o_0 .. o_{S-1} gives the outputs after every prefix. Acting reads the same function one
+observation at a time: a body carries a state, and `step` after `step` equals `forward`.
+
+Axes as in `dqnlm.types`; here `D` is the width going into a body, or its features coming out.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+
+import torch
+from torch import Tensor, nn
+
+from dqnlm.errors import UserError
+from dqnlm.networks.projections import Linear
+
+State = dict[str, Tensor]
+
+
+class TokenEncoder(nn.Module):
+    """One learned vector a token.
+
+    Args:
+        vocabulary_size: number of tokens.
+        width: features a token, `body.width`.
+        std: standard deviation of the first weights, `body.embedding_std`.
+    """
+
+    def __init__(self, vocabulary_size: int, width: int, std: float) -> None:
+        super().__init__()
+        self.vocabulary_size = vocabulary_size
+        self.width = width
+        self.weight = nn.Parameter(torch.empty(vocabulary_size, width))
+        nn.init.normal_(self.weight, std=std)
+
+    def forward(self, observation_BS: Tensor) -> Tensor:
+        """int64 or int32 token ids of any shape -> the same shape with one more axis, x_BSD."""
+        return nn.functional.embedding(observation_BS, self.weight)
+
+
+class Body(nn.Module, ABC):
+    """Turns embeddings into features, causally: h[:, t] depends on x[:, 0] .. x[:, t] alone.
+
+    Attributes:
+        width: features in.
+        features: features out.
+        context: longest T (transitions) that it is meant to read.
+        max_observations: hard limit on S in one forward, and on the steps between two resets; None where there is none.
+        lookback: observations before the scored ones that it reads where they are there; a window of fixed reach has some,
+            as it was trained on full windows. 0 for a body that starts each row from nothing.
+        embedding_std: how large it wants the first embeddings.
+        tie_weights: whether the `q` projection shares the encoder's matrix.
+    """
+
+    width: int
+    features: int
+    context: int
+    max_observations: int | None = None
+    lookback: int = 0
+    embedding_std: float = 1.0
+    tie_weights: bool = False
+
+    @abstractmethod
+    def forward(self, x_BSD: Tensor, first: int = 0) -> Tensor:
+        """Features for the times `first` .. S-1 only: h_B(S-first)D.
+
+        Raises:
+            UserError: S is above `max_observations`.
+        """
+
+    @abstractmethod
+    def initial_state(self, num_envs: int, device: torch.device | str, dtype: torch.dtype) -> State:
+        """The state before the first observation. Allocates all that `step` will ever need.
+
+        The first axis of each tensor is E, unless `step` updates it in place.
+        """
+
+    @abstractmethod
+    def step(self, x_ED: Tensor, state: State) -> tuple[Tensor, State]:
+        """One more observation in every environment: h_ED and the next state. May reuse the given state's memory."""
+
+    @abstractmethod
+    def reset(self, state: State, mask_E: Tensor) -> State:
+        """Rows where `mask_E` (bool) is True start anew, without host synchronisation. May reuse the state's memory."""
+
+    def prefill(self, x_ESD: Tensor, state: State) -> tuple[Tensor, State]:
+        """Reads many observations at once: h_ESD and the next state. `state` must be initial in every row."""
+        outputs = []
+        for x_ED in x_ESD.unbind(1):
+            h_ED, state = self.step(x_ED, state)
+            outputs.append(h_ED)
+        return torch.stack(outputs, 1), state
+
+
+class QNetwork(nn.Module):
+    """Encoder, body and named projections.
+
+    Args:
+        encoder: observation_BS -> x_BSD with D = body.width.
+        body: x_BSD -> h_BSD.
+        projections: name ("q", later "q2", "v", "policy") -> module from features to raw outputs (..., A, N).
+
+    Raises:
+        UserError: `body.tie_weights` where the `q` projection cannot share the encoder's matrix.
+    """
+
+    def __init__(self, encoder: nn.Module, body: Body, projections: dict[str, nn.Module]) -> None:
+        super().__init__()
+        self.encoder = encoder
+        self.body = body
+        self.projections = nn.ModuleDict(projections)
+        if body.tie_weights:
+            _tie(encoder, body, projections.get("q"))
+
+    @property
+    def context(self) -> int:
+        """Longest T that the network is meant to read."""
+        return self.body.context
+
+    @property
+    def max_observations(self) -> int | None:
+        """Hard limit on S in one forward, and on the steps between two resets."""
+        return self.body.max_observations
+
+    @property
+    def lookback(self) -> int:
+        """Observations before the scored ones that the body reads where they are there."""
+        return self.body.lookback
+
+    def forward(self, observation_BS: Tensor, first: int = 0) -> dict[str, Tensor]:
+        """Raw outputs for the times `first` .. S-1.
+
+        Args:
+            observation_BS: int64 token ids.
+            first: first time whose outputs are wanted.
+
+        Returns:
+            {"q": raw_B(S-first)AN, ...}: N parameters an action, 1 for a scalar head.
+        """
+        return self._project(self.body(self.encoder(observation_BS), first))
+
+    def initial_state(self, num_envs: int, device: torch.device | str, dtype: torch.dtype = torch.float32) -> State:
+        """The state of `num_envs` environments before their first observation."""
+        return self.body.initial_state(num_envs, device, dtype)
+
+    @torch.no_grad()
+    def step(self, observation_E: Tensor, state: State) -> tuple[dict[str, Tensor], State]:
+        """One more observation in every environment, without gradient: {"q": raw_EAN, ...} and the next state.
+
+        The given state's memory may be reused: go on with the state that is returned.
+        """
+        h_ED, state = self.body.step(self.encoder(observation_E), state)
+        return self._project(h_ED), state
+
+    @torch.no_grad()
+    def prefill(self, observation_ES: Tensor, state: State) -> tuple[dict[str, Tensor], State]:
+        """Reads S observations at once into an initial state, without gradient: {"q": raw_ESAN, ...}, next state."""
+        h_ESD, state = self.body.prefill(self.encoder(observation_ES), state)
+        return self._project(h_ESD), state
+
+    @torch.no_grad()
+    def reset(self, state: State, mask_E: Tensor) -> State:
+        """Rows where `mask_E` (bool) is True start anew, without host synchronisation."""
+        return self.body.reset(state, mask_E)
+
+    def _project(self, h_BSD: Tensor) -> dict[str, Tensor]:
+        return {name: projection(h_BSD) for name, projection in self.projections.items()}
+
+
+def _tie(encoder: nn.Module, body: Body, projection: nn.Module | None) -> None:
+    """Makes the `q` projection's matrix the encoder's own parameter, or says why that cannot be."""
+    if not isinstance(encoder, TokenEncoder):
+        problem = f"observations are read by {type(encoder).__name__}, which has no matrix of tokens"
+    elif not isinstance(projection, Linear):
+        problem = f"the q projection is {type(projection).__name__}; set projection=linear"
+    elif projection.num_parameters != 1:
+        problem = f"the head has {projection.num_parameters} outputs an action; set head=scalar"
+    elif body.features != encoder.width:
+        problem = f"the body gives {body.features} features and the embedding has {encoder.width}"
+    elif projection.num_actions != encoder.vocabulary_size:
+        problem = f"there are {projection.num_actions} actions and {encoder.vocabulary_size} observed tokens"
+    else:
+        projection.linear.weight = encoder.weight
+        return
+    raise UserError(
+        f"network.tie_weights=true shares one matrix between the embedding and q, but {problem}, "
+        "or network.tie_weights=false."
+    )

@@ -1,0 +1,142 @@
+"""A trained network with its meaning: what it was trained on, how it chooses, how it writes.
+
+from dqnlm import load_policy
+policy = load_policy("outputs/2026-01-01/12-00-00-shakespeare")
+print(policy.generate("ROMEO:", max_tokens=200))
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from dqnlm.data.tokenizers import Tokenizer
+from dqnlm.errors import UserError
+from dqnlm.exploration import sample_categorical
+from dqnlm.generation import generate
+from dqnlm.heads.base import Head
+from dqnlm.networks.base import QNetwork
+from dqnlm.ops.bootstrap import masked_q
+
+Kind = Literal["greedy", "boltzmann", "probability"]
+
+
+class Policy:
+    """Chooses tokens by Q.
+
+    greedy: argmax Q. boltzmann: softmax(Q / temperature), in return units. probability: Q normalised, where Q is the
+    probability of being the rewarded token (to the power 1 / temperature).
+
+    Attributes:
+        declared: boltzmann or probability, the one that evaluations score.
+        temperature: of the boltzmann policy, best on held-out text at the last evaluation.
+    """
+
+    def __init__(
+        self,
+        network: QNetwork,
+        head: Head,
+        tokenizer: Tokenizer,
+        legal_A: Tensor | None,
+        declared: Kind,
+        temperature: float,
+        step: int = 0,
+    ) -> None:
+        self.network, self.head, self.tokenizer, self.legal_A = network, head, tokenizer, legal_A
+        self.declared, self.temperature, self.step = declared, temperature, step
+
+    @property
+    def device(self) -> torch.device:
+        return self.head.low.device
+
+    def q(self, raw_XAN: Tensor) -> Tensor:
+        """q_XA in return units, -inf where illegal."""
+        return masked_q(self.head.value(raw_XAN), self.legal_A)
+
+    def logits(self, raw_XAN: Tensor, kind: Kind, temperature: float | None) -> Tensor:
+        """Logits of the policy `kind`; the default temperature is the fitted one (boltzmann) or 1 (probability).
+
+        Raises:
+            UserError: `probability` where Q is no probability.
+        """
+        if kind == "probability":
+            self._require_probability()
+            log_XA = self.head.log_probability(raw_XAN)
+            assert log_XA is not None
+            return masked_q(log_XA, self.legal_A) / (1.0 if temperature is None else temperature)
+        return self.q(raw_XAN) / (self.temperature if temperature is None else temperature)
+
+    def _require_probability(self) -> None:
+        if not self.head.is_probability:
+            raise UserError(
+                "policy probability: Q of this run is not the probability of being the rewarded token (that takes an "
+                "exact-match reward and a logistic loss with gamma 0, or head=normalised); use boltzmann or greedy"
+            )
+
+    def chooser(
+        self, kind: Kind, temperature: float | None, top_k: int | None, generator: torch.Generator
+    ) -> Callable[[dict[str, Tensor]], Tensor]:
+        """A function from raw outputs to token_E.
+
+        Raises:
+            UserError: a temperature that is not above 0, top_k below 1, or `probability` where Q is no probability.
+        """
+        if kind == "probability":
+            self._require_probability()
+        if temperature is not None and temperature <= 0:
+            raise UserError(f"--temperature must be above 0, not {temperature}; for the best token use --policy greedy")
+        if top_k is not None and top_k < 1:
+            raise UserError(f"--top-k must be at least 1, not {top_k}")
+
+        def choose(output: dict[str, Tensor]) -> Tensor:
+            if kind == "greedy":
+                return self.q(output["q"]).argmax(-1)
+            logit_EA = self.logits(output["q"], kind, temperature)
+            if top_k is not None and top_k < logit_EA.shape[-1]:
+                worst_E1 = logit_EA.topk(top_k, -1).values[..., -1:]
+                logit_EA = logit_EA.masked_fill(logit_EA < worst_E1, float("-inf"))
+            return sample_categorical(logit_EA, generator)
+
+        return choose
+
+    def stream(
+        self,
+        prompt: str = "\n",
+        max_tokens: int = 300,
+        *,
+        policy: Kind | None = None,
+        temperature: float | None = None,
+        top_k: int | None = None,
+        n: int = 1,
+        seed: int = 0,
+    ) -> Iterator[list[int]]:
+        """Yields the next token id of each of `n` texts, `max_tokens` times. Mistakes are raised before the first."""
+        ids = self.tokenizer.encode_strict(prompt)
+        if len(ids) == 0:
+            raise UserError("the prompt is empty; give at least one character (the default is a line break)")
+        prompt_ES = ids.long().to(self.device).expand(n, -1)
+        generator = torch.Generator(self.device).manual_seed(seed)
+        choose = self.chooser(policy or self.declared, temperature, top_k, generator)
+        return (token_E.tolist() for token_E in generate(self.network, prompt_ES, choose, max_tokens))
+
+    def generate(
+        self,
+        prompt: str = "\n",
+        max_tokens: int = 300,
+        *,
+        n: int = 1,
+        stop: str | None = None,
+        policy: Kind | None = None,
+        temperature: float | None = None,
+        top_k: int | None = None,
+        seed: int = 0,
+    ) -> list[str]:
+        """`n` texts that continue the prompt (which is not repeated), each cut before `stop` where that occurs."""
+        columns = list(
+            self.stream(prompt, max_tokens, policy=policy, temperature=temperature, top_k=top_k, n=n, seed=seed)
+        )
+        texts = [self.tokenizer.decode([row[i] for row in columns]) for i in range(n)]
+        return [t.split(stop)[0] if stop else t for t in texts]

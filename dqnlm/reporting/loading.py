@@ -1,0 +1,255 @@
+"""Reads a run's folder back: settings, log points, samples, and how the run ended. Needs neither torch nor datasets.
+
+A process that is killed while writing can leave the last line of a JSONL file without its line break. Such a line is
+left out and said; anything else that cannot be read is an error that names the file and the line.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import math
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from dqnlm.errors import UserError
+
+TAIL_BYTES = 256 * 1024  # of metrics.jsonl, enough for some hundred log points
+LIVE_SECONDS = 600  # a folder without a summary whose metrics changed within this time is taken to be running
+
+Point = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class RunData:
+    """One run, as its folder tells it.
+
+    Attributes:
+        path: the folder.
+        name: as the user knows it, `<date>/<time>-<experiment>`.
+        status: finished, interrupted, failed; without a summary running or unknown.
+        config: the resolved settings, nested; empty when they cannot matter to the caller.
+        manifest: what was recorded at the start (command line, versions, data).
+        points: log points in file order; figures are numbers, or text for a few.
+        samples: generated texts in file order, each {"step", "kind", "prompt", "text"}.
+        notes: what was odd about the files, in words.
+    """
+
+    path: Path
+    name: str
+    status: str
+    config: dict[str, Any]
+    manifest: dict[str, Any]
+    points: list[Point]
+    samples: list[Point]
+    notes: list[str]
+
+    def figures(self) -> list[str]:
+        """Names of the numeric figures that were ever logged, `group/name`, in order of first appearance."""
+        names = {key: None for point in self.points for key, value in point.items() if "/" in key and is_number(value)}
+        return list(names)
+
+    def series(self, figure: str, axis: str = "step") -> tuple[list[float], list[float]]:
+        """(x, y) of the log points that carry both; non-finite y are left out (`odd_values` counts them)."""
+        pairs = [
+            (float(point[axis]), float(point[figure]))
+            for point in self.points
+            if is_number(point.get(axis)) and is_number(point.get(figure)) and math.isfinite(point[figure])
+        ]
+        return [x for x, _ in pairs], [y for _, y in pairs]
+
+    def last(self, key: str) -> Any:
+        """The latest value of a figure or counter, or None where it was never logged."""
+        return next((point[key] for point in reversed(self.points) if point.get(key) is not None), None)
+
+    def best(self, figure: str) -> tuple[float, float] | None:
+        """(step, value) of the best finite value: the least of nats and losses, the greatest of accuracies and returns.
+
+        None where there is no value, and for figures of which neither more nor less is better.
+        """
+        steps, values = self.series(figure)
+        if not values or not has_best(figure):
+            return None
+        pick = min if lower_is_better(figure) else max
+        index = pick(range(len(values)), key=values.__getitem__)
+        return steps[index], values[index]
+
+    def odd_values(self) -> dict[str, int]:
+        """How many values of each figure are infinite or not a number."""
+        counts: dict[str, int] = {}
+        for point in self.points:
+            for key, value in point.items():
+                if is_number(value) and not math.isfinite(value):
+                    counts[key] = counts.get(key, 0) + 1
+        return counts
+
+
+def is_number(value: Any) -> bool:
+    """True for int and float, not for bool."""
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def lower_is_better(figure: str) -> bool:
+    """True for losses and nats, whose best value is the least."""
+    return figure.startswith("loss/") or "nats" in figure
+
+
+def has_best(figure: str) -> bool:
+    """True where more is better or less is: losses, nats, accuracies, returns of a learning policy."""
+    name = figure.rpartition("/")[2]
+    return lower_is_better(figure) or "accuracy" in name or name == "return"
+
+
+def load_run(path: Path, name: str) -> RunData:
+    """Reads a whole run.
+
+    Raises:
+        UserError: config.yaml or manifest.json is missing, or a file is damaged; names the file and the line.
+    """
+    notes: list[str] = []
+    config = read_config(path / "config.yaml")
+    manifest = read_json(path / "manifest.json")
+    points = read_lines(path / "metrics.jsonl", notes)
+    samples = read_lines(path / "samples.jsonl", notes)
+    if not points:
+        notes.append("metrics.jsonl holds no log point yet")
+    run = RunData(path, name, read_status(path, read_summary(path)), config, manifest, points, samples, notes)
+    notes += [f"{figure}: {count} values are infinite or not a number and are left out of the curves"
+              for figure, count in run.odd_values().items()]  # fmt: skip
+    steps = [point["step"] for point in points if is_number(point.get("step"))]
+    if any(later < earlier for earlier, later in itertools.pairwise(steps)):
+        notes.append("metrics.jsonl runs backwards in places: lines of two processes may be mixed")
+    return run
+
+
+def read_config(path: Path) -> dict[str, Any]:
+    """The resolved settings of a run as nested plain values, without Hydra's own part.
+
+    Raises:
+        UserError: missing, not YAML (with the line), or no mapping.
+    """
+    import yaml  # only here: `dqnlm runs` lists hundreds of runs without it
+
+    try:
+        config = yaml.load(_text(path), Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
+    except yaml.YAMLError as error:
+        raise UserError(f"{path} is damaged: {' '.join(str(error).split())}.") from error
+    if not isinstance(config, dict):
+        raise UserError(f"{path} should hold a mapping of settings but holds {type(config).__name__}.")
+    return {str(key): value for key, value in config.items() if key != "hydra"}
+
+
+def read_lines(path: Path, notes: list[str]) -> list[Point]:
+    """The objects of a JSONL file; a last line without its line break that cannot be read is left out and noted.
+
+    A missing file gives an empty list: runs write these files with the first log point.
+
+    Raises:
+        UserError: a line is no JSON object.
+    """
+    if not path.exists():
+        return []
+    return list(_objects(path, _bytes(path), 1, notes))
+
+
+def read_tail(path: Path, notes: list[str], tail_bytes: int = TAIL_BYTES) -> list[Point]:
+    """As `read_lines`, of about the last `tail_bytes` bytes only; line numbers in messages count from there."""
+    if not path.exists():
+        return []
+    with path.open("rb") as stream:
+        size = stream.seek(0, 2)
+        stream.seek(max(0, size - tail_bytes - 1))
+        content = stream.read()
+    if size > tail_bytes:
+        # The first line is a fragment unless the byte before the tail is a line break, which split then removes.
+        _, _, content = content.partition(b"\n")
+    return list(_objects(path, content, 1 if size <= tail_bytes else None, notes))
+
+
+def read_summary(path: Path) -> dict[str, Any] | None:
+    """summary.json of a run, or None while there is none.
+
+    Raises:
+        UserError: it is no JSON object.
+    """
+    return read_json(path / "summary.json") if (path / "summary.json").exists() else None
+
+
+def read_status(path: Path, summary: dict[str, Any] | None, now: float | None = None) -> str:
+    """How the run stands.
+
+    A summary tells, unless the metrics were written after it within the last minutes: then the run was resumed.
+    Without a summary the run is `running` when its metrics (or its manifest, before the first log point) changed within
+    `LIVE_SECONDS`, else `unknown`: it was killed, or its machine went away.
+    """
+    now = time.time() if now is None else now
+    metrics, manifest, ended = path / "metrics.jsonl", path / "manifest.json", path / "summary.json"
+    written = max((file.stat().st_mtime for file in (metrics, manifest) if file.exists()), default=0.0)
+    live = now - written < LIVE_SECONDS
+    if summary is None:
+        return "running" if live else "unknown"
+    # A second of grace: the files of a copied folder are written in any order.
+    if live and metrics.exists() and metrics.stat().st_mtime > ended.stat().st_mtime + 1.0:
+        return "running"
+    return str(summary.get("status", "unknown"))
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """A JSON file that must hold an object.
+
+    Raises:
+        UserError: missing or damaged, with the line.
+    """
+    try:
+        value = json.loads(_text(path))
+    except json.JSONDecodeError as error:
+        raise UserError(f"{path}, line {error.lineno}: not JSON ({error.msg}). The file is damaged.") from error
+    if not isinstance(value, dict):
+        raise UserError(f"{path} should hold a JSON object but holds {type(value).__name__}.")
+    return value
+
+
+def _objects(path: Path, content: bytes, first_line: int | None, notes: list[str]) -> Iterator[Point]:
+    lines = content.split(b"\n")
+    unfinished = lines.pop()  # empty when the file ends with a line break, as a whole file does
+    for index, line in enumerate(lines):
+        number = f"line {first_line + index}" if first_line else f"line {len(lines) - index} from the end"
+        yield _object(line, f"{path}, {number}")
+    if unfinished:
+        try:
+            yield _object(unfinished, str(path))
+        except UserError:
+            notes.append(f"the last line of {path.name} was cut off, as by a crash, and is left out")
+
+
+def _object(line: bytes, where: str) -> Point:
+    advice = "The file is damaged there; a copy of the run, or `dqnlm resume`, which rewrites it, may help."
+    try:
+        value = json.loads(line)
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise UserError(f"{where}: not JSON ({error}). {advice}") from error
+    if not isinstance(value, dict):
+        raise UserError(f"{where}: should be a JSON object but is {type(value).__name__}. {advice}")
+    return value
+
+
+def _bytes(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except FileNotFoundError as error:
+        raise UserError(
+            f"{path} is missing, so {path.parent} is no complete run folder. `dqnlm runs` lists the runs."
+        ) from error
+    except OSError as error:
+        raise UserError(f"{path} cannot be read: {error.strerror}.") from error
+
+
+def _text(path: Path) -> str:
+    try:
+        return _bytes(path).decode("utf-8")
+    except UnicodeDecodeError as error:
+        line = error.object.count(b"\n", 0, error.start) + 1
+        raise UserError(f"{path}, line {line}: byte {error.start} is not UTF-8. The file is damaged.") from error

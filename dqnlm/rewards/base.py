@@ -1,0 +1,162 @@
+"""What a reward is: it judges each chosen token against a reference of H tokens, for E environments at once.
+
+A reward is incremental, because the agent acts token by token, and it is tensor code without host synchronisation.
+Its state is never changed in place, so an old state stays valid after a step: that is what makes `row` and
+`state_dict` safe at any moment.
+"""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from dqnlm.types import Bounds
+
+State = dict[str, Tensor]  # every tensor's first axis is E
+
+
+def discounted_length(gamma: float, steps: float) -> float:
+    """Sum of gamma^i for i < steps; `steps` may be infinite (the sum is then infinite at gamma 1)."""
+    return steps if gamma == 1.0 else (1.0 - gamma**steps) / (1.0 - gamma)
+
+
+def masked_where(mask_E: Tensor, new: Tensor, old: Tensor) -> Tensor:
+    """`new` in the rows where `mask_E` holds, `old` elsewhere; both start with axis E. No work if nothing changed."""
+    if new is old:
+        return old
+    return torch.where(mask_E.view(-1, *[1] * (new.dim() - 1)), new, old)
+
+
+class Reward(ABC):
+    """Judges chosen tokens against references.
+
+    Args:
+        num_actions: A, the size of the vocabulary.
+
+    Attributes:
+        knows_all_actions: whether `all_actions` tells the reward of every action, also of those not taken.
+    """
+
+    knows_all_actions: bool = False
+
+    def __init__(self, num_actions: int) -> None:
+        self.num_actions = num_actions
+
+    @property
+    @abstractmethod
+    def bounds(self) -> Bounds:
+        """Of the reward of one decision, whatever the length of the reference."""
+
+    def return_bounds(self, gamma: float, horizon: int, endless: bool = False) -> Bounds:
+        """Bounds of sum_{i<k} gamma^i r_{t+i} from any decision t, where any k >= 1 decisions may be left.
+
+        Args:
+            gamma: discount of one decision, in [0, 1].
+            horizon: H, decisions in an episode and tokens in a reference.
+            endless: the episode is cut at the horizon but valued as if it went on (truncation): k has no limit.
+
+        Returns:
+            Bounds in return units, infinite where there are none.
+        """
+        length = discounted_length(gamma, math.inf if endless else horizon)
+        low, high = self.bounds
+        return Bounds(low * length if low < 0 else low, high * length if high > 0 else high)
+
+    @abstractmethod
+    def reset(self, reference_EH: Tensor, mask_E: Tensor | None = None) -> None:
+        """Starts new episodes.
+
+        Args:
+            reference_EH: token ids, what is to be said; rows outside the mask are ignored.
+            mask_E: bool, which environments start anew; None for all. The first call starts all of them.
+        """
+
+    @abstractmethod
+    def step(self, action_E: Tensor, active_E: Tensor | None = None) -> Tensor:
+        """Judges the next decision of each environment.
+
+        Args:
+            action_E: token ids, int64.
+            active_E: bool, who decides now; the others keep their state and get 0. None for all.
+
+        Returns:
+            reward_E, float32.
+        """
+
+    @abstractmethod
+    def row(self, action_BH: Tensor, reference_BH: Tensor) -> Tensor:
+        """Judges whole episodes at once, equal to `reset` and H times `step`; the running state is left alone.
+
+        Returns:
+            reward_BH, float32.
+        """
+
+    def all_actions(self, reference_BH: Tensor) -> Tensor:
+        """The reward that each action would get at each place; only where `knows_all_actions`.
+
+        Returns:
+            reward_BHA, float32.
+
+        Raises:
+            NotImplementedError: the reward of an action depends on the actions before it.
+        """
+        raise NotImplementedError(f"{type(self).__name__} does not know the reward of actions that were not taken")
+
+    def parts(self) -> dict[str, Tensor]:
+        """The unweighted rewards that the latest `step` (E) or `row` (BH) was made of, by name; {} if of one piece."""
+        return {}
+
+    @abstractmethod
+    def state_dict(self) -> dict[str, Any]:
+        """Everything that the next step depends on: tensors in (nested) dicts."""
+
+    @abstractmethod
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Puts back what `state_dict` gave; tensors are taken as they are, on their device."""
+
+
+class StatefulReward(Reward):
+    """A reward written as two pure functions on a dict of tensors: `_start` and `_advance`."""
+
+    def __init__(self, num_actions: int) -> None:
+        super().__init__(num_actions)
+        self._state: State = {}
+
+    @abstractmethod
+    def _start(self, reference_EH: Tensor) -> State:
+        """The state before the first decision."""
+
+    @abstractmethod
+    def _advance(self, state: State, action_E: Tensor) -> tuple[State, Tensor]:
+        """The state after one decision of every environment, and reward_E; must change no tensor of `state`."""
+
+    def reset(self, reference_EH: Tensor, mask_E: Tensor | None = None) -> None:
+        fresh = self._start(reference_EH)
+        if mask_E is not None and self._state:
+            fresh = {name: masked_where(mask_E, new, self._state[name]) for name, new in fresh.items()}
+        self._state = fresh
+
+    def step(self, action_E: Tensor, active_E: Tensor | None = None) -> Tensor:
+        state, reward_E = self._advance(self._state, action_E)
+        if active_E is not None:
+            state = {name: masked_where(active_E, new, self._state[name]) for name, new in state.items()}
+            reward_E = torch.where(active_E, reward_E, 0.0)
+        self._state = state
+        return reward_E
+
+    def row(self, action_BH: Tensor, reference_BH: Tensor) -> Tensor:
+        state, rewards = self._start(reference_BH), []
+        for action_B in action_BH.unbind(1):
+            state, reward_B = self._advance(state, action_B)
+            rewards.append(reward_B)
+        return torch.stack(rewards, 1)
+
+    def state_dict(self) -> dict[str, Any]:
+        return dict(self._state)
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self._state = dict(state)

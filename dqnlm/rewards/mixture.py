@@ -1,0 +1,96 @@
+"""A weighted sum of rewards, each of which is also logged by itself."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from dqnlm.errors import UserError
+from dqnlm.rewards.base import Reward
+from dqnlm.types import Bounds
+
+
+class Mixture(Reward):
+    """r_t = sum over parts of weight * r_t(part).
+
+    Args:
+        num_actions: A.
+        build_part: makes a reward from the configuration of a part, its weight taken out: what the builder does with
+            any `reward` group, for the same num_actions.
+        parts: configuration of each part by its name in the log: a reward's own keys with `_target_`, and `weight`, a
+            finite number. A weight of 0 logs a reward without paying it.
+
+    Raises:
+        UserError: no parts, a part without a usable weight, or all weights 0.
+    """
+
+    def __init__(
+        self, num_actions: int, build_part: Callable[[dict[str, Any]], Reward], *, parts: dict[str, dict[str, Any]]
+    ) -> None:
+        super().__init__(num_actions)
+        self._weights = {name: _weight(name, part) for name, part in parts.items()}
+        if not any(self._weights.values()):
+            raise UserError("reward.parts pays nothing: it needs at least one part with a weight other than 0")
+        self._parts = {
+            name: build_part({key: value for key, value in part.items() if key != "weight"})
+            for name, part in parts.items()
+        }
+        self.knows_all_actions = all(part.knows_all_actions for part in self._parts.values())
+        self._latest: dict[str, Tensor] = {}
+
+    @property
+    def bounds(self) -> Bounds:
+        return self._sum_bounds({name: part.bounds for name, part in self._parts.items()})
+
+    def return_bounds(self, gamma: float, horizon: int, endless: bool = False) -> Bounds:
+        return self._sum_bounds({n: part.return_bounds(gamma, horizon, endless) for n, part in self._parts.items()})
+
+    def reset(self, reference_EH: Tensor, mask_E: Tensor | None = None) -> None:
+        for part in self._parts.values():
+            part.reset(reference_EH, mask_E)
+
+    def step(self, action_E: Tensor, active_E: Tensor | None = None) -> Tensor:
+        return self._sum({name: part.step(action_E, active_E) for name, part in self._parts.items()})
+
+    def row(self, action_BH: Tensor, reference_BH: Tensor) -> Tensor:
+        return self._sum({name: part.row(action_BH, reference_BH) for name, part in self._parts.items()})
+
+    def all_actions(self, reference_BH: Tensor) -> Tensor:
+        rewards = [self._weights[name] * part.all_actions(reference_BH) for name, part in self._parts.items()]
+        return torch.stack(rewards).sum(0)
+
+    def parts(self) -> dict[str, Tensor]:
+        inner = {f"{n}/{key}": value for n, part in self._parts.items() for key, value in part.parts().items()}
+        return {**self._latest, **inner}
+
+    def state_dict(self) -> dict[str, Any]:
+        return {name: part.state_dict() for name, part in self._parts.items()}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        for name, part in self._parts.items():
+            part.load_state_dict(state[name])
+
+    def _sum(self, rewards: dict[str, Tensor]) -> Tensor:
+        self._latest = rewards
+        return torch.stack([self._weights[name] * reward for name, reward in rewards.items()]).sum(0)
+
+    def _sum_bounds(self, bounds: dict[str, Bounds]) -> Bounds:
+        """Sums weighted intervals; a negative weight turns one round, a weight of 0 leaves an infinite one out."""
+        low = high = 0.0
+        for name, weight in self._weights.items():
+            if weight != 0.0:
+                ends = sorted(weight * end for end in bounds[name])
+                low, high = low + ends[0], high + ends[1]
+        return Bounds(low, high)
+
+
+def _weight(name: str, part: dict[str, Any]) -> float:
+    weight = part.get("weight")
+    if isinstance(weight, bool) or not isinstance(weight, int | float) or not math.isfinite(weight):
+        given = "missing" if "weight" not in part else f"{weight!r}"
+        raise UserError(f"reward.parts.{name}.weight is {given}; it must be a finite number, such as 1.0")
+    return float(weight)

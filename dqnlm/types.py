@@ -1,0 +1,118 @@
+"""What travels between the parts, and the legend of every tensor name.
+
+Axes: `B` rows in a batch, `E` parallel environments, `S = T + 1` observations, `T` transitions, `A` actions (the
+vocabulary), `N` atoms or quantiles, `D` features, `C` rows of capacity. Names end in their axes: `q_BSA`, `reward_BT`.
+
+    time          0     1     2          T-1    T
+    observation   o_0   o_1   o_2  ...   o_T-1  o_T        S = T + 1 of them
+    action        a_0   a_1   a_2  ...   a_T-1             a_t is chosen after reading o_0 .. o_t
+    reward        r_0   r_1   r_2  ...   r_T-1             r_t, flag_t, discount_t, mask_t belong to s_t -> s_{t+1}
+
+`q_BSA[b, t]` is Q(s_t, .). A row is part of ONE episode, right-padded, with its length in transitions.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+# Bits of `flag`, one byte a transition. Padding is 0 everywhere.
+DECISION = 1  # the agent chose this step's action (prompt tokens and a partner's tokens are not decisions)
+TERMINATED = 2  # the episode ended here: nothing follows, discount 0
+TRUNCATED = 4  # the row was cut here: its last observation still has a value, discount gamma
+
+
+class Bounds(NamedTuple):
+    """The least and the greatest value a reward or a return can take; infinite where unknown."""
+
+    low: float
+    high: float
+
+
+class TimeStep(NamedTuple):
+    """What an environment answers to one action in each of its E copies.
+
+    Attributes:
+        observation_E: what follows the action within the same episode, also when that episode ends with it.
+        reward_E: float32, in the reward's units; 0 where the step was no decision.
+        flag_E: uint8, bits DECISION, TERMINATED, TRUNCATED.
+        last_E: bool, the episode ended with this step.
+        next_observation_E: what to act on next: the first observation of a new episode where `last_E`, else
+            `observation_E`. It never enters a row as the successor of this action.
+    """
+
+    observation_E: Tensor
+    reward_E: Tensor
+    flag_E: Tensor
+    last_E: Tensor
+    next_observation_E: Tensor
+
+
+@dataclass
+class Rows:
+    """A block of rows, as stored: tokens small, flags not yet turned into discounts.
+
+    Attributes:
+        observation_BS: token ids (any integer dtype), right-padded with 0.
+        action_BT: token ids.
+        reward_BT: float32.
+        flag_BT: uint8; 0 on padding.
+        length_B: int64, transitions that count.
+    """
+
+    observation_BS: Tensor
+    action_BT: Tensor
+    reward_BT: Tensor
+    flag_BT: Tensor
+    length_B: Tensor
+
+
+@dataclass
+class Batch:
+    """What an objective learns from.
+
+    Attributes:
+        observation_BS: int64 token ids.
+        action_BT: int64.
+        reward_BT: float32.
+        discount_BT: float32: gamma for an ordinary decision, gamma at a truncation, 0 at a termination, 1 on a step
+            that is not the agent's, 0 on padding.
+        mask_BT: float32: 1 where the step was the agent's decision.
+        weight_B: float32 importance weights of the sampler, 1 for uniform sampling.
+        index_B: int64, where in the buffer each row came from.
+        copies: consecutive rows come in groups of so many with the same observations (environments that read the same
+            text): one forward serves them all.
+        first: no row has a decision before this time, so outputs before it need not be computed.
+    """
+
+    observation_BS: Tensor
+    action_BT: Tensor
+    reward_BT: Tensor
+    discount_BT: Tensor
+    mask_BT: Tensor
+    weight_B: Tensor
+    index_B: Tensor
+    first: int = 0
+    copies: int = 1
+
+
+def discount_from_flags(flag_BT: Tensor, length_B: Tensor, gamma: float) -> Tensor:
+    """Discount as data: gamma, or 1 where the agent did not decide; 0 at termination and on padding.
+
+    Args:
+        flag_BT: uint8 bits as above.
+        length_B: transitions that count in each row.
+        gamma: discount of one decision, in [0, 1].
+
+    Returns:
+        discount_BT, float32.
+    """
+    decision = (flag_BT & DECISION) != 0
+    ended = (flag_BT & TERMINATED) != 0
+    time = torch.arange(flag_BT.shape[1], device=flag_BT.device)
+    padding = time[None] >= length_B[:, None]
+    discount_BT = torch.where(decision, gamma, 1.0)
+    return discount_BT.masked_fill(ended | padding, 0.0)

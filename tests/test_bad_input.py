@@ -1,0 +1,161 @@
+"""A user's mistakes end in one message that says what to do, exit code 2, and nothing lost. See also test_cli.py."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import run_tools as tools
+
+from dqnlm import checks, cli
+from dqnlm.errors import UserError
+
+Train = Callable[..., str]
+
+
+@pytest.fixture
+def text(tmp_path: Path) -> Path:
+    return tools.write_text(tmp_path / "text.txt")
+
+
+@pytest.fixture
+def refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Train:
+    """`refused(text, "env.horizon=9")` -> the message of `dqnlm train`, which must be all there is."""
+    monkeypatch.chdir(tmp_path)
+
+    def train(text: Path | None, *overrides: str) -> str:
+        assert cli.main(["train", *tools.tiny(text, *overrides)]) == 2
+        out, err = capfd.readouterr()
+        assert err.startswith("error: ") and err.count("error:") == 1 and "Traceback" not in out + err
+        assert not [path for path in (tmp_path / "outputs").rglob("*") if path.is_file()], "a refused run leaves files"
+        return err
+
+    return train
+
+
+def test_missing_file(refused: Train, text: Path) -> None:
+    """Bug: a typing mistake in the path ends in a traceback, or in training on something else."""
+    message = refused(text.with_name("txet.txt"))
+    assert "txet.txt" in message and "text.txt" in message.replace("txet.txt", "")
+
+
+@pytest.mark.parametrize(
+    ("content", "parts"),
+    [
+        (b"", ["text.txt", "empty"]),
+        (b"ab", ["too short", "heldout_fraction"]),
+        (b"tea at ten\n", ["6 tokens", "env.prompt_length + env.horizon", "longer text or shorter episodes"]),
+        (b"tea at ten \xff\xfe" * 100, ["UTF-8", "byte"]),
+    ],
+    ids=["empty", "shorter than its parts", "shorter than the window", "bytes"],
+)
+def test_unusable_text(refused: Train, text: Path, content: bytes, parts: list[str]) -> None:
+    """Bug: a traceback of torch's random numbers, or a run on nothing."""
+    text.write_bytes(content)
+    message = refused(text, "data.heldout_fraction=0.4")
+    assert all(part in message for part in parts), message
+
+
+def test_heldout_part_shorter_than_an_episode(refused: Train, text: Path) -> None:
+    """Bug: the run starts, and fails at its first evaluation."""
+    text.write_text("tea at ten " * 7)
+    assert "the held-out part" in (message := refused(text)) and "env.horizon" in message
+
+
+def test_horizon_longer_than_the_context(refused: Train, text: Path) -> None:
+    """Bug: found in the middle of the run by a tensor of a wrong shape; the advice does not work either."""
+    message = refused(text, "env.horizon=30", "env.prompt_length=4", "buffer.capacity=1000")
+    assert "env.horizon=30" in message and "network.context=16" in message
+    assert "set env.horizon=13 or network.context=33" in message
+    assert tools.start(text.parent / "run", text, "env.horizon=13", "env.prompt_length=4", "trainer.rollouts=1")
+
+
+def test_output_folder_that_cannot_be_written(refused: Train, text: Path) -> None:
+    """Bug: a file where the folder should be, or a read-only one, ends in a traceback."""
+    assert "output_dir" in refused(text, f"output_dir='{text}'")
+
+
+FREE, TEACHER_REFERENCE = "env.transition=free", "exploration=reference"
+MATCHING, PROBABILITY = "exploration=probability_matching", "trainer.declared_policy=probability"
+# What does not go together, and a part of the message: which settings to change.
+IMPOSSIBLE: list[tuple[list[str], str]] = [
+    (["learner.feedback=all_actions", "algorithm=behaviour_cloning"], "set objective=[td]"),
+    (["learner.feedback=all_actions", FREE], "Set env.transition=teacher or learner.feedback=taken"),
+    (["learner.feedback=all_actions", "reward=similarity"], "set reward=exact_match"),
+    (["algorithm=behaviour_cloning", FREE], "needs env.transition=teacher"),
+    ([TEACHER_REFERENCE], "confounded"),
+    (["objective=[td,cross_entropy]"], "set exploration=reference"),
+    (["head=normalised", "projection=dueling", FREE], "needs env.transition=teacher"),
+    (["head=normalised", "projection=dueling", "reward=similarity"], "use head=scalar"),
+    (["head=normalised"], "set projection=dueling"),
+    (["trainer.log_every=0"], "trainer.log_every must be at least 1"),
+    (["trainer.save_every=0"], "trainer.save_every must be at least 1 or null"),
+    (["trainer.save_minutes=0"], "trainer.save_minutes must be above 0"),
+    (["trainer.rollout_steps=3"], "set trainer.rollout_steps=null or env.transition=free"),
+    (["trainer.best_metric=eval/acuracy"], "eval/accuracy"),
+    (["trainer.sample_temperature=0"], "sample_temperature above 0"),
+    (["env.copies=2", "trainer.batch_rows=5"], "set it to 6"),
+    (["env.copies=3", "trainer.batch_rows=6"], "env.num_envs=4 is no multiple"),
+    (["env.copies=2", FREE], "needs env.transition=teacher"),
+    (["env.copies=2", "buffer.sample=transitions"], "buffer.sample=transitions"),
+    (["env.horizon=30"], "network.context"),
+    (["buffer.capacity=24"], "buffer.capacity to at least 32"),
+    (["buffer.capacity=7"], "buffer.capacity to at least 8"),
+    (["buffer.capacity=1e14"], "GiB"),
+    ([FREE, "trainer.rollout_steps=3"], "trainer.learning_starts=0 is before the first episodes end; set it to at least 32"),
+    # A stop token takes the environments apart, so that the prompt is read step by step and counts.
+    ([FREE, "env.stop_token=e", "env.prompt_length=3", "trainer.rollout_steps=9"], "set it to at least 40"),
+    ([PROBABILITY], "set declared_policy=boltzmann"),
+    ([MATCHING], "use exploration=boltzmann"),
+    ([MATCHING, "learner.gamma=0", "env.copies=3", "env.num_envs=3", "trainer.batch_rows=3", "env.allowed=ea"], "at most 2"),
+    (["env.stop_token=e"], "env.transition=free"),
+    ([FREE, "env.stop_token=ea"], "must be one token"),
+    ([FREE, "env.stop_token=Q"], "Q"),
+    ([FREE, "env.stop_token=e", "env.allowed=at"], "not among env.allowed"),
+    (["env.allowed=Q"], "Q"),
+    (["learner.gamma=1.5"], "learner.gamma"),
+    (["learner.gamma=1", "env.horizon_end=truncate"], "head.loss=logistic needs finite bounds"),
+    (["network.tie_weights=true", "projection=dueling"], "projection=linear"),
+    (["trainer.declared_policy=probable"], "boltzmann, probability"),
+    (["device=cuda:99"], "device=cuda:99"),
+    (["threads=0"], "threads must be at least 1"),
+    (["seed=-1"], "seed must be at least 0"),
+    (["seed=1e18"], "seed must be at least 0"),
+    (["optimizer.eps=-1"], "optimizer.eps"),
+    (["optimizer.weight_decay=-0.1"], "optimizer.weight_decay"),
+    (["exploration.fraction=-1"], "exploration.fraction"),
+    (["device=gpu0"], "device=gpu0"),
+]
+
+
+def test_impossible_combinations(tmp_path: Path, text: Path) -> None:
+    """Bug: a combination that is trained on in vain, crashes, or is refused without what to set; a refusal without a test."""
+    raised = set()
+    for number, (overrides, part) in enumerate(IMPOSSIBLE):
+        with pytest.raises(UserError) as caught:
+            tools.start(tmp_path / str(number), text, *overrides)
+        assert part in str(caught.value), (overrides, str(caught.value))
+        raised |= {entry.lineno + 1 for entry in caught.traceback if Path(str(entry.path)).name == "checks.py"}
+    tree = ast.parse(Path(checks.__file__).read_text())
+    refusals = [node for node in ast.walk(tree) if isinstance(node, ast.Raise)]
+    missed = [n.lineno for n in refusals if not raised & set(range(n.lineno, (n.end_lineno or n.lineno) + 1))]
+    assert not missed, f"dqnlm/checks.py: no case here reaches the refusals at lines {missed}"
+
+
+def test_allowed_combinations_next_to_the_refused_ones(tmp_path: Path, text: Path) -> None:
+    """Bug: a refusal that goes too far."""
+    allowed: list[list[Any]] = [
+        ["learner.feedback=all_actions", "learner.gamma=0", PROBABILITY],
+        ["env.copies=2", MATCHING, "learner.gamma=0"],
+        [FREE, "env.stop_token=e", "env.prompt_length=3"],
+        [FREE, "env.stop_token=e", "env.prompt_length=3", "trainer.rollout_steps=4", "trainer.learning_starts=40"],
+        ["learner.gamma=1", "env.horizon_end=truncate", "head.loss=huber"],
+        ["network=gru", "env.horizon=30", "buffer.capacity=1000"],
+        [FREE, "env.allowed=tea", "buffer.capacity=32"],
+    ]
+    for number, overrides in enumerate(allowed):
+        found = tools.start(tmp_path / str(number), text, "trainer.rollouts=2", *overrides)
+        assert found["status"] == "finished", overrides

@@ -1,0 +1,133 @@
+"""The YAML files against the code that reads them: every option builds and trains, every setting is read by something."""
+
+from __future__ import annotations
+
+import ast
+import inspect
+from pathlib import Path
+from typing import Any
+
+import pytest
+import run_tools as tools
+import yaml
+
+from dqnlm import builder, catalogue, config
+from dqnlm.run_directory import RunDirectory
+from dqnlm.validation import keyword_parameters, resolve_target
+
+PACKAGE = Path(builder.__file__).parent
+
+
+def every_option() -> list[tuple[str, str]]:
+    groups = [g for g in catalogue.groups() if g not in (*catalogue.PRESETS, "data", "trainer")]
+    return [(group, name) for group in groups for name, _ in catalogue.options(group)]
+
+
+# What an option needs beside itself.
+NEEDS: dict[tuple[str, str], list[str]] = {
+    ("exploration", "reference"): ["learner.feedback=all_actions"],
+    ("exploration", "probability_matching"): ["learner.gamma=0"],
+    ("head", "normalised"): ["projection=dueling"],
+    ("objective", "cross_entropy"): ["algorithm=behaviour_cloning"],
+    ("reward", "similarity"): ["env.transition=free"],
+}
+
+
+@pytest.mark.parametrize(("group", "option"), every_option())
+def test_every_option_builds_and_trains(tmp_path: Path, group: str, option: str) -> None:
+    """Bug: an option that validates, but whose code has other parameters, shapes or needs than the rest of a run."""
+    if group == "logger" and option == "tensorboard":
+        pytest.importorskip("tensorboard")
+    chosen = f"{group}=[{option}]" if group == "objective" and option == "td" else f"{group}={option}"
+    needed = NEEDS.get((group, option), [])
+    own = [] if (group, option) == ("objective", "cross_entropy") else [chosen]
+    settings, _ = tools.settings(tools.tiny(tools.write_text(tmp_path / "text.txt"), *own, *needed))
+    trainer, _ = builder.build(settings, RunDirectory(tmp_path))
+    before = [p.detach().clone() for p in trainer.parts.learner.network.parameters()]
+    for _ in range(2):
+        trainer.train_once()
+    after = list(trainer.parts.learner.network.parameters())
+    assert any(not a.equal(b) for a, b in zip(before, after, strict=True)), "nothing was learned"
+    assert all(bool(p.isfinite().all()) for p in after)
+
+
+EXPERIMENTS = [name for name, _ in catalogue.options("experiment")]
+
+
+@pytest.mark.parametrize("name", EXPERIMENTS)
+def test_every_experiment_builds(tmp_path: Path, name: str) -> None:
+    """Bug: an experiment whose parts do not fit together, found by the first person who runs it."""
+    text = tools.write_text(tmp_path / "text.txt", 5000)
+    overrides = [f"+experiment={name}", "data=text_file", "device=cpu", "threads=1", "logger=none"]
+    overrides = [o for o in overrides if not (o == "data=text_file" and name == "debug/smoke")]
+    composed, choices = config.compose(overrides)
+    checked = config.validate(composed, choices, overrides)
+    checked["data"]["path"] = str(text)
+    if name == "debug/smoke":
+        del checked["data"]["path"]
+    trainer, _ = builder.build(checked, RunDirectory(tmp_path))
+    assert trainer.rollouts >= 1 and trainer.parts.notes is not None
+
+
+def targets() -> dict[str, set[str]]:
+    """`_target_` -> where it is used, for all YAML files."""
+    found: dict[str, set[str]] = {}
+
+    def walk(node: Any, where: str) -> None:
+        if isinstance(node, dict):
+            if "_target_" in node:
+                found.setdefault(node["_target_"], set()).add(where)
+            for part in node.values():
+                walk(part, where)
+
+    for path in catalogue.packaged_root().rglob("*.yaml"):
+        walk(yaml.safe_load(path.read_text()), path.name)
+    return found
+
+
+def read_names(tree: ast.AST) -> set[str]:
+    """Names that are loaded, and strings between square brackets, anywhere below."""
+    names = {n.id for n in ast.walk(tree) if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Load)}
+    keys = {
+        n.slice.value
+        for n in ast.walk(tree)
+        if isinstance(n, ast.Subscript) and isinstance(n.slice, ast.Constant) and isinstance(n.slice.value, str)
+    }
+    return names | keys
+
+
+def definition(target: Any) -> ast.AST:
+    """The body of a function, or of a class's constructor (its own, or the nearest inherited one)."""
+    function = target.__init__ if inspect.isclass(target) else target
+    found: ast.AST = ast.parse(Path(inspect.getfile(function)).read_text())
+    for name in function.__qualname__.split("."):
+        kinds = (ast.ClassDef, ast.FunctionDef)
+        found = next(n for n in ast.iter_child_nodes(found) if isinstance(n, kinds) and n.name == name)
+    return found
+
+
+@pytest.mark.parametrize("target", sorted(targets()))
+def test_every_setting_is_read(target: str) -> None:
+    """Bug: a setting that is accepted and does nothing."""
+    resolved = resolve_target(target)
+    read = read_names(definition(resolved))
+    builders = ("assembly", "builder", "checks", "loading")  # they read some settings in the trainer's and env's place
+    elsewhere = set().union(*(read_names(ast.parse((PACKAGE / f"{name}.py").read_text())) for name in builders))
+    unread = set(keyword_parameters(resolved)) - read - elsewhere
+    assert not unread, f"{target} (used by {', '.join(targets()[target])}) takes and never reads {unread}"
+
+
+def test_the_search_for_unread_settings_finds_them() -> None:
+    """Bug: the search takes any mention for reading."""
+    source = "def f(*, used, stored, ignored, subscripted):\n  self.x = used\n  stored = 3\n  c['subscripted']"
+    tree = ast.parse(source)
+    assert {"used", "subscripted"} <= read_names(tree) and not {"stored", "ignored"} & read_names(tree)
+
+
+def test_root_settings_have_a_comment() -> None:
+    """Bug: a setting of train.yaml without meaning and unit. The options of the groups: see test_config.py."""
+    lines = (catalogue.packaged_root() / "train.yaml").read_text().split("\nhydra:")[0].splitlines()
+    for line in lines:
+        key, _, rest = line.partition(":")
+        if rest.strip() and not key.strip().startswith(("#", "-", "_target_")):
+            assert "#" in rest, line

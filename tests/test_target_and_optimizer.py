@@ -1,0 +1,209 @@
+"""How the target network follows, and how the learning rate and the weight decay act."""
+
+from __future__ import annotations
+
+import copy
+import math
+from typing import Any
+
+import pytest
+import torch
+from learner_tools import make_learner, random_batch
+from torch import Tensor, nn
+
+from dqnlm import optimization, target
+from dqnlm.errors import UserError
+from dqnlm.networks.layers import make_norm
+
+
+def network(seed: int = 0) -> nn.Module:
+    torch.manual_seed(seed)
+    return nn.Sequential(nn.Linear(3, 2), nn.Dropout(0.5))
+
+
+def move(online: nn.Module, by: float = 1.0) -> None:
+    with torch.no_grad():
+        for parameter in online.parameters():
+            parameter.add_(by)
+
+
+def weights(module: nn.Module) -> list[Tensor]:
+    return [p.detach().clone() for p in module.parameters()]
+
+
+def same(a: list[Tensor], b: list[Tensor]) -> bool:
+    return all(torch.equal(x, y) for x, y in zip(a, b, strict=True))
+
+
+def test_hard_copies_at_the_period_and_at_no_other_time() -> None:
+    """Guards a copy one update early or late, and one at every update."""
+    online = network()
+    following = target.hard(online, period=3)
+    start = weights(online)
+    assert same(weights(following.network), start)
+    copied = []
+    for updates_done in range(1, 10):
+        move(online)
+        before = weights(following.network)
+        following.update(updates_done)
+        after = weights(following.network)
+        if not same(before, after):
+            copied.append(updates_done)
+            assert same(after, weights(online))
+    assert copied == [3, 6, 9]
+
+
+def test_polyak_by_hand() -> None:
+    """Guards the rate taken for its complement. From w, online at w + 1 then w + 2, rate 1/4:
+    w + 1/4, then w + 1/4 + (2 - 1/4) / 4 = w + 0.6875."""
+    online = network()
+    following = target.polyak(online, polyak_rate=0.25)
+    start = weights(online)
+    for updates_done, expected in ((1, 0.25), (2, 0.6875)):
+        move(online)
+        following.update(updates_done)
+        for w, found in zip(start, weights(following.network), strict=True):
+            torch.testing.assert_close(found, w + expected)
+
+
+@pytest.mark.parametrize("kind", ["hard", "polyak"])
+def test_a_target_is_apart_from_the_online_network(kind: str) -> None:
+    """Guards shared memory, gradients into a target, and dropout in it."""
+    online = network().train()
+    following = target.hard(online, period=5) if kind == "hard" else target.polyak(online, polyak_rate=0.5)
+    before = weights(following.network)
+    move(online)
+    assert same(weights(following.network), before)
+    assert not any(p.requires_grad for p in following.network.parameters())
+    assert not following.network.training and online.training
+    assert all(p.requires_grad for p in online.parameters())
+
+
+def test_none_is_the_online_network() -> None:
+    """Guards a silent copy, which would be a target network after all."""
+    online = network()
+    following = target.none(online)
+    assert following.network is online and not following.copies
+    following.update(1)
+    following.copy_from_online()
+    move(online)
+    assert same(weights(following.network), weights(online))
+    assert all(p.requires_grad for p in online.parameters())
+
+
+@pytest.mark.parametrize("kind", ["hard", "polyak"])
+def test_restored_target_is_not_overwritten_by_the_first_update(kind: str) -> None:
+    """Guards a target made equal to the online network by a resume or by the update after it (Tianshou).
+
+    Period 4, saved after 2 updates: the target stands at the start; resumed, it does so for one update more, and is
+    copied at the fourth. The resumed learner must give what the one that went on gives, bit for bit.
+    """
+    follow: dict[str, Any] = {"period": 4, "polyak_rate": None} if kind == "hard" else {"period": None, "polyak_rate": 0.1}
+    first, resumed = make_learner(**follow), make_learner(seed=1, **follow)
+    batch = random_batch()
+    for _ in range(2):
+        first.update(batch)
+    resumed.load_state_dict(copy.deepcopy(first.state_dict()))
+    assert not same(weights(resumed.target.network), weights(resumed.network))
+    saved = weights(resumed.target.network)
+    for update in (3, 4, 5):
+        first.update(batch)
+        resumed.update(batch)
+        assert same(weights(first.network), weights(resumed.network))
+        assert same(weights(first.target.network), weights(resumed.target.network))
+        if kind == "hard":
+            assert same(weights(resumed.target.network), saved) == (update == 3)
+    assert first.updates == resumed.updates == 5
+    assert torch.equal(first.transitions, resumed.transitions)
+
+
+@pytest.mark.parametrize(("name", "value"), [("period", 0), ("polyak_rate", 0.0), ("polyak_rate", 1.5)])
+def test_target_user_errors(name: str, value: float) -> None:
+    make: Any = target.hard if name == "period" else target.polyak
+    with pytest.raises(UserError, match=f"target.{name}"):
+        make(network(), **{name: value})
+
+
+ADAMW: dict[str, Any] = {
+    "lr": 0.1, "betas": [0.9, 0.99], "eps": 1e-8, "weight_decay": 0.5, "warmup_updates": 0, "schedule": "constant",
+    "final_fraction": None,
+}  # fmt: skip
+COSINE = {"schedule": "cosine", "final_fraction": 0.1}
+
+
+def test_rates_point_by_point() -> None:
+    """Guards a first update at rate 0, a schedule that ends early or never, and one that starts again after its end.
+
+    Cosine from 1 to 0.1 over 8 updates: 0.1 + 0.9 (1 + cos(pi u / 8)) / 2, so 1 at 0, 0.55 at 4, 0.1 at 8 and beyond.
+    Warm-up over 4: factors 1/4, 2/4, 3/4, 1.
+    """
+    constant = optimization.adamw(network(), 8, **ADAMW)
+    assert [constant.rate(u) for u in (0, 4, 100)] == [0.1] * 3
+    cosine = optimization.adamw(network(), 8, **(ADAMW | COSINE))
+    expected = [0.1, 0.1 * (0.1 + 0.45 * (1 + math.cos(math.pi / 4))), 0.055, 0.01, 0.01]
+    assert [cosine.rate(u) for u in (0, 2, 4, 8, 20)] == pytest.approx(expected)
+    warm = optimization.adamw(network(), 8, **(ADAMW | {"warmup_updates": 4}))
+    assert [warm.rate(u) for u in (0, 1, 2, 3, 4, 5)] == pytest.approx([0.025, 0.05, 0.075, 0.1, 0.1, 0.1])
+    both = optimization.adamw(network(), 8, **(ADAMW | COSINE | {"warmup_updates": 4}))
+    assert [both.rate(u) / cosine.rate(u) for u in (0, 1, 3, 6)] == pytest.approx([0.25, 0.5, 1, 1])
+
+
+def test_the_rate_reaches_the_weights() -> None:
+    """Guards a schedule that is computed but not used: Adam's first step is lr * g / (|g| + eps), so lr in size."""
+    for warmup, expected in ((0, 0.1), (4, 0.025)):
+        online = network()
+        optimizer = optimization.adamw(online, 8, **(ADAMW | {"weight_decay": 0.0, "warmup_updates": warmup}))
+        before = weights(online)
+        online(torch.ones(1, 3)).sum().backward()
+        optimizer.step(0)
+        for a, b, p in zip(before, weights(online), online.parameters(), strict=True):
+            assert p.grad is not None
+            torch.testing.assert_close(b, a - expected * p.grad.sign())
+
+
+def test_decay_is_for_matrices_only() -> None:
+    """Guards decay of biases and gains. With gradient 0 a matrix shrinks by 1 - lr * decay = 0.95, vectors stay."""
+    online = nn.Sequential(nn.Linear(3, 2), make_norm("rms", 2), nn.Embedding(4, 2))
+    before = weights(online)
+    optimizer = optimization.adamw(online, 8, **ADAMW)
+    for parameter in online.parameters():
+        parameter.grad = torch.zeros_like(parameter)
+    optimizer.step(0)
+    factors = [float((b / a).mean()) for a, b in zip(before, weights(online), strict=True)]
+    assert factors == pytest.approx([0.95, 1.0, 1.0, 0.95])
+    covered = sum(len(g["params"]) for g in optimizer.optimizer.param_groups)
+    assert covered == len(before)
+
+
+def test_loading_keeps_the_settings_of_the_configuration() -> None:
+    """Guards a weight decay that is changed on a resume, shown in config.yaml, and not used: torch puts the saved one back."""
+    saved, changed = (optimization.adamw(network(), 8, **(ADAMW | {"weight_decay": decay})) for decay in (0.5, 0.1))
+    changed.load_state_dict(saved.optimizer.state_dict())
+    assert [group["weight_decay"] for group in changed.optimizer.param_groups] == [0.1, 0.0]
+
+
+def test_adam_decays_nothing() -> None:
+    settings = {k: v for k, v in ADAMW.items() if k != "weight_decay"}
+    online = network()
+    before = weights(online)
+    optimizer = optimization.adam(online, 8, **settings)
+    for parameter in online.parameters():
+        parameter.grad = torch.zeros_like(parameter)
+    optimizer.step(0)
+    assert same(before, weights(online))
+    optimizer.zero_grad()
+    assert all(p.grad is None for p in online.parameters())
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"lr": 0.0}, "optimizer.lr"), ({"betas": [0.9]}, "optimizer.betas"), ({"betas": [0.9, 1.0]}, "optimizer.betas"),
+        ({"warmup_updates": -1}, "optimizer.warmup_updates"), ({"final_fraction": 0.1}, "optimizer.final_fraction"),
+        ({"schedule": "cosine"}, "optimizer.final_fraction"),
+    ],
+)  # fmt: skip
+def test_optimizer_user_errors(change: dict[str, Any], words: str) -> None:
+    """Guards settings that are taken and then ignored, such as a final fraction without a schedule."""
+    with pytest.raises(UserError, match=words.replace(".", r"\.")):
+        optimization.adamw(network(), 8, **(ADAMW | change))
