@@ -26,11 +26,12 @@ class RunConsole:
         self._started, self._first = time.monotonic(), 0
 
     def print(self, what: Any) -> None:
-        """A string or anything rich can draw."""
+        """A string or anything rich can draw. A sentence is left to the terminal to wrap: a path in it stays in one piece."""
         what = Text(what) if isinstance(what, str) else what
+        sentence = isinstance(what, Text)
         with tqdm.external_write_mode():
-            self._terminal.print(what)
-        self._file.print(what)
+            self._terminal.print(what, soft_wrap=sentence)
+        self._file.print(what, soft_wrap=sentence)
         self._stream.flush()
 
     def panel(self, title: str, lines: list[str], style: str = "cyan") -> None:
@@ -59,8 +60,8 @@ class RunConsole:
         if self._bar is not None:
             self._bar.set_postfix_str(words)
         elif self.progress:
-            self._terminal.print(Text(line))
-        self._file.print(Text(line))
+            self._terminal.print(Text(line), soft_wrap=True)
+        self._file.print(Text(line), soft_wrap=True)
         self._stream.flush()
 
     def stop_progress(self) -> None:

@@ -62,7 +62,7 @@ def test_killed_or_stopped_and_resumed_equals_never_stopped(
             builder.resume(tmp_path / "run", [])
     assert stopped.value.code == 128 + signal.SIGTERM
     assert json.loads((tmp_path / "run" / "summary.json").read_text())["status"] == "interrupted"
-    assert f"dqnlm resume {tmp_path / 'run'}" in capsys.readouterr().out.replace("\n", "")
+    assert f"dqnlm resume {tmp_path / 'run'}" in capsys.readouterr().out
     summary = builder.resume(tmp_path / "run", [])
     assert summary["status"] == "finished"
     tools.assert_same_run(tmp_path / "run", tmp_path / "whole")
@@ -183,7 +183,7 @@ def test_damaged_checkpoints(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ca
     file.write_bytes(content)
     shutil.copytree(tmp_path / "run", tmp_path / "hopeless")
     builder.resume(tmp_path / "run", [])
-    out = capsys.readouterr().out.replace("\n", "")
+    out = capsys.readouterr().out
     assert f"{newer} is damaged and passed over" in out and "from step-00000006" in out
     tools.assert_same_run(tmp_path / "run", tmp_path / "whole")
     (tmp_path / "hopeless" / "checkpoints" / older.name / "policy.pt").write_bytes(b"")
