@@ -10,6 +10,7 @@ reads their observations anew.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, Protocol
 
 import torch
@@ -17,16 +18,22 @@ from torch import Tensor
 
 from dqnlm.envs.base import Environment
 from dqnlm.exploration import Exploration
-from dqnlm.heads.base import Head
 from dqnlm.metrics import Accumulator
-from dqnlm.networks.base import QNetwork, State
-from dqnlm.types import DECISION, Rows
+from dqnlm.networks.base import State
+from dqnlm.networks.noisy import has_noise, resample_noise, set_noise
+from dqnlm.policy import Policy
+from dqnlm.types import DECISION, Rows, TimeStep
+
+_ASK_EVERY = 16  # steps between two looks at whether an evaluation has all its episodes
 
 
 class RowSink(Protocol):
     """Where finished rows go."""
 
     def add(self, rows: Rows, keep_B: Tensor | None = None) -> None: ...
+
+    def finished(self, return_E: Tensor, over_E: Tensor) -> None:
+        """Told at each time when rows may have ended: the returns of the episodes that are over (bool)."""
 
 
 class Actor:
@@ -39,24 +46,28 @@ class Actor:
     def __init__(
         self,
         env: Environment,
-        network: QNetwork,
-        head: Head,
+        policy: Policy,
         exploration: Exploration,
         buffer: RowSink,
         accumulator: Accumulator,
         rollout_steps: int | None,
     ) -> None:
-        self.env, self.network, self.head, self.exploration = env, network, head, exploration
+        self.env, self.policy, self.network, self.exploration = env, policy, policy.network, exploration
         self.buffer, self.accumulator, self.rollout_steps = buffer, accumulator, rollout_steps
         self.env_steps = 0  # steps of all environments together; prompts that are played step by step count too
+        self.noisy = has_noise(policy.network)
         rows, device = env.num_envs, env.device
+        shape, dtype = ((env.observation_size,), torch.float32) if env.observation_size else ((), torch.int64)
+        self.return_E = torch.zeros(rows, device=device)  # of the episode so far, undiscounted
+        self.steps_E = torch.zeros(rows, dtype=torch.int64, device=device)
         self.open = Rows(  # the rows being written, one an environment
-            torch.zeros(rows, env.row_transitions + 1, dtype=torch.int64, device=device),
+            torch.zeros(rows, env.row_transitions + 1, *shape, dtype=dtype, device=device),
             torch.zeros(rows, env.row_transitions, dtype=torch.int64, device=device),
             torch.zeros(rows, env.row_transitions, device=device),
             torch.zeros(rows, env.row_transitions, dtype=torch.uint8, device=device),
             torch.zeros(rows, dtype=torch.int64, device=device),
         )
+        self._every_E = torch.arange(rows, device=device)
         self.time = 0  # transitions in the open rows; counted on the host only in lockstep
         if not env.parallel:
             self.open.observation_BS[:, 0] = env.reset()
@@ -64,47 +75,56 @@ class Actor:
             env.reset()
 
     @torch.no_grad()
-    def rollout(self) -> None:
-        """Plays one rollout; `exploration` must have been advanced."""
+    def rollout(self, noise: bool = True, until: Callable[[], bool] | None = None) -> None:
+        """Plays one rollout; `exploration` must have been advanced.
+
+        Args:
+            noise: a noisy network acts with new noise (which is its exploration), else with its mean weights.
+            until: asked now and then, whether enough was played (evaluation; step by step only).
+        """
         self.network.eval()
+        if self.noisy:
+            set_noise(self.network, noise)
+            resample_noise(self.network)
         if self.env.parallel:
             self._play_parallel()
         else:
-            self._play_step_by_step()
+            self._play_step_by_step(until)
 
     def _play_parallel(self) -> None:
         observation_ES = self.env.reveal()
         if self.exploration.needs_q:
-            raw = self.network(observation_ES[:: self.env.copies, :-1], self.env.first_decision)["q"]
-            raw = raw.repeat_interleave(self.env.copies, 0)
+            output = self.network(observation_ES[:: self.env.copies, :-1], self.env.first_decision)
+            output = {name: raw.repeat_interleave(self.env.copies, 0) for name, raw in output.items()}
             legal = self.env.legal(observation_ES[:, self.env.first_decision : -1])
-            chosen = self.exploration(self.head.value(raw), legal, self.head.log_probability(raw))
+            chosen = self.exploration(self.policy.preference(output), legal, self.policy.log_probability(output))
             action_ET = torch.cat([observation_ES[:, 1 : self.env.first_decision + 1], chosen], 1)
         else:
             action_ET = observation_ES[:, 1:]
         rows = self.env.score(action_ET)
         self.buffer.add(rows)
+        self.buffer.finished(rows.reward_BT.sum(1), torch.ones_like(rows.length_B, dtype=torch.bool))
         self.env_steps += action_ET.shape[0] * (action_ET.shape[1] - self.env.first_decision)
         self.accumulator.add("rollout/return", rows.reward_BT.sum(), rows.reward_BT.shape[0])
         self._log_parts(rows.flag_BT[:, self.env.first_decision :])
 
-    def _play_step_by_step(self) -> None:
+    def _play_step_by_step(self, until: Callable[[], bool] | None) -> None:
         # In lockstep the prompt is read at once; else it is played, so that a whole episode takes all of a row's steps.
         whole = self.env.row_transitions - (self.env.first_decision if self.env.lockstep else 0)
         steps = self.rollout_steps or whole
         output, state = self._read_open_rows()
-        for _ in range(steps):
+        for played in range(1, steps + 1):
             action_E = self._choose(output)
             output, state = self._advance(action_E, state)
             self.env_steps += self.env.num_envs
+            if until is not None and played % _ASK_EVERY == 0 and until():
+                break
 
     def _choose(self, output: dict[str, Tensor]) -> Tensor:
-        raw_EAN = output["q"]
-        at_E = self.open.length_B
-        observation_E1 = self.open.observation_BS.gather(1, at_E[:, None])
-        legal = self.env.legal(observation_E1)
+        observation_E = self.open.observation_BS[self._every_E, self.open.length_B]
+        legal = self.env.legal(observation_E[:, None])
         legal = legal if legal is None or legal.dim() < 3 else legal[:, 0]
-        return self.exploration(self.head.value(raw_EAN), legal, self.head.log_probability(raw_EAN))
+        return self.exploration(self.policy.preference(output), legal, self.policy.log_probability(output))
 
     def _advance(self, action_E: Tensor, state: State) -> tuple[dict[str, Tensor], State]:
         """One step of all environments: writes it into the open rows, closes those that ended, reads what is next."""
@@ -113,24 +133,32 @@ class Actor:
         rows.action_BT.scatter_(1, at_E1, action_E[:, None])
         rows.reward_BT.scatter_(1, at_E1, step.reward_E[:, None])
         rows.flag_BT.scatter_(1, at_E1, step.flag_E[:, None])
-        rows.observation_BS.scatter_(1, at_E1 + 1, step.observation_E[:, None])
+        rows.observation_BS[self._every_E, rows.length_B + 1] = step.observation_E
         rows.length_B += 1
+        self.return_E += step.reward_E
+        self.steps_E += 1
         self.time += 1
         self._log_parts(step.flag_E)
         if not self.env.lockstep or self.time == self.env.row_transitions:
-            self._close(step.last_E, step.next_observation_E)
+            self._close(step)
             state = self.network.reset(state, step.last_E)
         return self._read_next(step.next_observation_E, state)
 
-    def _close(self, last_E: Tensor, next_observation_E: Tensor) -> None:
-        rows = self.open
+    def _close(self, step: TimeStep) -> None:
+        """Hands finished rows on and starts new ones; counts finished episodes."""
+        rows, last_E, over_E = self.open, step.last_E, step.over_E
         self.buffer.add(rows, last_E)
-        self.accumulator.add("rollout/return", (rows.reward_BT.sum(1) * last_E).sum(), last_E.sum())
-        self.accumulator.add("rollout/length", (rows.length_B * last_E).sum(), last_E.sum())
-        for field in (rows.observation_BS, rows.action_BT, rows.reward_BT, rows.flag_BT):
+        self.buffer.finished(self.return_E, over_E)
+        self.accumulator.add("rollout/return", (self.return_E * over_E).sum(), over_E.sum())
+        self.accumulator.add("rollout/length", (self.steps_E * over_E).sum(), over_E.sum())
+        for total_E in (self.return_E, self.steps_E):
+            total_E.masked_fill_(over_E, 0)
+        for field in (rows.action_BT, rows.reward_BT, rows.flag_BT):
             field.masked_fill_(last_E[:, None], 0)
+        wide = last_E.view(-1, *[1] * (rows.observation_BS.dim() - 1))
+        rows.observation_BS.masked_fill_(wide, 0)
         rows.length_B.masked_fill_(last_E, 0)
-        rows.observation_BS[:, 0] = torch.where(last_E, next_observation_E, rows.observation_BS[:, 0])
+        rows.observation_BS[:, 0] = torch.where(wide[:, 0], step.next_observation_E, rows.observation_BS[:, 0])
         self.time = 0 if self.env.lockstep else self.time
 
     def _read_next(self, observation_E: Tensor, state: State) -> tuple[dict[str, Tensor], State]:
@@ -161,17 +189,19 @@ class Actor:
         return self._reread_apart(state)
 
     def _reread_apart(self, state: State) -> tuple[dict[str, Tensor], State]:
-        """As above where each environment stands at its own time: those that are done keep what they had.
+        """As above where each environment stands at its own time: those that begin later keep their first state until then.
 
         Tensors that a body updates in place (a KV cache) are the same object before and after; their entries beyond a
         row's own position are never read, and are overwritten later.
         """
         rows, kept = self.open, None
-        for t in range(self.env.row_transitions):
+        reach = self.env.row_transitions if self.network.reach is None else self.network.reach
+        for back in reversed(range(min(reach, self.env.row_transitions))):
             before = dict(state)
-            now_E = rows.length_B >= t
+            at_E = rows.length_B - back
+            now_E = at_E >= 0
             positions = {k: v.clone() for k, v in before.items() if v.dim() == 1}
-            output, after = self.network.step(rows.observation_BS[:, t], state)
+            output, after = self.network.step(rows.observation_BS[self._every_E, at_E.clamp(min=0)], state)
             state = {k: _choose_rows(now_E, v, positions.get(k, before[k])) for k, v in after.items()}
             kept = output if kept is None else {k: _choose_rows(now_E, v, kept[k]) for k, v in output.items()}
         assert kept is not None
@@ -184,12 +214,19 @@ class Actor:
 
     def state_dict(self) -> dict[str, Any]:
         fields = {k: v.clone() for k, v in vars(self.open).items()}
-        return {"open": fields, "time": self.time, "env_steps": self.env_steps}
+        running = {"return_E": self.return_E.clone(), "steps_E": self.steps_E.clone()}
+        return {"open": fields, "time": self.time, "env_steps": self.env_steps, "running": running}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.env_steps = state["env_steps"]
+        if not self.env.exact_resume:  # the environment's episodes start anew, so the open rows do too
+            self.open.observation_BS[:, 0] = self.env.reset()
+            return
         for name, value in state["open"].items():
             getattr(self.open, name).copy_(value)
-        self.time, self.env_steps = state["time"], state["env_steps"]
+        self.time = state["time"]
+        self.return_E.copy_(state["running"]["return_E"])
+        self.steps_E.copy_(state["running"]["steps_E"])
 
 
 def _choose_rows(mask_E: Tensor, new: Tensor, old: Tensor) -> Tensor:

@@ -2,27 +2,37 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from dqnlm import checkpoint
-from dqnlm.checks import pays_only_the_match
-from dqnlm.config import instantiate
+from dqnlm.checks import kind, pays_only_the_match
+from dqnlm.config import assemble, instantiate
+from dqnlm.data import tokenizers
+from dqnlm.data.baselines import baselines
 from dqnlm.data.corpora import Corpus
+from dqnlm.data.tokenizers import Tokenizer
+from dqnlm.data.trajectories import NoData, Trajectories
 from dqnlm.envs.base import Environment
+from dqnlm.episodes import EpisodeEvaluator
 from dqnlm.errors import UserError
-from dqnlm.evaluator import Evaluator
+from dqnlm.evaluator import TextEvaluator
 from dqnlm.heads.base import Head
-from dqnlm.networks.base import Body, QNetwork, TokenEncoder
+from dqnlm.networks.base import Body, OneHotEncoder, QNetwork, TokenEncoder, VectorEncoder
+from dqnlm.networks.projections import Linear
 from dqnlm.objectives.base import Objective
-from dqnlm.policy import Policy
+from dqnlm.policy import Policy, Spec
 from dqnlm.rewards.base import Reward
 from dqnlm.run_directory import RunDirectory, find_run
+from dqnlm.types import Bounds
+from dqnlm.validation import resolve_target
 
 Config = dict[str, Any]
+Data = Corpus | Trajectories | NoData
 
 # Independent random streams of one run: seed * 1000 + the stream's number.
 STREAM_ENV, STREAM_EXPLORATION, STREAM_BUFFER, STREAM_EVALUATION = 1, 2, 3, 4
@@ -51,26 +61,58 @@ def choose_device(name: str) -> torch.device:
     return device
 
 
-def build_corpus(config: Config, bundled_allowed: bool = True) -> Corpus:
-    """Text, tokenizer and split. A run on real text is never continued on the bundled one."""
+def build_data(config: Config, bundled_allowed: bool = True) -> Data:
+    """What the run learns from. A run on real text is never continued on the bundled one."""
     node = dict(config["data"])
     if not bundled_allowed and "bundled_fallback" in node:
         node["bundled_fallback"] = False
-    corpus: Corpus = instantiate(node)
-    return corpus
+    data: Data = instantiate(node)
+    return data
 
 
 def build_env(
-    config: Config, corpus: Corpus, ids: Tensor, device: torch.device, seed: int, num_envs: int | None = None
+    config: Config,
+    data: Data,
+    device: torch.device,
+    seed: int,
+    *,
+    evaluating: bool = False,
+    num_envs: int | None = None,
 ) -> Environment:
-    """An environment on `ids`."""
-    node = config["env"] if num_envs is None else config["env"] | {"num_envs": num_envs, "copies": 1}
-    size = corpus.tokenizer.vocabulary_size
-    reward = build_reward(config["reward"], size)
-    stop = node["stop_token"]
-    stop_id = None if stop is None else _one_token(corpus, stop)
-    env: Environment = instantiate(node, ids, reward, size, legal_tokens(config, corpus), stop_id, device, seed)
+    """The environment; for an evaluation with so many copies, on the held-out part of a text.
+
+    Raises:
+        UserError: it plays on a text and there is none, or it does not and there is one.
+    """
+    node = config["env"] | ({} if num_envs is None else {"num_envs": num_envs})
+    if num_envs is not None and "copies" in node:
+        node["copies"] = 1
+    pool: dict[str, Any] = {"device": device, "seed": seed, "evaluating": evaluating}
+    on_text = "corpus_ids" in inspect.signature(resolve_target(node["_target_"])).parameters
+    if on_text != isinstance(data, Corpus):
+        raise UserError(_wrong_data(config, on_text))
+    if isinstance(data, Corpus):
+        size, stop = data.tokenizer.vocabulary_size, node["stop_token"]
+        pool |= {
+            "corpus_ids": data.heldout_ids if evaluating else data.train_ids,
+            "reward": build_reward(config["reward"], size), "num_actions": size,
+            "legal_mask_A": legal_tokens(config, data), "stop_id": None if stop is None else _one_token(data, stop),
+        }  # fmt: skip
+    env: Environment = assemble(node, pool, "env")
     return env
+
+
+def _wrong_data(config: Config, on_text: bool) -> str:
+    name = kind(config["env"])
+    if on_text:
+        return (
+            f"env={name} plays on a text, but data={kind(config['data'])} is none; set data=tiny_shakespeare, data=text_file "
+            "data.path=FILE, or data=bundled"
+        )
+    return (
+        f"env={name} brings its own tasks, and a text (data={kind(config['data'])}) would be read by nothing; set data=none, "
+        "or data=trajectories data.path=FILE to learn from logged episodes"
+    )
 
 
 def build_reward(node: Config, num_actions: int) -> Reward:
@@ -89,9 +131,11 @@ def _one_token(corpus: Corpus, text: str) -> int:
     return int(ids[0])
 
 
-def legal_tokens(config: Config, corpus: Corpus) -> Tensor | None:
-    """legal_A: what the agent may choose; None for everything. The unknown token never."""
-    tokenizer, allowed = corpus.tokenizer, config["env"]["allowed"]
+def legal_tokens(config: Config, data: Data) -> Tensor | None:
+    """legal_A: what the agent may write at any time; None for everything. The unknown token never."""
+    if not isinstance(data, Corpus):
+        return None
+    tokenizer, allowed = data.tokenizer, config["env"]["allowed"]
     if allowed is None and tokenizer.unknown_id is None:
         return None
     if allowed is None:
@@ -104,28 +148,74 @@ def legal_tokens(config: Config, corpus: Corpus) -> Tensor | None:
     return legal_A
 
 
-def build_network(config: Config, vocabulary_size: int, num_parameters: int) -> QNetwork:
-    """Encoder, body and the output `q`."""
-    body: Body = instantiate(config["network"])
-    encoder = TokenEncoder(vocabulary_size, body.width, body.embedding_std)
-    return QNetwork(
-        encoder, body, {"q": instantiate(config["projection"], body.features, vocabulary_size, num_parameters)}
-    )
+def tokenizer_of(data: Data, env: Environment) -> Tokenizer | None:
+    """The text's, or one character a token of the environment's alphabet; None where observations are no characters."""
+    if isinstance(data, Corpus):
+        return data.tokenizer
+    if env.alphabet is None:
+        return None
+    tokenizer = tokenizers.CharacterTokenizer(env.alphabet)
+    assert tokenizer.characters == env.alphabet, "an alphabet is sorted by code point, so that ids are places in it"
+    return tokenizer
 
 
-def build_policy_parts(config: Config, corpus: Corpus, env: Environment, device: torch.device) -> Policy:
+def build_head(config: Config, env: Environment) -> Head:
+    """The meaning of the network's raw numbers, with the return's bounds."""
+    bounds = env.return_bounds(config["learner"]["gamma"])
+    return head_for(config, bounds, _is_match(config, env, bounds))
+
+
+def head_for(config: Config, bounds: Bounds, probability_of_match: bool) -> Head:
+    """As `build_head`, without an environment."""
+    head: Head = assemble(config["head"], {"bounds": bounds, "probability_of_match": probability_of_match}, "head")
+    return head
+
+
+def _is_match(config: Config, env: Environment, bounds: Bounds) -> bool:
+    """Q is the probability of being the rewarded action where no later reward is added to that of the match."""
+    on_text = hasattr(env, "reward")
+    return on_text and pays_only_the_match(config["reward"]) and tuple(bounds) == (0.0, 1.0)
+
+
+def build_network(config: Config, spec: Spec, head: Head) -> QNetwork:
+    """Encoder, body and the outputs that the objectives need."""
+    body: Body = assemble(config["network"], {"num_tokens": spec.num_tokens}, "network")
+    if body.one_hot and spec.observation_size:
+        raise UserError(
+            "network=table holds a value for each token, but observations here are vectors; use network=window_mlp"
+        )
+    encoder: nn.Module
+    if spec.observation_size:
+        encoder = VectorEncoder(spec.observation_size, body.width)
+    elif body.one_hot:
+        encoder = OneHotEncoder(spec.num_tokens)
+    else:
+        encoder = TokenEncoder(spec.num_tokens, body.width, body.embedding_std)
+
+    def make(features: int, num_actions: int, num_parameters: int) -> nn.Module:
+        pool = {"features": features, "num_actions": num_actions, "num_parameters": num_parameters}
+        projection: nn.Module = assemble(config["projection"], pool, "projection")
+        return projection
+
+    outputs: dict[str, nn.Module] = {"q": head.project(make, body.features, spec.num_actions)}
+    for name in spec.outputs:
+        if name == "q2":
+            outputs[name] = head.project(make, body.features, spec.num_actions)
+        else:
+            outputs[name] = Linear(body.features, 1 if name == "v" else spec.num_actions, 1)
+    return QNetwork(encoder, body, outputs)
+
+
+def build_policy(
+    config: Config, data: Data, env: Environment, head: Head, outputs: tuple[str, ...], device: torch.device
+) -> Policy:
     """Network and head, with fresh weights."""
-    gamma = config["learner"]["gamma"]
-    bounds = env.return_bounds(gamma)
-    # Q is the probability of being the rewarded action where no later reward is added to that of the match.
-    match = pays_only_the_match(config["reward"]) and tuple(bounds) == (0.0, 1.0)
-    head: Head = instantiate(config["head"], bounds, match)
-    network = build_network(config, env.num_actions, head.num_parameters)
-    legal_A = legal_tokens(config, corpus)
-    legal_A = None if legal_A is None else legal_A.to(device)
+    spec = Spec(env.num_tokens, env.observation_size, env.num_actions, outputs)
+    network, legal_A, settings = build_network(config, spec, head), legal_tokens(config, data), config["trainer"]
     return Policy(
-        network.to(device), head.to(device), corpus.tokenizer, legal_A, config["trainer"]["declared_policy"], 1.0
-    )
+        network.to(device), head.to(device), tokenizer_of(data, env), None if legal_A is None else legal_A.to(device),
+        settings["declared_policy"], 1.0, beta=settings["beta"] or 0.0, spec=spec,
+    )  # fmt: skip
 
 
 def build_objectives(config: Config, env: Environment, head: Head) -> dict[str, Objective]:
@@ -133,33 +223,54 @@ def build_objectives(config: Config, env: Environment, head: Head) -> dict[str, 
     reward_all: Callable[[Tensor], Tensor] | None = None
     if config["learner"]["feedback"] == "all_actions":
         reward_all = lambda observation_BS: env.reward.all_actions(observation_BS[:, 1:])  # type: ignore[attr-defined]  # noqa: E731
-    # A window around a single decision ends with it: the observation after it has a value unless the episode ended.
-    last_has_value = config["env"]["horizon_end"] == "truncate" or config["buffer"].get("sample") == "transitions"
-    result: dict[str, Objective] = {}
-    for name, node in config["objective"].items():
-        if name == "td":
-            supplied = (head, env.legal, reward_all, config["learner"]["gamma"] > 0, last_has_value, False)
-            result[name] = instantiate(node, *supplied)
-        else:
-            result[name] = instantiate(node)
-    return result
+    pool: dict[str, Any] = {
+        "head": head, "legal": env.legal, "reward_all": reward_all,
+        "bootstrap": assemble(config["bootstrap"], {}, "bootstrap"),
+        "returns": assemble(config["returns"], {}, "returns"),
+        "values_matter": config["learner"]["gamma"] > 0 or env.interleaved,
+        # A window around a single decision ends with it: the observation after it has a value unless the episode ended.
+        "interleaved": env.interleaved,
+        "last_has_value": env.cuts_rows or config["buffer"].get("sample") == "transitions",
+    }  # fmt: skip
+    return {name: assemble(node, pool, f"objective.{name}") for name, node in config["objective"].items()}
 
 
-def build_evaluator(config: Config, corpus: Corpus, device: torch.device) -> Evaluator:
-    """Scores on the held-out part; the same episodes at every evaluation."""
+def outputs_of(objectives: dict[str, Objective]) -> tuple[str, ...]:
+    """Named outputs beside q that some objective needs."""
+    return tuple(sorted({name for objective in objectives.values() for name in objective.needs_outputs}))
+
+
+def build_buffer(config: Config, env: Environment, lookahead: int | None, history: int, device: torch.device) -> Any:
+    """Where rows are kept."""
+    pool = {
+        "row_transitions": env.row_transitions, "first_decision": env.first_decision, "num_tokens": env.num_tokens,
+        "num_actions": env.num_actions, "observation_size": env.observation_size, "interleaved": env.interleaved,
+        "stores_actions": not env.actions_are_observed, "gamma": config["learner"]["gamma"], "history": history,
+        "lookahead": lookahead, "copies": env.copies, "device": device,
+        "generator": stream(device, config["seed"], STREAM_BUFFER),
+    }  # fmt: skip
+    return assemble(config["buffer"], pool, "buffer")
+
+
+def build_evaluator(config: Config, data: Data, device: torch.device) -> TextEvaluator | EpisodeEvaluator:
+    """Scores on the held-out part of a text, or on episodes alone; the same episodes at every evaluation."""
     settings, seed = config["trainer"], config["seed"] * 1000 + STREAM_EVALUATION
-    frequency_A = torch.bincount(corpus.train_ids.long(), minlength=corpus.tokenizer.vocabulary_size)
-    legal_A = legal_tokens(config, corpus)
+
+    def make_env() -> Environment:
+        return build_env(config, data, device, seed, evaluating=True, num_envs=settings["evaluation_episodes"])
+
+    gamma = config["learner"]["gamma"]
+    if not isinstance(data, Corpus):
+        return EpisodeEvaluator(make_env, gamma, settings["betas"], settings["samples"])
+    frequency_A = torch.bincount(data.train_ids.long(), minlength=data.tokenizer.vocabulary_size)
+    legal_A = legal_tokens(config, data)
     if legal_A is not None:
         frequency_A[~legal_A] = -1
     frequent = [i for i in frequency_A.argsort(descending=True).tolist() if frequency_A[i] >= 0]
-
-    def make_env() -> Environment:
-        return build_env(config, corpus, corpus.heldout_ids, device, seed, settings["evaluation_episodes"])
-
-    return Evaluator(
-        corpus.heldout_ids, make_env, frequent, settings["samples"], settings["sample_tokens"],
-        settings["sample_temperature"], seed,
+    reference = data.train_ids if len(data.train_ids) else data.heldout_ids
+    return TextEvaluator(
+        data.heldout_ids, make_env, frequent, gamma, settings["samples"], settings["sample_tokens"],
+        settings["sample_temperature"], seed, baselines(reference, data.heldout_ids, data.tokenizer.vocabulary_size),
     )  # fmt: skip
 
 
@@ -172,7 +283,8 @@ def load_weights(policy: Policy, config: Config) -> None:
     source = find_run(config["trainer"]["init_from"], config["output_dir"])
     path = checkpoint.find(RunDirectory(source).checkpoints, "best")
     state = checkpoint.load(path, "policy", policy.device)
-    if state["tokenizer"] != policy.tokenizer.state():
+    own = None if policy.tokens is None else policy.tokens.state()
+    if state["tokenizer"] != own:
         raise UserError(
             f"trainer.init_from={source}: that run has another vocabulary than this text; train on the same text"
         )

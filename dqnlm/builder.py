@@ -10,15 +10,20 @@ import torch
 
 from dqnlm import assembly, checkpoint, header, saved_state
 from dqnlm.actor import Actor
-from dqnlm.checks import check_combination, check_parts
+from dqnlm.buffers.base import Buffer
+from dqnlm.checks import check_combination
 from dqnlm.config import instantiate, load_run_config, save_run_config
 from dqnlm.console import RunConsole
-from dqnlm.data.baselines import baselines
 from dqnlm.data.corpora import Corpus
+from dqnlm.data.trajectories import Trajectories
+from dqnlm.envs.base import Environment
 from dqnlm.errors import UserError
 from dqnlm.files import write_json_atomic
 from dqnlm.guards import naming_disk, naming_memory
 from dqnlm.metrics import Accumulator
+from dqnlm.objectives.base import Objective
+from dqnlm.part_checks import check_parts
+from dqnlm.policy import Policy
 from dqnlm.run_directory import RunDirectory
 from dqnlm.trainer import Parts, Trainer
 
@@ -30,9 +35,9 @@ def start(config: Config, directory: Path, *, choices: dict[str, Any], command_l
     run = RunDirectory(directory)
     with naming_disk(directory), naming_memory():
         save_run_config(config, run.config)
-        trainer, corpus = build(config, run)
-        write_json_atomic(run.manifest, header.manifest(config, choices, command_line, corpus, trainer))
-        header.show(config, trainer, corpus)
+        trainer, data = build(config, run)
+        write_json_atomic(run.manifest, header.manifest(config, choices, command_line, data, trainer))
+        header.show(config, trainer, data)
         return trainer.run()
 
 
@@ -43,7 +48,9 @@ def resume(directory: Path, overrides: list[str]) -> dict[str, Any]:
         UserError: no checkpoint, changed data, or an override that would make it another run.
     """
     run = RunDirectory(directory)
-    config = load_run_config(run.config, overrides)  # first: the overrides may renew a permission to run the user's code
+    config = load_run_config(
+        run.config, overrides
+    )  # first: the overrides may renew a permission to run the user's code
     before = load_run_config(run.config)
     _refuse_another_run(before, config)
     with naming_disk(directory), naming_memory():
@@ -52,7 +59,7 @@ def resume(directory: Path, overrides: list[str]) -> dict[str, Any]:
 
 def _resume(run: RunDirectory, before: Config, config: Config) -> dict[str, Any]:
     path, damaged = checkpoint.newest_whole(run.checkpoints)
-    trainer, corpus = build(config, run, resumed_from=path)
+    trainer, data = build(config, run, resumed_from=path)
     for broken in damaged:
         trainer.parts.console.warning(f"{broken} is damaged and passed over")
     cpu = torch.device("cpu")  # each part moves what it takes to its own device; states of random generators stay here
@@ -71,11 +78,11 @@ def _resume(run: RunDirectory, before: Config, config: Config) -> dict[str, Any]
     if config != before:
         save_run_config(config, run.config)
     run.summary.unlink(missing_ok=True)
-    header.show(config, trainer, corpus, resumed_from=path)
+    header.show(config, trainer, data, resumed_from=path)
     return trainer.run()
 
 
-def build(config: Config, run: RunDirectory, resumed_from: Path | None = None) -> tuple[Trainer, Corpus]:
+def build(config: Config, run: RunDirectory, resumed_from: Path | None = None) -> tuple[Trainer, assembly.Data]:
     """All parts, in the order in which they need one another; `resumed_from` is the checkpoint that will be put back.
 
     Raises:
@@ -85,39 +92,63 @@ def build(config: Config, run: RunDirectory, resumed_from: Path | None = None) -
     if config["threads"] is not None:
         torch.set_num_threads(config["threads"])
     device, seed = assembly.choose_device(config["device"]), config["seed"]
-    corpus = assembly.build_corpus(config, resumed_from is None or was_bundled(run))
+    data = assembly.build_data(config, resumed_from is None or was_bundled(run))
     console = RunConsole(run.log, config["trainer"]["progress"])
     torch.manual_seed(seed)
-    env = assembly.build_env(config, corpus, corpus.train_ids, device, seed * 1000 + assembly.STREAM_ENV)
-    corpus.require_tokens(max(env.row_transitions + 1, 3), "an episode (env.prompt_length + env.horizon)")
-    policy = assembly.build_policy_parts(config, corpus, env, device)
+    env = assembly.build_env(config, data, device, seed * 1000 + assembly.STREAM_ENV)
+    if isinstance(data, Corpus):
+        data.require_tokens(max(env.row_transitions + 1, 3), "an episode (env.prompt_length + env.horizon)")
+    head = assembly.build_head(config, env)
+    objectives = assembly.build_objectives(config, env, head)
+    policy = assembly.build_policy(config, data, env, head, assembly.outputs_of(objectives), device)
     if config["trainer"]["init_from"] is not None and resumed_from is None:
         assembly.load_weights(policy, config)
-    settings, gamma = config["trainer"], config["learner"]["gamma"]
+    settings = config["trainer"]
     accumulator = Accumulator(device)
     target = instantiate(config["target"], policy.network)
-    objectives = assembly.build_objectives(config, env, policy.head)
-    total = settings["rollouts"] * settings["updates_per_rollout"]
+    total = (settings["rollouts"] + settings["offline_rounds"]) * settings["updates_per_rollout"]
     optimization = instantiate(config["optimizer"], policy.network, total)
     learner = instantiate(config["learner"], policy.network, target, objectives, optimization, accumulator)
-    buffer = instantiate(
-        config["buffer"], env.row_transitions, env.first_decision, env.num_actions, env.parallel, gamma,
-        policy.network.context, env.copies, device, assembly.stream(device, seed, assembly.STREAM_BUFFER),
-    )  # fmt: skip
+    buffer = assembly.build_buffer(config, env, farthest(objectives), policy.network.context, device)
+    logged = add_logged(data, buffer, policy, env) if isinstance(data, Trajectories) else 0
     exploration = instantiate(
         config["exploration"], assembly.stream(device, seed, assembly.STREAM_EXPLORATION), env.copies
     )
-    actor = Actor(env, policy.network, policy.head, exploration, buffer, accumulator, settings["rollout_steps"])
+    actor = Actor(env, policy, exploration, buffer, accumulator, settings["rollout_steps"])
     purge = None if resumed_from is None else checkpoint.step_of(resumed_from) + 1
     parts = Parts(
         run, console, instantiate(config["logger"], run.tensorboard, purge), policy, actor, exploration, buffer, learner,
-        assembly.build_evaluator(config, corpus, device), accumulator,
-        checkpoint.Checkpoints(run.checkpoints, settings["keep_last"]),
-        corpus.fingerprint(), baselines(corpus.train_ids, corpus.heldout_ids, env.num_actions),
-        env.row_transitions - env.first_decision, header.notes(corpus),
+        assembly.build_evaluator(config, data, device), accumulator,
+        checkpoint.Checkpoints(run.checkpoints, settings["keep_last"]), data.fingerprint(),
+        env.row_transitions - env.first_decision, logged, header.notes(data),
     )  # fmt: skip
     check_parts(config, parts)
-    return instantiate(config["trainer"], parts), corpus
+    return instantiate(config["trainer"], parts), data
+
+
+def farthest(objectives: dict[str, Objective]) -> int | None:
+    """Decisions that the farthest-reaching objective looks ahead; None: to the row's end."""
+    reaches = [objective.lookahead for objective in objectives.values()]
+    known = [reach for reach in reaches if reach is not None]
+    return max(known) if len(known) == len(reaches) else None
+
+
+def add_logged(data: Trajectories, buffer: Buffer, policy: Policy, env: Environment) -> int:
+    """Puts logged rows into the buffer; returns how many.
+
+    Raises:
+        UserError: the environment's tokens are no characters, or the buffer is smaller than the data.
+    """
+    if policy.tokens is None:
+        raise UserError("logged text cannot be learned from here: this environment's tokens are no characters")
+    rows = data.rows(policy.tokens, env.row_transitions, env.device)
+    if len(rows.length_B) > buffer.rows:
+        needed = len(rows.length_B) * (env.row_transitions - env.first_decision)
+        raise UserError(
+            f"{len(rows.length_B):,} logged rows do not fit the buffer's {buffer.rows:,}; set buffer.capacity={needed}"
+        )
+    buffer.add(rows)
+    return len(rows.length_B)
 
 
 def was_bundled(run: RunDirectory) -> bool:
@@ -132,7 +163,20 @@ def has_finished(run: RunDirectory) -> bool:
 
 def _refuse_another_run(before: Config, after: Config) -> None:
     """Only what does not change the meaning of the saved state may be overridden on a resume."""
-    fixed = ("data", "env", "network", "projection", "head", "buffer", "seed", "objective", "target", "reward")
+    fixed = (
+        "data",
+        "env",
+        "network",
+        "projection",
+        "head",
+        "buffer",
+        "seed",
+        "objective",
+        "target",
+        "reward",
+        "bootstrap",
+        "returns",
+    )
     for group in fixed:
         if before[group] != after[group]:
             raise UserError(

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from dqnlm.errors import UserError
 
-if TYPE_CHECKING:
-    from dqnlm.trainer import Parts
-
 Config = dict[str, Any]
+DISTRIBUTIONAL = ("Categorical", "Quantile", "ImplicitQuantile")
 BEST_METRICS = ("eval/accuracy", "eval/nats", "eval/nats_softmax", "eval/return")
 
 
@@ -33,9 +31,11 @@ def check_combination(config: Config) -> None:
     _check_feedback(config)
     _check_cloning(config)
     _check_copies(config)
+    _check_bootstrap(config)
+    _check_acting(config)
     _check_trainer(config["trainer"], config["env"])
     if kind(config["head"]) == "Normalised":
-        if config["env"]["transition"] != "teacher" or not pays_only_the_match(config["reward"]):
+        if config["env"].get("transition") != "teacher" or not pays_only_the_match(config["reward"]):
             raise UserError(
                 "head=normalised says that exactly one action is rewarded, with 1, and that the future is the same for all, "
                 "which needs env.transition=teacher and reward=exact_match with reward.match=1 and reward.mismatch=0; else "
@@ -43,6 +43,64 @@ def check_combination(config: Config) -> None:
             )
         if kind(config["projection"]) != "Dueling":
             raise UserError("head=normalised reads the value stream of a dueling projection: set projection=dueling")
+
+
+def _check_bootstrap(config: Config) -> None:
+    """Targets that have been derived, and no others."""
+    head, bootstrap, returns = (kind(config[group]) for group in ("head", "bootstrap", "returns"))
+    objectives = config["objective"]
+    if head in DISTRIBUTIONAL:
+        if bootstrap not in ("Max", "Double"):
+            raise UserError(
+                f"bootstrap={bootstrap.lower()} is a mixture over actions, and its target is not derived for a distribution "
+                f"of returns (head={head}); use bootstrap=double or max, or head=scalar"
+            )
+        if returns == "Lambda":
+            raise UserError(
+                f"returns=lambda mixes returns of all lengths, and its target is not derived for a distribution of returns "
+                f"(head={head}); use returns=n_step, or head=scalar"
+            )
+        if config["learner"]["feedback"] == "all_actions":
+            raise UserError(f"learner.feedback=all_actions needs head=scalar or head=normalised, not {head}")
+    soft = [name for name in ("path_consistency", "trajectory") if name in objectives]
+    soft += [f"bootstrap={bootstrap.lower()}"] if "td" in objectives and bootstrap in ("Soft", "Munchausen") else []
+    if soft and (head == "Normalised" or config["head"].get("loss") == "logistic"):
+        raise UserError(
+            f"{soft[0]} adds entropy to the return, which then leaves the bounds of the reward that the head is scaled by; set "
+            "head=scalar with head.loss=huber or squared"
+        )
+    if config["learner"]["feedback"] == "all_actions" and (returns != "OneStep" or bootstrap in ("Munchausen",)):
+        raise UserError(
+            "learner.feedback=all_actions teaches one-step targets: set returns=one_step and bootstrap=max or double"
+        )
+    if "td" in objectives and bootstrap == "Value" and "expectile_value" not in objectives:
+        raise UserError("bootstrap=value needs something that learns v: set objective=[td,expectile_value]")
+    if "td" in objectives and objectives["td"]["twin"] and head in ("Normalised",):
+        raise UserError("objective.td.twin=true needs head=scalar or a distributional head")
+    if "trajectory" in objectives and config["learner"]["gamma"] != 1:
+        raise UserError(
+            f"objective trajectory sums whole episodes and needs learner.gamma=1, not {config['learner']['gamma']}"
+        )
+    if config["learner"]["burn_in"] and kind(config["network"]) != "GRU":
+        raise UserError("learner.burn_in warms up a recurrent state, which only network=gru has; set it to 0")
+
+
+def _check_acting(config: Config) -> None:
+    settings, objectives = config["trainer"], config["objective"]
+    reweighted = settings["declared_policy"] == "reweighted"
+    if reweighted and objectives.get("cross_entropy", {}).get("output") != "policy":
+        raise UserError(
+            "trainer.declared_policy=reweighted acts by log pi_b + beta (Q - V) and needs a cloned pi_b: add objective "
+            "cross_entropy with objective.cross_entropy.output=policy (algorithm=ilql does)"
+        )
+    if reweighted and settings["beta"] is None:
+        raise UserError(
+            "trainer.declared_policy=reweighted needs trainer.beta, in nats per unit of return (1 is a start)"
+        )
+    if not reweighted and (settings["beta"] is not None or settings["betas"]):
+        raise UserError(
+            "trainer.beta and trainer.betas belong to trainer.declared_policy=reweighted; set them to null and []"
+        )
 
 
 def _check_numbers(config: Config) -> None:
@@ -53,7 +111,7 @@ def _check_numbers(config: Config) -> None:
 
 
 def _check_feedback(config: Config) -> None:
-    feedback, transition = config["learner"]["feedback"], config["env"]["transition"]
+    feedback, transition = config["learner"]["feedback"], config["env"].get("transition")
     if feedback != "all_actions":
         return
     if "td" not in config["objective"]:
@@ -74,36 +132,46 @@ def _check_feedback(config: Config) -> None:
 
 def _check_cloning(config: Config) -> None:
     reference, td = kind(config["exploration"]) == "Reference", "td" in config["objective"]
-    if reference and config["env"]["transition"] != "teacher":
-        raise UserError("exploration=reference takes the text's own tokens, which needs env.transition=teacher")
-    if reference and td and config["learner"]["feedback"] == "taken":
+    offline = config["trainer"]["rollouts"] == 0
+    if reference and config["env"].get("transition") != "teacher" and not offline:
+        raise UserError(
+            "exploration=reference takes the text's own tokens, which needs env.transition=teacher (or logged data alone: "
+            "data=trajectories trainer.rollouts=0)"
+        )
+    if reference and td and not offline and config["learner"]["feedback"] == "taken":
         raise UserError(
             "exploration=reference with objective td and feedback taken would be confounded: the choice of action depends "
             "on the hidden reference, so every action looks good. Use exploration=epsilon_greedy, or "
             "algorithm=behaviour_cloning to learn from demonstrations"
         )
-    if "cross_entropy" in config["objective"] and not reference:
+    if "cross_entropy" in config["objective"] and not reference and not offline:
         raise UserError(
             "objective cross_entropy clones the actions in the buffer, and these would be the agent's own; set "
-            "exploration=reference (algorithm=behaviour_cloning does both)"
+            "exploration=reference (algorithm=behaviour_cloning does both), or learn from logged data alone (data=trajectories "
+            "trainer.rollouts=0)"
         )
 
 
 def _check_trainer(settings: Config, env: Config) -> None:
-    for key in ("rollouts", "batch_rows", "updates_per_rollout", "log_every", "evaluate_every", "evaluation_episodes"):
+    for key in ("batch_rows", "updates_per_rollout", "log_every", "evaluate_every", "evaluation_episodes"):
         if settings[key] < 1:
             raise UserError(f"trainer.{key} must be at least 1, not {settings[key]}")
+    for key in ("rollouts", "offline_rounds"):
+        if settings[key] < 0:
+            raise UserError(f"trainer.{key} must be at least 0, not {settings[key]}")
+    if settings["rollouts"] + settings["offline_rounds"] < 1:
+        raise UserError("trainer.rollouts must be at least 1 (or trainer.offline_rounds, with logged data)")
     for key in ("rollout_steps", "save_every", "early_stopping_evaluations"):
         if settings[key] is not None and settings[key] < 1:
             raise UserError(f"trainer.{key} must be at least 1 or null, not {settings[key]}")
     if settings["save_minutes"] is not None and settings["save_minutes"] <= 0:
         raise UserError(f"trainer.save_minutes must be above 0 (or null), not {settings['save_minutes']}")
-    if settings["rollout_steps"] is not None and env["transition"] == "teacher":
+    if settings["rollout_steps"] is not None and env.get("transition") == "teacher":
         raise UserError(
             "trainer.rollout_steps cuts rollouts that are played step by step; with env.transition=teacher whole episodes "
             "are played at once: set trainer.rollout_steps=null or env.transition=free"
         )
-    if settings["best_metric"] not in BEST_METRICS:
+    if settings["best_metric"] not in (None, *BEST_METRICS):
         raise UserError(f"trainer.best_metric={settings['best_metric']} is none of {', '.join(BEST_METRICS)}")
     if settings["samples"] < 1 or settings["sample_tokens"] < 1 or settings["sample_temperature"] <= 0:
         raise UserError(
@@ -112,67 +180,9 @@ def _check_trainer(settings: Config, env: Config) -> None:
 
 
 def _check_copies(config: Config) -> None:
-    copies = config["env"]["copies"]
+    copies = config["env"].get("copies", 1)
     rows = config["trainer"]["batch_rows"]
     if rows % copies:
         raise UserError(
             f"trainer.batch_rows={rows} is no multiple of env.copies={copies}; set it to {(rows // copies + 1) * copies}"
         )
-
-
-def check_parts(config: Config, parts: Parts) -> None:
-    """What can be seen only once the parts exist.
-
-    Raises:
-        UserError: episodes longer than the network reads, a buffer smaller than a rollout, a policy that Q cannot give.
-    """
-    env, network, buffer = parts.actor.env, parts.policy.network, parts.buffer
-    if network.max_observations is not None and env.row_transitions > network.context:
-        shape = config["env"]
-        raise UserError(
-            f"env.horizon={shape['horizon']} with env.prompt_length={shape['prompt_length']} makes episodes of "
-            f"{env.row_transitions} tokens, more than network.context={network.context} reads; set env.horizon="
-            f"{max(1, network.context - shape['prompt_length'] + 1)} or network.context={env.row_transitions}"
-        )
-    if buffer.rows < env.num_envs:
-        raise UserError(
-            f"buffer.capacity={config['buffer']['capacity']} holds {buffer.rows} episodes, fewer than the env.num_envs="
-            f"{env.num_envs} of one rollout; set buffer.capacity to at least {env.num_envs * parts.episode_decisions}"
-        )
-    _check_learning_starts(config["trainer"], parts)
-    if parts.policy.declared == "probability" and not _is_probability(parts):
-        raise UserError(
-            "trainer.declared_policy=probability needs Q to be the probability of being the rewarded token: reward="
-            "exact_match with head=normalised, or with head.loss=logistic and learner.gamma=0; set declared_policy=boltzmann"
-        )
-    legal_A = parts.policy.legal_A
-    choices = env.num_actions if legal_A is None else int(legal_A.sum())
-    if kind(config["exploration"]) == "ProbabilityMatching" and env.copies > choices:
-        raise UserError(
-            f"exploration=probability_matching lets each of env.copies={env.copies} try another action, but only {choices} "
-            f"may be chosen; set env.copies to at most {choices}"
-        )
-    if kind(config["exploration"]) == "ProbabilityMatching" and not _is_probability(parts):
-        raise UserError(
-            "exploration=probability_matching needs Q to be the probability of being the rewarded token: head=normalised, "
-            "or head.loss=logistic with learner.gamma=0, and reward=exact_match; use exploration=boltzmann"
-        )
-
-
-def _check_learning_starts(settings: Config, parts: Parts) -> None:
-    """An update needs a finished episode to draw from."""
-    env = parts.actor.env
-    if settings["rollout_steps"] is None:
-        return  # whole episodes
-    rollout = env.num_envs * settings["rollout_steps"]
-    # Environments that end apart read their prompts step by step, and these steps count.
-    first_rows = env.num_envs * (parts.episode_decisions if env.lockstep else env.row_transitions)
-    if max(settings["learning_starts"], rollout) < first_rows:
-        raise UserError(
-            f"trainer.learning_starts={settings['learning_starts']} is before the first episodes end; set it to at least "
-            f"{first_rows} decisions"
-        )
-
-
-def _is_probability(parts: Parts) -> bool:
-    return parts.policy.head.is_probability

@@ -71,15 +71,64 @@ def compose(
         UserError: anything that does not compose.
     """
     check_choices(parse_overrides(overrides), config_dir)
+    overrides = expanded(overrides, config_dir)
     try:
         with _hydra(config_path):
             cfg = hydra_compose(config_name, [*overrides, *_search(config_dir)], return_hydra_config=True)
-            if cfg.hydra.callbacks:  # Hydra would call their `_target_`, whatever it names, before anything is checked here
-                raise UserError("hydra.callbacks: code that Hydra runs by itself is not permitted; take it out of the file")
+            if (
+                cfg.hydra.callbacks
+            ):  # Hydra would call their `_target_`, whatever it names, before anything is checked here
+                raise UserError(
+                    "hydra.callbacks: code that Hydra runs by itself is not permitted; take it out of the file"
+                )
             config = plain(cfg)
             return config, choices_of(cfg.hydra, config)
     except (HydraException, OmegaConfBaseException, yaml.YAMLError, ValueError, TypeError, OSError) as error:
         raise explain(error, overrides, lambda: _settings(overrides, config_dir), config_dir) from error
+
+
+def expanded(overrides: Sequence[str], config_dir: str | Path | None = None) -> list[str]:
+    """An algorithm typed beside an experiment: its choices are added as if typed too.
+
+    Hydra merges an experiment last, so its network head, say, would beat that of `algorithm=c51`, which was typed to try
+    that head on this experiment. What is typed itself is left as it is.
+    """
+    parsed = parse_overrides(overrides)
+    typed = {str(o.key_or_group): o for o in parsed}
+    algorithm = typed.get("algorithm")
+    if algorithm is None or algorithm.is_sweep_override() or not {"experiment", "debug"} & set(typed):
+        return list(overrides)
+    path = catalogue.option_file("algorithm", str(algorithm.value()), config_dir)
+    if path is None:
+        return list(overrides)
+    tree = yaml.safe_load(path.read_text(encoding="utf-8"))
+    groups = catalogue.groups(config_dir)
+    chosen = {
+        k.rpartition("/")[2]: v for entry in tree.pop("defaults") if isinstance(entry, dict) for k, v in entry.items()
+    }
+    found = [f"{group}={_typed(option)}" for group, option in chosen.items() if group not in typed]
+    found += [
+        f"{key}={_typed(value)}" for key, value in _leaves(tree)
+        if key not in typed and not (key.split(".")[0] in groups and key.split(".")[0] in typed)
+    ]  # fmt: skip
+    return [*overrides, *found]
+
+
+def _leaves(tree: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for key, value in tree.items():
+        if isinstance(value, dict):
+            yield from _leaves(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value
+
+
+def _typed(value: Any) -> str:
+    """A YAML value in Hydra's grammar."""
+    if value is None or isinstance(value, bool):
+        return {None: "null", True: "true", False: "false"}[value]
+    if isinstance(value, list):
+        return f"[{','.join(_typed(part) for part in value)}]"
+    return f"'{value}'" if isinstance(value, str) and "${" in value else str(value)
 
 
 def plain(cfg: DictConfig) -> dict[str, Any]:

@@ -29,6 +29,7 @@ from dqnlm.presets import drop_inapplicable
 from dqnlm.validation import (
     TARGET,
     Where,
+    assemble,
     check_node,
     check_value,
     forget_permissions,
@@ -37,7 +38,7 @@ from dqnlm.validation import (
 )
 
 __all__ = [
-    "PLAIN", "apply_overrides", "check_choices", "choices_of", "compose", "forget_permissions",
+    "PLAIN", "apply_overrides", "assemble", "check_choices", "choices_of", "compose", "forget_permissions",
     "instantiate", "load_run_config", "options", "origin", "parse_overrides", "permit_targets", "plain",
     "save_run_config", "validate",
 ]  # fmt: skip

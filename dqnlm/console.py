@@ -117,3 +117,19 @@ def evaluation_table(
     for name, (accuracy, nats) in baselines.items():
         table.add_row(name, f"{accuracy:.4f}", f"{nats:.4f}")
     return table
+
+
+def episode_table(figures: dict[str, float], references: dict[str, float], step: int, done: str) -> Table:
+    """Greedy episodes beside returns that are known without learning."""
+    table = Table(title=f"evaluation after {step} updates ({done})", title_justify="left")
+    for heading in ("policy", "return", "+-", "least", "steps", "Q promised too much by"):
+        table.add_column(heading, justify="left" if heading == "policy" else "right", no_wrap=True)
+    names = ("return", "return_error", "return_least", "length", "overestimation")
+    cells = [f"{figures[f'eval/{name}']:.3f}" for name in names]
+    table.add_row("greedy", *cells, style="bold")
+    for name, value in figures.items():
+        if name.startswith("eval/return_beta_"):
+            table.add_row(f"beta {name.removeprefix('eval/return_beta_')}", f"{value:.3f}")
+    for name, value in references.items():
+        table.add_row(name, f"{value:.3f}")
+    return table

@@ -3,69 +3,39 @@
 eval/accuracy   share of held-out positions where the argmax of Q is the next token
 eval/nats       -log probability of the next token under the declared policy, nats a token
 eval/return     mean undiscounted return of greedy episodes on held-out text
+(and the other figures of `dqnlm.episodes`)
 eval/return_best_constant   the best that one and the same token all the time earns on those episodes
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
 
 import torch
+from rich.table import Table
 from torch import Tensor
 
-from dqnlm.actor import Actor
+from dqnlm.console import evaluation_table
 from dqnlm.envs.base import Environment
+from dqnlm.episodes import Evaluation, episode_figures, play_greedily
 from dqnlm.errors import UserError
-from dqnlm.exploration import Greedy
-from dqnlm.metrics import Accumulator, Figures
+from dqnlm.metrics import Figures
 from dqnlm.ops import temperature as fitting
 from dqnlm.policy import Policy
-from dqnlm.types import DECISION, Rows
 
 MAX_CONSTANTS = 256  # tokens tried as constant policies: all of a small vocabulary, the most frequent of a large one
 SCORED_AT_ONCE = 64  # windows in one forward
 
 
-class Collector:
-    """Keeps the first row that each environment finishes: of all that it plays in a fixed time, more would be short ones."""
-
-    def __init__(self) -> None:
-        self.rows: list[Rows] = []
-        self._seen_B: Tensor | None = None
-
-    def add(self, rows: Rows, keep_B: Tensor | None = None) -> None:
-        keep_B = torch.ones_like(rows.length_B, dtype=torch.bool) if keep_B is None else keep_B
-        self._seen_B = torch.zeros_like(keep_B) if self._seen_B is None else self._seen_B
-        keep_B, self._seen_B = keep_B & ~self._seen_B, keep_B | self._seen_B
-        self.rows.append(Rows(*(x[keep_B] for x in vars(rows).values())))
-
-    def returns(self) -> Tensor:
-        """Undiscounted return of each finished row."""
-        return torch.cat([r.reward_BT.sum(1) for r in self.rows])
-
-    def texts(self) -> list[list[int]]:
-        """The decisions of each finished row."""
-        decided = [(r.action_BT, (r.flag_BT & DECISION) != 0) for r in self.rows]
-        return [a[m].tolist() for actions, mask in decided for a, m in zip(actions, mask, strict=True)]
-
-
-@dataclass
-class Evaluation:
-    """Figures, samples as (prompt, text), and the temperature that fits the text best."""
-
-    figures: Figures
-    samples: list[tuple[str, str]] = field(default_factory=list)
-    temperature: float = 1.0
-
-
-class Evaluator:
+class TextEvaluator:
     """Scores a policy on held-out text.
 
     Args:
         heldout_ids: the text.
         make_env: a new environment on the held-out text, always with the same episodes.
         frequent_ids: tokens by falling frequency in the training text.
+        gamma: discount of eval/overestimation.
+        baselines: name -> (accuracy, nats) of what needs no learning, for the table.
     """
 
     def __init__(
@@ -73,14 +43,16 @@ class Evaluator:
         heldout_ids: Tensor,
         make_env: Callable[[], Environment],
         frequent_ids: list[int],
+        gamma: float,
         samples: int,
         sample_tokens: int,
         sample_temperature: float,
         seed: int,
+        baselines: dict[str, tuple[float, float]],
     ) -> None:
         self.heldout_ids, self.make_env, self.frequent_ids = heldout_ids, make_env, frequent_ids
         self.samples, self.sample_tokens, self.sample_temperature = samples, sample_tokens, sample_temperature
-        self.seed = seed
+        self.gamma, self.seed, self.baselines = gamma, seed, baselines
         self._best_constant: tuple[float, int] | None = None
 
     @torch.no_grad()
@@ -96,17 +68,16 @@ class Evaluator:
         figures["sample/top_token_share"] = fitting.top_token_share(ids)
         return Evaluation(figures, samples, policy.temperature)
 
+    def table(self, evaluation: Evaluation, policy: Policy, step: int, done: str) -> Table:
+        """The agent beside what needs no learning."""
+        constant = repr(policy.tokenizer.decode([self.best_constant()[1]]))
+        names = {"boltzmann": "softmax(Q/T)", "probability": "Q normalised", "reweighted": "log pi_b + beta (Q-V)"}
+        return evaluation_table(evaluation.figures, self.baselines, names[policy.declared], constant, step, done)
+
     def _episodes(self, policy: Policy) -> Figures:
-        env, collector = self.make_env(), Collector()
-        greedy = Greedy(torch.Generator(env.device))
-        # Where episodes end apart, prompts are read step by step too, and the longest episode takes a whole row.
-        steps = None if env.parallel or env.lockstep else env.row_transitions
-        Actor(env, policy.network, policy.head, greedy, collector, Accumulator(env.device), steps).rollout()
+        collector = play_greedily(self.make_env(), policy, self.gamma)
+        figures = episode_figures(collector, policy) | {"eval/return_best_constant": self.best_constant()[0]}
         texts = collector.texts()
-        figures = {
-            "eval/return": float(collector.returns().mean()),
-            "eval/return_best_constant": self.best_constant()[0],
-        }
         figures |= {f"eval/distinct_{n}": fitting.distinct_share(texts, n) for n in (1, 2, 3)}
         return figures | {"eval/top_token_share": fitting.top_token_share(texts)}
 
@@ -118,11 +89,11 @@ class Evaluator:
         return self._best_constant[0], -self._best_constant[1]
 
     def _constant_return(self, token: int) -> float:
-        env, collector = self.make_env(), Collector()
+        env = self.make_env()
         env.reset()
         if env.parallel:
-            collector.add(env.score(torch.full((env.num_envs, env.row_transitions), token, device=env.device)))
-            return float(collector.returns().mean())
+            rows = env.score(torch.full((env.num_envs, env.row_transitions), token, device=env.device))
+            return float(rows.reward_BT.sum(1).mean())
         action_E = torch.full((env.num_envs,), token, device=env.device)
         total, ended_E = (
             torch.zeros((), device=env.device),
@@ -167,6 +138,9 @@ def score_text(policy: Policy, ids: Tensor) -> Figures:
             f"of the {len(known_N) + 1:,} tokens to be scored, {len(target_N)} are known to the run and may be chosen by it; "
             "all others are unknown characters, or not in env.allowed: score another text"
         )
+    if policy.declared == "reweighted":  # a policy as it is, with nothing to fit
+        figures["eval/nats"] = figures["eval/nats_softmax"] = fitting.nats(q_NA, target_N, 1.0)
+        return figures | {"eval/temperature": 1.0, "eval/unscored_share": 1.0 - float(known_N.float().mean())}
     figures["eval/nats_softmax"] = fitting.cross_fitted_nats(q_NA, target_N)
     figures["eval/temperature"] = 1.0 / fitting.fit_inverse_temperature(q_NA, target_N)
     figures["eval/nats"] = figures["eval/nats_softmax"]
@@ -181,10 +155,10 @@ def _read_windows(policy: Policy, ids: Tensor) -> tuple[Tensor, Tensor | None]:
     """Q (and log probability) after every token of `ids` but the last: (positions, A)."""
     q, log = [], []
     for block_BS, first in _windows(ids[:-1], policy.network.context, policy.network.lookback):
-        raw_BSAN = policy.network(block_BS.long().to(policy.device), first)["q"]
-        q.append(policy.q(raw_BSAN).flatten(0, 1))
+        output = policy.network(block_BS.long().to(policy.device), first)
+        q.append(policy.q(output).flatten(0, 1))
         if policy.declared == "probability":
-            log.append(policy.logits(raw_BSAN, "probability", 1.0).flatten(0, 1))
+            log.append(policy.logits(output, "probability", 1.0).flatten(0, 1))
     return torch.cat(q), torch.cat(log) if log else None
 
 

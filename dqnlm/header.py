@@ -17,34 +17,43 @@ from torch import nn
 from dqnlm.checks import kind
 from dqnlm.console import clock
 from dqnlm.data.corpora import Corpus
+from dqnlm.data.trajectories import NoData, Trajectories
 from dqnlm.trainer import Trainer
 
+Data = Corpus | Trajectories | NoData
 Config = dict[str, Any]
 PACKAGES = ("dqnlm", "torch", "hydra-core", "omegaconf", "datasets", "numpy")
 
 
-def idle_components(config: Config) -> list[str]:
+def idle_components(config: Config, on_text: bool = True) -> list[str]:
     """Parts that are configured but change nothing under these settings, each with the reason."""
-    gamma, feedback = config["learner"]["gamma"], config["learner"]["feedback"]
-    teacher, td = config["env"]["transition"] == "teacher", "td" in config["objective"]
-    idle = []
-    if not td:
+    gamma, feedback, objectives = config["learner"]["gamma"], config["learner"]["feedback"], config["objective"]
+    teacher, bootstrap = config["env"].get("transition") == "teacher", kind(config["bootstrap"])
+    idle = [] if on_text else ["reward: the environment brings its own rewards"]
+    if list(objectives) == ["cross_entropy"]:
         return [
-            "rewards, exploration, target network, Double and gamma: this is supervised learning (cross-entropy on the "
-            "text), the yardstick, not Q-learning"
+            *idle,
+            "rewards, exploration, target network, bootstrap and gamma: this is supervised learning (cross-entropy on the "
+            "data's actions), the yardstick, not Q-learning",
         ]
+    if "td" not in objectives:
+        idle.append(f"bootstrap and returns: {' + '.join(objectives)} has targets of its own")
+    elif kind(config["returns"]) == "MonteCarlo":
+        idle.append("bootstrap: Monte-Carlo returns ask no network what the future is worth (but where a row is cut)")
+    if config["trainer"]["rollouts"] == 0:
+        idle.append("exploration: the agent plays only to be evaluated, it learns from logged data")
     if feedback == "all_actions":
         idle.append(
             "exploration and replay of past actions: every action is taught its reward at every position, whatever was chosen"
         )
     if gamma == 0:
-        idle.append("target network and Double: gamma is 0, so no target looks at the next state")
+        idle.append("target network and bootstrap: gamma is 0, so no target looks at the next state")
     elif teacher:
         idle.append(
             f"gamma {gamma} cannot change which action is best: under transition teacher the future is the same for all of "
-            "them. Target network and Double learn the level of Q, not its ranking"
+            "them. Target network and bootstrap learn the level of Q, not its ranking"
         )
-    if gamma > 0 and kind(config["target"]) == "none" and config["objective"]["td"]["bootstrap"] == "double":
+    if gamma > 0 and kind(config["target"]) == "none" and bootstrap == "Double" and "td" in objectives:
         idle.append("Double: with target=none the network that chooses the next action is the one that values it")
     if feedback == "all_actions" and gamma == 0:
         idle.append(
@@ -54,21 +63,22 @@ def idle_components(config: Config) -> list[str]:
     return idle
 
 
-def notes(corpus: Corpus) -> list[str]:
+def notes(data: Data) -> list[str]:
     """What the summary must not forget about the data."""
-    result = list(corpus.source.notes)
-    if corpus.source.bundled:
+    result = list(data.source.notes)
+    if data.source.bundled:
         result.insert(0, "trained on the BUNDLED corpus (a grammar's imitation plays), not on Shakespeare")
-    if corpus.heldout_unknown:
-        result.append(f"{corpus.heldout_unknown} held-out characters do not occur in the training part (unknown token)")
+    if isinstance(data, Corpus) and data.heldout_unknown:
+        result.append(f"{data.heldout_unknown} held-out characters do not occur in the training part (unknown token)")
     return result
 
 
-def manifest(
-    config: Config, choices: dict[str, Any], command_line: list[str], corpus: Corpus, trainer: Trainer
-) -> Config:
+def manifest(config: Config, choices: dict[str, Any], command_line: list[str], data: Data, trainer: Trainer) -> Config:
     """What produced this run, for manifest.json."""
-    source, device = corpus.source, trainer.parts.accumulator.device
+    source, device = data.source, trainer.parts.accumulator.device
+    sizes: dict[str, Any] = {"logged_rows": trainer.parts.logged_rows}
+    if isinstance(data, Corpus):
+        sizes = {"train_tokens": len(data.train_ids), "heldout_tokens": len(data.heldout_ids)}
     return {
         "created": datetime.now().astimezone().isoformat(timespec="seconds"),
         "command_line": command_line,
@@ -82,8 +92,7 @@ def manifest(
         "git_commit": _git_commit(),
         "data": {
             "name": source.name, "origin": source.origin, "sha256": source.sha256, "bundled": source.bundled,
-            "train_tokens": len(corpus.train_ids), "heldout_tokens": len(corpus.heldout_ids),
-            "fingerprint": trainer.parts.fingerprint,
+            **sizes, "fingerprint": trainer.parts.fingerprint,
         },
     }  # fmt: skip
 
@@ -103,40 +112,68 @@ def _git_commit() -> str | None:
     return result.stdout.strip() or None
 
 
-def show(config: Config, trainer: Trainer, corpus: Corpus, resumed_from: Path | None = None) -> None:
+def show(config: Config, trainer: Trainer, data: Data, resumed_from: Path | None = None) -> None:
     """Panels: the bundled text if it stands in, then the run."""
-    parts, source = trainer.parts, corpus.source
+    parts, source = trainer.parts, data.source
     if source.bundled:
         parts.console.panel(
-            "NOT SHAKESPEARE", [*notes(corpus), "give the real text with data.path=FILE or DQNLM_DATA_DIR"], "yellow"
+            "NOT SHAKESPEARE", [*notes(data), "give the real text with data.path=FILE or DQNLM_DATA_DIR"], "yellow"
         )
     parameters = sum(p.numel() for p in parts.policy.network.parameters())
     buffer, device = parts.buffer, parts.accumulator.device
     ring = (buffer.rows + 1) * (buffer.row_transitions + 1) * buffer.bytes_per_transition
     weights = parameters * 4 * (4 + parts.learner.target.copies)  # weights, gradient, two moments, target
-    learner, env = config["learner"], config["env"]
+    learner = config["learner"]
     lines = [
-        f"text        {source.name}: {len(corpus.train_ids):,} tokens to learn from, {len(corpus.heldout_ids):,} held out, "
-        f"vocabulary {corpus.tokenizer.vocabulary_size}",
-        f"environment {env['num_envs']} x {env['horizon']} decisions a rollout, transition {env['transition']}, reward "
-        f"{kind(config['reward'])}",
-        f"learning    {' + '.join(config['objective'])}, feedback {learner['feedback']}, gamma {learner['gamma']}, "
-        f"target {kind(config['target'])}, exploration {kind(config['exploration'])}",
+        _of_data(data, parts.logged_rows),
+        _of_environment(config, trainer),
+        f"learning    {_of_learning(config)}",
         f"network     {kind(config['network'])}, {parameters:,} parameters, head {kind(config['head'])}, context "
         f"{parts.policy.network.context}",
         f"memory      weights and optimizer {weights / 2**20:.1f} MiB; buffer {buffer.rows:,} rows, "
         f"{buffer.bytes_per_transition} bytes a transition, {ring / 2**20:.1f} MiB",
         f"device      {device}, {torch.get_num_threads()} threads, {learner['precision']}"
         + (", compiled" if learner["compile"] else ""),
-        f"length      {trainer.rollouts:,} rollouts, {trainer.rollouts * trainer.updates_per_rollout:,} updates of "
+        f"length      {trainer.rollouts:,} {trainer.rounds}, {trainer.rollouts * trainer.updates_per_rollout:,} updates of "
         f"{trainer.batch_rows} rows; about {clock(estimated_seconds(trainer))} (estimated from three passes)",
         f"folder      {parts.directory.path}",
     ]
-    lines += [f"note        {text}" for text in notes(corpus) if not source.bundled]
-    lines += [f"idle        {text}" for text in idle_components(config)]
+    lines += [f"note        {text}" for text in notes(data) if not source.bundled]
+    lines += [f"idle        {text}" for text in idle_components(config, isinstance(data, Corpus))]
     if resumed_from is not None:
-        lines.append(f"resumed     from {resumed_from.name}, rollout {trainer.rollouts_done}")
+        lines.append(f"resumed     from {resumed_from.name}, {trainer.rounds[:-1]} {trainer.rollouts_done}")
     parts.console.panel("dqnlm", lines)
+
+
+def _of_data(data: Data, logged_rows: int) -> str:
+    name = data.source.name
+    if isinstance(data, Corpus):
+        return (
+            f"text        {name}: {len(data.train_ids):,} tokens to learn from, {len(data.heldout_ids):,} held out, "
+            f"vocabulary {data.tokenizer.vocabulary_size}"
+        )
+    return f"data        {name}" + (f": {logged_rows:,} logged rows" if logged_rows else "")
+
+
+def _of_environment(config: Config, trainer: Trainer) -> str:
+    env, node = trainer.parts.actor.env, config["env"]
+    if "horizon" in node and "transition" in node:
+        return (
+            f"environment {env.num_envs} x {node['horizon']} decisions a rollout, transition {node['transition']}, reward "
+            f"{kind(config['reward'])}"
+        )
+    steps = trainer.rollout_steps or env.row_transitions
+    name = f"{kind(node)} {node['id']}" if "id" in node else kind(node)
+    return f"environment {name}, {env.num_envs} x {steps} steps a rollout, {env.num_actions} actions"
+
+
+def _of_learning(config: Config) -> str:
+    learner, names = config["learner"], {group: kind(config[group]) for group in ("bootstrap", "returns", "target")}
+    td = f" ({names['bootstrap']}, {names['returns']})" if "td" in config["objective"] else ""
+    return (
+        f"{' + '.join(config['objective'])}{td}, feedback {learner['feedback']}, gamma {learner['gamma']}, target "
+        f"{names['target']}, exploration {kind(config['exploration'])}"
+    )
 
 
 def estimated_seconds(trainer: Trainer) -> float:
@@ -147,13 +184,15 @@ def estimated_seconds(trainer: Trainer) -> float:
         network = copy.deepcopy(parts.policy.network)
         width = parts.buffer.width
         rows = trainer.batch_rows // env.copies
-        ids_BS = torch.zeros(rows, width, dtype=torch.int64, device=device)
+        shape, dtype = ((env.observation_size,), torch.float32) if env.observation_size else ((), torch.int64)
+        ids_BS = torch.zeros(rows, width, *shape, dtype=dtype, device=device)
         forward = _seconds(device, lambda: _no_grad(network, ids_BS))
         both = _seconds(device, lambda: network(ids_BS)["q"].square().sum().backward())
     update = both + (forward if parts.learner.needs_target else 0)
     steps = 1 if env.parallel else max(1, (trainer.rollout_steps or parts.episode_decisions) // 8)
     rollout = forward * steps * (env.num_envs // env.copies) / rows if parts.exploration.needs_q else 0
-    return (trainer.rollouts - trainer.rollouts_done) * (rollout + update * trainer.updates_per_rollout)
+    left, played = trainer.rollouts - trainer.rollouts_done, max(trainer.rollouts_done, trainer.offline_rounds)
+    return left * update * trainer.updates_per_rollout + (trainer.rollouts - played) * rollout
 
 
 def _no_grad(network: nn.Module, ids_BS: torch.Tensor) -> None:

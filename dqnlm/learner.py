@@ -2,23 +2,36 @@
 
     loss = sum_objectives weight * sum_BT(loss_BT * mask_BT * weight_B) / count      count = clamp(sum mask, 1)
 
+(an objective that gives one loss a row is averaged over rows).
+
 Nothing here waits for the device: figures are added up there and read at the log points.
 """
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from dqnlm.errors import UserError
 from dqnlm.metrics import Accumulator
-from dqnlm.objectives.base import Objective
+from dqnlm.networks.base import QNetwork
+from dqnlm.networks.noisy import has_noise, resample_noise, set_noise
+from dqnlm.objectives.base import Objective, Outputs
 from dqnlm.ops.losses import masked_mean
 from dqnlm.optimization import Optimization
 from dqnlm.target import Target
 from dqnlm.types import Batch
+
+
+class Latest(NamedTuple):
+    """What the newest update saw, from its first decision on."""
+
+    raw_BTAN: Tensor
+    error_BT: Tensor | None
+    learn_BT: Tensor
+    batch: Batch
 
 
 class Learner:
@@ -35,11 +48,13 @@ class Learner:
         gradient_clip: largest global norm of the gradient, or None.
         precision: bfloat16 runs forwards under autocast.
         compile: wraps both forwards in `torch.compile`.
+        burn_in: first decisions of each row that are read but not learned from, so that a recurrent state is warm
+            (Kapturowski et al. 2019); their returns are as ever.
     """
 
     def __init__(
         self,
-        network: nn.Module,
+        network: QNetwork,
         target: Target,
         objectives: dict[str, Objective],
         optimization: Optimization,
@@ -50,25 +65,35 @@ class Learner:
         gradient_clip: float | None,
         precision: Literal["float32", "bfloat16"],
         compile: bool,
+        burn_in: int,
     ) -> None:
         if not 0 <= gamma <= 1:
             raise UserError(f"learner.gamma is a discount, between 0 and 1, not {gamma}")
         if gradient_clip is not None and gradient_clip <= 0:
             raise UserError(f"learner.gradient_clip must be above 0 (or null for no clipping), not {gradient_clip}")
+        if burn_in < 0:
+            raise UserError(f"learner.burn_in counts decisions and must be at least 0, not {burn_in}")
         self.network, self.target, self.objectives, self.optimization = network, target, objectives, optimization
+        self.burn_in, self.noisy = burn_in, has_noise(network)
         self.accumulator, self.gamma, self.feedback, self.gradient_clip = accumulator, gamma, feedback, gradient_clip
         self.bfloat16 = precision == "bfloat16"
         self.parameters = list(network.parameters())
         self.needs_last = any(o.needs_last for o in objectives.values())
+        self.needs_last_online = any(o.needs_last_online for o in objectives.values())
         self.needs_target = any(o.needs_target for o in objectives.values())
         self.forward_online = torch.compile(network) if compile else network
         self.forward_target = torch.compile(target.network) if compile else target.network
         self.updates = 0
+        self.latest: Latest | None = None  # of the newest update, for the diagnostics of a log point
         self.transitions = torch.zeros((), dtype=torch.int64, device=accumulator.device)  # decisions learned from
 
-    def update(self, batch: Batch) -> None:
-        """One gradient step on one batch, then the target network follows."""
-        loss = self._loss(batch)
+    def update(self, batch: Batch) -> Tensor | None:
+        """One gradient step on one batch, then the target network follows.
+
+        Returns:
+            error_BT from `batch.first` on, target less prediction in return units, of the first objective that has one.
+        """
+        loss, error_BT = self._loss(batch)
         self.optimization.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
         clip = float("inf") if self.gradient_clip is None else self.gradient_clip
@@ -76,37 +101,63 @@ class Learner:
         self.optimization.step(self.updates)
         self.updates += 1
         self.target.update(self.updates)
-        self.transitions += batch.mask_BT.sum().long()
+        self.transitions += self._learned(batch).sum().long()
         self.accumulator.add("grad/norm", norm)
+        return error_BT
 
-    def _loss(self, batch: Batch) -> Tensor:
+    def _learned(self, batch: Batch) -> Tensor:
+        """learn_BT from `batch.first` on: decisions that the loss reads."""
+        mask_BT = (batch.mask_BT if batch.learn_BT is None else batch.learn_BT)[:, batch.first :]
+        if self.burn_in == 0:
+            return mask_BT
+        return mask_BT * (mask_BT.cumsum(1) > self.burn_in)
+
+    def _loss(self, batch: Batch) -> tuple[Tensor, Tensor | None]:
         online, target = self._forward(batch)
-        mask_BT = batch.mask_BT[:, batch.first :]
+        mask_BT, error_BT = self._learned(batch), None
         total = torch.zeros((), device=mask_BT.device)
         for name, objective in self.objectives.items():
             result = objective(online, target, batch)
-            loss = masked_mean(result.loss_BT * batch.weight_B[:, None], mask_BT)
+            if result.loss_BT.dim() == 1:
+                loss = (result.loss_BT * batch.weight_B).mean()
+            else:
+                loss = masked_mean(result.loss_BT * batch.weight_B[:, None], mask_BT)
             total = total + objective.weight * loss
             self.accumulator.add(f"loss/{name}", loss.detach())
             for figure, value_BT in result.figures.items():
                 self.accumulator.add(figure, (value_BT.detach() * mask_BT).sum(), mask_BT.sum())
-        return total
+            error_BT = result.error_BT if error_BT is None else error_BT
+        self.latest = Latest(online["q"].detach(), error_BT, mask_BT, batch)
+        return total, error_BT
 
-    def _forward(self, batch: Batch) -> tuple[dict[str, Tensor], dict[str, Tensor] | None]:
+    def _forward(self, batch: Batch) -> tuple[Outputs, Outputs | None]:
         """Raw outputs of the online and the target network; rows with the same observations share one forward."""
         observation_BS = batch.observation_BS if self.needs_last else batch.observation_BS[:, :-1]
         observation_BS = observation_BS[:: batch.copies]
         self.network.train()
+        if self.noisy:
+            for network in (self.network, self.target.network):
+                set_noise(network, True)
+                resample_noise(network)
         with torch.autocast(observation_BS.device.type, torch.bfloat16, enabled=self.bfloat16):
-            online = self.forward_online(observation_BS, batch.first)
-            with torch.no_grad():
-                target = self.forward_target(observation_BS, batch.first) if self.needs_target else None
+            online, target = self._both(observation_BS, batch.first)
         return for_all_copies(online, batch.copies), None if target is None else for_all_copies(target, batch.copies)
+
+    def _both(self, observation_BS: Tensor, first: int) -> tuple[Outputs, Outputs | None]:
+        if self.target.heads_only:
+            h_BSD = self.network.features(observation_BS, first)
+            with torch.no_grad():
+                target = self.target.network.project(h_BSD) if self.needs_target else None
+            return self.network.project(h_BSD), target
+        without_last = self.needs_last and not self.needs_last_online
+        online = self.forward_online(observation_BS[:, :-1] if without_last else observation_BS, first)
+        with torch.no_grad():
+            return online, self.forward_target(observation_BS, first) if self.needs_target else None
 
     def state_dict(self) -> dict[str, Any]:
         return {
             "network": self.network.state_dict(),
-            "target": self.target.network.state_dict() if self.target.copies else {},
+            "target": self.target.state_dict(),
             "optimizer": self.optimization.optimizer.state_dict(),
             "updates": self.updates,
             "transitions": self.transitions.clone(),
@@ -114,8 +165,7 @@ class Learner:
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.network.load_state_dict(state["network"])
-        if self.target.copies:
-            self.target.network.load_state_dict(state["target"])
+        self.target.load_state_dict(state["target"])
         self.optimization.load_state_dict(state["optimizer"])
         self.updates = state["updates"]
         self.transitions.copy_(state["transitions"])

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from dqnlm import assembly, checkpoint
-from dqnlm.config import instantiate, load_run_config
+from dqnlm.config import load_run_config
 from dqnlm.data import tokenizers
-from dqnlm.policy import Policy
+from dqnlm.policy import Policy, Spec
 from dqnlm.run_directory import RunDirectory, find_run
 from dqnlm.types import Bounds
 
@@ -50,11 +50,23 @@ def load_policy_and_config(
     path = checkpoint.find(directory.checkpoints, which)
     state = checkpoint.load(path, "policy", where)
     bounds = Bounds(float(state["head"]["low"]), float(state["head"]["high"]))
-    head = instantiate(config["head"], bounds, state["is_probability"]).to(where)
-    tokenizer = tokenizers.from_state(state["tokenizer"])
-    network = assembly.build_network(config, tokenizer.vocabulary_size, head.num_parameters).to(where)
+    head = assembly.head_for(config, bounds, state["is_probability"]).to(where)
+    tokenizer = None if state["tokenizer"] is None else tokenizers.from_state(state["tokenizer"])
+    num_tokens, observation_size, num_actions, outputs = state["spec"]
+    spec = Spec(num_tokens, observation_size, num_actions, tuple(outputs))
+    network = assembly.build_network(config, spec, head).to(where)
     with checkpoint.must_fit(directory.path):
         network.load_state_dict(state["network"])
     network.eval().requires_grad_(False)
-    policy = Policy(network, head, tokenizer, state["legal"], state["declared"], state["temperature"], state["step"])
+    policy = Policy(
+        network,
+        head,
+        tokenizer,
+        state["legal"],
+        state["declared"],
+        state["temperature"],
+        state["step"],
+        state["beta"],
+        spec,
+    )
     return policy, config

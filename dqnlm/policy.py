@@ -8,7 +8,7 @@ print(policy.generate("ROMEO:", max_tokens=200))
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor
@@ -21,17 +21,35 @@ from dqnlm.heads.base import Head
 from dqnlm.networks.base import QNetwork
 from dqnlm.ops.bootstrap import masked_q
 
-Kind = Literal["greedy", "boltzmann", "probability"]
+Kind = Literal["greedy", "boltzmann", "probability", "reweighted"]
+
+
+class Spec(NamedTuple):
+    """The shape of a network's task: what its encoder reads and its outputs score.
+
+    Attributes:
+        num_tokens: token ids that can be observed; 0 for vectors.
+        observation_size: numbers in a vector observation; 0 for tokens.
+        num_actions: A.
+        outputs: named outputs beside q.
+    """
+
+    num_tokens: int
+    observation_size: int
+    num_actions: int
+    outputs: tuple[str, ...] = ()
 
 
 class Policy:
     """Chooses tokens by Q.
 
     greedy: argmax Q. boltzmann: softmax(Q / temperature), in return units. probability: Q normalised, where Q is the
-    probability of being the rewarded token (to the power 1 / temperature).
+    probability of being the rewarded token (to the power 1 / temperature). reweighted: the behaviour that the output
+    `policy` has cloned, times exp(beta (Q - V)) (Snell et al. 2022); greedy then means the argmax of that.
 
     Attributes:
-        declared: boltzmann or probability, the one that evaluations score.
+        declared: boltzmann, probability or reweighted, the one that evaluations score.
+        beta: of reweighted, in nats per unit of return; 0 is the cloned behaviour.
         temperature: of the boltzmann policy, best on held-out text at the last evaluation.
     """
 
@@ -39,35 +57,62 @@ class Policy:
         self,
         network: QNetwork,
         head: Head,
-        tokenizer: Tokenizer,
+        tokenizer: Tokenizer | None,
         legal_A: Tensor | None,
         declared: Kind,
         temperature: float,
         step: int = 0,
+        beta: float = 0.0,
+        spec: Spec | None = None,
     ) -> None:
-        self.network, self.head, self.tokenizer, self.legal_A = network, head, tokenizer, legal_A
-        self.declared, self.temperature, self.step = declared, temperature, step
+        self.network, self.head, self.tokens, self.legal_A = network, head, tokenizer, legal_A
+        self.declared, self.temperature, self.step, self.beta = declared, temperature, step, beta
+        self.spec = spec or Spec(0, 0, 0)
 
     @property
     def device(self) -> torch.device:
         return self.head.low.device
 
-    def q(self, raw_XAN: Tensor) -> Tensor:
-        """q_XA in return units, -inf where illegal."""
-        return masked_q(self.head.value(raw_XAN), self.legal_A)
+    @property
+    def tokenizer(self) -> Tokenizer:
+        """Raises UserError where observations are no text."""
+        if self.tokens is None:
+            raise UserError("this run's environment is no text: it can be evaluated (dqnlm eval), but writes nothing")
+        return self.tokens
 
-    def logits(self, raw_XAN: Tensor, kind: Kind, temperature: float | None) -> Tensor:
-        """Logits of the policy `kind`; the default temperature is the fitted one (boltzmann) or 1 (probability).
+    def preference(self, output: dict[str, Tensor]) -> Tensor:
+        """What is maximised, or softened, when acting, XA: Q in return units, or log pi_b + beta (Q - V) in nats.
+
+        Of two Q-functions the smaller counts. V is left out, as it is the same for all actions.
+        """
+        q_XA = self.head.value(output["q"])
+        if "q2" in output:
+            q_XA = torch.minimum(q_XA, self.head.value(output["q2"]))
+        if self.declared != "reweighted":
+            return q_XA
+        return output["policy"].squeeze(-1).float().log_softmax(-1) + self.beta * q_XA
+
+    def log_probability(self, output: dict[str, Tensor]) -> Tensor | None:
+        """As `Head.log_probability`."""
+        return self.head.log_probability(output["q"])
+
+    def q(self, output: dict[str, Tensor]) -> Tensor:
+        """`preference`, -inf where illegal."""
+        return masked_q(self.preference(output), self.legal_A)
+
+    def logits(self, output: dict[str, Tensor], kind: Kind, temperature: float | None) -> Tensor:
+        """Logits of the policy `kind`; the default temperature is the fitted one (boltzmann) or 1.
 
         Raises:
             UserError: `probability` where Q is no probability.
         """
         if kind == "probability":
             self._require_probability()
-            log_XA = self.head.log_probability(raw_XAN)
+            log_XA = self.log_probability(output)
             assert log_XA is not None
             return masked_q(log_XA, self.legal_A) / (1.0 if temperature is None else temperature)
-        return self.q(raw_XAN) / (self.temperature if temperature is None else temperature)
+        usual = self.temperature if kind == "boltzmann" else 1.0
+        return self.q(output) / (usual if temperature is None else temperature)
 
     def _require_probability(self) -> None:
         if not self.head.is_probability:
@@ -86,6 +131,8 @@ class Policy:
         """
         if kind == "probability":
             self._require_probability()
+        if (kind == "reweighted") != (self.declared == "reweighted") and kind != "greedy":
+            raise UserError(f"policy {kind}: this run declares {self.declared}; use that, or greedy")
         if temperature is not None and temperature <= 0:
             raise UserError(f"--temperature must be above 0, not {temperature}; for the best token use --policy greedy")
         if top_k is not None and top_k < 1:
@@ -93,8 +140,8 @@ class Policy:
 
         def choose(output: dict[str, Tensor]) -> Tensor:
             if kind == "greedy":
-                return self.q(output["q"]).argmax(-1)
-            logit_EA = self.logits(output["q"], kind, temperature)
+                return self.q(output).argmax(-1)
+            logit_EA = self.logits(output, kind, temperature)
             if top_k is not None and top_k < logit_EA.shape[-1]:
                 worst_E1 = logit_EA.topk(top_k, -1).values[..., -1:]
                 logit_EA = logit_EA.masked_fill(logit_EA < worst_E1, float("-inf"))

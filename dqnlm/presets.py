@@ -14,7 +14,7 @@ from typing import Any
 import yaml
 
 from dqnlm import catalogue
-from dqnlm.composition import origin, parse_overrides
+from dqnlm.composition import expanded, origin, parse_overrides
 from dqnlm.validation import TARGET
 
 
@@ -29,7 +29,7 @@ def drop_inapplicable(
         config_dir: as in `compose`.
     """
     config, notes = copy.deepcopy(config), []
-    for override in parse_overrides(overrides):
+    for override in parse_overrides(expanded(overrides, config_dir)):
         group = override.key_or_group
         if group not in config or not isinstance(config[group], dict) or override.is_sweep_override():
             continue
@@ -48,7 +48,9 @@ def _unknown(node: dict[str, Any], group: str, chosen: Any, config_dir: str | Pa
     """(chosen option, key) for each key of the group that the option does not have."""
     if TARGET not in node:  # several named nodes: those that nobody chose have no target
         names = [str(name) for name in chosen] if isinstance(chosen, list) else [str(chosen)]
-        return [(", ".join(names), key) for key, part in node.items() if not isinstance(part, dict) or TARGET not in part]
+        return [
+            (", ".join(names), key) for key, part in node.items() if not isinstance(part, dict) or TARGET not in part
+        ]
     path = catalogue.option_file(group, str(chosen), config_dir)
     if path is None:
         return []

@@ -20,8 +20,9 @@ def policy_state(parts: Parts) -> State:
     policy = parts.policy
     return {
         "network": policy.network.state_dict(), "head": policy.head.state_dict(),
-        "tokenizer": policy.tokenizer.state(), "temperature": policy.temperature, "declared": policy.declared,
-        "legal": policy.legal_A, "step": policy.step, "is_probability": policy.head.is_probability,
+        "tokenizer": None if policy.tokens is None else policy.tokens.state(), "temperature": policy.temperature,
+        "declared": policy.declared, "legal": policy.legal_A, "step": policy.step,
+        "is_probability": policy.head.is_probability, "spec": [*policy.spec[:3], list(policy.spec.outputs)], "beta": policy.beta,
     }  # fmt: skip
 
 
@@ -48,7 +49,7 @@ def restore(trainer: Trainer, policy: State, training: State) -> None:
     parts = trainer.parts
     if training["fingerprint"] != parts.fingerprint:
         raise UserError(
-            "the text is not the one this run was trained on (its fingerprint differs); give the same data.path, "
+            "the data is not what this run was trained on (its fingerprint differs); give the same data.path, "
             "data.tokenizer and data.heldout_fraction, or start a new run with trainer.init_from=RUN"
         )
     with checkpoint.must_fit(parts.directory.path):

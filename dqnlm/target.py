@@ -5,30 +5,38 @@ from __future__ import annotations
 import copy
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from dqnlm.errors import UserError
+from dqnlm.networks.base import QNetwork
 
 
 class Target:
     """Holds `network`, the one that targets are computed with, and follows `online` after each update.
 
+    With `heads_only` the encoder and the body are the online network's own; the copies are of the output layers, so that a
+    large trunk is kept, and run, once.
+
     Hard: a copy each `period` updates (Mnih et al. 2015). Polyak: theta_bar += rate (theta - theta_bar) at each update
     (Lillicrap et al. 2016). None: the online network itself, without gradient.
     """
 
-    def __init__(self, online: nn.Module, *, period: int | None, polyak_rate: float | None) -> None:
+    def __init__(
+        self, online: QNetwork, *, period: int | None, polyak_rate: float | None, heads_only: bool = False
+    ) -> None:
         if period is not None and period < 1:
             raise UserError(f"target.period counts updates and must be at least 1, not {period}")
         if polyak_rate is not None and not 0 < polyak_rate <= 1:
             raise UserError(f"target.polyak_rate must lie in (0, 1], not {polyak_rate}")
-        self.online, self.period, self.polyak_rate = online, period, polyak_rate
+        self.online, self.period, self.polyak_rate, self.heads_only = online, period, polyak_rate, heads_only
         self.copies = period is not None or polyak_rate is not None
-        self.network = copy.deepcopy(online).requires_grad_(False) if self.copies else online
+        self.network = copy.deepcopy(online, _shared(online) if heads_only else {}) if self.copies else online
+        self._following = self.network.projections if heads_only else self.network
+        self._followed = online.projections if heads_only else online
         if self.copies:
-            self.network.eval()  # no dropout in a target
-        self._online_parameters = [p.detach() for p in online.parameters()]
-        self._own_parameters = [p.detach() for p in self.network.parameters()]
+            self._following.requires_grad_(False).eval()  # no dropout in a target
+        self._online_parameters = [p.detach() for p in self._followed.parameters()]
+        self._own_parameters = [p.detach() for p in self._following.parameters()]
 
     @torch.no_grad()
     def update(self, updates_done: int) -> None:
@@ -42,19 +50,32 @@ class Target:
     def copy_from_online(self) -> None:
         """Makes the two equal."""
         if self.copies:
-            self.network.load_state_dict(self.online.state_dict())
+            self._following.load_state_dict(self._followed.state_dict())
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """The weights that are its own; {} without a copy."""
+        return self._following.state_dict() if self.copies else {}
+
+    def load_state_dict(self, state: dict[str, Tensor]) -> None:
+        if self.copies:
+            self._following.load_state_dict(state)
 
 
-def hard(online: nn.Module, *, period: int) -> Target:
+def _shared(online: QNetwork) -> dict[int, nn.Module]:
+    """What a copy of the heads keeps: a memo for `deepcopy`."""
+    return {id(part): part for part in (online.encoder, online.body)}
+
+
+def hard(online: QNetwork, *, period: int, heads_only: bool) -> Target:
     """A copy of the online weights each `period` updates."""
-    return Target(online, period=period, polyak_rate=None)
+    return Target(online, period=period, polyak_rate=None, heads_only=heads_only)
 
 
-def polyak(online: nn.Module, *, polyak_rate: float) -> Target:
+def polyak(online: QNetwork, *, polyak_rate: float, heads_only: bool) -> Target:
     """A moving average of the online weights."""
-    return Target(online, period=None, polyak_rate=polyak_rate)
+    return Target(online, period=None, polyak_rate=polyak_rate, heads_only=heads_only)
 
 
-def none(online: nn.Module) -> Target:
+def none(online: QNetwork) -> Target:
     """No copy: targets come from the online network."""
     return Target(online, period=None, polyak_rate=None)

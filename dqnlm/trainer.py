@@ -1,6 +1,7 @@
 """The loop.
 
     repeat  rollout: the actor plays the environments with exploration          -> rows into the buffer
+                     (not in the first rounds of a run on logged data: its rows are there)
             update:  sample rows, targets from the target network, one step     -> repeated
             now and then: evaluate, log, save
 
@@ -17,11 +18,13 @@ from typing import Any, Literal
 
 from dqnlm import saved_state
 from dqnlm.actor import Actor
-from dqnlm.buffers.uniform import UniformBuffer
+from dqnlm.buffers.base import Buffer
 from dqnlm.checkpoint import Checkpoints
-from dqnlm.console import RunConsole, evaluation_table
+from dqnlm.console import RunConsole
+from dqnlm.diagnostics import diagnostics, warnings
+from dqnlm.episodes import EpisodeEvaluator
 from dqnlm.errors import UserError
-from dqnlm.evaluator import Evaluator
+from dqnlm.evaluator import TextEvaluator
 from dqnlm.exploration import Exploration
 from dqnlm.files import write_json_atomic
 from dqnlm.guards import Stopped, listening_to_signals, naming_memory
@@ -30,6 +33,7 @@ from dqnlm.metrics import Accumulator, Figures, JsonLines, Logger
 from dqnlm.policy import Policy
 from dqnlm.run_directory import RunDirectory
 
+Evaluator = TextEvaluator | EpisodeEvaluator
 LOWER_IS_BETTER = ("eval/nats", "eval/nats_softmax")
 
 
@@ -43,15 +47,20 @@ class Parts:
     policy: Policy
     actor: Actor
     exploration: Exploration
-    buffer: UniformBuffer
+    buffer: Buffer
     learner: Learner
     evaluator: Evaluator
     accumulator: Accumulator
     checkpoints: Checkpoints
     fingerprint: str  # of the data: a run resumes only on what it was trained on
-    baselines: dict[str, tuple[float, float]]
     episode_decisions: int  # of one environment, for schedules that count episodes
+    logged_rows: int  # rows of logged data that the buffer began with
     notes: list[str] = field(default_factory=list)  # kept in the summary
+
+    @property
+    def by_episodes(self) -> bool:
+        """Whether evaluations are episodes alone, without a text."""
+        return isinstance(self.evaluator, EpisodeEvaluator)
 
 
 class Trainer:
@@ -62,6 +71,7 @@ class Trainer:
         parts: Parts,
         *,
         rollouts: int,
+        offline_rounds: int,
         rollout_steps: int | None,
         batch_rows: int,
         updates_per_rollout: int,
@@ -71,9 +81,11 @@ class Trainer:
         save_every: int | None,
         save_minutes: float | None,
         keep_last: int,
-        best_metric: str,
+        best_metric: str | None,
         early_stopping_evaluations: int | None,
-        declared_policy: Literal["boltzmann", "probability"],
+        declared_policy: Literal["boltzmann", "probability", "reweighted"],
+        beta: float | None,
+        betas: list[float],
         samples: int,
         sample_tokens: int,
         sample_temperature: float,
@@ -81,12 +93,15 @@ class Trainer:
         init_from: str | None,
         progress: bool,
     ) -> None:
-        self.parts, self.rollouts, self.batch_rows, self.rollout_steps = parts, rollouts, batch_rows, rollout_steps
+        self.parts, self.batch_rows, self.rollout_steps = parts, batch_rows, rollout_steps
+        # A round is a rollout and its updates; the first `offline_rounds` have no rollout.
+        self.rollouts, self.offline_rounds = offline_rounds + rollouts, offline_rounds
         self.updates_per_rollout, self.learning_starts = updates_per_rollout, learning_starts
         self.log_every, self.evaluate_every = log_every, evaluate_every
         self.save_every, self.save_seconds = save_every, None if save_minutes is None else save_minutes * 60
-        self.best_metric, self.patience = best_metric, early_stopping_evaluations
-        # Read by the builder: rollout_steps, keep_last, declared_policy, samples, sample_*, evaluation_episodes,
+        self.best_metric = best_metric or ("eval/return" if parts.by_episodes else "eval/accuracy")
+        self.patience = early_stopping_evaluations
+        # Read by the builder: rollout_steps, keep_last, declared_policy, beta, betas, samples, sample_*, evaluation_episodes,
         # init_from and progress belong to the parts that are handed in.
         self.rollouts_done, self.evaluations_without_gain = 0, 0
         self.wall_before, self._clock = 0.0, time.monotonic()
@@ -95,18 +110,23 @@ class Trainer:
         self._mark = (0.0, 0)  # wall seconds and transitions at the last log point
         self._sizes: tuple[int | None, int | None] = (None, None)  # of the JSONL files, known after a resume
         self._stop_signal: int | None = None
+        self._warned: set[str] = set()
         self._saved_at, self._saved_clock = -1, time.monotonic()
 
     def train_once(self) -> None:
         """One rollout, and the updates that follow it. The whole algorithm."""
-        parts = self.parts
-        episodes = parts.actor.env_steps // (parts.actor.env.num_envs * parts.episode_decisions)
-        parts.exploration.advance(progress=self.rollouts_done / self.rollouts, episodes=episodes)
-        parts.actor.rollout()
-        if parts.actor.env_steps >= self.learning_starts:
+        parts, progress = self.parts, self.rollouts_done / self.rollouts
+        if self.rollouts_done >= self.offline_rounds:
+            episodes = parts.actor.env_steps // (parts.actor.env.num_envs * parts.episode_decisions)
+            parts.exploration.advance(progress, episodes)
+            parts.actor.rollout()
+            parts.buffer.begin()
+        parts.buffer.advance(progress)
+        if parts.logged_rows or parts.actor.env_steps >= self.learning_starts:
             for _ in range(self.updates_per_rollout):
                 batch = parts.buffer.sample(self.batch_rows)
-                parts.learner.update(batch)
+                error_BT = parts.learner.update(batch)
+                parts.buffer.update_priorities(batch, error_BT)
         self.rollouts_done += 1
 
     def run(self) -> dict[str, Any]:
@@ -152,7 +172,7 @@ class Trainer:
 
     def _loop(self) -> None:
         parts = self.parts
-        parts.console.start_progress(self.rollouts_done, self.rollouts, "rollouts")
+        parts.console.start_progress(self.rollouts_done, self.rollouts, self.rounds)
         if self._saved_at != self.rollouts_done:
             self._save()
         while self.rollouts_done < self.rollouts and self._stop_signal is None and not self._is_out_of_patience():
@@ -205,14 +225,27 @@ class Trainer:
         figures["time/transitions_per_second"] = (self._mark[1] - before) / max(self._mark[0] - before_s, 1e-9)
         figures["rollout/epsilon"] = parts.exploration.epsilon
         figures["optimizer/lr"] = parts.learner.optimization.rate(parts.learner.updates)
-        figures["buffer/transitions"] = int(parts.buffer.transitions())
+        figures |= diagnostics(parts)
         for name, value in figures.items():
             if not math.isfinite(value):
                 raise UserError(self._not_finite(name, value))
+        self._warn(figures)
         self._record(figures)
         words = [f"{k.split('/')[1] if k != 'rollout/return' else 'return'} {v:.3f}" for k, v in figures.items()
                  if k.startswith("loss/") or k == "rollout/return"]  # fmt: skip
         parts.console.status(self.rollouts_done, ", ".join(words))
+
+    def _warn(self, figures: Figures) -> None:
+        """Each warning once a run."""
+        for key, text in warnings(figures, self.parts.policy.head).items():
+            if key not in self._warned:
+                self._warned.add(key)
+                self.parts.console.warning(text)
+
+    @property
+    def rounds(self) -> str:
+        """What a round is called."""
+        return "rounds" if self.offline_rounds else "rollouts"
 
     def _not_finite(self, name: str, value: float) -> str:
         steps = f"updates {max(0, self.parts.learner.updates - self.log_every * self.updates_per_rollout)}"
@@ -227,21 +260,12 @@ class Trainer:
         self._require_finite_weights()
         evaluation = parts.evaluator.evaluate(parts.policy)
         figures = evaluation.figures
-        constant = repr(parts.policy.tokenizer.decode([parts.evaluator.best_constant()[1]]))
-        policy = "softmax(Q/T)" if parts.policy.declared == "boltzmann" else "Q normalised"
-        table = evaluation_table(
-            figures,
-            parts.baselines,
-            policy,
-            constant,
-            parts.learner.updates,
-            f"{self.rollouts_done}/{self.rollouts} rollouts",
-        )
-        parts.console.print(table)
+        done = f"{self.rollouts_done}/{self.rollouts} {self.rounds}"
+        parts.console.print(parts.evaluator.table(evaluation, parts.policy, parts.learner.updates, done))
         for prompt, text in evaluation.samples:
             record = {"step": parts.learner.updates, "kind": parts.policy.declared, "prompt": prompt, "text": text}
             self.samples.write(record)
-            parts.console.panel("sample", [text], "dim")
+            parts.console.panel("sample", [prompt + text if parts.by_episodes else text], "dim")
         self._record(figures)
         self._note_best(figures)
 

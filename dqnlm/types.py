@@ -8,7 +8,8 @@ vocabulary), `N` atoms or quantiles, `D` features, `C` rows of capacity. Names e
     action        a_0   a_1   a_2  ...   a_T-1             a_t is chosen after reading o_0 .. o_t
     reward        r_0   r_1   r_2  ...   r_T-1             r_t, flag_t, discount_t, mask_t belong to s_t -> s_{t+1}
 
-`q_BSA[b, t]` is Q(s_t, .). A row is part of ONE episode, right-padded, with its length in transitions.
+`q_BSA[b, t]` is Q(s_t, .). A row is part of ONE episode, right-padded, with its length in transitions. Observations are
+token ids, `observation_BS`, or vectors of F numbers, `observation_BSF` (the same fields hold them).
 """
 
 from __future__ import annotations
@@ -39,9 +40,10 @@ class TimeStep(NamedTuple):
         observation_E: what follows the action within the same episode, also when that episode ends with it.
         reward_E: float32, in the reward's units; 0 where the step was no decision.
         flag_E: uint8, bits DECISION, TERMINATED, TRUNCATED.
-        last_E: bool, the episode ended with this step.
-        next_observation_E: what to act on next: the first observation of a new episode where `last_E`, else
+        last_E: bool, the row ends with this step: the episode ended, or a long one is cut into rows here.
+        next_observation_E: what to act on next: the first observation of a new row where `last_E`, else
             `observation_E`. It never enters a row as the successor of this action.
+        over_E: bool, the episode ended with this step (then `last_E` holds too).
     """
 
     observation_E: Tensor
@@ -49,6 +51,7 @@ class TimeStep(NamedTuple):
     flag_E: Tensor
     last_E: Tensor
     next_observation_E: Tensor
+    over_E: Tensor
 
 
 @dataclass
@@ -56,7 +59,7 @@ class Rows:
     """A block of rows, as stored: tokens small, flags not yet turned into discounts.
 
     Attributes:
-        observation_BS: token ids (any integer dtype), right-padded with 0.
+        observation_BS: token ids (any integer dtype) or float32 vectors, right-padded with 0.
         action_BT: token ids.
         reward_BT: float32.
         flag_BT: uint8; 0 on padding.
@@ -75,17 +78,20 @@ class Batch:
     """What an objective learns from.
 
     Attributes:
-        observation_BS: int64 token ids.
+        observation_BS: int64 token ids, or float32 vectors.
         action_BT: int64.
         reward_BT: float32.
         discount_BT: float32: gamma for an ordinary decision, gamma at a truncation, 0 at a termination, 1 on a step
             that is not the agent's, 0 on padding.
         mask_BT: float32: 1 where the step was the agent's decision.
+        length_B: int64, transitions that count in each row; what lies behind is padding.
         weight_B: float32 importance weights of the sampler, 1 for uniform sampling.
         index_B: int64, where in the buffer each row came from.
         copies: consecutive rows come in groups of so many with the same observations (environments that read the same
             text): one forward serves them all.
         first: no row has a decision before this time, so outputs before it need not be computed.
+        learn_BT: float32: 1 at the decisions that the loss reads, where those are not all of `mask_BT` (a drawn decision,
+            with later ones for its return alone); None: all of them.
     """
 
     observation_BS: Tensor
@@ -93,10 +99,18 @@ class Batch:
     reward_BT: Tensor
     discount_BT: Tensor
     mask_BT: Tensor
+    length_B: Tensor
     weight_B: Tensor
     index_B: Tensor
     first: int = 0
     copies: int = 1
+    learn_BT: Tensor | None = None
+
+    @property
+    def carry_BT(self) -> Tensor:
+        """bool: steps that are neither decisions nor padding; they hand their value on."""
+        time_T = torch.arange(self.mask_BT.shape[1], device=self.mask_BT.device)
+        return (self.mask_BT == 0) & (time_T < self.length_B[:, None])
 
 
 def discount_from_flags(flag_BT: Tensor, length_B: Tensor, gamma: float) -> Tensor:

@@ -22,8 +22,8 @@ OWN_PREFIX = "dqnlm"
 # Where the parts of a run live. No other module may be named: a run's folder must not reach, say, `load_policy`, which
 # could be told to permit code.
 PARTS = (
-    "buffers", "data.corpora", "envs", "exploration", "heads", "learner", "metrics", "networks", "objectives",
-    "optimization", "rewards", "target", "trainer",
+    "bootstraps", "buffers", "data.corpora", "data.trajectories", "envs", "exploration", "heads", "learner", "metrics",
+    "multistep", "networks", "objectives", "optimization", "rewards", "target", "trainer",
 )  # fmt: skip
 Where = Callable[[str], str]  # dotted key -> where its value came from, in words
 
@@ -212,3 +212,23 @@ def instantiate(node: Mapping[str, Any], *supplied: Any, **extra: Any) -> Any:
         raise UserError(f"a node without {TARGET} cannot be built: keys {', '.join(map(str, node)) or 'none'}")
     target = resolve_target(node[TARGET])
     return target(*supplied, **{name: value for name, value in node.items() if name != TARGET}, **extra)
+
+
+def assemble(node: Mapping[str, Any], pool: Mapping[str, Any], key: str) -> Any:
+    """Calls the node's target with what it asks for by the NAMES of its positional parameters, and the node's keys.
+
+    Args:
+        node: with `_target_`.
+        pool: name -> object; what this run has to give.
+        key: dotted path of the node, for messages.
+
+    Raises:
+        UserError: the target asks for something that this run has not.
+    """
+    target = resolve_target(node[TARGET])
+    kinds = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+    names = [p.name for p in inspect.signature(target).parameters.values() if p.kind in kinds]
+    for name in names:
+        if name not in pool:
+            raise UserError(f"{key}: {node[TARGET]} needs {name!r}, which this run has not; it has: {', '.join(pool)}")
+    return instantiate(node, *(pool[name] for name in names))

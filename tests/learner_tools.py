@@ -9,11 +9,13 @@ import torch
 from torch import Tensor
 
 from dqnlm import optimization
+from dqnlm.bootstraps import Bootstrap, Double, Max, Munchausen, Soft, Value
 from dqnlm.heads.base import Head
 from dqnlm.heads.normalised import Normalised
 from dqnlm.heads.scalar import Scalar
 from dqnlm.learner import Learner
 from dqnlm.metrics import Accumulator
+from dqnlm.multistep import OneStep, Returns
 from dqnlm.networks.base import QNetwork, TokenEncoder
 from dqnlm.networks.projections import Dueling
 from dqnlm.networks.recurrent import GRU
@@ -35,6 +37,14 @@ HEADS: dict[str, Callable[[], Head]] = {
     "normalised": lambda: Normalised(BOUNDS, False, value_weight=1.0),
 }
 
+BOOTSTRAPS: dict[str, Callable[[], Bootstrap]] = {
+    "max": Max,
+    "double": Double,
+    "soft": lambda: Soft(temperature=0.3),
+    "munchausen": lambda: Munchausen(alpha=0.9, temperature=0.3, clip_low=-1.0),
+    "value": Value,
+}
+
 
 def make_network(seed: int = 0) -> QNetwork:
     """A GRU whose weights are large enough that every part shows in the outputs."""
@@ -53,17 +63,19 @@ def make_td(
     feedback: str = "taken",
     gamma: float = GAMMA,
     last_has_value: bool = True,
-    interleaved: bool = False,
     weight: float = 1.0,
+    multistep: Returns | None = None,
+    twin: bool = False,
+    interleaved: bool = False,
 ) -> TemporalDifference:
     reward_all: Callable[[Tensor], Tensor] | None = None
     if feedback == "all_actions":
         reward = ExactMatch(A, match=1.0, mismatch=0.0)
         reward_all = lambda observation_BS: reward.all_actions(observation_BS[:, 1:])  # noqa: E731
-    settings: Any = {"weight": weight, "bootstrap": bootstrap}
     return TemporalDifference(
-        HEADS[head](), lambda observation_BS: legal, reward_all, gamma > 0, last_has_value, interleaved, **settings
-    )
+        HEADS[head](), BOOTSTRAPS[bootstrap](), multistep or OneStep(), lambda observation_BS: legal, reward_all, gamma > 0,
+        last_has_value, interleaved, weight=weight, twin=twin,
+    )  # fmt: skip
 
 
 def make_learner(
@@ -79,7 +91,8 @@ def make_learner(
     )
     named = {"cross_entropy" if isinstance(o, CrossEntropy) else "td": o for o in objectives or (make_td(),)}
     settings: Any = {
-        "gamma": GAMMA, "feedback": "taken", "gradient_clip": gradient_clip, "precision": "float32", "compile": False
+        "gamma": GAMMA, "feedback": "taken", "gradient_clip": gradient_clip, "precision": "float32", "compile": False,
+        "burn_in": 0,
     }  # fmt: skip
     return Learner(network, target, named, optimizer, Accumulator(CPU), **settings)
 
@@ -103,6 +116,7 @@ def random_batch(
         torch.rand(rows, T, generator=g) * mask_BT,
         discount_from_flags(flag_BT, length_B, gamma),
         mask_BT,
+        length_B,
         torch.ones(rows),
         torch.arange(rows),
         first,

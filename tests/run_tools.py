@@ -46,8 +46,10 @@ def tiny(text: Path | None, *overrides: str) -> list[str]:
     chosen = {o.split("=")[0]: o.split("=")[1] for o in overrides if not o.startswith("+")}
     lacking = {
         "gru": ["network.heads"], "window_mlp": ["network.heads"],
+        "table": ["network.heads", "network.layers", "network.width"],
         "boltzmann": ["exploration.fraction"], "greedy": ["exploration.fraction"], "reference": ["exploration.fraction"],
         "probability_matching": ["exploration.fraction"], "adam": [], "behaviour_cloning": ["exploration.fraction"],
+        "path_consistency": ["exploration.fraction"], "tbrm": ["exploration.fraction"],
     }  # fmt: skip
     names = (chosen.get(group, "") for group in ("network", "exploration", "algorithm"))
     dropped = {key for name in names for key in lacking.get(name, [])} | set(chosen)
@@ -111,7 +113,8 @@ def lines(path: Path) -> list[dict[str, Any]]:
 def metrics(run: Path) -> list[dict[str, Any]]:
     """metrics.jsonl without what the clock decides."""
     return [
-        {k: v for k, v in line.items() if k != "wall_s" and not k.startswith("time/")} for line in lines(run / "metrics.jsonl")
+        {k: v for k, v in line.items() if k != "wall_s" and not k.startswith("time/")}
+        for line in lines(run / "metrics.jsonl")
     ]
 
 

@@ -10,8 +10,9 @@ from typing import Any
 import pytest
 import run_tools as tools
 
-from dqnlm import checks, cli
+from dqnlm import builder, checks, cli, config, part_checks
 from dqnlm.errors import UserError
+from dqnlm.run_directory import RunDirectory
 
 Train = Callable[..., str]
 
@@ -105,12 +106,18 @@ IMPOSSIBLE: list[tuple[list[str], str]] = [
     (["buffer.capacity=24"], "buffer.capacity to at least 32"),
     (["buffer.capacity=7"], "buffer.capacity to at least 8"),
     (["buffer.capacity=1e14"], "GiB"),
-    ([FREE, "trainer.rollout_steps=3"], "trainer.learning_starts=0 is before the first episodes end; set it to at least 32"),
+    (
+        [FREE, "trainer.rollout_steps=3"],
+        "trainer.learning_starts=0 is before the first episodes end; set it to at least 32",
+    ),
     # A stop token takes the environments apart, so that the prompt is read step by step and counts.
     ([FREE, "env.stop_token=e", "env.prompt_length=3", "trainer.rollout_steps=9"], "set it to at least 40"),
     ([PROBABILITY], "set declared_policy=boltzmann"),
     ([MATCHING], "use exploration=boltzmann"),
-    ([MATCHING, "learner.gamma=0", "env.copies=3", "env.num_envs=3", "trainer.batch_rows=3", "env.allowed=ea"], "at most 2"),
+    (
+        [MATCHING, "learner.gamma=0", "env.copies=3", "env.num_envs=3", "trainer.batch_rows=3", "env.allowed=ea"],
+        "at most 2",
+    ),
     (["env.stop_token=e"], "env.transition=free"),
     ([FREE, "env.stop_token=ea"], "must be one token"),
     ([FREE, "env.stop_token=Q"], "Q"),
@@ -123,6 +130,12 @@ IMPOSSIBLE: list[tuple[list[str], str]] = [
     (["device=cuda:99"], "device=cuda:99"),
     (["threads=0"], "threads must be at least 1"),
     (["seed=-1"], "seed must be at least 0"),
+    (["head=categorical", "learner.feedback=all_actions", "learner.gamma=0"], "head=scalar or head=normalised"),
+    (["learner.feedback=all_actions", "learner.gamma=0", "returns=n_step"], "set returns=one_step"),
+    (["head=normalised", "projection=dueling", "objective.td.twin=true"], "objective.td.twin=true"),
+    (["trainer.rollouts=0"], "trainer.rollouts must be at least 1"),
+    (["trainer.rollouts=-1"], "trainer.rollouts must be at least 0"),
+    (["trainer.offline_rounds=2"], "offline_rounds are updates on logged data"),
     (["seed=1e18"], "seed must be at least 0"),
     (["optimizer.eps=-1"], "optimizer.eps"),
     (["optimizer.weight_decay=-0.1"], "optimizer.weight_decay"),
@@ -130,19 +143,58 @@ IMPOSSIBLE: list[tuple[list[str], str]] = [
     (["device=gpu0"], "device=gpu0"),
 ]
 
+# The same on logged walks, where there is no text.
+LOGGED = ["+experiment=random_walks", "logger=none", "device=cpu", "threads=1", "trainer.progress=false"]
+IMPOSSIBLE_ON_LOGGED_DATA: list[tuple[list[str], str]] = [
+    (["algorithm=c51", "returns=lambda"], "use returns=n_step"),
+    (["algorithm=qr_dqn", "bootstrap=munchausen"], "use bootstrap=double or max"),
+    (["algorithm=soft_q", "head.loss=logistic"], "set head=scalar with head.loss=huber"),
+    (["algorithm=double_dqn", "bootstrap=value"], "set objective=[td,expectile_value]"),
+    (["algorithm=tbrm", "learner.gamma=0.9"], "learner.gamma=1"),
+    (["algorithm=tbrm", "buffer.sample=transitions"], "whole episodes"),
+    (["algorithm=ilql", "objective.cross_entropy.output=q"], "objective.cross_entropy.output=policy"),
+    (["algorithm=ilql", "trainer.beta=null"], "needs trainer.beta"),
+    (["trainer.beta=1.0"], "set them to null and []"),
+    (["learner.burn_in=2"], "set it to 0"),
+    (["data=none"], "set data=trajectories data.path=FILE"),
+    (["data=bundled"], "set data=none"),
+    (["trainer.offline_rounds=0", "trainer.rollouts=2"], "trainer.offline_rounds"),
+    (["trainer.best_metric=eval/accuracy"], "figure of text"),
+    (["trainer.declared_policy=probability"], "use boltzmann or reweighted"),
+    (["algorithm=ilql", "objective.expectile_value.expectile=1.5"], "between 0 and 1"),
+    (["algorithm=behaviour_cloning", "buffer=prioritized"], "buffer=uniform"),
+    (["network=transformer", "network.context=5", "~network.window", "~network.hidden"], "set network.context=9"),
+    (["algorithm=behaviour_cloning", "trainer.rollouts=2"], "data=trajectories trainer.rollouts=0"),
+]
+
 
 def test_impossible_combinations(tmp_path: Path, text: Path) -> None:
     """Bug: a combination that is trained on in vain, crashes, or is refused without what to set; a refusal without a test."""
-    raised = set()
-    for number, (overrides, part) in enumerate(IMPOSSIBLE):
+    raised: dict[str, set[int]] = {"checks.py": set(), "part_checks.py": set()}
+
+    def refused(run: Callable[[], Any], overrides: list[str], part: str) -> None:
         with pytest.raises(UserError) as caught:
-            tools.start(tmp_path / str(number), text, *overrides)
+            run()
         assert part in str(caught.value), (overrides, str(caught.value))
-        raised |= {entry.lineno + 1 for entry in caught.traceback if Path(str(entry.path)).name == "checks.py"}
-    tree = ast.parse(Path(checks.__file__).read_text())
-    refusals = [node for node in ast.walk(tree) if isinstance(node, ast.Raise)]
-    missed = [n.lineno for n in refusals if not raised & set(range(n.lineno, (n.end_lineno or n.lineno) + 1))]
-    assert not missed, f"dqnlm/checks.py: no case here reaches the refusals at lines {missed}"
+        for entry in caught.traceback:
+            raised.get(Path(str(entry.path)).name, set()).add(entry.lineno + 1)
+
+    for number, (overrides, part) in enumerate(IMPOSSIBLE):
+        refused(lambda n=number, o=overrides: tools.start(tmp_path / str(n), text, *o), overrides, part)
+    for overrides, part in IMPOSSIBLE_ON_LOGGED_DATA:
+        refused(lambda o=overrides: build_logged(tmp_path / "logged", o), overrides, part)
+    for module in (checks, part_checks):
+        tree, name = ast.parse(Path(str(module.__file__)).read_text()), Path(str(module.__file__)).name
+        refusals = [node for node in ast.walk(tree) if isinstance(node, ast.Raise)]
+        missed = [n.lineno for n in refusals if not raised[name] & set(range(n.lineno, (n.end_lineno or n.lineno) + 1))]
+        assert not missed, f"dqnlm/{name}: no case here reaches the refusals at lines {missed}"
+
+
+def build_logged(folder: Path, overrides: list[str]) -> None:
+    typed = [*LOGGED, *overrides]
+    composed, choices = config.compose(typed)
+    folder.mkdir(exist_ok=True)
+    builder.build(config.validate(composed, choices, typed), RunDirectory(folder))
 
 
 def test_allowed_combinations_next_to_the_refused_ones(tmp_path: Path, text: Path) -> None:

@@ -90,7 +90,9 @@ def die_at(number: int, work: Callable[[], None]) -> Callable[[], None]:
 
 
 @pytest.mark.parametrize("step", [3, 2], ids=["another step", "the same step again"])
-def test_killed_at_any_moment_of_a_save_one_whole_checkpoint_and_one_whole_best_remain(tmp_path: Path, step: int) -> None:
+def test_killed_at_any_moment_of_a_save_one_whole_checkpoint_and_one_whole_best_remain(
+    tmp_path: Path, step: int
+) -> None:
     """Bug: a moment at which neither the old nor the new is in its place, and nothing puts it back.
 
     The same step is saved again where no update lies between two saves (learning_starts), or after damage.
@@ -221,7 +223,9 @@ def test_code_in_a_checkpoint_is_never_executed(tmp_path: Path, plain: bool) -> 
     assert (tmp_path / "exploded").exists(), "the bomb would have worked"
 
 
-@pytest.mark.parametrize("damage", ["bit", "short", "missing", "no checksum", "empty checksum", "garbage with its checksum"])
+@pytest.mark.parametrize(
+    "damage", ["bit", "short", "missing", "no checksum", "empty checksum", "garbage with its checksum"]
+)
 def test_damage_is_found(tmp_path: Path, damage: str) -> None:
     """Bug: half a file is loaded, or ends in torch's own error."""
     save(tmp_path, 1)
@@ -252,7 +256,7 @@ def test_checkpoint_of_another_network_or_text(tmp_path: Path) -> None:
     tools.start(tmp_path / "run", text, "trainer.rollouts=3")
     tools.start(tmp_path / "wide", text, "trainer.rollouts=3", "network.width=32")
     tools.start(tmp_path / "other", other_text, "trainer.rollouts=3")
-    for source, message in (("wide", "does not fit .* copied from another run"), ("other", "the text is not the one")):
+    for source, message in (("wide", "does not fit .* copied from another run"), ("other", "the data is not what")):
         shutil.rmtree(tmp_path / "run" / "checkpoints")
         shutil.copytree(tmp_path / source / "checkpoints", tmp_path / "run" / "checkpoints")
         with pytest.raises(UserError, match=message):

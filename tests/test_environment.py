@@ -23,12 +23,12 @@ def test_contract_shapes_and_flags(make: Callable[[int], Environment]) -> None:
     env = make(0)
     action_NE = random_actions(env, 3 * env.row_transitions + 2)
     first_E, steps = play(env, action_NE)
-    dtypes = TimeStep(torch.int64, torch.float32, torch.uint8, torch.bool, torch.int64)  # type: ignore[arg-type]
+    dtypes = TimeStep(torch.int64, torch.float32, torch.uint8, torch.bool, torch.int64, torch.bool)  # type: ignore[arg-type]
     assert first_E.shape == (env.num_envs,) and first_E.dtype == torch.int64
     for step in steps:
         assert all(tensor.shape == (env.num_envs,) for tensor in step)
         assert tuple(tensor.dtype for tensor in step) == dtypes
-        assert bool(((step.observation_E >= 0) & (step.observation_E < env.num_actions)).all())
+        assert bool(((step.observation_E >= 0) & (step.observation_E < env.num_tokens)).all())
         ended_E = (step.flag_E & (TERMINATED | TRUNCATED)) != 0
         assert torch.equal(ended_E, step.last_E)
         assert not bool(((step.flag_E & TERMINATED != 0) & (step.flag_E & TRUNCATED != 0)).any())

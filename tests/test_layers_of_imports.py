@@ -11,16 +11,26 @@ import dqnlm
 ROOT = Path(dqnlm.__file__).parent
 # A name is a module, or a package with all that is in it. Every module of the package must belong to one layer.
 LAYERS: list[list[str]] = [
-    ["errors", "files", "types", "ops"],
-    ["annotations", "catalogue", "validation", "config_errors", "presets", "composition", "config", "run_directory",
-     "console", "metrics"],
-    ["data", "networks", "heads", "rewards"],
+    ["errors", "files", "types", "ops", "tasks"],
+    [
+        "annotations",
+        "catalogue",
+        "validation",
+        "config_errors",
+        "presets",
+        "composition",
+        "config",
+        "run_directory",
+        "console",
+        "metrics",
+    ],
+    ["data", "networks", "heads", "rewards", "bootstraps", "multistep"],
     ["exploration", "buffers", "envs", "objectives"],
     ["generation", "optimization", "target"],
     ["policy", "learner", "actor"],
-    ["evaluator", "guards", "checkpoint"],
+    ["episodes", "evaluator", "guards", "checkpoint", "diagnostics"],
     ["saved_state", "trainer"],
-    ["checks", "header", "assembly"],
+    ["checks", "part_checks", "header", "assembly"],
     ["builder", "loading"],
     ["reporting"],
     ["commands", "cli", "__main__", "__init__"],  # __init__ opens a door to `load_policy`
@@ -84,7 +94,9 @@ def test_no_module_imports_from_a_layer_above() -> None:
     wrong = [f"{module} imports {other}" for module, other in found if layer(other) > layer(module)]
     assert not wrong, "\n".join(wrong)
     named = {name for names in LAYERS for name in names}
-    assert named <= {part for module in modules() for part in (module, module.split(".")[0])}, "a layer of something gone"
+    assert named <= {part for module in modules() for part in (module, module.split(".")[0])}, (
+        "a layer of something gone"
+    )
 
 
 def test_networks_environments_and_buffers_never_import_one_another() -> None:
@@ -94,7 +106,12 @@ def test_networks_environments_and_buffers_never_import_one_another() -> None:
         group = module.split(".")[0]
         for other in imported(path)[0]:
             pair = (group, other.split(".")[0])
-            if group in STRANGERS and pair[1] in STRANGERS and pair[0] != pair[1] and pair not in ALLOWED_BETWEEN_STRANGERS:
+            if (
+                group in STRANGERS
+                and pair[1] in STRANGERS
+                and pair[0] != pair[1]
+                and pair not in ALLOWED_BETWEEN_STRANGERS
+            ):
                 wrong.append(f"{module} imports {other}")
     assert not wrong, "\n".join(wrong)
 
@@ -108,7 +125,20 @@ def test_only_the_configuration_knows_hydra_and_omegaconf() -> None:
 def test_parts_do_not_know_the_program_around_them() -> None:
     """Bug: a network, loss or environment that reads the configuration, prints, or needs a run folder."""
     program = {"config", "composition", "run_directory", "console", "trainer", "builder", "cli", "assembly"}
-    parts = {"types", "ops", "objectives", "learner", "target", "exploration", "optimization", "generation", *STRANGERS}
+    parts = {
+        "types",
+        "ops",
+        "tasks",
+        "bootstraps",
+        "multistep",
+        "objectives",
+        "learner",
+        "target",
+        "exploration",
+        "optimization",
+        "generation",
+        *STRANGERS,
+    }
     for module, path in modules().items():
         if module.split(".")[0] in parts:
             own, others = imported(path)

@@ -33,7 +33,10 @@ def test_a_late_first_decision_equals_all_times_masked(head: str, last_has_value
     results = []
     for first in (3, 0):
         batch = replace(random_batch(first=3), first=first)
-        learner = make_learner(make_td(head, feedback=feedback, last_has_value=last_has_value), CrossEntropy(weight=0.5))
+        learner = make_learner(
+            make_td(head, feedback=feedback, last_has_value=last_has_value),
+            CrossEntropy(lambda observation_BS: None, weight=0.5, output="q"),
+        )
         results.append((gradient(learner, batch), figures(learner)))
     assert_close(results[0][0], results[1][0])
     assert results[0][1] == pytest.approx(results[1][1], rel=1e-4)
@@ -86,8 +89,13 @@ def test_importance_weights_scale_each_row(head: str) -> None:
 def test_objectives_add_up_with_their_weights() -> None:
     """Guards a weight that is ignored, and one objective that hides another."""
     batch = random_batch()
-    both = gradient(make_learner(make_td(weight=0.25), CrossEntropy(weight=3.0)), batch)
-    td, cloning = (gradient(make_learner(o), batch) for o in (make_td(), CrossEntropy(weight=1.0)))
+    both = gradient(
+        make_learner(make_td(weight=0.25), CrossEntropy(lambda observation_BS: None, weight=3.0, output="q")), batch
+    )
+    td, cloning = (
+        gradient(make_learner(o), batch)
+        for o in (make_td(), CrossEntropy(lambda observation_BS: None, weight=1.0, output="q"))
+    )
     assert_close(both, [0.25 * a + 3.0 * b for a, b in zip(td, cloning, strict=True)])
 
 
@@ -96,7 +104,9 @@ def test_a_batch_without_decisions_moves_nothing() -> None:
     learner = make_learner()
     batch = random_batch()
     assert all((g == 0).all() for g in gradient(learner, replace(batch, mask_BT=torch.zeros_like(batch.mask_BT))))
-    assert all(torch.equal(a, b) for a, b in zip(learner.network.parameters(), make_network().parameters(), strict=True))
+    assert all(
+        torch.equal(a, b) for a, b in zip(learner.network.parameters(), make_network().parameters(), strict=True)
+    )
     assert int(learner.transitions) == 0
 
 
@@ -168,7 +178,8 @@ def test_an_update_lowers_the_loss() -> None:
 @pytest.mark.parametrize(("name", "value"), [("gamma", 1.5), ("gamma", -0.1), ("gradient_clip", 0.0)])
 def test_user_errors(name: str, value: float) -> None:
     settings: dict[str, Any] = {
-        "gamma": 0.5, "feedback": "taken", "gradient_clip": None, "precision": "float32", "compile": False, name: value
+        "gamma": 0.5, "feedback": "taken", "gradient_clip": None, "precision": "float32", "compile": False, "burn_in": 0,
+        name: value
     }  # fmt: skip
     made = make_learner()
     with pytest.raises(UserError, match=f"learner.{name}"):

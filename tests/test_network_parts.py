@@ -11,14 +11,16 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
-from network_cases import CONTEXT, VOCABULARY, WINDOW, close, make, tokens, transformer
+from network_cases import ACTIONS, CONTEXT, VOCABULARY, WINDOW, close, make, tokens, transformer, window_mlp
 from torch import Tensor, nn
 
 from dqnlm.errors import UserError
-from dqnlm.networks.base import QNetwork, TokenEncoder
+from dqnlm.networks.base import QNetwork, TokenEncoder, VectorEncoder
 from dqnlm.networks.layers import rotary_table, rotate
+from dqnlm.networks.noisy import Noisy, NoisyDueling
 from dqnlm.networks.projections import Dueling, Linear
 from dqnlm.networks.recurrent import GRU
+from dqnlm.networks.table import Table
 from dqnlm.networks.transformer import Transformer
 from dqnlm.networks.window_mlp import WindowMLP
 
@@ -54,6 +56,69 @@ def test_bodies_without_a_limit_read_on(body: str) -> None:
     network = make(body)
     assert network.max_observations is None
     assert network(tokens(2, 5 * CONTEXT))["q"].shape[1] == 5 * CONTEXT
+
+
+def test_window_normalises_before_each_relu() -> None:
+    """Bug: a norm after the ReLU, or in front of some layers only, and a first layer whose scale still shows."""
+    body = window_mlp(WINDOW, layers=2, norm="layer")
+    kinds = [type(module) for module in body.mlp]
+    assert kinds == 2 * [nn.Linear, nn.LayerNorm, nn.ReLU]
+    assert [type(module) for module in window_mlp(WINDOW, layers=2).mlp] == 2 * [nn.Linear, nn.ReLU]
+    x = torch.randn(2, 5, 6)
+    first = body(x)
+    with torch.no_grad():
+        body.mlp[0].weight.mul_(1000.0)  # type: ignore[operator]
+        body.mlp[0].bias.mul_(1000.0)  # type: ignore[operator]
+    torch.testing.assert_close(body(x), first, rtol=1e-3, atol=1e-3)
+
+
+# Table
+
+
+def test_table_is_exactly_a_table() -> None:
+    """Bug: an update of one pair of observation and action that moves another, or a row chosen by anything but the token.
+
+    A gradient step of size 1 on Q(o=4, a=2), whatever came before token 4, must add 1 to that entry and nothing elsewhere.
+    """
+    network = make("table")
+    projection = network.projections["q"]
+    assert isinstance(projection, Linear)
+    every = torch.arange(VOCABULARY)[None]
+    before_OA = network(every)["q"][0, :, :, 0].detach()
+    close(before_OA, projection.linear.weight.T)
+    assert sum(p.numel() for p in network.parameters()) == VOCABULARY * ACTIONS
+    close(network(tokens(3, 6))["q"][..., 0], before_OA[tokens(3, 6)])
+    close(network(tokens(3, 6).int())["q"][..., 0], before_OA[tokens(3, 6)])
+    optimizer = torch.optim.SGD(network.parameters(), 1.0)
+    (-network(torch.tensor([[7, 1, 4]]))["q"][0, -1, 2, 0]).backward()
+    optimizer.step()
+    moved_OA = network(every)["q"][0, :, :, 0] - before_OA
+    expected_OA = torch.zeros(VOCABULARY, ACTIONS).double()
+    expected_OA[4, 2] = 1.0
+    close(moved_OA, expected_OA)
+
+
+# Vectors
+
+
+def test_vector_observations() -> None:
+    """Bug: vectors read as tokens, axes mixed, or an input type other than the weights' refused.
+
+    W = (1 -1), b = 1/2: the vectors (2, 1) and (0, 3) give relu(3/2) = 3/2 and relu(-5/2) = 0.
+    """
+    encoder = VectorEncoder(2, 1)
+    encoder.linear.weight.data, encoder.linear.bias.data = torch.tensor([[1.0, -1.0]]), torch.tensor([0.5])
+    assert encoder(torch.tensor([[2.0, 1.0], [0.0, 3.0]], dtype=torch.float64)).tolist() == [[1.5], [0.0]]
+    torch.manual_seed(0)
+    body = window_mlp(WINDOW, layers=1)
+    network = QNetwork(VectorEncoder(4, body.width), body, {"q": Linear(body.features, 3, 1)})
+    observation_BSF = torch.randn(2, 7, 4)
+    expected = network(observation_BSF)["q"]
+    assert expected.shape == (2, 7, 3, 1)
+    state = network.initial_state(2, "cpu")
+    for time in range(7):
+        output, state = network.step(observation_BSF[:, time], state)
+        torch.testing.assert_close(output["q"], expected[:, time])
 
 
 # Transformer
@@ -235,7 +300,10 @@ def test_dueling_averages_over_actions_within_a_parameter() -> None:
             "network.dropout",
         ),
         (lambda: GRU(layers=1, width=0, context=4), "network.width=1"),
-        (lambda: WindowMLP(window=0, width=4, hidden=4, layers=1, context=4), "network.window=1"),
+        (lambda: window_mlp(0, layers=1), "network.window=1"),
+        (lambda: Table(4, context=0), "network.context=1"),
+        (lambda: Noisy(4, 3, 1, sigma=-0.1), "projection.sigma=0.5"),
+        (lambda: NoisyDueling(4, 3, 1, hidden=-1, sigma=0.5), "projection.hidden=0"),
         (lambda: Dueling(4, 3, 1, hidden=-1), "projection.hidden=0"),
     ],
 )
@@ -258,5 +326,6 @@ def test_configuration_and_constructor_have_the_same_keys(path: Path) -> None:
     keys = {p.name for p in parameters if p.kind is p.KEYWORD_ONLY}
     assert keys == set(values)
     assert all(p.default is p.empty for p in parameters)
-    positional = () if path.parent.name == "network" else (4, 3, 1)
+    pool = {"num_tokens": 5, "features": 4, "num_actions": 3, "num_parameters": 1}
+    positional = [pool[p.name] for p in parameters if p.kind is not p.KEYWORD_ONLY]
     assert isinstance(target(*positional, **values), nn.Module)

@@ -4,7 +4,19 @@ from __future__ import annotations
 
 import pytest
 import torch
-from network_cases import ACTIONS, BODIES, CONTEXT, PROJECTIONS, VOCABULARY, close, make, tokens, transformer
+from network_cases import (
+    ACTIONS,
+    BODIES,
+    CONTEXT,
+    PARAMETERS,
+    PROJECTIONS,
+    VOCABULARY,
+    close,
+    encoder_for,
+    make,
+    tokens,
+    transformer,
+)
 
 from dqnlm.networks.base import Body, QNetwork, TokenEncoder
 from dqnlm.networks.projections import Linear
@@ -17,7 +29,7 @@ every_network = pytest.mark.parametrize(("body", "projection"), [(b, p) for b in
 def test_outputs_have_one_entry_for_each_action_and_parameter(body: str, projection: str) -> None:
     """Guards against raw outputs that mix up actions and parameters."""
     raw = make(body, projection)(tokens(4, 5))["q"]
-    assert raw.shape == (4, 5, ACTIONS, 3 if projection in {"linear_of_three", "dueling"} else 1)
+    assert raw.shape == (4, 5, ACTIONS, PARAMETERS.get(projection, 1))
 
 
 @every_network
@@ -104,6 +116,13 @@ def test_first_gives_the_same_as_slicing(body: str, projection: str) -> None:
 
 
 @every_body
+def test_features_then_project_equal_forward(body: str) -> None:
+    """Bug: a shared trunk whose outputs are not those of the whole network, or not of the times asked for."""
+    network, observation = make(body), tokens(4, 8)
+    close(network.project(network.features(observation, 3))["q"], network(observation, 3)["q"])
+
+
+@every_body
 def test_rows_do_not_see_one_another(body: str) -> None:
     """Guards against axes mixed up between rows, heads and times."""
     network, observation = make(body), tokens(4, 8)
@@ -174,9 +193,7 @@ def test_first_outputs_are_small(body: str) -> None:
     """Guards against first Q-values that saturate a logistic head, and against outputs that are all the same."""
     torch.manual_seed(0)
     built = BODIES[body]()
-    raw = QNetwork(
-        TokenEncoder(VOCABULARY, built.width, built.embedding_std), built, {"q": Linear(built.features, 7, 1)}
-    )
+    raw = QNetwork(encoder_for(built), built, {"q": Linear(built.features, 7, 1)})
     values = raw(tokens(8, 9))["q"]
     assert values.abs().max() < 1.0
     assert values.std() > 1e-3

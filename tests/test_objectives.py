@@ -23,6 +23,7 @@ from learner_tools import (
 )
 from torch import Tensor
 
+from dqnlm.bootstraps import Double
 from dqnlm.objectives.cross_entropy import CrossEntropy
 from dqnlm.objectives.td import TemporalDifference
 from dqnlm.types import TERMINATED, Batch
@@ -31,7 +32,7 @@ from dqnlm.types import TERMINATED, Batch
 def batch_of_two_steps(discounts: list[float]) -> Batch:
     token_BS = torch.tensor([[0, 1, 2]])
     return Batch(token_BS, torch.tensor([[0, 1]]), torch.tensor([[1.0, 2.0]]), torch.tensor([discounts]),
-                 torch.ones(1, 2), torch.ones(1), torch.zeros(1))  # fmt: skip
+                 torch.ones(1, 2), torch.tensor([2]), torch.ones(1), torch.zeros(1))  # fmt: skip
 
 
 @pytest.mark.parametrize(
@@ -85,7 +86,7 @@ def td_loss_by_loops(objective: TemporalDifference, online_BSAN: Tensor, target_
     loss_BT = torch.zeros(batch.reward_BT.shape)
     for b in range(loss_BT.shape[0]):
         for t in range(loss_BT.shape[1]):
-            best = int((q if objective.bootstrap == "double" else qbar)[b, t + 1].argmax())
+            best = int((q if isinstance(objective.bootstrap, Double) else qbar)[b, t + 1].argmax())
             future = batch.discount_BT[b, t] * qbar[b, t + 1, best]
             raw_11AN = online_BSAN[b : b + 1, t : t + 1]
             if objective.reward_all is None:
@@ -204,7 +205,7 @@ def test_truncation_bootstraps_and_termination_does_not() -> None:
 def test_cross_entropy_by_loop() -> None:
     """Guards logits shifted by a step, and prompt steps that are cloned."""
     batch = random_batch(first=2)
-    learner = make_learner(CrossEntropy(weight=1.0), period=None)
+    learner = make_learner(CrossEntropy(lambda observation_BS: None, weight=1.0, output="q"), period=None)
     assert not learner.needs_last and not learner.needs_target
     log_BSA = make_network(0)(batch.observation_BS)["q"].squeeze(-1).log_softmax(-1).detach()
     places = [(b, t) for b in range(4) for t in range(T) if batch.mask_BT[b, t]]

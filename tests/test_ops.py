@@ -8,6 +8,9 @@ import pytest
 import torch
 from torch import Tensor
 
+from dqnlm import bootstraps
+from dqnlm.bootstraps import StateValues
+from dqnlm.errors import UserError
 from dqnlm.ops import bootstrap, losses, returns, temperature
 from dqnlm.types import DECISION, TERMINATED, TRUNCATED, discount_from_flags
 
@@ -29,16 +32,16 @@ def test_carried_value_by_hand() -> None:
     Decisions at 0 and 3 (of 4 steps), values 5 6 7 8 9. From the end: v3 = 8 (a decision keeps its own),
     v2 = r2 + d2 v3 = 1 + 1 * 8 = 9, v1 = r1 + d1 v2 = 0 + 1 * 9 = 9, v0 = 5, v4 = 9 stands as it is.
     So the decision at 0, of reward 2 and gamma 1/2, aims at 2 + 9 / 2 = 6.5.
-    In the second row the partner's step at 1 ends the episode: v1 = 3 + 0 * v2 = 3.
+    In the second row the partner's step at 1 ends the episode: v1 = 3 + 0 * v2 = 3; what follows is padding, untouched.
     """
     value_BS = torch.tensor([[5.0, 6.0, 7.0, 8.0, 9.0]]).repeat(2, 1)
     reward_BT = torch.tensor([[2.0, 0.0, 1.0, 4.0], [2.0, 3.0, 0.0, 0.0]])
     discount_BT = torch.tensor([[0.5, 1.0, 1.0, 0.5], [0.5, 0.0, 0.0, 0.0]])
-    mask_BT = torch.tensor([[1.0, 0.0, 0.0, 1.0], [1.0, 0.0, 0.0, 0.0]])
-    carried_BS = returns.carried_value(value_BS, reward_BT, discount_BT, mask_BT)
-    assert carried_BS.tolist() == [[5.0, 9.0, 9.0, 8.0, 9.0], [5.0, 3.0, 0.0, 0.0, 9.0]]
+    carry_BT = torch.tensor([[False, True, True, False], [False, True, False, False]])
+    carried_BS = returns.carried_value(value_BS, reward_BT, discount_BT, carry_BT)
+    assert carried_BS.tolist() == [[5.0, 9.0, 9.0, 8.0, 9.0], [5.0, 3.0, 7.0, 8.0, 9.0]]
     assert returns.one_step_target(reward_BT, discount_BT, carried_BS)[:, 0].tolist() == [6.5, 3.5]
-    everywhere = returns.carried_value(value_BS, reward_BT, discount_BT, torch.ones(2, 4))
+    everywhere = returns.carried_value(value_BS, reward_BT, discount_BT, torch.zeros(2, 4, dtype=torch.bool))
     assert torch.equal(everywhere, value_BS)
 
 
@@ -50,6 +53,8 @@ def test_bootstrap_by_hand() -> None:
     not_the_last = torch.tensor([True, True, False])
     assert bootstrap.double_value(online, target, not_the_last).item() == 9.0
     assert bootstrap.max_value(target, ~torch.tensor([True, False, False])).item() == 7.0
+    assert bootstrap.max_action(target, None).item() == 0 and bootstrap.double_action(online, None).item() == 2
+    assert bootstrap.double_action(online, not_the_last).item() == 0
 
 
 @pytest.mark.parametrize("shape", [(7,), (3, 1, 7), (3, 5, 7)])
@@ -69,6 +74,100 @@ def test_illegal_actions_never_enter_the_bootstrap(shape: tuple[int, ...]) -> No
              for t, row in enumerate(rows)] for b, rows in enumerate(target)]  # fmt: skip
     torch.testing.assert_close(bootstrap.max_value(target, legal), torch.tensor(loop))
     assert torch.equal(bootstrap.double_value(target, target, legal), bootstrap.max_value(target, legal))
+
+
+def test_soft_values_by_hand() -> None:
+    """Bug: a temperature that divides where it should multiply, or a sign lost in the Munchausen bonus.
+
+    T = 1/2, Q = (log 3) / 2 and 0: Q / T = log 3 and 0, so v = log(3 + 1) / 2 and pi = 3/4, 1/4. The bonus of alpha 1/2 is
+    log(3/4) / 4 and log(1/4) / 4; clipped at T log pi >= -1/2 (log(1/4) / 2 = -.69) the second is -1/4.
+    """
+    q_BSA = torch.tensor([[[math.log(3) / 2, 0.0], [math.log(3) / 2, 0.0]]])
+    torch.testing.assert_close(bootstrap.soft_value(q_BSA, None, 0.5), torch.full((1, 2), math.log(4) / 2))
+    log_pi_BSA = bootstrap.soft_policy_log(q_BSA, None, 0.5)
+    torch.testing.assert_close(log_pi_BSA.exp(), torch.tensor([[[0.75, 0.25], [0.75, 0.25]]]))
+    action_BT = torch.tensor([[0, 1]])
+    bonus_BT = bootstrap.munchausen_bonus(q_BSA, action_BT, None, 0.5, 0.5, -10.0)
+    torch.testing.assert_close(bonus_BT, torch.tensor([[math.log(0.75) / 4, math.log(0.25) / 4]]))
+    clipped_BT = bootstrap.munchausen_bonus(q_BSA, action_BT, None, 0.5, 0.5, -0.5)
+    torch.testing.assert_close(clipped_BT, torch.tensor([[math.log(0.75) / 4, -0.25]]))
+
+
+def test_soft_values_with_illegal_actions_and_their_limits() -> None:
+    """Bug: 0 times minus infinity at illegal actions, or mass on them; a soft value that does not tend to the maximum.
+
+    Oracle: sum_a pi (Q - T log pi) over the legal actions by a loop. Bounds: max <= v <= max + T log A.
+    """
+    generator = torch.Generator().manual_seed(1)
+    q_BSA = torch.randn(3, 5, 7, generator=generator)
+    legal = torch.rand(3, 5, 7, generator=generator) < 0.5
+    legal[..., 2] = True
+    poisoned_BSA = q_BSA.masked_fill(~legal, 1e6)
+    loop = torch.zeros(3, 5)
+    for b in range(3):
+        for t in range(5):
+            q_A = q_BSA[b, t][legal[b, t]]
+            pi_A = (q_A / 0.3).softmax(0)
+            loop[b, t] = (pi_A * (q_A - 0.3 * pi_A.log())).sum()
+    torch.testing.assert_close(bootstrap.munchausen_value(poisoned_BSA, legal, 0.3), loop)
+    torch.testing.assert_close(bootstrap.soft_value(poisoned_BSA, legal, 0.3), loop)
+    log_pi_BSA = bootstrap.soft_policy_log(poisoned_BSA, legal, 0.3)
+    assert log_pi_BSA[~legal].isinf().all()
+    torch.testing.assert_close(log_pi_BSA.exp().sum(-1), torch.ones(3, 5))
+    best_BS = bootstrap.max_value(q_BSA, legal)
+    near_BS = bootstrap.munchausen_value(q_BSA, legal, 1e-4)
+    assert ((near_BS >= best_BS - 1e-6) & (near_BS <= best_BS + 1e-4 * math.log(7) + 1e-6)).all()
+    illegal_BT = (~legal).long().argmax(-1)
+    bonus_BT = bootstrap.munchausen_bonus(q_BSA, illegal_BT, legal, 0.9, 0.3, -1.0)
+    torch.testing.assert_close(bonus_BT[~legal.all(-1)], torch.tensor(-0.9).expand(int((~legal.all(-1)).sum())))
+    assert (bootstrap.munchausen_bonus(q_BSA, illegal_BT, legal, 0.0, 0.3, -1.0) == 0).all()
+
+
+def both(online: Tensor, target: Tensor, v_BS: Tensor | None = None) -> tuple[StateValues, StateValues]:
+    return StateValues(online, None), StateValues(target, v_BS)
+
+
+def test_each_bootstrap_reads_the_right_network() -> None:
+    """Bug: a class wired to the online network's values, or an action whose Qbar is not the value it stands for."""
+    generator = torch.Generator().manual_seed(2)
+    online, target = (torch.randn(3, 5, 7, generator=generator) for _ in range(2))
+    v_BS = torch.randn(3, 5, generator=generator)
+    legal = torch.tensor([True] * 6 + [False])
+    pair = both(online, target, v_BS)
+    for part in (bootstraps.Max(), bootstraps.Double()):
+        assert part.names_action and part.bonus(target, torch.zeros(3, 5).long(), legal) is None
+        taken_BS = target.gather(-1, part.action(*pair, legal)[..., None]).squeeze(-1)
+        assert torch.equal(part.value(*pair, legal), taken_BS)
+    assert torch.equal(bootstraps.Max().value(*pair, legal), target[..., :6].amax(-1))
+    chosen = online[..., :6].argmax(-1)
+    assert torch.equal(bootstraps.Double().action(*pair, legal), chosen)
+    expected = 0.5 * (target[..., :6] / 0.5).logsumexp(-1)
+    munchausen = bootstraps.Munchausen(alpha=0.9, temperature=0.5, clip_low=-1.0)
+    for soft in (bootstraps.Soft(temperature=0.5), munchausen):
+        torch.testing.assert_close(soft.value(*pair, legal), expected)
+        assert not soft.names_action
+    with pytest.raises(NotImplementedError, match="Soft"):
+        bootstraps.Soft(temperature=0.5).action(*pair, legal)
+    bonus = munchausen.bonus(target, chosen, legal)
+    log_pi = (target[..., :6] / 0.5).log_softmax(-1).gather(-1, chosen[..., None]).squeeze(-1)
+    torch.testing.assert_close(bonus, 0.9 * (0.5 * log_pi).clamp(-1, 0))
+    assert munchausen.adds_bonus and not bootstraps.Soft(temperature=0.5).adds_bonus
+    assert torch.equal(bootstraps.Value().value(*pair, legal), v_BS) and bootstraps.Value().needs_outputs == ("v",)
+
+
+def test_bootstraps_refuse_settings_out_of_range() -> None:
+    """Bug: a temperature of 0 that divides by zero in the first update, or a clip above 0 that clamps to nonsense."""
+    for temperature_value in (0.0, -1.0, math.inf):
+        with pytest.raises(UserError, match=r"bootstrap\.temperature"):
+            bootstraps.Soft(temperature=temperature_value)
+        with pytest.raises(UserError, match=r"bootstrap\.temperature"):
+            bootstraps.Munchausen(alpha=0.9, temperature=temperature_value, clip_low=-1.0)
+    for alpha in (-0.1, 1.1):
+        with pytest.raises(UserError, match=r"bootstrap\.alpha"):
+            bootstraps.Munchausen(alpha=alpha, temperature=0.03, clip_low=-1.0)
+    for clip_low in (0.0, 1.0, -math.inf):
+        with pytest.raises(UserError, match=r"bootstrap\.clip_low"):
+            bootstraps.Munchausen(alpha=0.9, temperature=0.03, clip_low=clip_low)
 
 
 def test_discount_from_flags_in_every_case() -> None:
@@ -97,11 +196,15 @@ def test_masked_mean() -> None:
 
 
 def test_losses_by_hand() -> None:
-    """Guards a missing half, a Huber delta other than 1, a label read as a class. log(1 + e^0) = log 2."""
+    """Guards a missing half, a Huber delta other than 1, a label read as a class, an expectile upside down.
+
+    log(1 + e^0) = log 2."""
     one, target = torch.tensor([0.5, 3.0]), torch.tensor([0.0, 0.0])
     assert losses.squared(one, target).tolist() == [0.125, 4.5]
     assert losses.huber(one, target).tolist() == [0.125, 2.5]
     torch.testing.assert_close(losses.logistic(torch.zeros(2), torch.tensor([0.0, 0.7])), torch.full((2,), math.log(2)))
+    expectile = losses.expectile(torch.tensor([2.0, -2.0, 0.0]), 0.9)  # .9 * 4 / 2, (1 - .9) * 4 / 2, 0
+    torch.testing.assert_close(expectile, torch.tensor([1.8, 0.2, 0.0]))
     logit = torch.tensor([0.3], requires_grad=True)
     losses.logistic(logit, torch.tensor([0.2])).sum().backward()
     assert logit.grad is not None

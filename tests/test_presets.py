@@ -17,7 +17,7 @@ def test_settings_of_the_experiment_are_left_behind_with_its_option() -> None:
     assert sorted(note.split(" ")[0] for note in notes) == ["network.norm", "target.polyak_rate"]
     checked = validate(config, choices, overrides)
     assert "norm" not in checked["network"] and checked["network"]["layers"] == 3  # what fits is kept
-    assert checked["target"] == {"_target_": "dqnlm.target.hard", "period": 200}
+    assert checked["target"] == {"_target_": "dqnlm.target.hard", "period": 200, "heads_only": False}
 
 
 def test_a_preset_objective_is_left_behind() -> None:

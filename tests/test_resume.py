@@ -74,7 +74,12 @@ def test_the_comparison_sees_every_part() -> None:
 
     state = {"a": torch.zeros(3), "b": [1, {"c": 2.0}], "d": "x"}
     assert tools.differences(state, copy.deepcopy(state)) == []
-    for change in ({"a": torch.tensor([0.0, 0.0, 1e-9])}, {"b": [1, {"c": 2.1}]}, {"d": "y"}, {"a": torch.zeros(3).double()}):
+    for change in (
+        {"a": torch.tensor([0.0, 0.0, 1e-9])},
+        {"b": [1, {"c": 2.1}]},
+        {"d": "y"},
+        {"a": torch.zeros(3).double()},
+    ):
         assert len(tools.differences(state, state | change)) == 1
     assert tools.differences(state, {"a": state["a"]}) == [""]
 
@@ -158,7 +163,12 @@ def test_a_run_killed_after_its_last_checkpoint_is_finished_by_a_resume(
 def test_early_stopping_stops_at_the_same_place_after_a_kill(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Bug: the patience that is used up is forgotten, so that a resumed run goes on, if only for one rollout."""
     text = tools.write_text(tmp_path / "text.txt")
-    options = ["optimizer.lr=1e-30", "trainer.early_stopping_evaluations=1", "trainer.save_every=4", "trainer.evaluate_every=4"]
+    options = [
+        "optimizer.lr=1e-30",
+        "trainer.early_stopping_evaluations=1",
+        "trainer.save_every=4",
+        "trainer.evaluate_every=4",
+    ]
     summary = tools.start(tmp_path / "run", text, *options)
     assert summary["status"] == "finished" and summary["totals"]["rollouts"] == 8, "evaluation 2 cannot be better"
     saved = tools.state(tmp_path / "run")
@@ -168,7 +178,9 @@ def test_early_stopping_stops_at_the_same_place_after_a_kill(tmp_path: Path, mon
     assert builder.resume(tmp_path / "run", ["trainer.early_stopping_evaluations=null"])["totals"]["rollouts"] == 12
 
 
-def test_damaged_checkpoints(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_damaged_checkpoints(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     """Bug: a damaged checkpoint ends in a traceback, is loaded, or keeps a run from going on from the one before."""
     text = tools.write_text(tmp_path / "text.txt")
     tools.start(tmp_path / "whole", text)
@@ -227,7 +239,7 @@ def test_changed_or_missing_text_is_refused(tmp_path: Path) -> None:
     text = tools.write_text(tmp_path / "text.txt")
     tools.start(tmp_path / "run", text, "trainer.rollouts=2")
     tools.write_text(text, seed=1)
-    with pytest.raises(UserError, match="the text is not the one this run was trained on"):
+    with pytest.raises(UserError, match="the data is not what this run was trained on"):
         builder.resume(tmp_path / "run", ["trainer.rollouts=4"])
     text.unlink()
     with pytest.raises(UserError, match=r"text\.txt"):

@@ -38,7 +38,7 @@ def same(a: list[Tensor], b: list[Tensor]) -> bool:
 def test_hard_copies_at_the_period_and_at_no_other_time() -> None:
     """Guards a copy one update early or late, and one at every update."""
     online = network()
-    following = target.hard(online, period=3)
+    following = target.hard(online, period=3, heads_only=False)
     start = weights(online)
     assert same(weights(following.network), start)
     copied = []
@@ -57,7 +57,7 @@ def test_polyak_by_hand() -> None:
     """Guards the rate taken for its complement. From w, online at w + 1 then w + 2, rate 1/4:
     w + 1/4, then w + 1/4 + (2 - 1/4) / 4 = w + 0.6875."""
     online = network()
-    following = target.polyak(online, polyak_rate=0.25)
+    following = target.polyak(online, polyak_rate=0.25, heads_only=False)
     start = weights(online)
     for updates_done, expected in ((1, 0.25), (2, 0.6875)):
         move(online)
@@ -70,7 +70,11 @@ def test_polyak_by_hand() -> None:
 def test_a_target_is_apart_from_the_online_network(kind: str) -> None:
     """Guards shared memory, gradients into a target, and dropout in it."""
     online = network().train()
-    following = target.hard(online, period=5) if kind == "hard" else target.polyak(online, polyak_rate=0.5)
+    following = (
+        target.hard(online, period=5, heads_only=False)
+        if kind == "hard"
+        else target.polyak(online, polyak_rate=0.5, heads_only=False)
+    )
     before = weights(following.network)
     move(online)
     assert same(weights(following.network), before)
@@ -98,7 +102,9 @@ def test_restored_target_is_not_overwritten_by_the_first_update(kind: str) -> No
     Period 4, saved after 2 updates: the target stands at the start; resumed, it does so for one update more, and is
     copied at the fourth. The resumed learner must give what the one that went on gives, bit for bit.
     """
-    follow: dict[str, Any] = {"period": 4, "polyak_rate": None} if kind == "hard" else {"period": None, "polyak_rate": 0.1}
+    follow: dict[str, Any] = (
+        {"period": 4, "polyak_rate": None} if kind == "hard" else {"period": None, "polyak_rate": 0.1}
+    )
     first, resumed = make_learner(**follow), make_learner(seed=1, **follow)
     batch = random_batch()
     for _ in range(2):
@@ -121,7 +127,7 @@ def test_restored_target_is_not_overwritten_by_the_first_update(kind: str) -> No
 def test_target_user_errors(name: str, value: float) -> None:
     make: Any = target.hard if name == "period" else target.polyak
     with pytest.raises(UserError, match=f"target.{name}"):
-        make(network(), **{name: value})
+        make(network(), heads_only=False, **{name: value})
 
 
 ADAMW: dict[str, Any] = {

@@ -46,7 +46,9 @@ DIVERGES = ["optimizer.lr=1e38", "head.loss=squared", "learner.gradient_clip=nul
     ],
     ids=["log", "evaluation", "save"],
 )
-def test_a_run_that_diverges_stops_and_keeps_what_was_good(tmp_path: Path, text: Path, found_by: list[str], message: str) -> None:
+def test_a_run_that_diverges_stops_and_keeps_what_was_good(
+    tmp_path: Path, text: Path, found_by: list[str], message: str
+) -> None:
     """Bug: NaN weights replace a good checkpoint or the best, figures become NaN, or the cause is not named."""
     with pytest.raises(UserError, match=message) as caught:
         tools.start(tmp_path / "run", text, *DIVERGES, *found_by)
@@ -60,7 +62,9 @@ def test_a_run_that_diverges_stops_and_keeps_what_was_good(tmp_path: Path, text:
 
 
 @pytest.mark.parametrize("kind", ["the CPU's own", "CUDA's"])
-def test_out_of_memory_names_three_settings(tmp_path: Path, text: Path, monkeypatch: pytest.MonkeyPatch, kind: str) -> None:
+def test_out_of_memory_names_three_settings(
+    tmp_path: Path, text: Path, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
     """Bug: a traceback of the allocator, or a message that its wording does not match any more."""
 
     def exhaust(actor: Any) -> None:
@@ -103,7 +107,13 @@ def test_summary_of_a_finished_run(tmp_path: Path, text: Path) -> None:
     best = max(evaluations, key=lambda line: line["eval/accuracy"])
     assert found["best"]["step"] == best["step"] and found["best"]["eval/accuracy"] == best["eval/accuracy"]
     assert found["last"]["eval/nats"] == evaluations[-1]["eval/nats"]
-    assert found["totals"] | {"wall_s": 0} == {"rollouts": 12, "updates": 12, "env_steps": 384, "transitions": 384, "wall_s": 0}
+    assert found["totals"] | {"wall_s": 0} == {
+        "rollouts": 12,
+        "updates": 12,
+        "env_steps": 384,
+        "transitions": 384,
+        "wall_s": 0,
+    }
     state = checkpoint.load(tmp_path / "run" / "checkpoints" / "best", "policy", CPU)
     assert state["step"] == best["step"]
 
@@ -169,7 +179,12 @@ def test_nothing_waits_for_the_device_between_two_log_points(tmp_path: Path, tex
 @pytest.mark.parametrize("extra", [["env.transition=teacher"], FREE, [*FREE, "env.prompt_length=3"]])
 def test_parts_of_a_reward_are_means_of_every_decision(tmp_path: Path, text: Path, extra: list[str]) -> None:
     """Bug: the parts of a mixture are logged at the last step of an episode only."""
-    settings = ["reward=mixture", "reward.parts.exact_match.weight=1", "reward.parts.similarity.weight=0", "trainer.rollouts=4"]
+    settings = [
+        "reward=mixture",
+        "reward.parts.exact_match.weight=1",
+        "reward.parts.similarity.weight=0",
+        "trainer.rollouts=4",
+    ]
     tools.start(tmp_path / "run", text, *settings, *extra)
     for line in (line for line in tools.lines(tmp_path / "run" / "metrics.jsonl") if "rollout/return" in line):
         assert line["rollout/return"] > 0 and line["reward/exact_match"] * 8 == pytest.approx(line["rollout/return"])
@@ -216,9 +231,12 @@ def test_weights_that_do_not_fit_are_refused(tmp_path: Path, text: Path) -> None
     ("overrides", "parts"),
     [
         ([], ["gamma 0.5 cannot change which action is best"]),
-        (["learner.gamma=0"], ["target network and Double: gamma is 0"]),
+        (["learner.gamma=0"], ["target network and bootstrap: gamma is 0"]),
         ([*FREE, "target=none"], ["Double: with target=none"]),
-        (["learner.gamma=0", "learner.feedback=all_actions"], ["exploration", "target network", "supervised", "ceiling"]),
+        (
+            ["learner.gamma=0", "learner.feedback=all_actions"],
+            ["exploration", "target network", "supervised", "ceiling"],
+        ),
         (["algorithm=behaviour_cloning"], ["supervised learning", "not Q-learning"]),
         ([*FREE], None),
     ],
@@ -234,7 +252,16 @@ def test_header_shows_what_is_trained_on_what(tmp_path: Path, text: Path, capsys
     """Bug: the header leaves out what idles, or costs; the log file differs from the terminal."""
     tools.start(tmp_path / "run", text, "trainer.rollouts=2", "learner.gamma=0")
     shown, logged = capsys.readouterr().out, (tmp_path / "run" / "train.log").read_text()
-    for part in ("text.txt", "3,600 tokens", "parameters", "bytes a transition", "MiB", "idle", "gamma is 0", "evaluation after"):
+    for part in (
+        "text.txt",
+        "3,600 tokens",
+        "parameters",
+        "bytes a transition",
+        "MiB",
+        "idle",
+        "gamma is 0",
+        "evaluation after",
+    ):
         assert part in shown and part in logged, part
 
 
@@ -255,7 +282,9 @@ def test_the_bundled_text_is_named_everywhere(
         tools.start(tmp_path / "strict", None, *options, "data.bundled_fallback=false")
 
 
-def test_tensorboard_after_a_kill_shows_each_step_once(tmp_path: Path, text: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_tensorboard_after_a_kill_shows_each_step_once(
+    tmp_path: Path, text: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Bug: a resume wipes the curve of before from TensorBoard, or leaves what the kill made void."""
     pytest.importorskip("tensorboard")
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
@@ -270,7 +299,9 @@ def test_tensorboard_after_a_kill_shows_each_step_once(tmp_path: Path, text: Pat
         with monkeypatch.context() as patch:
             tools.at_rollout(patch, number, action)
             begin: Callable[[], Any] = lambda number=number: (  # type: ignore[misc]  # noqa: E731
-                tools.start(tmp_path / "run", text, "logger=tensorboard") if number == 5 else builder.resume(tmp_path / "run", [])
+                tools.start(tmp_path / "run", text, "logger=tensorboard")
+                if number == 5
+                else builder.resume(tmp_path / "run", [])
             )
             with pytest.raises((tools.Killed, Stopped)):
                 begin()

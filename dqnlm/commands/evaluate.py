@@ -8,12 +8,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from rich.table import Table
+
+    from dqnlm.assembly import Data
     from dqnlm.data.corpora import Corpus
     from dqnlm.policy import Policy
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="dqnlm eval", description="Scores a run's policy on held-out text.")
+    parser = argparse.ArgumentParser(
+        prog="dqnlm eval", description="Scores a run's policy on held-out text, or on greedy episodes."
+    )
     parser.add_argument("run", help="a run's folder, `latest`, or a unique prefix of its name")
     parser.add_argument("--checkpoint", default="best", help="best, last, or a step (default: best)")
     parser.add_argument("--data-path", metavar="FILE", help="score this whole text instead of the held-out part")
@@ -30,85 +35,69 @@ def main(argv: list[str]) -> int:
     """Prints the table (or JSON) and two samples."""
     arguments = _parser().parse_args(argv)
 
+    from dqnlm import assembly
+    from dqnlm.data.corpora import Corpus
     from dqnlm.loading import load_policy_and_config
 
     policy, config = load_policy_and_config(
         arguments.run, arguments.checkpoint, arguments.output_dir, arguments.device, arguments.allow_targets
     )
-    corpus = _corpus(policy, config, arguments)
-    figures, rest = _evaluate(policy, config, corpus)
+    data = _data(policy, config, arguments)
+    evaluator = assembly.build_evaluator(config, data, policy.device)
+    evaluation = evaluator.evaluate(policy)
     if arguments.json:
-        print(json.dumps({"step": policy.step, "checkpoint": arguments.checkpoint} | figures))
+        print(json.dumps({"step": policy.step, "checkpoint": arguments.checkpoint} | evaluation.figures))
         return 0
-    _print(policy, corpus, figures, rest, arguments)
+    done = "whole text" if isinstance(data, Corpus) else "greedy episodes"
+    _print(data, evaluator.table(evaluation, policy, policy.step, done), evaluation.samples, policy.step, arguments)
     return 0
 
 
-def _corpus(policy: Policy, config: dict[str, Any], arguments: argparse.Namespace) -> Corpus:
-    """The run's own text, or the given file read with the run's tokenizer.
+def _data(policy: Policy, config: dict[str, Any], arguments: argparse.Namespace) -> Data:
+    """The run's own data, or the given file read with the run's tokenizer.
 
     Raises:
-        UserError: the run's text is not the one it was trained on, or there is none.
+        UserError: the run's data is not what it was trained on, there is none, or a text is given to a run without one.
     """
     from dqnlm import assembly
+    from dqnlm.checks import kind
     from dqnlm.data.corpora import build_corpus
     from dqnlm.data.sources import text_file
     from dqnlm.errors import UserError
     from dqnlm.run_directory import RunDirectory, find_run
 
     if arguments.data_path is not None:
+        if "tokenizer" not in config["data"]:
+            raise UserError(f"--data-path: this run plays {kind(config['env'])}, not a text; leave it out")
         corpus = build_corpus(text_file(path=arguments.data_path), "character", 1.0, policy.tokenizer)
         corpus.require_tokens(policy.network.context + 1, "one window of the network")
         return corpus
-    corpus = assembly.build_corpus(config)
+    data = assembly.build_data(config)
     manifest = json.loads(RunDirectory(find_run(arguments.run, arguments.output_dir)).manifest.read_text())
-    if corpus.fingerprint() != manifest["data"]["fingerprint"]:
+    if data.fingerprint() != manifest["data"]["fingerprint"]:
         raise UserError(
-            f"the text that is found now ({corpus.source.origin}) is another text, or has another vocabulary, than the one "
-            "this run was trained on; put that text back (DQNLM_DATA_DIR for tiny Shakespeare), or score another one with "
-            "--data-path FILE"
+            f"the data that is found now ({data.source.origin}) is another, or has another vocabulary, than this run was "
+            "trained on; put it back (DQNLM_DATA_DIR for tiny Shakespeare), or score another text with --data-path FILE"
         )
-    return corpus
+    return data
 
 
-def _evaluate(policy: Policy, config: dict[str, Any], corpus: Corpus) -> tuple[dict[str, float], dict[str, Any]]:
-    """Figures, and what the table shows beside them."""
-    from dqnlm import assembly
-    from dqnlm.data.baselines import baselines
-
-    reference = corpus.train_ids if len(corpus.train_ids) else corpus.heldout_ids
-    evaluator = assembly.build_evaluator(config, corpus, policy.device)
-    evaluation = evaluator.evaluate(policy)
-    beside = {
-        "baselines": baselines(reference, corpus.heldout_ids, policy.tokenizer.vocabulary_size),
-        "constant": repr(policy.tokenizer.decode([evaluator.best_constant()[1]])),
-        "samples": evaluation.samples,
-    }
-    return evaluation.figures, beside
-
-
-def _print(
-    policy: Policy, corpus: Corpus, figures: dict[str, float], rest: dict[str, Any], arguments: argparse.Namespace
-) -> None:
+def _print(data: Data, table: Table, samples: list[tuple[str, str]], step: int, arguments: argparse.Namespace) -> None:
     from rich.console import Console
 
-    from dqnlm.console import evaluation_table
+    from dqnlm.data.corpora import Corpus
 
     console = Console(highlight=False)
-    console.print(
-        f"{arguments.run}, checkpoint {arguments.checkpoint} (step {policy.step}), on {_what(corpus, arguments.data_path)}"
-    )
-    if corpus.heldout_unknown:
-        console.print(
-            f"{corpus.heldout_unknown} characters are unknown to the run: counted as misses, left out of nats"
-        )
-    name = "softmax(Q/T)" if policy.declared == "boltzmann" else "Q normalised"
+    on = _what(data, arguments.data_path) if isinstance(data, Corpus) else "greedy episodes"
+    console.print(f"{arguments.run}, checkpoint {arguments.checkpoint} (step {step}), on {on}")
+    if isinstance(data, Corpus) and data.heldout_unknown:
+        console.print(f"{data.heldout_unknown} characters are unknown to the run: counted as misses, left out of nats")
     if arguments.data_path is not None:
         console.print("unigram and bigram are counted on this very text: they know what they are asked")
-    console.print(evaluation_table(figures, rest["baselines"], name, rest["constant"], policy.step, "whole text"))
-    for _, text in rest["samples"][:2]:
+    console.print(table)
+    for prompt, text in samples[:2]:
         console.rule("sample")
-        console.print(text, markup=False)
+        console.print(text if isinstance(data, Corpus) else prompt + text, markup=False)
 
 
 def _what(corpus: Corpus, path: str | None) -> str:

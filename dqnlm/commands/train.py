@@ -24,7 +24,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
 from dqnlm.commands.train_arguments import HELP, Request, expand, parse, swept_keys
-from dqnlm.composition import VERSION_BASE, choices_of, compose, hydra_setting, plain, quoted
+from dqnlm.composition import VERSION_BASE, choices_of, compose, expanded, hydra_setting, plain, quoted
 from dqnlm.config import validate
 from dqnlm.errors import UserError
 from dqnlm.files import write_json_atomic
@@ -91,7 +91,8 @@ def run_folder(request: Request, config: dict[str, Any], choices: dict[str, Any]
 
 def hand_over(request: Request, further: list[str]) -> int:
     """Runs Hydra on a command line of its own making; returns the exit code."""
-    with _argv(["dqnlm", *request.flags(), *request.overrides, *further]):
+    overrides = request.overrides if request.multirun else expanded(request.overrides, request.config_dir)
+    with _argv(["dqnlm", *request.flags(), *overrides, *further]):
         try:
             launch()
         except SystemExit as stop:
@@ -150,6 +151,8 @@ def _start(cfg: DictConfig, settings: Any, directory: Path) -> str:
     config_dir = sources[0] if sources else None
     config = plain(cfg)
     choices = choices_of(settings, config)
+    if expanded(overrides, config_dir) != overrides:  # a job of a sweep over algorithms
+        config, choices = compose(overrides, config_dir)
     config = validate(config, choices, overrides, config_dir=config_dir)
     _anchor_paths(config, Path(settings.runtime.cwd))
     flags = ["--config-dir", config_dir] if config_dir else []

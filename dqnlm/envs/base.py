@@ -1,6 +1,6 @@
-"""What an environment on tokens is: E copies that move together, in tensor code, with masked auto-reset.
+"""What an environment is: E copies that move together, with masked auto-reset. Those on tokens are tensor code.
 
-Between `reset` and any later point nothing may synchronise with the host: no `.item()`, no `bool(tensor)`, no
+On tokens, between `reset` and any later point nothing may synchronise with the host: no `.item()`, no `bool(tensor)`, no
 `nonzero`. What the host must know to run the loop, it knows without reading a tensor: `lockstep`, `parallel`,
 `row_transitions`, `first_decision`.
 """
@@ -22,26 +22,42 @@ class Environment(ABC):
     Attributes:
         num_envs: E.
         num_actions: A.
-        row_transitions: T, the longest row an episode makes.
+        observation_size: F of vector observations, float32; 0 where observations are tokens.
+        num_tokens: token ids that can be observed; 0 where observations are vectors.
+        alphabet: the character of each token id, where the environment brings its own; None where a text gives them.
+        row_transitions: T, the longest row.
+        episode_steps: most calls of `step` in one episode.
         first_decision: no row has a decision before this time.
         device: where observations live and actions are expected.
         copies: consecutive environments come in groups of so many that see the same observations (`parallel` only).
         parallel: observations do not depend on actions, so that `reveal` and `score` may be used.
         lockstep: all episodes start and end at the same time, which the host knows.
+        interleaved: steps without a decision may follow a decision in the same row.
+        cuts_rows: a row may end without its episode's termination, so that its last observation has a value.
+        exact_resume: `load_state_dict` puts back the very episodes; else it starts new ones.
+        actions_are_observed: the action of each step is the token observed next.
     """
 
     num_envs: int
     num_actions: int
+    num_tokens: int
+    observation_size: int = 0
+    alphabet: str | None = None
     row_transitions: int
+    episode_steps: int
     first_decision: int
     device: torch.device
     copies: int = 1
     parallel: bool = False
     lockstep: bool = False
+    interleaved: bool = False
+    cuts_rows: bool = False
+    actions_are_observed: bool = False
+    exact_resume: bool = True
 
     @abstractmethod
     def reset(self) -> Tensor:
-        """Starts a new episode everywhere; the random generator goes on. Returns observation_E, int64."""
+        """Starts a new episode everywhere; the random generator goes on. Returns observation_E (int64), or _EF."""
 
     @abstractmethod
     def step(self, action_E: Tensor) -> TimeStep:
@@ -88,6 +104,10 @@ class Environment(ABC):
     @abstractmethod
     def reward_bounds(self) -> Bounds:
         """Bounds of the reward of one decision."""
+
+    def references(self) -> dict[str, float]:
+        """Mean returns that are known without learning ("optimal", "uniform"), for the table; may be {}."""
+        return {}
 
     def reward_parts(self) -> dict[str, Tensor]:
         """Unweighted parts of the latest rewards, for the log: (E,) after `step`, (E, H) after `score`; may be {}."""

@@ -86,9 +86,11 @@ class Continuation(Environment):
             raise UserError(
                 f"env.copies={copies} needs env.transition=teacher: copies that write their own text part at the first decision"
             )
-        self.num_envs, self.num_actions, self.horizon, self.copies = num_envs, num_actions, horizon, copies
+        self.num_envs, self.horizon, self.copies = num_envs, horizon, copies
+        self.num_actions = self.num_tokens = num_actions
         self.prompt_length, self.first_decision = prompt_length, prompt_length - 1
-        self.row_transitions = self.first_decision + horizon
+        self.row_transitions = self.episode_steps = self.first_decision + horizon
+        self.cuts_rows, self.actions_are_observed = horizon_end == "truncate", transition == "free"
         self.parallel, self.lockstep = transition == "teacher", stop_id is None
         self.reward, self.stop_id = reward, stop_id
         self._free = transition == "free"
@@ -133,7 +135,8 @@ class Continuation(Environment):
         if last:
             self._time = 0
             next_observation_E = self._begin(None)
-        return TimeStep(observation_E, reward_E, flag_E, self._full(last, torch.bool), next_observation_E)
+        last_E = self._full(last, torch.bool)
+        return TimeStep(observation_E, reward_E, flag_E, last_E, next_observation_E, last_E)
 
     def _step_apart(self, action_E: Tensor) -> TimeStep:
         """Copies stand at different times; windows are drawn for all at every step, so nobody asks who needs one."""
@@ -148,7 +151,7 @@ class Continuation(Environment):
         flag_E = (decision_E * DECISION + last_E * end_E).to(torch.uint8)
         self._time_E = torch.where(last_E, 0, time_E)
         next_observation_E = torch.where(last_E, self._begin(last_E), observation_E)
-        return TimeStep(observation_E, reward_E, flag_E, last_E, next_observation_E)
+        return TimeStep(observation_E, reward_E, flag_E, last_E, next_observation_E, last_E)
 
     def _full(self, value: float, dtype: torch.dtype) -> Tensor:
         return torch.full((self.num_envs,), value, dtype=dtype, device=self.device)

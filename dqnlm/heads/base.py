@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
@@ -28,6 +29,16 @@ class Head(nn.Module, ABC):
         super().__init__()
         self.register_buffer("low", torch.tensor(float(bounds.low)))
         self.register_buffer("high", torch.tensor(float(bounds.high)))
+
+    def project(self, make: Callable[[int, int, int], nn.Module], features: int, num_actions: int) -> nn.Module:
+        """The module from a body's features (..., D) to raw numbers (..., A, N) that this head reads.
+
+        Args:
+            make: (features, num_actions, parameters of each action) -> a projection, the one that the user chose.
+            features: D.
+            num_actions: A.
+        """
+        return make(features, num_actions, self.num_parameters)
 
     @abstractmethod
     def value(self, raw_XAN: Tensor) -> Tensor:

@@ -40,6 +40,45 @@ class TokenEncoder(nn.Module):
         return nn.functional.embedding(observation_BS, self.weight)
 
 
+class OneHotEncoder(nn.Module):
+    """1 in the token's own place, 0 elsewhere; nothing is learned.
+
+    Args:
+        num_tokens: number of tokens.
+    """
+
+    one: Tensor
+
+    def __init__(self, num_tokens: int) -> None:
+        super().__init__()
+        self.num_tokens = num_tokens
+        self.register_buffer("one", torch.ones(()), persistent=False)  # knows the network's device and dtype
+
+    def forward(self, observation_BS: Tensor) -> Tensor:
+        """int64 or int32 token ids of any shape -> the same shape with one more axis, (..., num_tokens)."""
+        zeros = self.one.new_zeros(*observation_BS.shape, self.num_tokens)
+        return zeros.scatter_(-1, observation_BS.long()[..., None], 1.0)
+
+
+class VectorEncoder(nn.Module):
+    """x = relu(W o + b) of a vector of numbers, with torch's first weights.
+
+    Args:
+        observation_size: F, numbers an observation.
+        width: features out, `body.width`.
+    """
+
+    def __init__(self, observation_size: int, width: int) -> None:
+        super().__init__()
+        self.observation_size = observation_size
+        self.width = width
+        self.linear = nn.Linear(observation_size, width)
+
+    def forward(self, observation_BSF: Tensor) -> Tensor:
+        """(..., F) of any float type -> (..., width)."""
+        return torch.relu(self.linear(observation_BSF.to(self.linear.weight.dtype)))
+
+
 class Body(nn.Module, ABC):
     """Turns embeddings into features, causally: h[:, t] depends on x[:, 0] .. x[:, t] alone.
 
@@ -50,8 +89,10 @@ class Body(nn.Module, ABC):
         max_observations: hard limit on S in one forward, and on the steps between two resets; None where there is none.
         lookback: observations before the scored ones that it reads where they are there; a window of fixed reach has some,
             as it was trained on full windows. 0 for a body that starts each row from nothing.
+        reach: newest observations that its output depends on; None: all of the row.
         embedding_std: how large it wants the first embeddings.
         tie_weights: whether the `q` projection shares the encoder's matrix.
+        one_hot: it reads tokens as `OneHotEncoder` gives them, and no vectors.
     """
 
     width: int
@@ -59,8 +100,10 @@ class Body(nn.Module, ABC):
     context: int
     max_observations: int | None = None
     lookback: int = 0
+    reach: int | None = None
     embedding_std: float = 1.0
     tie_weights: bool = False
+    one_hot: bool = False
 
     @abstractmethod
     def forward(self, x_BSD: Tensor, first: int = 0) -> Tensor:
@@ -98,7 +141,7 @@ class QNetwork(nn.Module):
     """Encoder, body and named projections.
 
     Args:
-        encoder: observation_BS -> x_BSD with D = body.width.
+        encoder: observation_BS, or vectors observation_BSF, -> x_BSD with D = body.width.
         body: x_BSD -> h_BSD.
         projections: name ("q", later "q2", "v", "policy") -> module from features to raw outputs (..., A, N).
 
@@ -113,6 +156,8 @@ class QNetwork(nn.Module):
         self.projections = nn.ModuleDict(projections)
         if body.tie_weights:
             _tie(encoder, body, projections.get("q"))
+        if body.one_hot:
+            _drop_bias(projections)
 
     @property
     def context(self) -> int:
@@ -129,17 +174,31 @@ class QNetwork(nn.Module):
         """Observations before the scored ones that the body reads where they are there."""
         return self.body.lookback
 
+    @property
+    def reach(self) -> int | None:
+        """Newest observations that the outputs depend on; None: all of the row."""
+        return self.body.reach
+
     def forward(self, observation_BS: Tensor, first: int = 0) -> dict[str, Tensor]:
         """Raw outputs for the times `first` .. S-1.
 
         Args:
-            observation_BS: int64 token ids.
+            observation_BS: int64 token ids, or float vectors (B, S, F).
             first: first time whose outputs are wanted.
 
         Returns:
             {"q": raw_B(S-first)AN, ...}: N parameters an action, 1 for a scalar head.
         """
-        return self._project(self.body(self.encoder(observation_BS), first))
+        return self.project(self.features(observation_BS, first))
+
+    def features(self, observation_BS: Tensor, first: int = 0) -> Tensor:
+        """h_B(S-first)D: what the body makes of the observations; `project` of it is `forward`."""
+        h_BSD: Tensor = self.body(self.encoder(observation_BS), first)
+        return h_BSD
+
+    def project(self, h_BSD: Tensor) -> dict[str, Tensor]:
+        """h (..., D) -> raw outputs (..., A, N) by name."""
+        return {name: projection(h_BSD) for name, projection in self.projections.items()}
 
     def initial_state(self, num_envs: int, device: torch.device | str, dtype: torch.dtype = torch.float32) -> State:
         """The state of `num_envs` environments before their first observation."""
@@ -152,21 +211,18 @@ class QNetwork(nn.Module):
         The given state's memory may be reused: go on with the state that is returned.
         """
         h_ED, state = self.body.step(self.encoder(observation_E), state)
-        return self._project(h_ED), state
+        return self.project(h_ED), state
 
     @torch.no_grad()
     def prefill(self, observation_ES: Tensor, state: State) -> tuple[dict[str, Tensor], State]:
         """Reads S observations at once into an initial state, without gradient: {"q": raw_ESAN, ...}, next state."""
         h_ESD, state = self.body.prefill(self.encoder(observation_ES), state)
-        return self._project(h_ESD), state
+        return self.project(h_ESD), state
 
     @torch.no_grad()
     def reset(self, state: State, mask_E: Tensor) -> State:
         """Rows where `mask_E` (bool) is True start anew, without host synchronisation."""
         return self.body.reset(state, mask_E)
-
-    def _project(self, h_BSD: Tensor) -> dict[str, Tensor]:
-        return {name: projection(h_BSD) for name, projection in self.projections.items()}
 
 
 def _tie(encoder: nn.Module, body: Body, projection: nn.Module | None) -> None:
@@ -188,3 +244,10 @@ def _tie(encoder: nn.Module, body: Body, projection: nn.Module | None) -> None:
         f"network.tie_weights=true shares one matrix between the embedding and q, but {problem}, "
         "or network.tie_weights=false."
     )
+
+
+def _drop_bias(projections: dict[str, nn.Module]) -> None:
+    """A column of the matrix belongs to one token alone; a bias would let an update of one token move all others."""
+    for projection in projections.values():
+        if isinstance(projection, Linear):
+            projection.linear.register_parameter("bias", None)

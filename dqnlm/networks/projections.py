@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from dqnlm.networks.layers import require_at_least
 
 # With features of unit size the first outputs have a standard deviation of 0.1.
-_FIRST_OUTPUT_STD = 0.1
+FIRST_OUTPUT_STD = 0.1
 
 
 class Linear(nn.Module):
@@ -57,8 +57,12 @@ class Dueling(nn.Module):
     def forward(self, h_BSD: Tensor) -> Tensor:
         """h (..., D) -> raw (..., A, N)."""
         advantage_BSAN = self.advantage(h_BSD).unflatten(-1, (self.num_actions, self.num_parameters))
-        value_BSN = self.value(h_BSD) - advantage_BSAN.mean(-2)
-        return advantage_BSAN + value_BSN.unsqueeze(-2)
+        return duel(self.value(h_BSD), advantage_BSAN)
+
+
+def duel(value_BSN: Tensor, advantage_BSAN: Tensor) -> Tensor:
+    """V + A - mean_a A, (..., A, N)."""
+    return advantage_BSAN + (value_BSN - advantage_BSAN.mean(-2)).unsqueeze(-2)
 
 
 def _stream(features: int, hidden: int, outputs: int) -> nn.Module:
@@ -68,6 +72,6 @@ def _stream(features: int, hidden: int, outputs: int) -> nn.Module:
 
 
 def _small(linear: nn.Linear) -> nn.Linear:
-    nn.init.normal_(linear.weight, std=_FIRST_OUTPUT_STD / linear.in_features**0.5)
+    nn.init.normal_(linear.weight, std=FIRST_OUTPUT_STD / linear.in_features**0.5)
     nn.init.zeros_(linear.bias)
     return linear

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import torch
 from torch import Tensor, nn
 
@@ -20,25 +22,32 @@ class WindowMLP(Body):
         hidden: features a hidden layer.
         layers: hidden layers.
         context: longest T in transitions that training and scoring give it; it has no limit of its own.
+        norm: `layer` normalises (LayerNorm, Ba et al. 2016) in front of each ReLU, which keeps Q-learning without replay
+            stable (Gallici et al. 2024); `none` does not.
 
     Raises:
         UserError: a value below 1.
     """
 
-    def __init__(self, *, window: int, width: int, hidden: int, layers: int, context: int) -> None:
+    def __init__(
+        self, *, window: int, width: int, hidden: int, layers: int, context: int, norm: Literal["none", "layer"]
+    ) -> None:
         super().__init__()
         sizes = {"window": window, "width": width, "hidden": hidden, "layers": layers, "context": context}
         for key, value in sizes.items():
             require_at_least(f"network.{key}", value, 1)
         self.window = window
-        self.lookback = window - 1
+        self.lookback, self.reach = window - 1, window
         self.width = width
         self.features = hidden
         self.context = context
         self.padding_D = nn.Parameter(torch.randn(width))
         modules: list[nn.Module] = []
         for index in range(layers):
-            modules += [nn.Linear(hidden if index else window * width, hidden), nn.ReLU()]
+            modules.append(nn.Linear(hidden if index else window * width, hidden))
+            if norm == "layer":
+                modules.append(nn.LayerNorm(hidden))
+            modules.append(nn.ReLU())
         self.mlp = nn.Sequential(*modules)
 
     def forward(self, x_BSD: Tensor, first: int = 0) -> Tensor:

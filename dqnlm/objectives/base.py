@@ -3,23 +3,59 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from typing import NamedTuple
 
 from torch import Tensor
 
 from dqnlm.types import Batch
 
+Outputs = dict[str, Tensor]  # name -> raw outputs of a network, times first.. of the batch
+Legal = Callable[[Tensor], Tensor | None]  # observation_BS -> mask of legal actions, broadcastable to BSA, or None
+
 
 class Result(NamedTuple):
     """What one objective says of a batch.
 
     Attributes:
-        loss_BT: elementwise; the learner masks, weights and averages it.
+        loss_BT: elementwise, masked, weighted and averaged by the learner; or loss_B, one number a row.
         figures: name -> elementwise tensor over [B, T]; logged as masked means.
+        error_BT: target less prediction in return units, for priorities and diagnostics; None where there is none.
     """
 
     loss_BT: Tensor
     figures: dict[str, Tensor]
+    error_BT: Tensor | None = None
+
+
+class Fields(NamedTuple):
+    """The fields of a batch from its first decision on: times first..T-1."""
+
+    action_BT: Tensor
+    reward_BT: Tensor
+    discount_BT: Tensor
+    mask_BT: Tensor
+    carry_BT: Tensor | None
+
+
+def present(batch: Batch, interleaved: bool = False) -> Fields:
+    """Where outputs are: times `batch.first` on; `carry_BT` only where steps may lie between decisions."""
+    first = batch.first
+    return Fields(
+        batch.action_BT[:, first:],
+        batch.reward_BT[:, first:],
+        batch.discount_BT[:, first:],
+        batch.mask_BT[:, first:],
+        batch.carry_BT[:, first:] if interleaved else None,
+    )
+
+
+def legal_from(legal: Legal, batch: Batch, times: int) -> Tensor | None:
+    """The mask of legal actions for `times` observations from `batch.first` on."""
+    mask = legal(batch.observation_BS)
+    if mask is None or mask.dim() < 3 or mask.shape[1] == 1:
+        return mask
+    return mask[:, batch.first : batch.first + times]
 
 
 class Objective(ABC):
@@ -27,15 +63,23 @@ class Objective(ABC):
 
     Attributes:
         needs_target: a forward of the target network is made for it.
-        needs_last: reads outputs for the last observation of a row, so S = T + 1 observations are fed.
+        needs_last: reads outputs of the target network for the last observation of a row, so S = T + 1 are fed.
+        needs_last_online: reads those of the online network too.
+        needs_outputs: named outputs beside `q` that the network must have.
+        needs_whole_episodes: rows must be whole episodes.
+        lookahead: decisions, the taken one included, whose rewards it reads; None: all to the row's end.
     """
 
     needs_target = False
     needs_last = False
+    needs_last_online = False
+    needs_outputs: tuple[str, ...] = ()
+    needs_whole_episodes = False
+    lookahead: int | None = 1
 
     def __init__(self, weight: float) -> None:
         self.weight = weight
 
     @abstractmethod
-    def __call__(self, online: dict[str, Tensor], target: dict[str, Tensor] | None, batch: Batch) -> Result:
+    def __call__(self, online: Outputs, target: Outputs | None, batch: Batch) -> Result:
         """Raw outputs of the networks for times first..T (or ..T-1 without `needs_last`) to losses."""

@@ -2,21 +2,36 @@
 
 from __future__ import annotations
 
-import torch.nn.functional as F
-from torch import Tensor
+from typing import Literal
 
-from dqnlm.objectives.base import Objective, Result
+import torch.nn.functional as F
+
+from dqnlm.objectives.base import Legal, Objective, Outputs, Result, legal_from, present
+from dqnlm.ops.bootstrap import masked_q
 from dqnlm.types import Batch
 
 
 class CrossEntropy(Objective):
-    """loss_BT = logsumexp_a raw - raw[a]. The raw outputs are then logits of a policy, not returns."""
+    """loss_BT = logsumexp_a raw - raw[a] over the legal actions.
 
-    def __init__(self, *, weight: float) -> None:
+    Args:
+        legal: observation_BS -> mask of legal actions, or None.
+        weight: factor of this loss in the sum.
+        output: whose raw numbers are the logits: `q` (the network is then a policy, not a Q-function), or `policy`, an
+            output of its own beside `q` (the behaviour that ILQL's policy starts from).
+    """
+
+    def __init__(self, legal: Legal, *, weight: float, output: Literal["q", "policy"]) -> None:
         super().__init__(weight)
+        self.legal, self.output = legal, output
+        self.needs_outputs = () if output == "q" else (output,)
 
-    def __call__(self, online: dict[str, Tensor], target: dict[str, Tensor] | None, batch: Batch) -> Result:
-        action_BT = batch.action_BT[:, batch.first :]
-        raw_BTA = online["q"].squeeze(-1)[:, : action_BT.shape[1]].float()
+    def __call__(self, online: Outputs, target: Outputs | None, batch: Batch) -> Result:
+        action_BT = present(batch).action_BT
+        raw_BTA = online[self.output].squeeze(-1)[:, : action_BT.shape[1]].float()
+        legal = legal_from(self.legal, batch, action_BT.shape[1])
+        taken_BT1 = raw_BTA.gather(-1, action_BT[..., None])  # also where logged data took what is not legal here
+        if legal is not None:
+            raw_BTA = masked_q(raw_BTA, legal).scatter(-1, action_BT[..., None], taken_BT1)
         loss_BT = F.cross_entropy(raw_BTA.flatten(0, 1), action_BT.flatten(), reduction="none").view(action_BT.shape)
         return Result(loss_BT, {"policy/accuracy": (raw_BTA.argmax(-1) == action_BT).float()})

@@ -29,6 +29,14 @@ def logistic(logit: Tensor, label: Tensor) -> Tensor:
     return F.binary_cross_entropy_with_logits(logit, label, reduction="none")
 
 
+def expectile(error: Tensor, expectile: float) -> Tensor:
+    """|expectile - 1(error < 0)| error^2 / 2, error = target - prediction (Newey and Powell 1987; Kostrikov et al. 2022).
+
+    Its minimiser is the expectile of the targets: their mean for 1/2 (half of `squared`), near 1 almost their greatest.
+    """
+    return 0.5 * (expectile - (error < 0).to(error.dtype)).abs() * error.square()
+
+
 def masked_mean(value_BT: Tensor, mask_BT: Tensor) -> Tensor:
     """Mean over the places where mask is 1; 0 when there are none. Scalar."""
     return (value_BT * mask_BT).sum() / mask_BT.sum().clamp(min=1)

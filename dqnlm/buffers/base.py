@@ -1,0 +1,160 @@
+"""What every buffer does: takes finished rows, gives batches, and hears of the training's course and of errors."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from dqnlm.buffers.storage import Storage
+from dqnlm.errors import UserError
+from dqnlm.types import Batch, Rows
+
+
+class Buffer(ABC):
+    """Rows on the device, and a way of drawing from them.
+
+    The trainer calls, for each rollout: `add` and `finished` (by the actor), `begin`, `advance`, and for each update
+    `sample` and `update_priorities`. Without rollouts (logged data) there is one `add`, and no `begin`.
+
+    Args:
+        row_transitions: longest T of a row; a row added may be shorter by its `length_B`.
+        first_decision: no row has a decision before this time.
+        num_tokens: token ids that can be observed.
+        num_actions: A.
+        observation_size: F of vector observations, float32; 0 for tokens.
+        interleaved: steps without a decision may follow a decision in the same row.
+        stores_actions: False where the action always is the next observation.
+        gamma: discount of one decision.
+        history: observations up to a decision, its own included, that the network can use.
+        lookahead: decisions that a target spans, the taken one included; None: to the row's end.
+        copies: rows come in groups of so many with equal observations; groups are drawn whole.
+        device: where the rows live.
+        generator: draws rows, on that device.
+        capacity: transitions kept, where a row counts as its longest: row_transitions - first_decision.
+        sample: whole `rows`, or windows around single `transitions`.
+        more_bytes: what the buffer itself keeps for each transition.
+
+    Attributes:
+        needs_errors: `update_priorities` uses the errors.
+        rows: rows kept.
+        width: T of a batch.
+        bytes_per_transition: of the ring.
+
+    Raises:
+        UserError: no room for one group of rows, more memory than there is, or groups where single decisions are drawn.
+    """
+
+    needs_errors: bool = False
+
+    def __init__(
+        self,
+        row_transitions: int,
+        first_decision: int,
+        num_tokens: int,
+        num_actions: int,
+        observation_size: int,
+        interleaved: bool,
+        stores_actions: bool,
+        gamma: float,
+        history: int,
+        lookahead: int | None,
+        copies: int,
+        device: torch.device,
+        generator: torch.Generator,
+        *,
+        capacity: int,
+        sample: Literal["rows", "transitions"],
+        more_bytes: int = 0,
+    ) -> None:
+        self.row_transitions, self.copies, self.device, self.generator = row_transitions, copies, device, generator
+        self.mode = sample
+        decisions = row_transitions - first_decision
+        self.rows = capacity // (decisions * copies) * copies
+        if self.rows < 1:
+            raise UserError(
+                f"buffer.capacity={capacity} transitions is less than {copies} rows of {decisions} decisions; "
+                f"set buffer.capacity to at least {copies * decisions}"
+            )
+        if sample == "transitions" and copies > 1:
+            raise UserError(
+                "buffer.sample=transitions draws single decisions, but env.copies groups rows; set one of them back"
+            )
+        self._before = min(history, row_transitions) - 1
+        # Where other steps lie between decisions, how many steps a number of decisions takes is not known beforehand.
+        self._after = None if interleaved or lookahead is None else max(lookahead, 1)
+        longest = row_transitions - max(0, first_decision - self._before)
+        window = longest if self._after is None else min(self._before + self._after, longest)
+        self.width = row_transitions if sample == "rows" else window
+        self.storage = Storage(
+            self.rows, row_transitions, first_decision, num_tokens, num_actions, observation_size, stores_actions, gamma,
+            device, capacity, more_bytes,
+        )  # fmt: skip
+        self.bytes_per_transition = self.storage.bytes_per_transition
+
+    def add(self, rows: Rows, keep_B: Tensor | None = None) -> None:
+        """Appends rows (those with keep_B True), at most `self.rows` at a time, overwriting the oldest."""
+        self.storage.add(rows, keep_B)
+
+    def finished(self, return_E: Tensor, over_E: Tensor) -> None:  # noqa: B027
+        """The actor's word on episodes that are over; a buffer needs only their rows."""
+
+    def begin(self) -> None:  # noqa: B027
+        """A rollout is over, and updates follow."""
+
+    def advance(self, progress: float) -> None:  # noqa: B027
+        """Moves schedules to `progress`, the share of the training that is done, in [0, 1]."""
+
+    @abstractmethod
+    def sample(self, batch_size: int) -> Batch:
+        """`batch_size` rows, or windows around single decisions; nothing is copied to the host."""
+
+    def update_priorities(self, batch: Batch, error_BT: Tensor | None) -> None:  # noqa: B027
+        """What the update with `batch` found.
+
+        Args:
+            batch: as `sample` gave it, no row added since.
+            error_BT: target less prediction from `batch.first` on, in return units; None where no objective has one.
+        """
+
+    def transitions(self) -> Tensor:
+        """Decisions that may be drawn, a scalar on the device."""
+        return self._decisions_C().sum()
+
+    def terminal_share(self) -> Tensor:
+        """Share of these decisions that ended their episode, a scalar on the device."""
+        ended_C = self.storage.ended_C() & (self._decisions_C() > 0)
+        return ended_C.sum() / self.transitions().clamp(min=1)
+
+    def _decisions_C(self) -> Tensor:
+        """Decisions in each row; 0 where the row may not be drawn."""
+        return self.storage.decisions_C[: self.rows]
+
+    def _random(self, count: int) -> Tensor:
+        """`count` numbers in [0, 1), float64."""
+        return torch.rand(count, device=self.device, generator=self.generator, dtype=torch.float64)
+
+    def _whole(self, group_G: Tensor) -> Batch:
+        """Whole rows of whole groups."""
+        member_K = torch.arange(self.copies, device=self.device)
+        return self.storage.whole((group_G[:, None] * self.copies + member_K).flatten(), self.copies)
+
+    def _windows(self, row_B: Tensor, time_B: Tensor) -> Batch:
+        """Windows around single decisions."""
+        return self.storage.windows(row_B, time_B, self._before, self._after, self.width)
+
+    def _tensors(self) -> dict[str, Tensor]:
+        """What a run that goes on needs beside the generator: the tensors themselves, by name."""
+        return self.storage.state()
+
+    def state_dict(self) -> dict[str, Any]:
+        """Everything, as tensors, with the generator's state."""
+        return self._tensors() | {"generator": self.generator.get_state()}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Puts back what `state_dict` gave."""
+        for name, tensor in self._tensors().items():
+            tensor.copy_(state[name])
+        self.generator.set_state(state["generator"].cpu())  # also when it was loaded to a GPU

@@ -1,0 +1,140 @@
+"""Replay where large errors come more often (Schaul et al. 2016, the proportional variant).
+
+    P(i) = p_i^alpha / sum_k p_k^alpha        p = |target - prediction| + epsilon, in return units (not its square)
+    weight_i = (N P(i))^-beta / max over the batch = (P(i) / min over the batch)^-beta        beta: beta_start -> 1
+
+A decision has its own p. A row has p = eta max + (1 - eta) mean over the errors of its learned decisions, plus epsilon
+(Kapturowski et al. 2019). What is new has the largest p seen so far, so that it is drawn soon.
+
+In place of a sum tree: a cumulative sum and a binary search, a few whole-tensor operations on the device.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from dqnlm.buffers.base import Buffer
+from dqnlm.buffers.storage import decision
+from dqnlm.errors import UserError
+from dqnlm.types import Batch, Rows
+
+
+class PrioritizedBuffer(Buffer):
+    """Draws in proportion to p^alpha, with replacement, one from each of `batch_size` equal slices of the sum.
+
+    Args (the others: see `Buffer`):
+        alpha: 0 draws all alike, 1 in proportion to the error.
+        beta_start: how much of the bias `weight_B` corrects at first, in [0, 1]; 1 at the end of the training.
+        eta: share of the greatest error in a row's priority; the rest is the mean's. No effect for `transitions`.
+        epsilon: added to each priority, in return units, so that nothing is lost for ever.
+
+    Raises:
+        UserError: also groups of rows (`copies` above 1), or a number outside its range.
+    """
+
+    needs_errors = True
+
+    def __init__(
+        self,
+        row_transitions: int,
+        first_decision: int,
+        num_tokens: int,
+        num_actions: int,
+        observation_size: int,
+        interleaved: bool,
+        stores_actions: bool,
+        gamma: float,
+        history: int,
+        lookahead: int | None,
+        copies: int,
+        device: torch.device,
+        generator: torch.Generator,
+        *,
+        capacity: int,
+        sample: Literal["rows", "transitions"],
+        alpha: float,
+        beta_start: float,
+        eta: float,
+        epsilon: float,
+    ) -> None:
+        _check(copies, alpha, beta_start, eta, epsilon)
+        super().__init__(
+            row_transitions, first_decision, num_tokens, num_actions, observation_size, interleaved, stores_actions, gamma,
+            history, lookahead, copies, device, generator, capacity=capacity, sample=sample,
+            more_bytes=4 if sample == "transitions" else 0,
+        )  # fmt: skip
+        self.alpha, self.beta_start, self.eta, self.epsilon = alpha, beta_start, eta, epsilon
+        # p^alpha of each row (one column), or of each time (0 where there is no decision).
+        self.columns = 1 if sample == "rows" else row_transitions
+        self.mass_CN = self.storage.zeros(self.columns, dtype=torch.float32)
+        self.largest = torch.ones((), device=device)  # p
+        self.beta = torch.full((), beta_start, dtype=torch.float64, device=device)
+
+    def add(self, rows: Rows, keep_B: Tensor | None = None) -> None:
+        """Appends rows, each as important as the most important so far; those without a decision are never drawn."""
+        slot_B = self.storage.add(rows, keep_B)
+        drawable_BT = decision(rows.flag_BT)
+        drawable_BN = drawable_BT if self.mode == "transitions" else drawable_BT.any(1, keepdim=True)
+        self.mass_CN[slot_B] = drawable_BN * self.largest.pow(self.alpha)
+
+    def advance(self, progress: float) -> None:
+        """Moves beta along the line from `beta_start` to 1."""
+        self.beta.fill_(self.beta_start + (1 - self.beta_start) * min(max(progress, 0.0), 1.0))
+
+    def sample(self, batch_size: int) -> Batch:
+        """Rows, or decisions, with `weight_B`; `index_B` is the place in `mass_CN`, flattened."""
+        mass_X = self.mass_CN[: self.rows].flatten()
+        end_X = mass_X.cumsum(0, dtype=torch.float64)
+        slice_B = torch.arange(batch_size, device=self.device) + self._random(batch_size)
+        # Below the sum also after rounding: beyond it lies nothing that could be drawn.
+        below = torch.nextafter(end_X[-1], torch.zeros_like(end_X[-1]))
+        place_B = torch.minimum(slice_B * (end_X[-1] / batch_size), below)
+        index_B = torch.searchsorted(end_X, place_B, right=True).clamp(max=len(mass_X) - 1)
+        row_B, time_B = index_B // self.columns, index_B % self.columns
+        batch = self._whole(row_B) if self.mode == "rows" else self._windows(row_B, time_B)
+        mass_B = mass_X[index_B].double().clamp(min=torch.finfo(torch.float32).tiny)  # 0 only in an empty buffer
+        batch.weight_B = (mass_B / mass_B.min()).pow(-self.beta).float()
+        return batch
+
+    def update_priorities(self, batch: Batch, error_BT: Tensor | None) -> None:
+        """New priorities for what was drawn. No row is added between a draw and its update, so `index_B` still holds.
+
+        A row drawn twice gets the larger of its two (they differ by rounding and noise), whatever the order of writing.
+
+        Raises:
+            UserError: no objective has errors.
+        """
+        if error_BT is None:
+            raise UserError(
+                "buffer=prioritized ranks by errors, and no objective here has any; set objective=[td] or buffer=uniform"
+            )
+        learn_BT = (batch.mask_BT if batch.learn_BT is None else batch.learn_BT)[:, batch.first :] > 0
+        # An error that is not finite ranks nothing; the trainer stops at the loss.
+        absolute_BT = torch.nan_to_num(error_BT.float().abs(), posinf=0.0).masked_fill(~learn_BT, 0.0)
+        count_B = learn_BT.sum(1)
+        mean_B = absolute_BT.sum(1) / count_B.clamp(min=1)
+        priority_B = self.eta * absolute_BT.amax(1) + (1 - self.eta) * mean_B + self.epsilon
+        mass_B = torch.where(count_B > 0, priority_B.pow(self.alpha), 0.0)
+        mass_X = self.mass_CN.view(-1)
+        mass_X.index_fill_(0, batch.index_B, 0.0)
+        mass_X.scatter_reduce_(0, batch.index_B, mass_B, "amax")
+        self.largest.copy_(torch.maximum(self.largest, priority_B.max()))
+
+    def _tensors(self) -> dict[str, Tensor]:
+        return super()._tensors() | {"mass_CN": self.mass_CN, "largest": self.largest, "beta": self.beta}
+
+
+def _check(copies: int, alpha: float, beta_start: float, eta: float, epsilon: float) -> None:
+    if copies > 1:
+        raise UserError(
+            f"buffer=prioritized draws each row by its own priority, but env.copies={copies} has rows drawn in groups; set "
+            "env.copies=1 or buffer=uniform"
+        )
+    for name, value in {"alpha": alpha, "beta_start": beta_start, "eta": eta}.items():
+        if not 0 <= value <= 1:
+            raise UserError(f"buffer.{name} must lie between 0 and 1, not {value}")
+    if epsilon <= 0:
+        raise UserError(f"buffer.epsilon must be above 0, not {epsilon}: what has no error would never be drawn again")

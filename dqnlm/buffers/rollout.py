@@ -1,0 +1,101 @@
+"""No replay: epochs over the rows of the latest rollout, without replacement (as PQN, Gallici et al. 2024)."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from dqnlm.buffers.base import Buffer
+from dqnlm.types import Batch, Rows
+
+
+class RolloutBuffer(Buffer):
+    """Draws each row that ended in the latest rollout once, in random order, then all of them again in a new order.
+
+    How many rows a rollout brings is known on the device only (episodes may end at any time). Where one brings none, the
+    rows of the one before stay; where it brings more than `capacity` holds, the newest are kept. Before any rollout
+    (logged data) all rows count as one.
+
+    Args:
+        capacity: transitions that one rollout may bring, where a row counts as its longest. The others: see `Buffer`.
+    """
+
+    def __init__(
+        self,
+        row_transitions: int,
+        first_decision: int,
+        num_tokens: int,
+        num_actions: int,
+        observation_size: int,
+        interleaved: bool,
+        stores_actions: bool,
+        gamma: float,
+        history: int,
+        lookahead: int | None,
+        copies: int,
+        device: torch.device,
+        generator: torch.Generator,
+        *,
+        capacity: int,
+    ) -> None:
+        super().__init__(
+            row_transitions, first_decision, num_tokens, num_actions, observation_size, interleaved, stores_actions, gamma,
+            history, lookahead, copies, device, generator, capacity=capacity, sample="rows",
+        )  # fmt: skip
+
+        def number() -> Tensor:
+            return torch.zeros((), dtype=torch.int64, device=device)
+
+        # Rows are numbered since the start of the run: `start` is the first of the latest rollout, `seen` the first that
+        # no `begin` and no `sample` has seen.
+        self.start, self.seen = number(), number()
+        self.order_G = torch.zeros(self.rows // copies, dtype=torch.int64, device=device)
+        self.left = number()  # groups of `order_G` still to draw in this epoch, the last ones of the rollout's
+
+    def add(self, rows: Rows, keep_B: Tensor | None = None) -> None:
+        """Appends rows (those with keep_B True), overwriting the oldest; an epoch that was going on is over."""
+        super().add(rows, keep_B)
+        self.left.zero_()
+
+    def begin(self) -> None:
+        """Forgets the rows of earlier rollouts, if this one has any, and begins a new epoch."""
+        added = self.storage.added
+        self.start.copy_(torch.where(added > self.seen, self.seen, self.start))
+        self.seen.copy_(added)
+        self.left.zero_()
+
+    def sample(self, batch_size: int) -> Batch:
+        """The next rows of this epoch. A batch larger than what is left of it goes on with the next epoch's."""
+        self.seen.copy_(self.storage.added)
+        groups, count = batch_size // self.copies, self._groups().clamp(min=1)
+        fresh_G = self._shuffled()
+        place_G = torch.arange(groups, device=self.device)
+        from_old_G = self.order_G[(count - self.left + place_G).clamp(max=len(self.order_G) - 1)]
+        group_G = torch.where(place_G < self.left, from_old_G, fresh_G[(place_G - self.left) % count])
+        over = self.left < groups
+        self.order_G.copy_(torch.where(over, fresh_G, self.order_G))
+        self.left.copy_((self.left - groups) % count)  # no less than 0: Python's remainder
+        return self._whole(group_G)
+
+    def _groups(self) -> Tensor:
+        """Groups of rows that the latest rollout has, a scalar."""
+        return (self.storage.added - self.start).clamp(max=self.rows) // self.copies
+
+    def _is_latest_G(self) -> Tensor:
+        """bool: groups of the latest rollout, by their age (0 is the newest)."""
+        total = self.rows // self.copies
+        place_G = torch.arange(total, device=self.device)
+        age_G = (self.storage.added // self.copies - 1 - place_G) % total
+        return age_G < self._groups()
+
+    def _shuffled(self) -> Tensor:
+        """Groups of the latest rollout in random order, and then the others."""
+        key_G = self._random(self.rows // self.copies)
+        return torch.where(self._is_latest_G(), key_G, 2.0).argsort()
+
+    def _decisions_C(self) -> Tensor:
+        return super()._decisions_C() * self._is_latest_G().repeat_interleave(self.copies)
+
+    def _tensors(self) -> dict[str, Tensor]:
+        own = {"start": self.start, "seen": self.seen, "order_G": self.order_G, "left": self.left}
+        return super()._tensors() | own

@@ -1,0 +1,217 @@
+"""A ring of rows on the device, and what is made of stored rows when they are drawn.
+
+Stored for each transition: the observation (a token of 1, 2 or 4 bytes, or F float32 numbers), the action's token where it
+differs from the next observation, the reward (float32), one byte of flags: on tokens at most 2 x token bytes + 5.
+Discounts and masks are made when a batch is drawn, from the flags alone: a decision is where the DECISION bit is.
+Nothing here copies to the host: how many rows came in is known on the device only (episodes may end at any time).
+"""
+
+from __future__ import annotations
+
+import os
+
+import torch
+from torch import Tensor
+
+from dqnlm.errors import UserError
+from dqnlm.types import DECISION, TERMINATED, Batch, Rows, discount_from_flags
+
+
+class Storage:
+    """`rows` rows of at most `row_transitions` transitions; the newest replace the oldest.
+
+    Args:
+        rows: how many are kept.
+        row_transitions: T, the longest row.
+        first_decision: no row has a decision before this time.
+        num_tokens: token ids that can be observed; with `num_actions` it decides the bytes of a token: 1 up to 256, 2 up to
+            32,768, else 4.
+        num_actions: A.
+        observation_size: F of vector observations, 0 for tokens.
+        stores_actions: False where the action always is the next observation (free-running text).
+        gamma: discount of one decision.
+        device: where the ring lives.
+        capacity: the setting that `rows` came from, for the message.
+        more_bytes: what the buffer itself keeps for each transition.
+
+    Attributes:
+        bytes_per_transition: see above, and `more_bytes`; a row has one observation more, and two numbers of its own.
+
+    Raises:
+        UserError: the ring is larger than the memory that is free.
+    """
+
+    def __init__(
+        self,
+        rows: int,
+        row_transitions: int,
+        first_decision: int,
+        num_tokens: int,
+        num_actions: int,
+        observation_size: int,
+        stores_actions: bool,
+        gamma: float,
+        device: torch.device,
+        capacity: int,
+        more_bytes: int,
+    ) -> None:
+        self.rows, self.row_transitions, self.first, self.gamma = rows, row_transitions, first_decision, gamma
+        self.stores_actions, self.device = stores_actions, device
+        token = token_type(num_actions if observation_size else max(num_tokens, num_actions))
+        observation = torch.float32 if observation_size else token
+        shape = (observation_size,) if observation_size else ()
+        size = observation.itemsize * (observation_size or 1) + token.itemsize * stores_actions + 5
+        self.bytes_per_transition = size + more_bytes
+        refuse_if_it_cannot_fit(rows, row_transitions, self.bytes_per_transition, device, capacity)
+        self.observation_CS = self.zeros(row_transitions + 1, *shape, dtype=observation)
+        self.action_CT = self.zeros(row_transitions if stores_actions else 0, dtype=token)
+        self.reward_CT = self.zeros(row_transitions, dtype=torch.float32)
+        self.flag_CT = self.zeros(row_transitions, dtype=torch.uint8)
+        self.length_C = self.zeros(dtype=torch.int64)
+        self.decisions_C = self.zeros(dtype=torch.int64)
+        self.added = torch.zeros((), dtype=torch.int64, device=device)  # since the start, also those overwritten
+
+    def zeros(self, *shape: int, dtype: torch.dtype) -> Tensor:
+        """One place for each row, and one more: rows that are not kept go there, so no write depends on how many there are."""
+        return torch.zeros(self.rows + 1, *shape, dtype=dtype, device=self.device)
+
+    def add(self, rows: Rows, keep_B: Tensor | None = None) -> Tensor:
+        """Appends rows (those with keep_B True), at most `rows` at a time, overwriting the oldest; returns slot_B."""
+        count = rows.length_B.shape[0]
+        keep_B = torch.ones(count, dtype=torch.bool, device=self.device) if keep_B is None else keep_B
+        slot_B = (self.added + keep_B.cumsum(0) - 1) % self.rows
+        slot_B = torch.where(keep_B, slot_B, self.rows)
+        self.observation_CS[slot_B] = rows.observation_BS.to(self.observation_CS.dtype)
+        if self.stores_actions:
+            self.action_CT[slot_B] = rows.action_BT.to(self.action_CT.dtype)
+        self.reward_CT[slot_B] = rows.reward_BT
+        self.flag_CT[slot_B] = rows.flag_BT
+        self.length_C[slot_B] = rows.length_B
+        self.decisions_C[slot_B] = decision(rows.flag_BT).sum(1)
+        self.added += keep_B.sum()
+        return slot_B
+
+    def filled(self) -> Tensor:
+        """Rows held, a scalar on the device."""
+        return self.added.clamp(max=self.rows)
+
+    def ended_C(self) -> Tensor:
+        """bool: rows with a termination."""
+        return ((self.flag_CT[: self.rows] & TERMINATED) != 0).any(1)
+
+    def decision_time(self, row_B: Tensor, number_B: Tensor) -> Tensor:
+        """time_B of the `number_B`-th decision (from 0) of each row."""
+        count_BT = decision(self.flag_CT[row_B]).cumsum(1)
+        time_B = torch.searchsorted(count_BT, number_B[:, None] + 1).squeeze(1)
+        return time_B.clamp(max=self.row_transitions - 1)  # a row without such a decision, in an empty ring
+
+    def whole(self, row_B: Tensor, copies: int) -> Batch:
+        """Whole rows; all of their decisions learn."""
+        observation_BS = self._widened(self.observation_CS[row_B])
+        action_BT = self.action_CT[row_B].long() if self.stores_actions else observation_BS[:, 1:]
+        flag_BT, length_B = self.flag_CT[row_B], self.length_C[row_B]
+        return Batch(
+            observation_BS,
+            action_BT,
+            self.reward_CT[row_B],
+            discount_from_flags(flag_BT, length_B, self.gamma),
+            decision(flag_BT).float(),
+            length_B,
+            torch.ones(len(row_B), device=self.device),
+            row_B,
+            self.first,
+            copies,
+        )
+
+    def windows(self, row_B: Tensor, time_B: Tensor, before: int, after: int | None, width: int) -> Batch:
+        """A window of each row around one decision, which alone learns.
+
+        The `before` observations in front of it are context: their steps have neither reward nor flag. Later steps are
+        there for the decision's return, with reward and flag; the row's own end may be nearer.
+
+        Args:
+            row_B: rows.
+            time_B: the decision's time in the row.
+            before: observations before the decision's own, fewer at the row's start.
+            after: steps from the decision on, its own among them; None: to the row's end.
+            width: T of the batch; what a window lacks is padding.
+
+        Returns:
+            A batch whose `index_B` is row * row_transitions + time.
+        """
+        last = self.row_transitions
+        start_B = (time_B - before).clamp(min=0)
+        end_B = self.length_C[row_B]
+        if after is not None:
+            end_B = torch.minimum(end_B, time_B + after)
+        time_BS = start_B[:, None] + torch.arange(width + 1, device=self.device)
+        time_BT, row_B1 = time_BS[:, :-1], row_B[:, None]
+        observation_BS = self._widened(self.observation_CS[row_B1, time_BS.clamp(max=last)])
+        padding_BS = (time_BS > end_B[:, None]).view(*time_BS.shape, *[1] * (observation_BS.dim() - 2))
+        observation_BS = observation_BS.masked_fill(padding_BS, 0)
+        counts_BT = (time_BT >= time_B[:, None]) & (time_BT < end_B[:, None])
+        at_BT = time_BT.clamp(max=last - 1)
+        flag_BT = self.flag_CT[row_B1, at_BT] * counts_BT
+        mask_BT = decision(flag_BT).float()
+        action_BT = observation_BS[:, 1:]
+        if self.stores_actions:
+            action_BT = self.action_CT[row_B1, at_BT].long().masked_fill(time_BT >= end_B[:, None], 0)
+        return Batch(
+            observation_BS,
+            action_BT,
+            self.reward_CT[row_B1, at_BT].masked_fill(~counts_BT, 0.0),
+            discount_from_flags(flag_BT, end_B - start_B, self.gamma),
+            mask_BT,
+            end_B - start_B,
+            torch.ones(len(row_B), device=self.device),
+            row_B * last + time_B,
+            min(self.first, before),
+            learn_BT=mask_BT * (time_BT == time_B[:, None]),
+        )
+
+    def _widened(self, observation_BS: Tensor) -> Tensor:
+        """Tokens as int64; vectors as they are."""
+        return observation_BS if observation_BS.dtype == torch.float32 else observation_BS.long()
+
+    def state(self) -> dict[str, Tensor]:
+        """The tensors themselves, by name."""
+        return {name: getattr(self, name) for name in _SAVED}
+
+
+_SAVED = ("observation_CS", "action_CT", "reward_CT", "flag_CT", "length_C", "decisions_C", "added")
+
+
+def decision(flag_BT: Tensor) -> Tensor:
+    """bool: steps that were the agent's."""
+    return (flag_BT & DECISION) != 0
+
+
+def token_type(ids: int) -> torch.dtype:
+    """The smallest integers that hold 0..ids - 1."""
+    return torch.uint8 if ids <= 256 else torch.int16 if ids <= 32768 else torch.int32
+
+
+def refuse_if_it_cannot_fit(
+    rows: int, row_transitions: int, bytes_per_transition: int, device: torch.device, capacity: int
+) -> None:
+    """Raises UserError with the arithmetic when the ring is larger than the memory that is free."""
+    needed = (rows + 1) * (row_transitions + 1) * bytes_per_transition
+    free = free_memory(device)
+    if needed > free:
+        fitting = int(free * 0.8 / needed * capacity)
+        raise UserError(
+            f"buffer.capacity={capacity:,} needs {rows:,} rows x {row_transitions + 1} observations x "
+            f"{bytes_per_transition} bytes = {needed / 2**30:.2f} GiB, but {device} has {free / 2**30:.2f} GiB free; "
+            f"set buffer.capacity={fitting} or less"
+        )
+
+
+def free_memory(device: torch.device) -> int:
+    """Bytes that can still be allocated on the device."""
+    if device.type == "cuda":
+        return int(torch.cuda.mem_get_info(device)[0])
+    try:
+        with open("/proc/meminfo") as stream:
+            return next(int(line.split()[1]) * 1024 for line in stream if line.startswith("MemAvailable"))
+    except (OSError, StopIteration):  # not Linux: what the machine has
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")

@@ -1,0 +1,125 @@
+"""Random walks: write the nodes of a walk to the goal of a graph, one node a decision (the task is in `dqnlm.tasks`)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from dqnlm.envs.base import Environment
+from dqnlm.errors import UserError
+from dqnlm.tasks.random_walks import (
+    ALPHABET,
+    GOAL,
+    MAX_NODES,
+    MAX_SEED,
+    NODES,
+    best_optimality,
+    make_graph,
+    uniform_optimality,
+)
+from dqnlm.types import DECISION, TERMINATED, Bounds, TimeStep
+
+
+class RandomWalks(Environment):
+    """Walks on one graph. An observation is the node last written; the walk so far is what the row holds.
+
+    An episode starts at a uniform node that is not the goal, and terminates at the goal, at a step along no edge, or at
+    10 nodes. Only the step that reaches the goal is rewarded, with the walk's optimality.
+
+    Args:
+        device: where everything lives.
+        seed: of the generator that draws the starts.
+        evaluating: copy i starts every episode at node 1 + i modulo 20.
+        num_envs: E, walks at once.
+        graph_seed: of the graph; the logged walks of the same seed are walks on it.
+        legal_moves_only: only neighbours of the node may be chosen.
+
+    Raises:
+        UserError: a number out of range.
+    """
+
+    def __init__(
+        self,
+        device: torch.device,
+        seed: int,
+        evaluating: bool,
+        *,
+        num_envs: int,
+        graph_seed: int,
+        legal_moves_only: bool,
+    ) -> None:
+        if num_envs < 1:
+            raise UserError(f"env.num_envs is {num_envs}; it must be 1 or more")
+        if not 0 <= graph_seed <= MAX_SEED:
+            raise UserError(f"env.graph_seed is {graph_seed}; it must be from 0 to {MAX_SEED}")
+        self.device = torch.device(device)
+        self.num_envs, self.num_actions, self.num_tokens, self.alphabet = num_envs, NODES, NODES, ALPHABET
+        self.row_transitions = self.episode_steps = MAX_NODES - 1
+        self.first_decision, self.actions_are_observed = 0, True
+        self.evaluating, self.legal_moves_only = evaluating, legal_moves_only
+        self.graph = make_graph(graph_seed)
+        self._adjacency_NN = torch.from_numpy(self.graph.adjacency_NN).to(self.device)
+        # The worth of a walk, by its start and its length; 0 where even the shortest has 10 nodes.
+        spared_L = MAX_NODES - torch.arange(MAX_NODES + 1, dtype=torch.float64)
+        best_N = MAX_NODES - torch.from_numpy(self.graph.shortest_N).double()
+        worth_NL = torch.where(best_N[:, None] > 0, spared_L / best_N[:, None].clamp(min=1), 0.0)
+        self._worth_NL = worth_NL.float().to(self.device)
+        self._generator = torch.Generator(self.device).manual_seed(seed)
+        self._listed_E = 1 + torch.arange(num_envs, device=self.device) % (NODES - 1)
+        self._start_E, self._node_E = self._listed_E, self._listed_E
+        self._length_E = torch.ones_like(self._listed_E)
+
+    def reset(self) -> Tensor:
+        self._start_E = self._node_E = self._draw_starts()
+        self._length_E = torch.ones_like(self._length_E)
+        return self._node_E
+
+    def _draw_starts(self) -> Tensor:
+        if self.evaluating:
+            return self._listed_E
+        return torch.randint(1, NODES, (self.num_envs,), generator=self._generator, device=self.device)
+
+    def step(self, action_E: Tensor) -> TimeStep:
+        length_E = self._length_E + 1
+        legal_E = self._adjacency_NN[self._node_E, action_E]
+        arrived_E = legal_E & (action_E == GOAL)
+        last_E = ~legal_E | arrived_E | (length_E == MAX_NODES)
+        reward_E = torch.where(arrived_E, self._worth_NL[self._start_E, length_E], 0.0)
+        flag_E = (DECISION + last_E * TERMINATED).to(torch.uint8)
+        # Starts are drawn for all at every step, so nobody asks who needs one.
+        self._start_E = torch.where(last_E, self._draw_starts(), self._start_E)
+        self._node_E = torch.where(last_E, self._start_E, action_E)
+        self._length_E = torch.where(last_E, 1, length_E)
+        return TimeStep(action_E, reward_E, flag_E, last_E, self._node_E, last_E)
+
+    def legal(self, observation_BS: Tensor) -> Tensor | None:
+        """With `legal_moves_only` the neighbours of each node, legal_BSA (of the goal: itself); else None."""
+        return self._adjacency_NN[observation_BS] if self.legal_moves_only else None
+
+    def return_bounds(self, gamma: float) -> Bounds:
+        return Bounds(0.0, 1.0)
+
+    @property
+    def reward_bounds(self) -> Bounds:
+        return Bounds(0.0, 1.0)
+
+    def references(self) -> dict[str, float]:
+        """The best walks, and those that take each edge of a node with equal chance: mean over the 20 starts."""
+        return {"optimal": best_optimality(self.graph), "uniform": uniform_optimality(self.graph)}
+
+    def state_dict(self) -> dict[str, Any]:
+        return {
+            "start_E": self._start_E,
+            "node_E": self._node_E,
+            "length_E": self._length_E,
+            "generator": self._generator.get_state(),
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        if state["node_E"].shape != self._node_E.shape:
+            raise ValueError(f"saved walks of {len(state['node_E'])} copies; this environment has {self.num_envs}")
+        self._start_E, self._node_E = state["start_E"].to(self.device), state["node_E"].to(self.device)
+        self._length_E = state["length_E"].to(self.device)
+        self._generator.set_state(state["generator"].cpu())

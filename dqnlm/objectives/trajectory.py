@@ -1,0 +1,53 @@
+"""One residual a whole episode: the policy's own probabilities account for the return (TBRM, arXiv 2505.15311).
+
+    loss_B = (V(s_1) + sum_t T log pi(a_t | s_t) - sum_t r_t)^2 / 2        V = T logsumexp_a Q / T
+
+One value at the start and one number at the end; no bootstrap in between, so a reward at the end of a long text is
+credited to all of its tokens together. The entropy-regularised optimum has residual 0 on every trajectory of a
+deterministic task, with gamma 1.
+"""
+
+from __future__ import annotations
+
+from dqnlm.errors import UserError
+from dqnlm.heads.base import Head
+from dqnlm.objectives.base import Legal, Objective, Outputs, Result, legal_from, present
+from dqnlm.ops import bootstrap as value_of
+from dqnlm.ops import losses
+from dqnlm.types import Batch
+
+
+class Trajectory(Objective):
+    """See the module's text.
+
+    Args:
+        head: meaning of the raw q.
+        legal: observation_BS -> mask of legal actions, or None.
+        weight: factor of this loss in the sum.
+        temperature: T, in return units.
+
+    Raises:
+        UserError: a temperature that is not above 0.
+    """
+
+    needs_whole_episodes = True
+    lookahead = None
+
+    def __init__(self, head: Head, legal: Legal, *, weight: float, temperature: float) -> None:
+        super().__init__(weight)
+        if temperature <= 0:
+            raise UserError(f"objective.trajectory.temperature must be above 0, not {temperature}")
+        self.head, self.legal, self.temperature = head, legal, temperature
+
+    def __call__(self, online: Outputs, target: Outputs | None, batch: Batch) -> Result:
+        fields = present(batch)
+        times = fields.action_BT.shape[1]
+        q_BTA = self.head.value(online["q"][:, :times])
+        taken_BT = q_BTA.gather(-1, fields.action_BT[..., None]).squeeze(-1)
+        value_BT = value_of.soft_value(q_BTA, legal_from(self.legal, batch, times), self.temperature)
+        first_B1 = fields.mask_BT.argmax(1, keepdim=True)
+        surplus_BT = (fields.reward_BT - (taken_BT - value_BT)) * fields.mask_BT
+        residual_B = surplus_BT.sum(1) - value_BT.gather(1, first_B1).squeeze(1)
+        figures = {"q/taken_mean": taken_BT, "value/mean": value_BT}
+        error_BT = residual_B.detach()[:, None].expand_as(taken_BT)
+        return Result(losses.squared(residual_B, residual_B.new_zeros(())), figures, error_BT)
