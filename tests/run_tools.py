@@ -49,7 +49,7 @@ def tiny(text: Path | None, *overrides: str) -> list[str]:
         "table": ["network.heads", "network.layers", "network.width"],
         "boltzmann": ["exploration.fraction"], "greedy": ["exploration.fraction"], "reference": ["exploration.fraction"],
         "probability_matching": ["exploration.fraction"], "adam": [], "behaviour_cloning": ["exploration.fraction"],
-        "path_consistency": ["exploration.fraction"], "tbrm": ["exploration.fraction"],
+        "path_consistency": ["exploration.fraction"], "rainbow": ["exploration.fraction"], "tbrm": ["exploration.fraction"],
     }  # fmt: skip
     names = (chosen.get(group, "") for group in ("network", "exploration", "algorithm"))
     dropped = {key for name in names for key in lacking.get(name, [])} | set(chosen)

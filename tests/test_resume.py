@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import run_tools as tools
 
-from dqnlm import builder
+from dqnlm import builder, config
 from dqnlm.checkpoint import step_folders
 from dqnlm.errors import UserError
 from dqnlm.guards import Stopped
@@ -42,6 +42,12 @@ CASES: dict[str, list[str]] = {
     "free window_mlp, single transitions, mixture of rewards, small buffer that wraps": [
         *FREE, "network=window_mlp", "buffer.sample=transitions", "reward=mixture", "buffer.capacity=100", "head.loss=squared",
     ],
+    "rainbow: priorities, noise, three steps": ["algorithm=rainbow"],
+    "iqn, priorities of single transitions, n-step": [
+        *FREE, "algorithm=iqn", "buffer=prioritized", "buffer.sample=transitions", "returns=n_step", "buffer.capacity=100",
+    ],
+    "pqn: the latest rollout, lambda-returns": ["algorithm=pqn", "trainer.updates_per_rollout=3"],
+    "munchausen, heads alone in the target": ["algorithm=munchausen_dqn", "target.heads_only=true"],
 }  # fmt: skip
 
 
@@ -65,6 +71,41 @@ def test_killed_or_stopped_and_resumed_equals_never_stopped(
     assert f"dqnlm resume {tmp_path / 'run'}" in capsys.readouterr().out
     summary = builder.resume(tmp_path / "run", [])
     assert summary["status"] == "finished"
+    tools.assert_same_run(tmp_path / "run", tmp_path / "whole")
+
+
+LOGGED = [
+    "+experiment=random_walks", "algorithm=ilql", "network.hidden=16", "trainer.offline_rounds=6", "trainer.batch_rows=8",
+    "trainer.evaluation_episodes=20", "buffer.capacity=9000",
+]  # fmt: skip
+CARTPOLE = [
+    "+experiment=cartpole", "network.hidden=16", "trainer.rollouts=36", "trainer.evaluation_episodes=2",
+    "trainer.learning_starts=600",
+    "env.max_episode_steps=30", "trainer.batch_rows=8",
+]  # fmt: skip
+LASTING = ["logger=none", "device=cpu", "threads=1", "trainer.progress=false", "trainer.log_every=2", "trainer.evaluate_every=6",
+           "trainer.save_every=3", "trainer.save_minutes=null"]  # fmt: skip
+
+
+@pytest.mark.parametrize("case", [LOGGED, CARTPOLE], ids=["logged walks, ilql", "cartpole"])
+def test_tasks_without_a_text_resume_exactly(case: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Bug: logged rows added twice, or an environment on the host that starts its episodes again."""
+    if case is CARTPOLE:
+        pytest.importorskip("gymnasium")
+    typed = [*case, *LASTING]
+    composed, choices = config.compose(typed)
+    checked = config.validate(composed, choices, typed)
+
+    def start(folder: Path) -> None:
+        folder.mkdir()
+        builder.start(copy.deepcopy(checked), folder, choices=choices, command_line=["dqnlm", "train"])
+
+    start(tmp_path / "whole")
+    with monkeypatch.context() as patch:
+        tools.at_rollout(patch, 5 if case is LOGGED else 35, tools.kill)
+        with pytest.raises(tools.Killed):
+            start(tmp_path / "run")
+    assert builder.resume(tmp_path / "run", [])["status"] == "finished"
     tools.assert_same_run(tmp_path / "run", tmp_path / "whole")
 
 
