@@ -141,6 +141,11 @@ def add_logged(data: Trajectories, buffer: Buffer, policy: Policy, env: Environm
     """
     if policy.tokens is None:
         raise UserError("logged text cannot be learned from here: this environment's tokens are no characters")
+    if data.first_decision() < env.first_decision:
+        raise UserError(
+            f"the shortest prompt of the logged data has {data.first_decision() + 1} tokens, but this environment reads "
+            f"{env.first_decision + 1} before its first decision: the log is of another task; choose its env"
+        )
     rows = data.rows(policy.tokens, env.row_transitions, env.device)
     if len(rows.length_B) > buffer.rows:
         needed = len(rows.length_B) * (env.row_transitions - env.first_decision)

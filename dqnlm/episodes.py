@@ -30,8 +30,8 @@ from dqnlm.types import DECISION, Rows, discount_from_flags
 class Collector:
     """A sink of rows that keeps the first row, and the returns, of the first episode of each environment."""
 
-    def __init__(self, gamma: float) -> None:
-        self.gamma = gamma
+    def __init__(self, gamma: float, legal: Callable[[Tensor], Tensor | None]) -> None:
+        self.gamma, self.legal = gamma, legal
         self.rows: list[Rows] = []
         self._discounted_E: Tensor | None = None
 
@@ -88,7 +88,7 @@ class Collector:
 
 def play_greedily(env: Environment, policy: Policy, gamma: float) -> Collector:
     """One episode in each environment, by the argmax of the policy's preference."""
-    collector = Collector(gamma)
+    collector = Collector(gamma, env.legal)
     greedy = Greedy(torch.Generator(env.device))
     # Where episodes end apart, prompts are read step by step too, and the longest episode takes all its steps.
     steps = None if env.parallel or env.lockstep else env.episode_steps
@@ -120,8 +120,8 @@ def start_values(collector: Collector, policy: Policy) -> float:
             first_B = ((rows.flag_BT & DECISION) != 0).float().argmax(1)
             observation_BS = rows.observation_BS[:, : int(first_B.max()) + 1]
             q_BSA = policy.head.value(policy.network(observation_BS)["q"])
-            legal_A = None if policy.legal_A is None else policy.legal_A
-            values.append(max_value(q_BSA, legal_A).gather(1, first_B[:, None]).flatten())
+            value_BS = max_value(q_BSA, collector.legal(observation_BS))
+            values.append(value_BS.gather(1, first_B[:, None]).flatten())
     return float(torch.cat(values).mean())
 
 

@@ -140,6 +140,8 @@ def show(config: Config, trainer: Trainer, data: Data, resumed_from: Path | None
     ]
     lines += [f"note        {text}" for text in notes(data) if not source.bundled]
     lines += [f"idle        {text}" for text in idle_components(config, isinstance(data, Corpus))]
+    if not parts.actor.env.exact_resume:
+        lines.append("note        this environment's state cannot be saved: resuming starts its episodes anew")
     if resumed_from is not None:
         lines.append(f"resumed     from {resumed_from.name}, {trainer.rounds[:-1]} {trainer.rollouts_done}")
     parts.console.panel("dqnlm", lines)

@@ -44,12 +44,12 @@ def hub(*, name: str | None, config: str | None, split: str, text_column: str, r
     if folder.is_dir():
         with tempfile.TemporaryDirectory(prefix="dqnlm-") as cache:
             options = {"cache_dir": cache, "keep_in_memory": True}
-            rows = _load(str(folder.absolute()), config, split, None, options)
+            rows = load(str(folder.absolute()), config, split, None, options)
             notes: list[str] = []
     elif name.startswith((".", "/", "~")):
         raise _missing_folder(folder)
     else:
-        rows, notes = _load_from_hub(name, config, split, revision)
+        rows, notes = load_from_hub(name, config, split, revision)
     text = _joined(rows, name, text_column, notes)
     parts = [str(folder.absolute()) if folder.is_dir() else f"Hugging Face Hub {name}"]
     parts += [f"{key} {value}" for key, value in (("config", config), ("revision", revision)) if value is not None]
@@ -57,13 +57,13 @@ def hub(*, name: str | None, config: str | None, split: str, text_column: str, r
     return TextSource(text=text, name=name, origin=origin, sha256=sha256_of(text), notes=notes)
 
 
-def _load_from_hub(name: str, config: str | None, split: str, revision: str | None) -> tuple[Dataset, list[str]]:
+def load_from_hub(name: str, config: str | None, split: str, revision: str | None) -> tuple[Dataset, list[str]]:
     reason = _offline_reason()
     if reason is None:
-        return _load(name, config, split, revision, {}), []
+        return load(name, config, split, revision, {}), []
     try:
         with _hub_switched_off():
-            rows = _load(name, config, split, revision, {})
+            rows = load(name, config, split, revision, {})
     except UserError as error:
         if not isinstance(error.__cause__, ConnectionError):
             raise  # there is a copy, and something else is wrong, such as the name of the split
@@ -74,7 +74,7 @@ def _load_from_hub(name: str, config: str | None, split: str, revision: str | No
     return rows, [f"{name} was read from this machine's copy: {reason}."]
 
 
-def _load(name: str, config: str | None, split: str, revision: str | None, options: dict[str, Any]) -> Dataset:
+def load(name: str, config: str | None, split: str, revision: str | None, options: dict[str, Any]) -> Dataset:
     import datasets  # 0.8 s and more, so only where a text is read
 
     datasets.disable_progress_bars()

@@ -76,13 +76,13 @@ def read_hub(*, name: str, config: str | None, split: str, revision: str | None)
     folder, notes = Path(name).expanduser(), list[str]()
     if folder.is_dir():
         with tempfile.TemporaryDirectory(prefix="dqnlm-") as cache:
-            rows = hub._load(str(folder.absolute()), config, split, None, {"cache_dir": cache, "keep_in_memory": True})
+            rows = hub.load(str(folder.absolute()), config, split, None, {"cache_dir": cache, "keep_in_memory": True})
     elif name.startswith((".", "/", "~")):
         if folder.is_file():
             raise UserError(f"data.name: {folder} is a file; name it with data.path={folder}.")
         raise missing_file(folder, "data.name")
     else:
-        rows, notes = hub._load_from_hub(name, config, split, revision)
+        rows, notes = hub.load_from_hub(name, config, split, revision)
     records = ((f"{name} (split {split}), row {number}", row) for number, row in enumerate(rows, 1))
     found = _checked(records, f"{name} (split {split})")
     parts = [str(folder.absolute()) if folder.is_dir() else f"Hugging Face Hub {name}"]
