@@ -14,7 +14,7 @@ from report_fixtures import FINISHED, make_run, point, rising
 
 from dqnlm.commands.report import main
 from dqnlm.errors import UserError
-from dqnlm.reporting.compare import differing, group_runs, telling, warnings
+from dqnlm.reporting.compare import differing, group_runs, main_figure, telling, warnings
 from dqnlm.reporting.curves import chart_svg, summarise, thin
 from dqnlm.reporting.loading import RunData, load_run, read_tail
 
@@ -239,3 +239,15 @@ def test_without_matplotlib(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setitem(sys.modules, "matplotlib", None)
     with pytest.raises(UserError, match=r"pip install 'dqnlm\[report\]'"):
         main([str(make_run(tmp_path / "a"))])
+
+
+def test_the_first_figure_is_one_that_there_is(tmp_path: Path) -> None:
+    """Bug: a report of runs without a text is refused for lack of eval/accuracy."""
+    points = {"text": {"eval/accuracy": 0.3, "eval/return": 1.0}, "game": {"eval/return": 2.0}, "neither": {"loss/td": 1.0}}
+    runs = {
+        name: load_run(make_run(tmp_path / name, points=[{"step": 1, "transitions": 1, "wall_s": 1.0} | figures]), name)
+        for name, figures in points.items()
+    }
+    assert main_figure([runs["text"], runs["game"]]) == "eval/accuracy"
+    assert main_figure([runs["game"], runs["neither"]]) == "eval/return"
+    assert main_figure([runs["neither"]]) == "eval/accuracy"  # and is then refused by name

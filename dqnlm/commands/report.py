@@ -13,6 +13,7 @@ from dqnlm.reporting.compare import (
     columns_of,
     differing,
     group_runs,
+    main_figure,
     run_settings,
     telling,
     value_of,
@@ -39,9 +40,10 @@ def main(argv: list[str]) -> int:
     for target in [output, *([Path(arguments.png)] if arguments.png else [])]:
         _check_writable(target)
     runs = [load_run(path, run_name(path, Path(arguments.output_dir))) for path in paths]
-    check_figure(arguments.metric, runs)
-    _print_comparison(runs, arguments.metric)
-    _write(runs, arguments.metric, output, Path(arguments.png) if arguments.png else None, arguments.axis)
+    metric = arguments.metric or main_figure(runs)
+    check_figure(metric, runs)
+    _print_comparison(runs, metric)
+    _write(runs, metric, output, Path(arguments.png) if arguments.png else None, arguments.axis)
     return 0
 
 
@@ -54,7 +56,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("runs", nargs="+", metavar="RUN", help="a folder, `latest`, or a unique prefix of a run's name")
     parser.add_argument("--output", metavar="FILE", help="where the page goes (default: report.html in the run's "
                         "folder; for several runs in the output folder)")  # fmt: skip
-    parser.add_argument("--metric", default="eval/accuracy", help="the figure that comes first (default: %(default)s)")
+    parser.add_argument(
+        "--metric", help="the figure that comes first (default: eval/accuracy where a run has it, else eval/return)"
+    )
     parser.add_argument("--axis", choices=tuple(AXES), default="step", help="what the PNG is drawn against (default: step)")
     parser.add_argument("--png", metavar="FILE", help="also write the curve of --metric as a PNG picture")
     parser.add_argument("--output-dir", default="outputs", metavar="DIR", help="where runs are (default: %(default)s)")

@@ -131,6 +131,12 @@ def value_of(run: RunData, figure: str, kind: str) -> float | str | None:
     return best[1] if best else None
 
 
+def main_figure(runs: list[RunData]) -> str:
+    """The first of the main figures that is the headline of some run."""
+    logged = {name for run in runs for name in run.figures()}
+    return "eval/return" if "eval/return" in logged and "eval/accuracy" not in logged else "eval/accuracy"
+
+
 def check_figure(figure: str, runs: list[RunData]) -> None:
     """Raises UserError when no run ever logged `figure`, with the nearest name and all names."""
     names = sorted({name for run in runs for name in run.figures()})
