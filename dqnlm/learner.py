@@ -124,8 +124,7 @@ class Learner:
                 loss = masked_mean(result.loss_BT * batch.weight_B[:, None], mask_BT)
             total = total + objective.weight * loss
             self.accumulator.add(f"loss/{name}", loss.detach())
-            for figure, value_BT in result.figures.items():
-                self.accumulator.add(figure, (value_BT.detach() * mask_BT).sum(), mask_BT.sum())
+            self.accumulator.add_means({k: v.detach() for k, v in result.figures.items()}, mask_BT)
             error_BT = result.error_BT if error_BT is None else error_BT
         self.latest = Latest(online["q"].detach(), error_BT, mask_BT, batch)
         return total, error_BT
@@ -134,7 +133,8 @@ class Learner:
         """Raw outputs of the online and the target network; rows with the same observations share one forward."""
         observation_BS = batch.observation_BS if self.needs_last else batch.observation_BS[:, :-1]
         observation_BS = observation_BS[:: batch.copies]
-        self.network.train()
+        if not self.network.training:
+            self.network.train()
         if self.noisy:
             for network in (self.network, self.target.network):
                 set_noise(network, True)

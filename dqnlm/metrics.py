@@ -27,6 +27,19 @@ class Accumulator:
             self._sums[name] = torch.zeros(2, device=self.device)
         self._sums[name] += torch.stack([self._scalar(total), self._scalar(count)])
 
+    @torch.no_grad()
+    def add_means(self, values: dict[str, Tensor], mask: Tensor) -> None:
+        """Adds, of each tensor of the mask's shape, its elements where the mask is 1: few operations for all of them."""
+        if not values:
+            return
+        for name in values:
+            if name not in self._sums:
+                self._sums[name] = torch.zeros(2, device=self.device)
+        masked = [value.float() * mask for value in values.values()]
+        totals = torch.stack(masked).flatten(1).sum(1)
+        pairs = torch.stack([totals, mask.sum().float().expand_as(totals)], 1)
+        torch._foreach_add_([self._sums[name] for name in values], list(pairs.unbind()))
+
     def _scalar(self, value: Tensor | float) -> Tensor:
         """A float becomes a fill on the device, which waits for nothing, rather than a copy."""
         if isinstance(value, Tensor):

@@ -21,6 +21,7 @@ from learner_tools import (
 
 from dqnlm.errors import UserError
 from dqnlm.learner import Learner
+from dqnlm.metrics import Accumulator
 from dqnlm.objectives.cross_entropy import CrossEntropy
 from dqnlm.types import Batch
 
@@ -194,3 +195,14 @@ def test_bfloat16_gives_nearly_the_same_gradient() -> None:
     difference = norm([a - b for a, b in zip(found, exact, strict=True)])
     assert 0 < difference < 0.05 * norm(exact)
     assert all(g.dtype == torch.float32 for g in found)
+
+
+def test_masked_means_of_many_figures_are_those_of_each_alone() -> None:
+    mask_BT = torch.tensor([[1.0, 1.0, 0.0], [0.0, 1.0, 0.0]])
+    figures = {"a": torch.arange(6.0).view(2, 3), "b": torch.ones(2, 3, dtype=torch.bfloat16)}
+    together, apart = Accumulator(torch.device("cpu")), Accumulator(torch.device("cpu"))
+    for _ in range(2):
+        together.add_means(figures, mask_BT)
+        for name, value_BT in figures.items():
+            apart.add(name, (value_BT * mask_BT).sum(), mask_BT.sum())
+    assert together.drain() == apart.drain() == {"a": 5 / 3, "b": 1.0}
