@@ -43,6 +43,7 @@ class Learner:
         objectives: name -> objective; their weighted sum is minimised.
         optimization: optimizer with its learning-rate schedule.
         accumulator: where figures go.
+        restart: observations with which the next row begins after a cut (`Environment.restart`).
         gamma: discount of one decision (applied where rows become batches; kept here as its one home).
         feedback: which actions a step teaches (read by the objectives, through the builder).
         gradient_clip: largest global norm of the gradient, or None.
@@ -59,6 +60,7 @@ class Learner:
         objectives: dict[str, Objective],
         optimization: Optimization,
         accumulator: Accumulator,
+        restart: int = 0,
         *,
         gamma: float,
         feedback: Literal["taken", "all_actions"],
@@ -74,6 +76,7 @@ class Learner:
         if burn_in < 0:
             raise UserError(f"learner.burn_in counts decisions and must be at least 0, not {burn_in}")
         self.network, self.target, self.objectives, self.optimization = network, target, objectives, optimization
+        self.restart = restart
         self.burn_in, self.noisy = burn_in, has_noise(network)
         self.accumulator, self.gamma, self.feedback, self.gradient_clip = accumulator, gamma, feedback, gradient_clip
         self.bfloat16 = precision == "bfloat16"
@@ -141,6 +144,8 @@ class Learner:
                 resample_noise(network)
         with torch.autocast(observation_BS.device.type, torch.bfloat16, enabled=self.bfloat16):
             online, target = self._both(observation_BS, batch.first)
+            if self.restart and self.needs_last:
+                online, target = self._with_fresh_ends(online, target, batch)
         return for_all_copies(online, batch.copies), None if target is None else for_all_copies(target, batch.copies)
 
     def _both(self, observation_BS: Tensor, first: int) -> tuple[Outputs, Outputs | None]:
@@ -153,6 +158,29 @@ class Learner:
         online = self.forward_online(observation_BS[:, :-1] if without_last else observation_BS, first)
         with torch.no_grad():
             return online, self.forward_target(observation_BS, first) if self.needs_target else None
+
+    @torch.no_grad()
+    def _fresh(self, network: nn.Module, batch: Batch) -> Outputs:
+        """Outputs after the last `restart` observations of each row, read without what stands before them: one time."""
+        back_R = torch.arange(1 - self.restart, 1, device=batch.length_B.device)
+        last_BR = batch.observation_BS.gather(1, (batch.length_B[:, None] + back_R).clamp(min=0))
+        fresh: Outputs = network(last_BR, self.restart - 1)
+        return fresh
+
+    def _with_fresh_ends(self, online: Outputs, target: Outputs | None, batch: Batch) -> tuple[Outputs, Outputs | None]:
+        """The outputs with those at each row's end as the next row, which begins there, will see them.
+
+        No decision follows in this row, so the value in its context is never learned, and would be anything.
+        """
+        place_B = batch.length_B - batch.first
+
+        def ends(output: Outputs, fresh: Outputs) -> Outputs:
+            place = {name: place_B.view(-1, 1, 1, 1).expand(-1, 1, *raw.shape[2:]) for name, raw in output.items()}
+            return {name: raw.scatter(1, place[name], fresh[name].to(raw.dtype)) for name, raw in output.items()}
+
+        if self.needs_last_online:
+            online = ends(online, self._fresh(self.network, batch))
+        return online, None if target is None else ends(target, self._fresh(self.target.network, batch))
 
     def state_dict(self) -> dict[str, Any]:
         return {

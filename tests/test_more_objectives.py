@@ -185,3 +185,30 @@ def test_heads_only_gives_the_gradient_of_two_forwards() -> None:
     learners[0].forward_target = learners[0].target.network
     assert_close(gradient(learners[0], batch), gradient(learners[1], batch))
     assert Accumulator(CPU).drain() == {} and A > 2
+
+
+def test_a_rows_end_is_valued_as_the_next_row_will_see_it() -> None:
+    """Bug: where rows begin afresh after a cut, the bootstrap reads a value in a context that no decision ever has.
+
+    With restart 2 the value at a row's end equals that of a row of its last two observations alone; values before the end,
+    and gradients of what is learned, keep their context.
+    """
+    batch = random_batch()
+    network, target = make_network(0), make_network(50)
+    learner = make_learner(make_td(bootstrap="max"))
+    learner.restart = 2
+    with torch.no_grad():
+        online, found = learner._forward(batch)
+        whole = target(batch.observation_BS)["q"]
+        assert found is not None
+        for b, length in enumerate(batch.length_B.tolist()):
+            alone = target(batch.observation_BS[b : b + 1, length - 1 : length + 1])["q"][0, -1]
+            torch.testing.assert_close(found["q"][b, length], alone)
+            torch.testing.assert_close(found["q"][b, :length], whole[b, :length])
+            assert not torch.allclose(found["q"][b, length], whole[b, length])
+        torch.testing.assert_close(online["q"], network(batch.observation_BS[:, :-1])["q"])
+    double = make_learner(make_td(bootstrap="double"))
+    double.restart = 2
+    chosen, _ = double._forward(batch)
+    alone = network(batch.observation_BS[:1, T - 1 : T + 1])["q"][0, -1]
+    torch.testing.assert_close(chosen["q"][0, T], alone)

@@ -33,6 +33,8 @@ class Environment(ABC):
         parallel: observations do not depend on actions, so that `reveal` and `score` may be used.
         lockstep: all episodes start and end at the same time, which the host knows.
         interleaved: steps without a decision may follow a decision in the same row.
+        restart: where an episode goes on in a new row, that row begins with so many last observations of the old one and
+            nothing before them, so their value is to be read without it; 0 where this makes no difference.
         cuts_rows: a row may end without its episode's termination, so that its last observation has a value.
         exact_resume: `load_state_dict` puts back the very episodes; else it starts new ones.
         actions_are_observed: the action of each step is the token observed next.
@@ -51,6 +53,7 @@ class Environment(ABC):
     parallel: bool = False
     lockstep: bool = False
     interleaved: bool = False
+    restart: int = 0
     cuts_rows: bool = False
     actions_are_observed: bool = False
     exact_resume: bool = True

@@ -46,6 +46,7 @@ class Maze(Environment):
     """
 
     interleaved = True
+    restart = maze.OBSERVATION_LENGTH
     cuts_rows = True
     actions_are_observed = True
     alphabet = maze.ALPHABET
