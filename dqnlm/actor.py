@@ -85,7 +85,8 @@ class Actor:
         self.network.eval()
         if self.noisy:
             set_noise(self.network, noise)
-            resample_noise(self.network)
+            if noise:
+                resample_noise(self.network)
         if self.env.parallel:
             self._play_parallel()
         else:

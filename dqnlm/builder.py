@@ -66,14 +66,16 @@ def _resume(run: RunDirectory, before: Config, config: Config) -> dict[str, Any]
     policy, training = checkpoint.load(path, "policy", cpu), checkpoint.load(path, "training", cpu)
     saved_state.restore(trainer, policy, training)
     if trainer.rollouts_done >= trainer.rollouts and has_finished(run):
+        key = "rollouts" if config["trainer"]["rollouts"] else "offline_rounds"
         raise UserError(
-            f"{run.path} is finished ({trainer.rollouts_done} rollouts); to train on: "
-            f"dqnlm resume {run.path} trainer.rollouts={trainer.rollouts_done * 2}"
+            f"{run.path} is finished ({trainer.rollouts_done} {trainer.rounds}); to train on: "
+            f"dqnlm resume {run.path} trainer.{key}={config['trainer'][key] * 2}"
         )
     if trainer.rollouts_done > trainer.rollouts:
+        both = " with trainer.offline_rounds" if config["trainer"]["offline_rounds"] else ""
         raise UserError(
-            f"trainer.rollouts={trainer.rollouts} is less than the {trainer.rollouts_done} that {run.path} has done; leave it "
-            f"out to go on, or set it above {trainer.rollouts_done}"
+            f"trainer.rollouts{both}={trainer.rollouts} is less than the {trainer.rollouts_done} that {run.path} has done; leave "
+            f"it out to go on, or set it above {trainer.rollouts_done}"
         )
     if config != before:
         save_run_config(config, run.config)
@@ -109,7 +111,8 @@ def build(config: Config, run: RunDirectory, resumed_from: Path | None = None) -
     total = (settings["rollouts"] + settings["offline_rounds"]) * settings["updates_per_rollout"]
     optimization = instantiate(config["optimizer"], policy.network, total)
     learner = instantiate(config["learner"], policy.network, target, objectives, optimization, accumulator, env.restart)
-    buffer = assembly.build_buffer(config, env, farthest(objectives), policy.network.context, device)
+    history = max(policy.network.context, policy.network.reach or 0)
+    buffer = assembly.build_buffer(config, env, farthest(objectives), history, device)
     logged = add_logged(data, buffer, policy, env) if isinstance(data, Trajectories) else 0
     exploration = instantiate(
         config["exploration"], assembly.stream(device, seed, assembly.STREAM_EXPLORATION), env.copies
@@ -146,7 +149,19 @@ def add_logged(data: Trajectories, buffer: Buffer, policy: Policy, env: Environm
             f"the shortest prompt of the logged data has {data.first_decision() + 1} tokens, but this environment reads "
             f"{env.first_decision + 1} before its first decision: the log is of another task; choose its env"
         )
+    if any(item.next for item in data.items) and not (env.interleaved and env.cuts_rows):
+        raise UserError(
+            "some logged rows have a `next` text, but in this environment a row is a whole episode and nothing follows its "
+            "actions: leave `next` out, or choose the env that the log is of"
+        )
     rows = data.rows(policy.tokens, env.row_transitions, env.device)
+    outside = int(policy.head.clamped(rows.reward_BT.sum(1)).sum())
+    if outside:
+        raise UserError(
+            f"{outside:,} of {len(rows.length_B):,} logged rows earn more or less than the bounds of the return that the head is "
+            f"scaled by, {float(policy.head.low):g} to {float(policy.head.high):g}: set data.reward_scaling=none, a head without "
+            "bounds (head=scalar head.loss=huber, head=quantile), or head.low and head.high of head=categorical"
+        )
     if len(rows.length_B) > buffer.rows:
         needed = len(rows.length_B) * (env.row_transitions - env.first_decision)
         raise UserError(

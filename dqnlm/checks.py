@@ -64,7 +64,7 @@ def _check_bootstrap(config: Config) -> None:
             raise UserError(f"learner.feedback=all_actions needs head=scalar or head=normalised, not {head}")
     soft = [name for name in ("path_consistency", "trajectory") if name in objectives]
     soft += [f"bootstrap={bootstrap.lower()}"] if "td" in objectives and bootstrap in ("Soft", "Munchausen") else []
-    if soft and (head == "Normalised" or config["head"].get("loss") == "logistic"):
+    if soft and (head in ("Normalised", *DISTRIBUTIONAL) or config["head"].get("loss") == "logistic"):
         raise UserError(
             f"{soft[0]} adds entropy to the return, which then leaves the bounds of the reward that the head is scaled by; set "
             "head=scalar with head.loss=huber or squared"
@@ -80,6 +80,17 @@ def _check_bootstrap(config: Config) -> None:
     if "trajectory" in objectives and config["learner"]["gamma"] != 1:
         raise UserError(
             f"objective trajectory sums whole episodes and needs learner.gamma=1, not {config['learner']['gamma']}"
+        )
+    graphs = [config[group].get("graph_seed") for group in ("data", "env")]
+    if None not in graphs and graphs[0] != graphs[1]:
+        raise UserError(
+            f"data.graph_seed={graphs[0]} logs walks of another graph than env.graph_seed={graphs[1]}; leave it out"
+        )
+    if config["target"].get("heads_only") and config["learner"]["compile"]:
+        raise UserError("target.heads_only=true shares one forward that is not compiled; set learner.compile=false")
+    if config["learner"]["burn_in"] and config["buffer"].get("sample") == "transitions":
+        raise UserError(
+            "learner.burn_in leaves out the first decisions of a row, and buffer.sample=transitions has one; set it to 0"
         )
     if config["learner"]["burn_in"] and kind(config["network"]) != "GRU":
         raise UserError("learner.burn_in warms up a recurrent state, which only network=gru has; set it to 0")

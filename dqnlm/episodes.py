@@ -22,6 +22,7 @@ from dqnlm.console import episode_table
 from dqnlm.envs.base import Environment
 from dqnlm.exploration import Greedy
 from dqnlm.metrics import Accumulator, Figures
+from dqnlm.networks.noisy import set_noise
 from dqnlm.ops.bootstrap import max_value
 from dqnlm.policy import Policy
 from dqnlm.types import DECISION, Rows, discount_from_flags
@@ -152,6 +153,7 @@ class EpisodeEvaluator:
     def evaluate(self, policy: Policy) -> Evaluation:
         """All figures; changes nothing in the policy."""
         policy.network.eval()
+        set_noise(policy.network, False)
         collector = play_greedily(self.make_env(), policy, self.gamma)
         figures = episode_figures(collector, policy)
         if policy.declared == "reweighted":

@@ -20,6 +20,7 @@ from dqnlm.envs.base import Environment
 from dqnlm.episodes import Evaluation, episode_figures, play_greedily
 from dqnlm.errors import UserError
 from dqnlm.metrics import Figures
+from dqnlm.networks.noisy import set_noise
 from dqnlm.ops import temperature as fitting
 from dqnlm.policy import Policy
 
@@ -59,6 +60,7 @@ class TextEvaluator:
     def evaluate(self, policy: Policy) -> Evaluation:
         """All figures; changes nothing in the policy but its fitted temperature."""
         policy.network.eval()
+        set_noise(policy.network, False)
         figures = score_text(policy, self.heldout_ids)
         policy.temperature = figures["eval/temperature"]
         figures |= self._episodes(policy)

@@ -89,6 +89,11 @@ def _check_data(config: Config, parts: Parts) -> None:
                 f"objective {name} needs whole episodes in a row, but here rows are cut (buffer.sample=transitions, "
                 "env.horizon_end=truncate, or an environment with long episodes); use td or path_consistency"
             )
+    if 0 < parts.episode_decisions <= config["learner"]["burn_in"]:
+        raise UserError(
+            f"learner.burn_in={config['learner']['burn_in']} leaves nothing of rows of {parts.episode_decisions} decisions; "
+            "lower it"
+        )
     if parts.buffer.needs_errors and not {"td", "path_consistency", "trajectory"} & set(config["objective"]):
         raise UserError("buffer=prioritized replays large errors, and no objective here has any; set buffer=uniform")
     on_text = parts.policy.tokens is not None and not parts.by_episodes

@@ -74,6 +74,11 @@ class Policy:
         return self.head.low.device
 
     @property
+    def default(self) -> Kind:
+        """How it writes unless told: as declared; greedily where no text has fitted a temperature to Q."""
+        return "greedy" if self.declared == "boltzmann" and self.temperature == 1.0 else self.declared
+
+    @property
     def tokenizer(self) -> Tokenizer:
         """Raises UserError where observations are no text."""
         if self.tokens is None:
@@ -166,7 +171,7 @@ class Policy:
             raise UserError("the prompt is empty; give at least one character (the default is a line break)")
         prompt_ES = ids.long().to(self.device).expand(n, -1)
         generator = torch.Generator(self.device).manual_seed(seed)
-        choose = self.chooser(policy or self.declared, temperature, top_k, generator)
+        choose = self.chooser(policy or self.default, temperature, top_k, generator)
         return (token_E.tolist() for token_E in generate(self.network, prompt_ES, choose, max_tokens))
 
     def generate(

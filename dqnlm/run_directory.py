@@ -176,7 +176,9 @@ def find_run(name: str, output_dir: str | Path) -> Path:
     words = {label: run for run in runs for label in [*_labels(run, root), run.name.split("-", 3)[-1]]}
     near = nearest(name, words)
     hint = f"\n  did you mean {words[near].relative_to(root)}?" if near is not None else ""
-    raise UserError(f"RUN {name!r}: no such folder and no run of that name{hint}\n  the newest runs:\n{_listed(runs[-5:], root)}")
+    raise UserError(
+        f"RUN {name!r}: no such folder and no run of that name{hint}\n  the newest runs:\n{_listed(runs[-5:], root)}"
+    )
 
 
 def _run_at(folder: Path, name: str) -> Path:

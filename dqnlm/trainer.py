@@ -118,7 +118,8 @@ class Trainer:
         parts, progress = self.parts, self.rollouts_done / self.rollouts
         if self.rollouts_done >= self.offline_rounds:
             episodes = parts.actor.env_steps // (parts.actor.env.num_envs * parts.episode_decisions)
-            parts.exploration.advance(progress, episodes)
+            played = (self.rollouts_done - self.offline_rounds) / (self.rollouts - self.offline_rounds)
+            parts.exploration.advance(played, episodes)
             parts.actor.rollout()
             parts.buffer.begin()
         parts.buffer.advance(progress)

@@ -59,7 +59,7 @@ def main(argv: list[str]) -> int:
         arguments.run, arguments.checkpoint, output_dir=arguments.output_dir, device=arguments.device,
         allow_targets=arguments.allow_targets,
     )  # fmt: skip
-    kind = arguments.policy or policy.declared
+    kind = arguments.policy or policy.default
     print(f"{arguments.run}, checkpoint {arguments.checkpoint} (step {policy.step}), policy {kind}", file=sys.stderr)
     for number in range(arguments.n):
         if number:

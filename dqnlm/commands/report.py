@@ -59,7 +59,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--metric", help="the figure that comes first (default: eval/accuracy where a run has it, else eval/return)"
     )
-    parser.add_argument("--axis", choices=tuple(AXES), default="step", help="what the PNG is drawn against (default: step)")
+    parser.add_argument(
+        "--axis", choices=tuple(AXES), default="step", help="what the PNG is drawn against (default: step)"
+    )
     parser.add_argument("--png", metavar="FILE", help="also write the curve of --metric as a PNG picture")
     parser.add_argument("--output-dir", default="outputs", metavar="DIR", help="where runs are (default: %(default)s)")
     return parser

@@ -50,7 +50,9 @@ class Scalar(Head):
             return 0.0 if initial_return is None else initial_return
         low, high = float(self.low), float(self.high)
         if not low < initial_return < high:
-            raise UserError(f"head.initial_return={initial_return} must lie between the return's bounds, {low} and {high}")
+            raise UserError(
+                f"head.initial_return={initial_return} must lie between the return's bounds, {low} and {high}"
+            )
         share = (initial_return - low) / (high - low)
         return math.log(share / (1 - share))
 

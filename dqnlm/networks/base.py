@@ -241,8 +241,8 @@ def _tie(encoder: nn.Module, body: Body, projection: nn.Module | None) -> None:
         projection.linear.weight = encoder.weight
         return
     raise UserError(
-        f"network.tie_weights=true shares one matrix between the embedding and q, but {problem}, "
-        "or network.tie_weights=false."
+        f"network.tie_weights=true shares one matrix between the embedding and q, but {problem}; else set "
+        "network.tie_weights=false"
     )
 
 
