@@ -11,7 +11,7 @@ import importlib
 import os
 import sys
 
-from dqnlm import __version__
+from dqnlm import __version__, interrupts
 from dqnlm.errors import UserError
 
 COMMANDS: dict[str, tuple[str, str]] = {
@@ -42,7 +42,8 @@ def usage() -> str:
 def main(argv: list[str] | None = None) -> int:
     """Runs one command; see the module's text for the codes."""
     try:
-        return _dispatch(list(sys.argv[1:] if argv is None else argv))
+        with interrupts.remembering():
+            return _dispatch(list(sys.argv[1:] if argv is None else argv))
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

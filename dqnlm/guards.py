@@ -10,6 +10,7 @@ from pathlib import Path
 
 import torch
 
+from dqnlm import interrupts
 from dqnlm.errors import UserError
 
 DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO)
@@ -22,6 +23,7 @@ class Stopped(SystemExit):
 @contextmanager
 def listening_to_signals(note: Callable[[int], None]) -> Iterator[None]:
     """Calls `note` with the number of a SIGTERM or SIGINT (Ctrl-C) instead of ending the program at once."""
+    interrupts.raise_if_forgotten()
     before = {s: signal.signal(s, lambda number, _frame: note(number)) for s in (signal.SIGINT, signal.SIGTERM)}
     try:
         yield

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -15,10 +16,11 @@ from typing import Any
 import pytest
 import yaml
 
-from dqnlm import catalogue, cli
+from dqnlm import catalogue, cli, interrupts
 from dqnlm.commands.train_arguments import expand, parse
 from dqnlm.config import save_run_config
 from dqnlm.errors import UserError
+from dqnlm.guards import listening_to_signals
 
 Run = Callable[..., tuple[int, str, str]]
 
@@ -297,3 +299,16 @@ def test_interrupt_in_the_first_seconds(tmp_path: Path, delay: float) -> None:
     assert "Traceback" not in err and "interrupted" in (out + err).lower()
     runs = {path.parent for path in tmp_path.rglob("config.yaml") if path.parent.name != ".hydra"}
     assert all((run / "manifest.json").exists() for run in runs)
+
+
+def test_an_interrupt_that_a_library_swallows_is_not_lost() -> None:
+    """Bug: Ctrl-C while something is imported is printed, forgotten, and the run begins."""
+    with interrupts.remembering():
+        interrupts.raise_if_forgotten()
+        with contextlib.suppress(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGINT)
+        with pytest.raises(KeyboardInterrupt), listening_to_signals(lambda number: None):
+            raise AssertionError("the run began")
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    with interrupts.remembering():
+        interrupts.raise_if_forgotten()  # another program's interrupt is not this one's

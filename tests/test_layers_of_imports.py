@@ -11,7 +11,7 @@ import dqnlm
 ROOT = Path(dqnlm.__file__).parent
 # A name is a module, or a package with all that is in it. Every module of the package must belong to one layer.
 LAYERS: list[list[str]] = [
-    ["errors", "files", "types", "ops", "tasks"],
+    ["errors", "files", "interrupts", "types", "ops", "tasks"],
     [
         "annotations",
         "catalogue",
