@@ -230,6 +230,7 @@ def _settings(config: dict[str, Any]) -> dict[str, str]:
 
 
 def parse(argv: list[str] | None) -> argparse.Namespace:
+    """The command line; argparse ends the program with exit code 2 where it cannot be read."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n\n")[0])
     several: dict[str, Any] = {"nargs": "+", "action": "extend", "default": []}
     parser.add_argument(

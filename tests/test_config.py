@@ -59,7 +59,8 @@ def test_every_preset_composes(group: str) -> None:
         pytest.skip(f"no {group} yet")
     for name, _ in catalogue.options(group):
         needed = ["data=trajectories", "data.path=x"] if name == "filtered_behaviour_cloning" else []
-        checked(f"{'+' if group in catalogue.ADDED else ''}{group}={name}", *needed)
+        found = checked(f"{'+' if group in catalogue.ADDED else ''}{group}={name}", *needed)
+        assert found["objective"] and found["trainer"]["rollouts"] + found["trainer"]["offline_rounds"] > 0, name
 
 
 def test_every_option_has_a_description_and_a_comment_at_each_setting() -> None:

@@ -249,7 +249,8 @@ CASES: dict[str, list[tuple[float, ...]]] = {
 @pytest.mark.parametrize("check", CONTRACT)
 def test_contract(check: str, branching: int) -> None:
     """Bug: whatever the contract of every environment guards against (tests/test_environment.py)."""
-    for case in CASES.get(check, [()]):
+    assert CONTRACT, "the contract has no tests left"
+    for case in CASES.get(check, [()]):  # each asserts for itself
         getattr(test_environment, check)(lambda seed: tabular(seed, branching=branching), *case)
 
 

@@ -58,6 +58,11 @@ def hub(*, name: str | None, config: str | None, split: str, text_column: str, r
 
 
 def load_from_hub(name: str, config: str | None, split: str, revision: str | None) -> tuple[Dataset, list[str]]:
+    """A data set of the Hub, or this machine's copy of it where the Hub cannot be reached, with a note that says so.
+
+    Raises:
+        UserError: it cannot be read, or the Hub is out of reach and there is no copy.
+    """
     reason = _offline_reason()
     if reason is None:
         return load(name, config, split, revision, {}), []
@@ -75,6 +80,11 @@ def load_from_hub(name: str, config: str | None, split: str, revision: str | Non
 
 
 def load(name: str, config: str | None, split: str, revision: str | None, options: dict[str, Any]) -> Dataset:
+    """`datasets.load_dataset` with its many errors in one sentence.
+
+    Raises:
+        UserError: the data set cannot be read.
+    """
     import datasets  # 0.8 s and more, so only where a text is read
 
     datasets.disable_progress_bars()
