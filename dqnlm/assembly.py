@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from dqnlm import checkpoint
+from dqnlm.buffers.storage import Layout
 from dqnlm.checks import kind, pays_only_the_match
 from dqnlm.config import assemble, instantiate
 from dqnlm.data import tokenizers
@@ -242,13 +243,13 @@ def outputs_of(objectives: dict[str, Objective]) -> tuple[str, ...]:
 
 def build_buffer(config: Config, env: Environment, lookahead: int | None, history: int, device: torch.device) -> Any:
     """Where rows are kept."""
-    pool = {
-        "row_transitions": env.row_transitions, "first_decision": env.first_decision, "num_tokens": env.num_tokens,
-        "num_actions": env.num_actions, "observation_size": env.observation_size, "interleaved": env.interleaved,
-        "stores_actions": not env.actions_are_observed, "gamma": config["learner"]["gamma"], "history": history,
-        "lookahead": lookahead, "copies": env.copies, "device": device,
-        "generator": stream(device, config["seed"], STREAM_BUFFER),
-    }  # fmt: skip
+    layout = Layout(
+        row_transitions=env.row_transitions, first_decision=env.first_decision, num_tokens=env.num_tokens,
+        num_actions=env.num_actions, observation_size=env.observation_size, interleaved=env.interleaved,
+        stores_actions=not env.actions_are_observed, gamma=config["learner"]["gamma"], history=history,
+        lookahead=lookahead, copies=env.copies,
+    )  # fmt: skip
+    pool = {"layout": layout, "device": device, "generator": stream(device, config["seed"], STREAM_BUFFER)}
     return assemble(config["buffer"], pool, "buffer")
 
 

@@ -121,7 +121,7 @@ def show(config: Config, trainer: Trainer, data: Data, resumed_from: Path | None
         )
     parameters = sum(p.numel() for p in parts.policy.network.parameters())
     buffer, device = parts.buffer, parts.accumulator.device
-    ring = (buffer.rows + 1) * (buffer.row_transitions + 1) * buffer.bytes_per_transition
+    ring = (buffer.rows + 1) * (buffer.storage.row_transitions + 1) * buffer.bytes_per_transition
     weights = parameters * 4 * (4 + parts.learner.target.copies)  # weights, gradient, two moments, target
     learner = config["learner"]
     lines = [

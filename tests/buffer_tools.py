@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from dqnlm.buffers.base import Buffer
+from dqnlm.buffers.storage import Layout
 from dqnlm.types import DECISION, TERMINATED, Batch, Rows
 
 T, FIRST, ACTIONS, GAMMA = 6, 2, 50, 0.9
@@ -18,12 +19,14 @@ AnyBuffer = TypeVar("AnyBuffer", bound=Buffer)
 
 def make(kind: type[AnyBuffer], rows: int = 8, seed: int = 0, **changes: Any) -> AnyBuffer:
     """A buffer for rows of up to T = 6 transitions, the first two without a decision; `changes` to its arguments."""
-    given: dict[str, Any] = {
+    shape: dict[str, Any] = {
         "row_transitions": T, "first_decision": FIRST, "num_tokens": ACTIONS, "num_actions": ACTIONS,
         "observation_size": 0, "interleaved": False, "stores_actions": True, "gamma": GAMMA, "history": T, "lookahead": 1,
-        "copies": 1, "device": CPU, "generator": torch.Generator().manual_seed(seed), "capacity": rows * (T - FIRST),
+        "copies": 1,
     }  # fmt: skip
-    return kind(**given | changes)
+    shape = {name: changes.pop(name, value) for name, value in shape.items()}
+    given = {"device": CPU, "generator": torch.Generator().manual_seed(seed), "capacity": rows * (T - FIRST)}
+    return kind(Layout(**shape), **given | changes)
 
 
 def random_rows(

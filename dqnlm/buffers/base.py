@@ -8,7 +8,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from dqnlm.buffers.storage import Storage
+from dqnlm.buffers.storage import Layout, Storage
 from dqnlm.errors import UserError
 from dqnlm.types import Batch, Rows
 
@@ -20,17 +20,7 @@ class Buffer(ABC):
     `sample` and `update_priorities`. Without rollouts (logged data) there is one `add`, and no `begin`.
 
     Args:
-        row_transitions: longest T of a row; a row added may be shorter by its `length_B`.
-        first_decision: no row has a decision before this time.
-        num_tokens: token ids that can be observed.
-        num_actions: A.
-        observation_size: F of vector observations, float32; 0 for tokens.
-        interleaved: steps without a decision may follow a decision in the same row.
-        stores_actions: False where the action always is the next observation.
-        gamma: discount of one decision.
-        history: observations up to a decision, its own included, that the network can use.
-        lookahead: decisions that a target spans, the taken one included; None: to the row's end.
-        copies: rows come in groups of so many with equal observations; groups are drawn whole.
+        layout: what rows are like.
         device: where the rows live.
         generator: draws rows, on that device.
         capacity: transitions kept, where a row counts as its longest: row_transitions - first_decision.
@@ -51,17 +41,7 @@ class Buffer(ABC):
 
     def __init__(
         self,
-        row_transitions: int,
-        first_decision: int,
-        num_tokens: int,
-        num_actions: int,
-        observation_size: int,
-        interleaved: bool,
-        stores_actions: bool,
-        gamma: float,
-        history: int,
-        lookahead: int | None,
-        copies: int,
+        layout: Layout,
         device: torch.device,
         generator: torch.Generator,
         *,
@@ -69,9 +49,9 @@ class Buffer(ABC):
         sample: Literal["rows", "transitions"],
         more_bytes: int = 0,
     ) -> None:
-        self.row_transitions, self.copies, self.device, self.generator = row_transitions, copies, device, generator
-        self.mode = sample
-        decisions = row_transitions - first_decision
+        self.copies, self.device, self.generator, self.mode = layout.copies, device, generator, sample
+        copies, longest = layout.copies, layout.row_transitions
+        decisions = longest - layout.first_decision
         self.rows = capacity // (decisions * copies) * copies
         if self.rows < 1:
             raise UserError(
@@ -82,16 +62,13 @@ class Buffer(ABC):
             raise UserError(
                 "buffer.sample=transitions draws single decisions, but env.copies groups rows; set one of them back"
             )
-        self._before = min(history, row_transitions) - 1
+        self._before = min(layout.history, longest) - 1
         # Where other steps lie between decisions, how many steps a number of decisions takes is not known beforehand.
-        self._after = None if interleaved or lookahead is None else max(lookahead, 1)
-        longest = row_transitions - max(0, first_decision - self._before)
-        window = longest if self._after is None else min(self._before + self._after, longest)
-        self.width = row_transitions if sample == "rows" else window
-        self.storage = Storage(
-            self.rows, row_transitions, first_decision, num_tokens, num_actions, observation_size, stores_actions, gamma,
-            device, capacity, more_bytes,
-        )  # fmt: skip
+        self._after = None if layout.interleaved or layout.lookahead is None else max(layout.lookahead, 1)
+        around = longest - max(0, layout.first_decision - self._before)
+        window = around if self._after is None else min(self._before + self._after, around)
+        self.width = longest if sample == "rows" else window
+        self.storage = Storage(self.rows, layout, device, capacity, more_bytes)
         self.bytes_per_transition = self.storage.bytes_per_transition
 
     def add(self, rows: Rows, keep_B: Tensor | None = None) -> None:

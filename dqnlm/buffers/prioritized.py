@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from dqnlm.buffers.base import Buffer
-from dqnlm.buffers.storage import decision
+from dqnlm.buffers.storage import Layout, decision
 from dqnlm.errors import UserError
 from dqnlm.types import Batch, Rows
 
@@ -39,17 +39,7 @@ class PrioritizedBuffer(Buffer):
 
     def __init__(
         self,
-        row_transitions: int,
-        first_decision: int,
-        num_tokens: int,
-        num_actions: int,
-        observation_size: int,
-        interleaved: bool,
-        stores_actions: bool,
-        gamma: float,
-        history: int,
-        lookahead: int | None,
-        copies: int,
+        layout: Layout,
         device: torch.device,
         generator: torch.Generator,
         *,
@@ -60,15 +50,14 @@ class PrioritizedBuffer(Buffer):
         eta: float,
         epsilon: float,
     ) -> None:
-        _check(copies, alpha, beta_start, eta, epsilon)
+        _check(layout.copies, alpha, beta_start, eta, epsilon)
         super().__init__(
-            row_transitions, first_decision, num_tokens, num_actions, observation_size, interleaved, stores_actions, gamma,
-            history, lookahead, copies, device, generator, capacity=capacity, sample=sample,
+            layout, device, generator, capacity=capacity, sample=sample,
             more_bytes=4 if sample == "transitions" else 0,
         )  # fmt: skip
         self.alpha, self.beta_start, self.eta, self.epsilon = alpha, beta_start, eta, epsilon
         # p^alpha of each row (one column), or of each time (0 where there is no decision).
-        self.columns = 1 if sample == "rows" else row_transitions
+        self.columns = 1 if sample == "rows" else layout.row_transitions
         self.mass_CN = self.storage.zeros(self.columns, dtype=torch.float32)
         self.largest = torch.ones((), device=device)  # p
         self.beta = torch.full((), beta_start, dtype=torch.float64, device=device)

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from dqnlm.buffers.base import Buffer
+from dqnlm.buffers.storage import Layout
 from dqnlm.types import Batch, Rows
 
 
@@ -22,25 +23,14 @@ class RolloutBuffer(Buffer):
 
     def __init__(
         self,
-        row_transitions: int,
-        first_decision: int,
-        num_tokens: int,
-        num_actions: int,
-        observation_size: int,
-        interleaved: bool,
-        stores_actions: bool,
-        gamma: float,
-        history: int,
-        lookahead: int | None,
-        copies: int,
+        layout: Layout,
         device: torch.device,
         generator: torch.Generator,
         *,
         capacity: int,
     ) -> None:
         super().__init__(
-            row_transitions, first_decision, num_tokens, num_actions, observation_size, interleaved, stores_actions, gamma,
-            history, lookahead, copies, device, generator, capacity=capacity, sample="rows",
+            layout, device, generator, capacity=capacity, sample="rows",
         )  # fmt: skip
 
         def number() -> Tensor:
@@ -49,7 +39,7 @@ class RolloutBuffer(Buffer):
         # Rows are numbered since the start of the run: `start` is the first of the latest rollout, `seen` the first that
         # no `begin` and no `sample` has seen.
         self.start, self.seen = number(), number()
-        self.order_G = torch.zeros(self.rows // copies, dtype=torch.int64, device=device)
+        self.order_G = torch.zeros(self.rows // self.copies, dtype=torch.int64, device=device)
         self.left = number()  # groups of `order_G` still to draw in this epoch, the last ones of the rollout's
 
     def add(self, rows: Rows, keep_B: Tensor | None = None) -> None:

@@ -7,6 +7,7 @@ from typing import Literal
 import torch
 
 from dqnlm.buffers.base import Buffer
+from dqnlm.buffers.storage import Layout
 from dqnlm.types import Batch
 
 
@@ -15,17 +16,7 @@ class UniformBuffer(Buffer):
 
     def __init__(
         self,
-        row_transitions: int,
-        first_decision: int,
-        num_tokens: int,
-        num_actions: int,
-        observation_size: int,
-        interleaved: bool,
-        stores_actions: bool,
-        gamma: float,
-        history: int,
-        lookahead: int | None,
-        copies: int,
+        layout: Layout,
         device: torch.device,
         generator: torch.Generator,
         *,
@@ -33,8 +24,7 @@ class UniformBuffer(Buffer):
         sample: Literal["rows", "transitions"],
     ) -> None:
         super().__init__(
-            row_transitions, first_decision, num_tokens, num_actions, observation_size, interleaved, stores_actions, gamma,
-            history, lookahead, copies, device, generator, capacity=capacity, sample=sample,
+            layout, device, generator, capacity=capacity, sample=sample,
         )  # fmt: skip
 
     def sample(self, batch_size: int) -> Batch:
