@@ -139,11 +139,19 @@ class Actor:
         self.return_E += step.reward_E
         self.steps_E += 1
         self.time += 1
-        self._log_parts(step.flag_E)
+        if step.judged_ET is not None:
+            self._judged(step.judged_ET, step.last_E)
+        self._log_parts(step.flag_E if step.judged_ET is None else rows.flag_BT * step.last_E[:, None])
         if not self.env.lockstep or self.time == self.env.row_transitions:
             self._close(step)
             state = self.network.reset(state, step.last_E)
         return self._read_next(step.next_observation_E, state)
+
+    def _judged(self, judged_ET: Tensor, last_E: Tensor) -> None:
+        """Puts the rewards of whole rows in the place of those given step by step, also in the return so far."""
+        reward_BT = torch.where(last_E[:, None], judged_ET, self.open.reward_BT)
+        self.return_E += (reward_BT - self.open.reward_BT).sum(1)
+        self.open.reward_BT.copy_(reward_BT)
 
     def _close(self, step: TimeStep) -> None:
         """Hands finished rows on and starts new ones; counts finished episodes."""
@@ -209,7 +217,7 @@ class Actor:
         return kept, state
 
     def _log_parts(self, flag: Tensor) -> None:
-        """Mean of each part over the decisions just judged; `flag` has the parts' shape (a part is 0 at other steps)."""
+        """Mean of each part over the decisions just judged, which `flag` tells (a part is 0 at other steps)."""
         for name, part in self.env.reward_parts().items():
             self.accumulator.add(f"reward/{name}", part.sum(), ((flag & DECISION) != 0).sum())
 

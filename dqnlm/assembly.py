@@ -9,7 +9,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from dqnlm import checkpoint
 from dqnlm.buffers.storage import Layout
 from dqnlm.checks import kind, pays_only_the_match
 from dqnlm.config import assemble, instantiate
@@ -23,12 +22,12 @@ from dqnlm.episodes import EpisodeEvaluator
 from dqnlm.errors import UserError
 from dqnlm.evaluator import TextEvaluator
 from dqnlm.heads.base import Head
+from dqnlm.memory import check_outputs
 from dqnlm.networks.base import Body, OneHotEncoder, QNetwork, TokenEncoder, VectorEncoder
 from dqnlm.networks.projections import Linear
 from dqnlm.objectives.base import Objective
 from dqnlm.policy import Policy, Spec
 from dqnlm.rewards.base import Reward
-from dqnlm.run_directory import RunDirectory, find_run
 from dqnlm.types import Bounds
 from dqnlm.validation import resolve_target
 
@@ -37,6 +36,7 @@ Data = Corpus | Trajectories | NoData
 
 # Independent random streams of one run: seed * 1000 + the stream's number.
 STREAM_ENV, STREAM_EXPLORATION, STREAM_BUFFER, STREAM_EVALUATION = 1, 2, 3, 4
+STREAM_WARM_START, STREAM_DEMONSTRATIONS = 5, 6
 
 
 def stream(device: torch.device, seed: int, number: int) -> torch.Generator:
@@ -89,6 +89,8 @@ def build_env(
     if num_envs is not None and "copies" in node:
         node["copies"] = 1
     pool: dict[str, Any] = {"device": device, "seed": seed, "evaluating": evaluating}
+    hosts = pool | {"dialogues": node["num_envs"]}
+    pool["make_partner"] = lambda part: assemble(part, hosts, "env.partner")
     on_text = "corpus_ids" in inspect.signature(resolve_target(node["_target_"])).parameters
     if on_text != isinstance(data, Corpus):
         raise UserError(_wrong_data(config, on_text))
@@ -96,9 +98,11 @@ def build_env(
         size, stop = data.tokenizer.vocabulary_size, node["stop_token"]
         pool |= {
             "corpus_ids": data.heldout_ids if evaluating else data.train_ids,
-            "reward": build_reward(config["reward"], size), "num_actions": size,
-            "legal_mask_A": legal_tokens(config, data), "stop_id": None if stop is None else _one_token(data, stop),
+            "num_actions": size, "legal_mask_A": legal_tokens(config, data),
+            "stop_id": None if stop is None else _one_token(data, stop),
+            "tokenizer": data.tokenizer, "train_ids": data.train_ids,
         }  # fmt: skip
+        pool["reward"] = build_reward(config["reward"], pool)
     env: Environment = assemble(node, pool, "env")
     return env
 
@@ -116,12 +120,14 @@ def _wrong_data(config: Config, on_text: bool) -> str:
     )
 
 
-def build_reward(node: Config, num_actions: int) -> Reward:
-    """A reward; a mixture's parts likewise."""
-    if node["_target_"].endswith(".Mixture"):
-        mixture: Reward = instantiate(node, num_actions, lambda part: build_reward(part, num_actions))
-        return mixture
-    reward: Reward = instantiate(node, num_actions)
+def build_reward(node: Config, pool: dict[str, Any]) -> Reward:
+    """A reward with what it asks for by name: num_actions, tokenizer, stop_id, train_ids; a mixture's parts likewise.
+
+    Raises:
+        UserError: it asks for something that this run has not, or refuses a setting.
+    """
+    pool = pool | {"build_part": lambda part: build_reward(part, pool)}
+    reward: Reward = assemble(node, pool, "reward")
     return reward
 
 
@@ -178,43 +184,58 @@ def _is_match(config: Config, env: Environment, bounds: Bounds) -> bool:
     return on_text and pays_only_the_match(config["reward"]) and tuple(bounds) == (0.0, 1.0)
 
 
-def build_network(config: Config, spec: Spec, head: Head) -> QNetwork:
-    """Encoder, body and the outputs that the objectives need."""
-    body: Body = assemble(config["network"], {"num_tokens": spec.num_tokens}, "network")
+def build_network(
+    config: Config, spec: Spec, head: Head, tokenizer: Tokenizer | None, recipe: dict[str, Any] | None = None
+) -> QNetwork:
+    """Encoder, body and the outputs that the objectives need; `recipe` is that of a saved body."""
+    tokens = None if tokenizer is None else tokenizer.state()
+    pool_of_body = {"num_tokens": spec.num_tokens, "tokenizer": tokens, "recipe": recipe}
+    body: Body = assemble(config["network"], pool_of_body, "network")
     if body.one_hot and spec.observation_size:
         raise UserError(
             "network=table holds a value for each token, but observations here are vectors; use network=window_mlp"
         )
-    encoder: nn.Module
-    if spec.observation_size:
-        encoder = VectorEncoder(spec.observation_size, body.width)
-    elif body.one_hot:
-        encoder = OneHotEncoder(spec.num_tokens)
-    else:
-        encoder = TokenEncoder(spec.num_tokens, body.width, body.embedding_std)
+    encoder = body.make_encoder() or _usual_encoder(body, spec)
 
     def make(features: int, num_actions: int, num_parameters: int) -> nn.Module:
         pool = {"features": features, "num_actions": num_actions, "num_parameters": num_parameters}
         projection: nn.Module = assemble(config["projection"], pool, "projection")
         return projection
 
-    outputs: dict[str, nn.Module] = {"q": head.project(make, body.features, spec.num_actions)}
-    for name in spec.outputs:
-        if name == "q2":
-            outputs[name] = head.project(make, body.features, spec.num_actions)
-        else:
-            outputs[name] = Linear(body.features, 1 if name == "v" else spec.num_actions, 1)
+    def output(name: str) -> nn.Module:
+        if name in ("q", "q2"):
+            return head.project(make, body.features, spec.num_actions)
+        return Linear(body.features, 1 if name == "v" else spec.num_actions, 1)
+
+    outputs = body.make_outputs(("q", *spec.outputs), spec.num_actions, output)
     return QNetwork(encoder, body, outputs)
 
 
+def _usual_encoder(body: Body, spec: Spec) -> nn.Module:
+    """What reads observations of this kind."""
+    if spec.observation_size:
+        return VectorEncoder(spec.observation_size, body.width)
+    if body.one_hot:
+        return OneHotEncoder(spec.num_tokens)
+    return TokenEncoder(spec.num_tokens, body.width, body.embedding_std)
+
+
 def build_policy(
-    config: Config, data: Data, env: Environment, head: Head, outputs: tuple[str, ...], device: torch.device
+    config: Config,
+    data: Data,
+    env: Environment,
+    head: Head,
+    outputs: tuple[str, ...],
+    device: torch.device,
+    recipe: dict[str, Any] | None = None,
 ) -> Policy:
-    """Network and head, with fresh weights."""
+    """Network and head, with fresh weights; `recipe` is that of a saved body."""
     spec = Spec(env.num_tokens, env.observation_size, env.num_actions, outputs)
-    network, legal_A, settings = build_network(config, spec, head), legal_tokens(config, data), config["trainer"]
+    tokenizer, legal_A, settings = tokenizer_of(data, env), legal_tokens(config, data), config["trainer"]
+    check_outputs(config, env.row_transitions + 1, spec, head.num_parameters, device)
+    network = build_network(config, spec, head, tokenizer, recipe)
     return Policy(
-        network.to(device), head.to(device), tokenizer_of(data, env), None if legal_A is None else legal_A.to(device),
+        network.to(device), head.to(device), tokenizer, None if legal_A is None else legal_A.to(device),
         settings["declared_policy"], 1.0, beta=settings["beta"] or 0.0, spec=spec,
     )  # fmt: skip
 
@@ -273,26 +294,3 @@ def build_evaluator(config: Config, data: Data, device: torch.device) -> TextEva
         data.heldout_ids, make_env, frequent, gamma, settings["samples"], settings["sample_tokens"],
         settings["sample_temperature"], seed, baselines(reference, data.heldout_ids, data.tokenizer.vocabulary_size),
     )  # fmt: skip
-
-
-def load_weights(policy: Policy, config: Config) -> None:
-    """Starts from the weights of another run (trainer.init_from); the rest of that run is not taken.
-
-    Raises:
-        UserError: the networks or the vocabularies differ.
-    """
-    source = find_run(config["trainer"]["init_from"], config["output_dir"])
-    path = checkpoint.find(RunDirectory(source).checkpoints, "best")
-    state = checkpoint.load(path, "policy", policy.device)
-    own = None if policy.tokens is None else policy.tokens.state()
-    if state["tokenizer"] != own:
-        raise UserError(
-            f"trainer.init_from={source}: that run has another vocabulary than this text; train on the same text"
-        )
-    try:
-        policy.network.load_state_dict(state["network"])
-    except RuntimeError as error:
-        raise UserError(
-            f"trainer.init_from={source}: the networks differ ({str(error).splitlines()[-1].strip()}); use the same "
-            "network=, projection= and head= settings as that run's config.yaml"
-        ) from None

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from dqnlm import assembly, checkpoint, header, saved_state
+from dqnlm import assembly, beginnings, checkpoint, header, saved_state
 from dqnlm.actor import Actor
 from dqnlm.buffers.base import Buffer
 from dqnlm.checks import check_combination
@@ -23,9 +23,10 @@ from dqnlm.guards import naming_disk, naming_memory
 from dqnlm.metrics import Accumulator
 from dqnlm.objectives.base import Objective
 from dqnlm.part_checks import check_parts
+from dqnlm.parts import Parts
 from dqnlm.policy import Policy
 from dqnlm.run_directory import RunDirectory
-from dqnlm.trainer import Parts, Trainer
+from dqnlm.trainer import Trainer
 
 Config = dict[str, Any]
 
@@ -102,9 +103,11 @@ def build(config: Config, run: RunDirectory, resumed_from: Path | None = None) -
         data.require_tokens(max(env.row_transitions + 1, 3), "an episode (env.prompt_length + env.horizon)")
     head = assembly.build_head(config, env)
     objectives = assembly.build_objectives(config, env, head)
-    policy = assembly.build_policy(config, data, env, head, assembly.outputs_of(objectives), device)
+    saved = None if resumed_from is None else checkpoint.load(resumed_from, "policy", torch.device("cpu"))
+    recipe = None if saved is None else saved.get("recipe")
+    policy = assembly.build_policy(config, data, env, head, assembly.outputs_of(objectives), device, recipe)
     if config["trainer"]["init_from"] is not None and resumed_from is None:
-        assembly.load_weights(policy, config)
+        beginnings.load_weights(policy, config)
     settings = config["trainer"]
     accumulator = Accumulator(device)
     target = instantiate(config["target"], policy.network)
@@ -124,6 +127,8 @@ def build(config: Config, run: RunDirectory, resumed_from: Path | None = None) -
         assembly.build_evaluator(config, data, device), accumulator,
         checkpoint.Checkpoints(run.checkpoints, settings["keep_last"]), data.fingerprint(),
         env.row_transitions - env.first_decision, logged, header.notes(data),
+        beginnings.build_warm_start(config, env, policy, accumulator),
+        beginnings.build_demonstrations(config, env, assembly.STREAM_DEMONSTRATIONS) if settings["demonstration_share"] else None,
     )  # fmt: skip
     check_parts(config, parts)
     return instantiate(config["trainer"], parts), data

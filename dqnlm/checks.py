@@ -33,6 +33,7 @@ def check_combination(config: Config) -> None:
     _check_copies(config)
     _check_bootstrap(config)
     _check_acting(config)
+    _check_demonstrations(config)
     _check_trainer(config["trainer"], config["env"])
     if kind(config["head"]) == "Normalised":
         if config["env"].get("transition") != "teacher" or not pays_only_the_match(config["reward"]):
@@ -114,6 +115,28 @@ def _check_acting(config: Config) -> None:
         )
 
 
+def _check_demonstrations(config: Config) -> None:
+    settings, head = config["trainer"], config["head"]
+    share = settings["demonstration_share"]
+    if not 0 <= share < 1:
+        raise UserError(f"trainer.demonstration_share is a share of each batch, in [0, 1), not {share}")
+    if share and config["env"].get("transition") == "teacher":
+        raise UserError(
+            "trainer.demonstration_share with env.transition=teacher would be confounded: there the choice of a demonstration "
+            "depends on the hidden reference, so every action looks good. Set env.transition=free"
+        )
+    if share and (kind(config["buffer"]) != "UniformBuffer" or config["buffer"]["sample"] != "rows"):
+        raise UserError(
+            "trainer.demonstration_share fills a part of each batch with whole rows: set buffer=uniform buffer.sample=rows"
+        )
+    plain = kind(head) == "Scalar" and head["loss"] in ("huber", "squared")
+    if settings["warm_start_updates"] and settings["declared_policy"] != "reweighted" and not plain:
+        raise UserError(
+            "trainer.warm_start_updates clones the text's answers into Q as logits, and here a raw output is no Q: set "
+            "head=scalar with head.loss=huber or squared (or trainer.declared_policy=reweighted, which clones beside Q)"
+        )
+
+
 def _check_numbers(config: Config) -> None:
     if not 0 <= config["seed"] < 2**50:  # the run's random streams are numbered seed * 1000 + 1, 2 ...
         raise UserError(f"seed must be at least 0 and below 2^50, not {config['seed']}")
@@ -167,11 +190,19 @@ def _check_trainer(settings: Config, env: Config) -> None:
     for key in ("batch_rows", "updates_per_rollout", "log_every", "evaluate_every", "evaluation_episodes"):
         if settings[key] < 1:
             raise UserError(f"trainer.{key} must be at least 1, not {settings[key]}")
-    for key in ("rollouts", "offline_rounds"):
+    for key in ("rollouts", "offline_rounds", "warm_start_updates"):
         if settings[key] < 0:
             raise UserError(f"trainer.{key} must be at least 0, not {settings[key]}")
-    if settings["rollouts"] + settings["offline_rounds"] < 1:
+    if settings["rollouts"] + settings["offline_rounds"] + settings["warm_start_updates"] < 1:
         raise UserError("trainer.rollouts must be at least 1 (or trainer.offline_rounds, with logged data)")
+    if settings["warm_start_lr"] is not None and settings["warm_start_lr"] <= 0:
+        raise UserError(
+            f"trainer.warm_start_lr must be above 0 (or null for optimizer.lr), not {settings['warm_start_lr']}"
+        )
+    if settings["warm_start_lr"] is not None and not settings["warm_start_updates"]:
+        raise UserError(
+            "trainer.warm_start_lr belongs to a warm start: set trainer.warm_start_updates, or leave it null"
+        )
     for key in ("rollout_steps", "save_every", "early_stopping_evaluations"):
         if settings[key] is not None and settings[key] < 1:
             raise UserError(f"trainer.{key} must be at least 1 or null, not {settings[key]}")

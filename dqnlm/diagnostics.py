@@ -25,7 +25,7 @@ from dqnlm.ops.bootstrap import masked_q
 from dqnlm.policy import Policy
 
 if TYPE_CHECKING:
-    from dqnlm.trainer import Parts
+    from dqnlm.parts import Parts
 
 _QUANTILES = (0.5, 0.9, 0.99)
 _RUNAWAY = 10.0  # times the largest return that is possible, or was seen

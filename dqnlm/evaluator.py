@@ -97,15 +97,15 @@ class TextEvaluator:
             rows = env.score(torch.full((env.num_envs, env.row_transitions), token, device=env.device))
             return float(rows.reward_BT.sum(1).mean())
         action_E = torch.full((env.num_envs,), token, device=env.device)
-        total, ended_E = (
-            torch.zeros((), device=env.device),
-            torch.zeros(env.num_envs, dtype=torch.bool, device=env.device),
-        )
+        return_E = torch.zeros(env.num_envs, device=env.device)
+        ended_E = torch.zeros(env.num_envs, dtype=torch.bool, device=env.device)
         for _ in range(env.row_transitions):
             step = env.step(action_E)
-            total += (step.reward_E * ~ended_E).sum()
+            return_E += step.reward_E * ~ended_E
+            if step.judged_ET is not None:
+                return_E = torch.where(step.last_E & ~ended_E, step.judged_ET.sum(1), return_E)
             ended_E |= step.last_E
-        return float(total / env.num_envs)
+        return float(return_E.mean())
 
     def _samples(self, policy: Policy) -> list[tuple[str, str]]:
         prompt = "\n" if policy.tokenizer.count_unknown("\n") == 0 else policy.tokenizer.decode(self.frequent_ids[:1])

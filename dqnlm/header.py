@@ -164,7 +164,7 @@ def _of_environment(config: Config, trainer: Trainer) -> str:
             f"environment {env.num_envs} x {node['horizon']} decisions a rollout, transition {node['transition']}, reward "
             f"{kind(config['reward'])}"
         )
-    steps = trainer.rollout_steps or env.row_transitions
+    steps = trainer.parts.actor.rollout_steps or env.row_transitions
     name = f"{kind(node)} {node['id']}" if "id" in node else kind(node)
     return f"environment {name}, {env.num_envs} x {steps} steps a rollout, {env.num_actions} actions"
 
@@ -191,9 +191,9 @@ def estimated_seconds(trainer: Trainer) -> float:
         forward = _seconds(device, lambda: _no_grad(network, ids_BS))
         both = _seconds(device, lambda: network(ids_BS)["q"].square().sum().backward())
     update = both + (forward if parts.learner.needs_target else 0)
-    steps = 1 if env.parallel else max(1, (trainer.rollout_steps or parts.episode_decisions) // 8)
+    steps = 1 if env.parallel else max(1, (parts.actor.rollout_steps or parts.episode_decisions) // 8)
     rollout = forward * steps * (env.num_envs // env.copies) / rows if parts.exploration.needs_q else 0
-    left, played = trainer.rollouts - trainer.rollouts_done, max(trainer.rollouts_done, trainer.offline_rounds)
+    left, played = trainer.rollouts - trainer.rollouts_done, max(trainer.rollouts_done, trainer.before_rollouts)
     return left * update * trainer.updates_per_rollout + (trainer.rollouts - played) * rollout
 
 

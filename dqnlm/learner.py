@@ -9,6 +9,7 @@ Nothing here waits for the device: figures are added up there and read at the lo
 
 from __future__ import annotations
 
+import copy
 from typing import Any, Literal, NamedTuple
 
 import torch
@@ -86,6 +87,9 @@ class Learner:
         self.needs_target = any(o.needs_target for o in objectives.values())
         self.forward_online = torch.compile(network) if compile else network
         self.forward_target = torch.compile(target.network) if compile else target.network
+        self.reference: QNetwork | None = None
+        if any(o.needs_reference for o in objectives.values()):
+            self.reference = copy.deepcopy(network).requires_grad_(False).eval()
         self.updates = 0
         self.latest: Latest | None = None  # of the newest update, for the diagnostics of a log point
         self.transitions = torch.zeros((), dtype=torch.int64, device=accumulator.device)  # decisions learned from
@@ -117,10 +121,11 @@ class Learner:
 
     def _loss(self, batch: Batch) -> tuple[Tensor, Tensor | None]:
         online, target = self._forward(batch)
+        reference = self._of_reference(batch)
         mask_BT, error_BT = self._learned(batch), None
         total = torch.zeros((), device=mask_BT.device)
         for name, objective in self.objectives.items():
-            result = objective(online, target, batch)
+            result = objective(online, target, batch, reference)
             if result.loss_BT.dim() == 1:
                 loss = (result.loss_BT * batch.weight_B).mean()
             else:
@@ -147,6 +152,20 @@ class Learner:
             if self.restart and self.needs_last:
                 online, target = self._with_fresh_ends(online, target, batch)
         return for_all_copies(online, batch.copies), None if target is None else for_all_copies(target, batch.copies)
+
+    @torch.no_grad()
+    def _of_reference(self, batch: Batch) -> Outputs | None:
+        if self.reference is None:
+            return None
+        with torch.autocast(batch.observation_BS.device.type, torch.bfloat16, enabled=self.bfloat16):
+            reference: Outputs = self.reference(batch.observation_BS[:: batch.copies, :-1], batch.first)
+        return for_all_copies(reference, batch.copies)
+
+    def begin_here(self) -> None:
+        """Target and reference policy become what the network is now: its warm start is over."""
+        self.target.copy_from_online()
+        if self.reference is not None:
+            self.reference.load_state_dict(self.network.state_dict())
 
     def _both(self, observation_BS: Tensor, first: int) -> tuple[Outputs, Outputs | None]:
         if self.target.heads_only:
@@ -187,6 +206,7 @@ class Learner:
             "network": self.network.state_dict(),
             "target": self.target.state_dict(),
             "optimizer": self.optimization.optimizer.state_dict(),
+            "reference": {} if self.reference is None else self.reference.state_dict(),
             "updates": self.updates,
             "transitions": self.transitions.clone(),
         }
@@ -194,6 +214,8 @@ class Learner:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.network.load_state_dict(state["network"])
         self.target.load_state_dict(state["target"])
+        if self.reference is not None:
+            self.reference.load_state_dict(state["reference"])
         self.optimization.load_state_dict(state["optimizer"])
         self.updates = state["updates"]
         self.transitions.copy_(state["transitions"])

@@ -54,7 +54,7 @@ def load_policy_and_config(
     tokenizer = None if state["tokenizer"] is None else tokenizers.from_state(state["tokenizer"])
     num_tokens, observation_size, num_actions, outputs = state["spec"]
     spec = Spec(num_tokens, observation_size, num_actions, tuple(outputs))
-    network = assembly.build_network(config, spec, head).to(where)
+    network = assembly.build_network(config, spec, head, tokenizer, state.get("recipe")).to(where)
     with checkpoint.must_fit(directory.path):
         network.load_state_dict(state["network"])
     network.eval().requires_grad_(False)

@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 from dqnlm.checks import kind
+from dqnlm.envs.base import Environment
 from dqnlm.errors import UserError
-from dqnlm.trainer import Parts
+from dqnlm.parts import Parts
 
 Config = dict[str, Any]
 
@@ -74,7 +75,14 @@ def _check_learning_starts(settings: Config, parts: Parts) -> None:
 def _check_data(config: Config, parts: Parts) -> None:
     """Logged data where it is needed, and rows of the kind that an objective or a figure needs."""
     settings, env = config["trainer"], parts.actor.env
-    if not parts.logged_rows and (settings["rollouts"] == 0 or settings["offline_rounds"]):
+    has_references = type(env).demonstrate is not Environment.demonstrate
+    for key in ("warm_start_updates", "demonstration_share"):
+        if settings[key] and not has_references:
+            raise UserError(
+                f"trainer.{key} needs a task with answers of its own, such as a text, and env={kind(config['env'])} has none"
+            )
+    alone = settings["rollouts"] == 0 and not settings["warm_start_updates"]
+    if not parts.logged_rows and (alone or settings["offline_rounds"]):
         raise UserError(
             "trainer.offline_rounds are updates on logged data, and there is none: set data=trajectories data.path=FILE "
             "(data=random_walks, data=maze), or trainer.offline_rounds=0 and trainer.rollouts above 0"

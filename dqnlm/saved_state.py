@@ -10,7 +10,8 @@ from dqnlm import checkpoint
 from dqnlm.errors import UserError
 
 if TYPE_CHECKING:
-    from dqnlm.trainer import Parts, Trainer
+    from dqnlm.parts import Parts
+    from dqnlm.trainer import Trainer
 
 State = dict[str, Any]
 
@@ -23,6 +24,7 @@ def policy_state(parts: Parts) -> State:
         "tokenizer": None if policy.tokens is None else policy.tokens.state(), "temperature": policy.temperature,
         "declared": policy.declared, "legal": policy.legal_A, "step": policy.step,
         "is_probability": policy.head.is_probability, "spec": [*policy.spec[:3], list(policy.spec.outputs)], "beta": policy.beta,
+        "recipe": policy.network.body.recipe,
     }  # fmt: skip
 
 
@@ -37,6 +39,8 @@ def training_state(trainer: Trainer) -> State:
         "accumulator": parts.accumulator.state_dict(), "random": torch.get_rng_state(),
         "random_cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
         "fingerprint": parts.fingerprint, "trainer": trainer.state_dict(),
+        "warm_start": None if parts.warm_start is None else parts.warm_start.state_dict(),
+        "demonstrations": None if parts.demonstrations is None else parts.demonstrations.state(),
     }  # fmt: skip
 
 
@@ -68,4 +72,8 @@ def _put_back(trainer: Trainer, policy: State, training: State) -> None:
     torch.set_rng_state(training["random"].cpu())
     if training["random_cuda"] and torch.cuda.is_available():
         torch.cuda.set_rng_state_all([s.cpu() for s in training["random_cuda"]])
+    if parts.warm_start is not None:
+        parts.warm_start.load_state_dict(training["warm_start"])
+    if parts.demonstrations is not None:
+        parts.demonstrations.load_state(training["demonstrations"])
     trainer.load_state_dict(training["trainer"])

@@ -5,7 +5,8 @@
             update:  sample rows, targets from the target network, one step     -> repeated
             now and then: evaluate, log, save
 
-Between two log points nothing is copied from the device to the host.
+A warm start comes before it: the same network clones the text's own answers. Between two log points nothing is copied
+from the device to the host.
 """
 
 from __future__ import annotations
@@ -13,54 +14,15 @@ from __future__ import annotations
 import math
 import os
 import time
-from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from dqnlm import saved_state
-from dqnlm.actor import Actor
-from dqnlm.buffers.base import Buffer
-from dqnlm.checkpoint import Checkpoints
-from dqnlm.console import RunConsole
-from dqnlm.diagnostics import diagnostics, warnings
-from dqnlm.episodes import EpisodeEvaluator
-from dqnlm.errors import UserError
-from dqnlm.evaluator import TextEvaluator
-from dqnlm.exploration import Exploration
 from dqnlm.files import write_json_atomic
 from dqnlm.guards import Stopped, listening_to_signals, naming_memory
-from dqnlm.learner import Learner
-from dqnlm.metrics import Accumulator, Figures, JsonLines, Logger
-from dqnlm.policy import Policy
-from dqnlm.run_directory import RunDirectory
-
-Evaluator = TextEvaluator | EpisodeEvaluator
-LOWER_IS_BETTER = ("eval/nats", "eval/nats_softmax")
-
-
-@dataclass
-class Parts:
-    """What a run is made of; the builder fills it in."""
-
-    directory: RunDirectory
-    console: RunConsole
-    logger: Logger
-    policy: Policy
-    actor: Actor
-    exploration: Exploration
-    buffer: Buffer
-    learner: Learner
-    evaluator: Evaluator
-    accumulator: Accumulator
-    checkpoints: Checkpoints
-    fingerprint: str  # of the data: a run resumes only on what it was trained on
-    episode_decisions: int  # of one environment, for schedules that count episodes
-    logged_rows: int  # rows of logged data that the buffer began with
-    notes: list[str] = field(default_factory=list)  # kept in the summary
-
-    @property
-    def by_episodes(self) -> bool:
-        """Whether evaluations are episodes alone, without a text."""
-        return isinstance(self.evaluator, EpisodeEvaluator)
+from dqnlm.journal import Journal
+from dqnlm.parts import Parts
+from dqnlm.types import Batch
+from dqnlm.warm_start import joined
 
 
 class Trainer:
@@ -76,6 +38,9 @@ class Trainer:
         batch_rows: int,
         updates_per_rollout: int,
         learning_starts: int,
+        warm_start_updates: int,
+        warm_start_lr: float | None,
+        demonstration_share: float,
         log_every: int,
         evaluate_every: int,
         save_every: int | None,
@@ -93,41 +58,53 @@ class Trainer:
         init_from: str | None,
         progress: bool,
     ) -> None:
-        self.parts, self.batch_rows, self.rollout_steps = parts, batch_rows, rollout_steps
-        # A round is a rollout and its updates; the first `offline_rounds` have no rollout.
-        self.rollouts, self.offline_rounds = offline_rounds + rollouts, offline_rounds
+        self.parts, self.batch_rows = parts, batch_rows
+        # A round is a rollout and its updates; those of the warm start, and then the offline ones, have no rollout.
+        self.warm_rounds = math.ceil(warm_start_updates / updates_per_rollout)
+        self.before_rollouts = self.warm_rounds + offline_rounds
+        self.rollouts = self.before_rollouts + rollouts
         self.updates_per_rollout, self.learning_starts = updates_per_rollout, learning_starts
         self.log_every, self.evaluate_every = log_every, evaluate_every
         self.save_every, self.save_seconds = save_every, None if save_minutes is None else save_minutes * 60
-        self.best_metric = best_metric or ("eval/return" if parts.by_episodes else "eval/accuracy")
         self.patience = early_stopping_evaluations
-        # Read by the builder: rollout_steps, keep_last, declared_policy, beta, betas, samples, sample_*, evaluation_episodes,
-        # init_from and progress belong to the parts that are handed in.
-        self.rollouts_done, self.evaluations_without_gain = 0, 0
-        self.wall_before, self._clock = 0.0, time.monotonic()
-        self.best: Figures = {}
-        self.last: Figures = {}
-        self._mark = (0.0, 0)  # wall seconds and transitions at the last log point
-        self._sizes: tuple[int | None, int | None] = (None, None)  # of the JSONL files, known after a resume
+        # Read by the builder: rollout_steps, warm_start_lr, demonstration_share, keep_last, declared_policy, beta, betas,
+        # samples, sample_*, evaluation_episodes, init_from and progress belong to the parts that are handed in.
+        self.journal = Journal(parts, best_metric, log_every * updates_per_rollout)
+        self.rollouts_done = 0
         self._stop_signal: int | None = None
-        self._warned: set[str] = set()
         self._saved_at, self._saved_clock = -1, time.monotonic()
 
     def train_once(self) -> None:
         """One rollout, and the updates that follow it. The whole algorithm."""
-        parts, progress = self.parts, self.rollouts_done / self.rollouts
-        if self.rollouts_done >= self.offline_rounds:
+        parts = self.parts
+        if self.rollouts_done >= self.before_rollouts:
             episodes = parts.actor.env_steps // (parts.actor.env.num_envs * parts.episode_decisions)
-            played = (self.rollouts_done - self.offline_rounds) / (self.rollouts - self.offline_rounds)
+            played = (self.rollouts_done - self.before_rollouts) / (self.rollouts - self.before_rollouts)
             parts.exploration.advance(played, episodes)
             parts.actor.rollout()
             parts.buffer.begin()
-        parts.buffer.advance(progress)
+        parts.buffer.advance((self.rollouts_done - self.warm_rounds) / (self.rollouts - self.warm_rounds))
         if parts.logged_rows or parts.actor.env_steps >= self.learning_starts:
             for _ in range(self.updates_per_rollout):
-                batch = parts.buffer.sample(self.batch_rows)
+                batch = self._sample()
                 error_BT = parts.learner.update(batch)
                 parts.buffer.update_priorities(batch, error_BT)
+        self.rollouts_done += 1
+
+    def _sample(self) -> Batch:
+        """Experience; of each batch a share from the text's own answers, where that is set."""
+        demonstrations = self.parts.demonstrations
+        if demonstrations is None:
+            return self.parts.buffer.sample(self.batch_rows)
+        mixed = demonstrations.mixed(self.batch_rows)
+        return joined(self.parts.buffer.sample(self.batch_rows - mixed), demonstrations.batch(mixed, judged=True))
+
+    def _warm_up(self) -> None:
+        """One round of the warm start; after the last, target and reference policy begin where it ended."""
+        warm_start = self.parts.warm_start
+        assert warm_start is not None
+        if warm_start.advance(self.updates_per_rollout):
+            self.parts.learner.begin_here()
         self.rollouts_done += 1
 
     def run(self) -> dict[str, Any]:
@@ -138,9 +115,7 @@ class Trainer:
             Stopped: SIGTERM or Ctrl-C; everything is saved.
         """
         parts = self.parts
-        self.metrics = JsonLines(parts.directory.metrics, self._sizes[0])
-        self.samples = JsonLines(parts.directory.samples, self._sizes[1])
-        self._clock = time.monotonic()
+        self.journal.open()
         status = "failed"
         try:
             with listening_to_signals(self._note_signal), naming_memory():
@@ -163,8 +138,7 @@ class Trainer:
         summary = self._summary(status)
         try:
             write_json_atomic(parts.directory.summary, summary)
-            for open_file in (self.metrics, self.samples, parts.logger):
-                open_file.close()
+            self.journal.close()
         except OSError as error:
             if status != "failed":
                 raise
@@ -177,22 +151,22 @@ class Trainer:
         if self._saved_at != self.rollouts_done:
             self._save()
         while self.rollouts_done < self.rollouts and self._stop_signal is None and not self._is_out_of_patience():
-            self.train_once()
+            self._warm_up() if self.rollouts_done < self.warm_rounds else self.train_once()
             parts.console.advance(self.rollouts_done)
             end = self.rollouts_done == self.rollouts
             if self.rollouts_done % self.log_every == 0 or end:
-                self._log()
-            if self.rollouts_done % self.evaluate_every == 0 or end:
-                self._evaluate()
+                self.journal.log(self.rollouts_done)
+            if self.rollouts_done % self.evaluate_every == 0 or end or self.rollouts_done == self.warm_rounds:
+                self.journal.evaluate(f"{self.rollouts_done}/{self.rollouts} {self.rounds}")
             if self._is_time_to_save() or end:
                 self._save()
         if self._is_out_of_patience():
-            parts.console.print(f"early stop: {self.patience} evaluations without a better {self.best_metric}")
+            parts.console.print(f"early stop: {self.patience} evaluations without a better {self.journal.best_metric}")
         if self._saved_at != self.rollouts_done:
             self._save()
 
     def _is_out_of_patience(self) -> bool:
-        return self.patience is not None and self.evaluations_without_gain >= self.patience
+        return self.patience is not None and self.journal.evaluations_without_gain >= self.patience
 
     def _note_signal(self, number: int) -> None:
         if self._stop_signal is not None:
@@ -202,84 +176,9 @@ class Trainer:
         os.write(2, b"\nstopping after this rollout (once more to stop without saving) ...\n")
 
     @property
-    def wall_seconds(self) -> float:
-        """Seconds in this run, those before a resume included."""
-        return self.wall_before + time.monotonic() - self._clock
-
-    def _record(self, figures: Figures) -> None:
-        """One line of metrics.jsonl, and the same to the logger."""
-        parts = self.parts
-        counters = {
-            "step": parts.learner.updates, "env_steps": parts.actor.env_steps,
-            "transitions": int(parts.learner.transitions), "wall_s": round(self.wall_seconds, 3),
-        }  # fmt: skip
-        self.last |= figures
-        self.metrics.write(counters | figures)
-        parts.logger.write(parts.learner.updates, figures)
-
-    def _log(self) -> None:
-        """The only regular host synchronisation."""
-        parts = self.parts
-        figures = parts.accumulator.drain()
-        before_s, before = self._mark
-        self._mark = (self.wall_seconds, int(parts.learner.transitions))
-        figures["time/transitions_per_second"] = (self._mark[1] - before) / max(self._mark[0] - before_s, 1e-9)
-        figures["rollout/epsilon"] = parts.exploration.epsilon
-        figures["optimizer/lr"] = parts.learner.optimization.rate(parts.learner.updates)
-        figures |= diagnostics(parts)
-        for name, value in figures.items():
-            if not math.isfinite(value):
-                raise UserError(self._not_finite(name, value))
-        self._warn(figures)
-        self._record(figures)
-        words = [f"{k.split('/')[1] if k != 'rollout/return' else 'return'} {v:.3f}" for k, v in figures.items()
-                 if k.startswith("loss/") or k == "rollout/return"]  # fmt: skip
-        parts.console.status(self.rollouts_done, ", ".join(words))
-
-    def _warn(self, figures: Figures) -> None:
-        """Each warning once a run."""
-        for key, text in warnings(figures, self.parts.policy.head).items():
-            if key not in self._warned:
-                self._warned.add(key)
-                self.parts.console.warning(text)
-
-    @property
     def rounds(self) -> str:
         """What a round is called."""
-        return "rounds" if self.offline_rounds else "rollouts"
-
-    def _not_finite(self, name: str, value: float) -> str:
-        steps = f"updates {max(0, self.parts.learner.updates - self.log_every * self.updates_per_rollout)}"
-        return (
-            f"{name} became {value} between {steps} and {self.parts.learner.updates}: training has diverged. The last good "
-            f"checkpoint is kept. Try a lower optimizer.lr, a smaller learner.gradient_clip, head.loss=huber, or "
-            f"learner.precision=float32; to look at the last good state: dqnlm eval {self.parts.directory.path}"
-        )
-
-    def _evaluate(self) -> None:
-        parts = self.parts
-        self._require_finite_weights()
-        evaluation = parts.evaluator.evaluate(parts.policy)
-        figures = evaluation.figures
-        done = f"{self.rollouts_done}/{self.rollouts} {self.rounds}"
-        parts.console.print(parts.evaluator.table(evaluation, parts.policy, parts.learner.updates, done))
-        for prompt, text in evaluation.samples:
-            record = {"step": parts.learner.updates, "kind": parts.policy.declared, "prompt": prompt, "text": text}
-            self.samples.write(record)
-            parts.console.panel("sample", [prompt + text if parts.by_episodes else text], "dim")
-        self._record(figures)
-        self._note_best(figures)
-
-    def _note_best(self, figures: Figures) -> None:
-        sign = -1 if self.best_metric in LOWER_IS_BETTER else 1
-        value = figures[self.best_metric]
-        if self.best and sign * value <= sign * self.best[self.best_metric]:
-            self.evaluations_without_gain += 1
-            return
-        self.best = {"step": float(self.parts.learner.updates)} | figures
-        self.evaluations_without_gain = 0
-        self.parts.policy.step = self.parts.learner.updates
-        self.parts.checkpoints.save_best(saved_state.policy_state(self.parts))
+        return "rounds" if self.before_rollouts else "rollouts"
 
     def _is_time_to_save(self) -> bool:
         by_count = self.save_every is not None and self.rollouts_done % self.save_every == 0
@@ -287,36 +186,25 @@ class Trainer:
         return by_count or by_clock
 
     def _save(self) -> None:
-        """Everything, if the weights are finite; a diverged run never replaces a good checkpoint."""
+        """Everything, if the weights are finite."""
         parts = self.parts
-        self._require_finite_weights()
-        parts.policy.step = parts.learner.updates
-        parts.checkpoints.save(parts.learner.updates, saved_state.policy_state(parts), saved_state.training_state(self))
+        self.journal.require_finite_weights()
+        parts.policy.step = parts.updates
+        parts.checkpoints.save(parts.updates, saved_state.policy_state(parts), saved_state.training_state(self))
         self._saved_at, self._saved_clock = self.rollouts_done, time.monotonic()
 
-    def _require_finite_weights(self) -> None:
-        if not all(bool(p.isfinite().all()) for p in self.parts.learner.network.parameters()):
-            raise UserError(self._not_finite("a weight", float("nan")))
-
     def state_dict(self) -> dict[str, Any]:
-        """Counters, the best figures, and how many bytes of the JSONL files belong to this moment."""
-        return {
-            "rollouts_done": self.rollouts_done, "evaluations_without_gain": self.evaluations_without_gain,
-            "best": self.best, "last": self.last, "wall_s": self.wall_seconds, "mark": list(self._mark),
-            "sizes": [self.metrics.size, self.samples.size],
-        }  # fmt: skip
+        """Where the loop stands, and its journal."""
+        return {"rollouts_done": self.rollouts_done, "journal": self.journal.state_dict()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.rollouts_done = self._saved_at = state["rollouts_done"]
-        self.evaluations_without_gain = state["evaluations_without_gain"]
-        self.best, self.last = state["best"], state["last"]
-        self.wall_before, self._mark = state["wall_s"], (state["mark"][0], state["mark"][1])
-        self._sizes = (state["sizes"][0], state["sizes"][1])
+        self.journal.load_state_dict(state["journal"])
 
     def _summary(self, status: str) -> dict[str, Any]:
-        parts = self.parts
+        parts, journal = self.parts, self.journal
         totals = {
-            "rollouts": self.rollouts_done, "updates": parts.learner.updates, "env_steps": parts.actor.env_steps,
-            "transitions": int(parts.learner.transitions), "wall_s": round(self.wall_seconds, 1),
+            "rollouts": self.rollouts_done, "updates": parts.updates, "env_steps": parts.actor.env_steps,
+            "transitions": int(parts.learner.transitions), "wall_s": round(journal.wall_seconds, 1),
         }  # fmt: skip
-        return {"status": status, "last": self.last, "best": self.best, "totals": totals, "notes": parts.notes}
+        return {"status": status, "last": journal.last, "best": journal.best, "totals": totals, "notes": parts.notes}

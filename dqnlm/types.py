@@ -44,6 +44,9 @@ class TimeStep(NamedTuple):
         next_observation_E: what to act on next: the first observation of a new row where `last_E`, else
             `observation_E`. It never enters a row as the successor of this action.
         over_E: bool, the episode ended with this step (then `last_E` holds too).
+        judged_ET: float32, T = row_transitions: rewards of the whole row that ends with this step, in the rows where
+            `last_E` holds (0 behind their length; other rows are not read). They replace those given step by step. None:
+            those stand.
     """
 
     observation_E: Tensor
@@ -52,6 +55,7 @@ class TimeStep(NamedTuple):
     last_E: Tensor
     next_observation_E: Tensor
     over_E: Tensor
+    judged_ET: Tensor | None = None
 
 
 @dataclass

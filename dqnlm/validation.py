@@ -12,6 +12,7 @@ import importlib
 import inspect
 import sys
 from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
 from typing import Any
 
 from dqnlm.annotations import MismatchError, conform
@@ -23,7 +24,7 @@ OWN_PREFIX = "dqnlm"
 # could be told to permit code.
 PARTS = (
     "bootstraps", "buffers", "data.corpora", "data.trajectories", "envs", "exploration", "heads", "learner", "metrics",
-    "multistep", "networks", "objectives", "optimization", "rewards", "target", "trainer",
+    "multistep", "networks", "objectives", "optimization", "partners", "rewards", "target", "trainer",
 )  # fmt: skip
 Where = Callable[[str], str]  # dotted key -> where its value came from, in words
 
@@ -37,15 +38,26 @@ def nowhere(key: str) -> str:
 
 
 def permit_targets(prefixes: Any) -> None:
-    """Allows `_target_` below these modules (a name, or a list of names) from now on, for this process only.
+    """Allows `_target_` below these modules, and these Python files, from now on, for this process only.
+
+    Args:
+        prefixes: the name of a module or the path of a file (it ends in .py), or a list of them.
 
     Raises:
-        UserError: a prefix is no dotted module name.
+        UserError: one is neither.
     """
     for prefix in prefixes if isinstance(prefixes, list) else [prefixes]:
+        if isinstance(prefix, str) and prefix.endswith(".py"):
+            _permitted.add(str(Path(prefix).expanduser().resolve()))
+            continue
         if not isinstance(prefix, str) or not all(part.isidentifier() for part in prefix.split(".")):
             raise UserError(f"allow_targets: {prefix!r} is no module name\n  write +allow_targets=[my_rewards]")
         _permitted.add(prefix)
+
+
+def is_permitted(name: str) -> bool:
+    """Whether `permit_targets` allowed exactly this: a file by its whole path."""
+    return name in _permitted
 
 
 def forget_permissions() -> None:

@@ -76,6 +76,11 @@ class NoHostSynchronisation(TorchDispatchMode):
         return func(*args, **(kwargs or {}))
 
 
+def given(step: TimeStep) -> list[Tensor]:
+    """The tensors of a step, without `judged_ET` where there is none."""
+    return [tensor for tensor in step if tensor is not None]
+
+
 def play(env: Environment, action_NE: Tensor) -> tuple[Tensor, list[TimeStep]]:
     with NoHostSynchronisation():
         return env.reset(), [env.step(action_E) for action_E in action_NE]

@@ -86,15 +86,19 @@ class Killed(BaseException):
 
 def at_rollout(monkeypatch: Any, number: int, action: Callable[[Trainer], None]) -> None:
     """Lets `action(trainer)` happen once, just after rollout `number`."""
-    original, happened = Trainer.train_once, []
+    happened: list[int] = []
 
-    def train_once(trainer: Trainer) -> None:
-        original(trainer)
-        if trainer.rollouts_done == number and not happened:
-            happened.append(number)
-            action(trainer)
+    def watched(original: Callable[[Trainer], None]) -> Callable[[Trainer], None]:
+        def one_round(trainer: Trainer) -> None:
+            original(trainer)
+            if trainer.rollouts_done == number and not happened:
+                happened.append(number)
+                action(trainer)
 
-    monkeypatch.setattr(Trainer, "train_once", train_once)
+        return one_round
+
+    for name in ("train_once", "_warm_up"):
+        monkeypatch.setattr(Trainer, name, watched(getattr(Trainer, name)))
 
 
 def kill(trainer: Trainer) -> None:
@@ -122,7 +126,7 @@ def state(run: Path) -> dict[str, Any]:
     """All that the last checkpoint holds, without what the clock decides (the size of the log is its number of digits)."""
     folder = step_folders(run / "checkpoints")[-1]
     parts = {part: torch.load(folder / f"{part}.pt", weights_only=True) for part in ("policy", "training")}
-    trainer = parts["training"]["trainer"]
+    trainer = parts["training"]["trainer"]["journal"]
     for name in ("wall_s", "mark", "sizes"):
         del trainer[name]
     trainer["last"] = {k: v for k, v in trainer["last"].items() if not k.startswith("time/")}

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from environment_tools import TEXT, A, continuation, episodes, exact, mixed, play, played, random_actions
+from environment_tools import TEXT, A, continuation, episodes, exact, given, mixed, play, played, random_actions
 from omegaconf import OmegaConf
 
 from dqnlm.envs.continuation import Continuation
@@ -96,7 +96,7 @@ def test_stop_token_that_is_never_chosen_changes_nothing() -> None:
     plain, masked = continuation(text, reward=mixed), continuation(text, reward=mixed, stop=29)
     action_NE = random_actions(plain, 25).clamp(max=28)
     for a, b in zip(play(plain, action_NE)[1], play(masked, action_NE)[1], strict=True):
-        assert all(torch.equal(x, y) for x, y in zip(a, b, strict=True))
+        assert all(torch.equal(x, y) for x, y in zip(given(a), given(b), strict=True))
 
 
 @pytest.mark.parametrize("options", [{"transition": "teacher"}, {"transition": "free"}, {"stop": 2}])

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from environment_tools import ENVIRONMENTS, NoHostSynchronisation, episodes, play, played, random_actions
+from environment_tools import ENVIRONMENTS, NoHostSynchronisation, episodes, given, play, played, random_actions
 from torch import Tensor
 
 from dqnlm.envs.base import Environment
@@ -26,8 +26,8 @@ def test_contract_shapes_and_flags(make: Callable[[int], Environment]) -> None:
     dtypes = TimeStep(torch.int64, torch.float32, torch.uint8, torch.bool, torch.int64, torch.bool)  # type: ignore[arg-type]
     assert first_E.shape == (env.num_envs,) and first_E.dtype == torch.int64
     for step in steps:
-        assert all(tensor.shape == (env.num_envs,) for tensor in step)
-        assert tuple(tensor.dtype for tensor in step) == dtypes
+        assert all(tensor.shape == (env.num_envs,) for tensor in given(step))
+        assert tuple(tensor.dtype for tensor in given(step)) == tuple(given(dtypes))
         assert bool(((step.observation_E >= 0) & (step.observation_E < env.num_tokens)).all())
         ended_E = (step.flag_E & (TERMINATED | TRUNCATED)) != 0
         assert torch.equal(ended_E, step.last_E)
@@ -68,7 +68,7 @@ def test_contract_state_dict(make: Callable[[int], Environment], before: int) ->
     play(other, action_NE[:3])
     other.load_state_dict(torch.load(file, weights_only=True))
     for step, action_E in zip(expected, action_NE[before:], strict=True):
-        assert all(torch.equal(a, b) for a, b in zip(step, other.step(action_E), strict=True))
+        assert all(torch.equal(a, b) for a, b in zip(given(step), given(other.step(action_E)), strict=True))
 
 
 @EVERY
@@ -109,7 +109,7 @@ def test_contract_skip_prompt(make: Callable[[int], Environment]) -> None:
         assert torch.equal(prompt_EP, torch.stack([first_E] + [step.observation_E for step in steps], 1))
         assert env.skip_prompt() is None
         for action_E in random_actions(env, 2 * env.row_transitions):
-            assert all(torch.equal(a, b) for a, b in zip(env.step(action_E), twin.step(action_E), strict=True))
+            assert all(torch.equal(a, b) for a, b in zip(given(env.step(action_E)), given(twin.step(action_E)), strict=True))
 
 
 @EVERY

@@ -188,7 +188,7 @@ ENTROPIC = iterate(lambda q: backup(SOFT * (q / SOFT).logsumexp(-1)))
 def test_path_consistency_finds_the_entropy_regularised_solution(n: int | None) -> None:
     """Bug: single-step or multi-step consistency with another fixed point than the soft Bellman equation's."""
     head = scalar()
-    objective = PathConsistency(head, anything, True, False, weight=1.0, temperature=SOFT, n=n)
+    objective = PathConsistency(head, anything, True, False, weight=1.0, temperature=SOFT, n=n, reference="none")
     found = learned(make_learner({"path_consistency": objective}, head), head, rows(1 if n == 1 else 3))
     torch.testing.assert_close(found, ENTROPIC, atol=0.02, rtol=0)
 
@@ -248,7 +248,7 @@ def test_ilql_finds_the_expectile_solution() -> None:
     objectives: dict[str, Objective] = {
         "td": td(head, Value(), OneStep(), twin=True),
         "expectile_value": ExpectileValue(head, weight=1.0, expectile=tau),
-        "cross_entropy": CrossEntropy(anything, weight=1.0, output="policy"),
+        "cross_entropy": CrossEntropy(anything, weight=1.0, output="policy", normaliser_weight=0.0),
     }
 
     def operator(x: Tensor) -> Tensor:
@@ -299,7 +299,7 @@ def test_mc_q_and_tbrm_on_whole_episodes() -> None:
             TemporalDifference(head, Max(), MonteCarlo(), anything, None, True, False, False, weight=1.0, twin=False),
             mean,
         ),
-        (Trajectory(head, anything, weight=1.0, temperature=SOFT), soft),
+        (Trajectory(head, anything, weight=1.0, temperature=SOFT, reference="none"), soft),
     ):
         learner = make_learner({"objective": objective}, head, gamma=1.0, states=nodes, actions=2, updates=1000)
         for _ in range(1000):

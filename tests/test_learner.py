@@ -36,7 +36,7 @@ def test_a_late_first_decision_equals_all_times_masked(head: str, last_has_value
         batch = replace(random_batch(first=3), first=first)
         learner = make_learner(
             make_td(head, feedback=feedback, last_has_value=last_has_value),
-            CrossEntropy(lambda observation_BS: None, weight=0.5, output="q"),
+            CrossEntropy(lambda observation_BS: None, weight=0.5, output="q", normaliser_weight=0.0),
         )
         results.append((gradient(learner, batch), figures(learner)))
     assert_close(results[0][0], results[1][0])
@@ -91,11 +91,15 @@ def test_objectives_add_up_with_their_weights() -> None:
     """Guards a weight that is ignored, and one objective that hides another."""
     batch = random_batch()
     both = gradient(
-        make_learner(make_td(weight=0.25), CrossEntropy(lambda observation_BS: None, weight=3.0, output="q")), batch
+        make_learner(
+            make_td(weight=0.25),
+            CrossEntropy(lambda observation_BS: None, weight=3.0, output="q", normaliser_weight=0.0),
+        ),
+        batch,
     )
     td, cloning = (
         gradient(make_learner(o), batch)
-        for o in (make_td(), CrossEntropy(lambda observation_BS: None, weight=1.0, output="q"))
+        for o in (make_td(), CrossEntropy(lambda observation_BS: None, weight=1.0, output="q", normaliser_weight=0.0))
     )
     assert_close(both, [0.25 * a + 3.0 * b for a, b in zip(td, cloning, strict=True)])
 

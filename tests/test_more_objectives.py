@@ -66,9 +66,9 @@ Q = torch.tensor([[[1.0, 3.0, 6.0]]])[..., None]  # one state, three actions
         # 2 log(e^.5 + e^1.5) - 3 = 3 + 2 log(1 + e^-1) - 3 = .6265 (T 2, action 2 illegal)
         (Conservative(HEADS["squared"](), only_first_two, weight=1.0, temperature=2.0), 1, 0.6265),
         # -log softmax: the same as the first conservative one, logits 1 3 6.
-        (CrossEntropy(anything, weight=1.0, output="q"), 1, 3.0550),
+        (CrossEntropy(anything, weight=1.0, output="q", normaliser_weight=0.0), 1, 3.0550),
         # log(e^1 + e^3) - 3 = log(1 + e^-2) = .1269
-        (CrossEntropy(only_first_two, weight=1.0, output="q"), 1, 0.1269),
+        (CrossEntropy(only_first_two, weight=1.0, output="q", normaliser_weight=0.0), 1, 0.1269),
     ],
 )
 def test_losses_by_hand(objective: Objective, action: int, loss: float) -> None:
@@ -79,7 +79,9 @@ def test_losses_by_hand(objective: Objective, action: int, loss: float) -> None:
 
 def test_logged_actions_that_are_illegal_now_have_a_finite_loss() -> None:
     """Bug: a log of another time makes the loss infinite."""
-    result = CrossEntropy(only_first_two, weight=1.0, output="q")({"q": Q}, None, one_decision(2))
+    result = CrossEntropy(only_first_two, weight=1.0, output="q", normaliser_weight=0.0)(
+        {"q": Q}, None, one_decision(2)
+    )
     assert float(result.loss_BT) == pytest.approx(float(Q.flatten().logsumexp(0)) - 6.0, abs=1e-5)
 
 
@@ -98,11 +100,13 @@ def test_path_consistency_by_hand() -> None:
     One state, one step: residual = r + gamma Vbar(s') - Q(s, a). With r 2, gamma .5, Qbar(s') = 1 3 6 and T 1,
     Vbar = 6 + log(1 + e^-3 + e^-5) = 6.0550; Q(s, 1) = 3: 2 + 3.0275 - 3 = 2.0275, squared and halved 2.0554.
     """
-    objective = PathConsistency(HEADS["squared"](), anything, True, False, weight=1.0, temperature=1.0, n=1)
+    objective = PathConsistency(
+        HEADS["squared"](), anything, True, False, weight=1.0, temperature=1.0, n=1, reference="none"
+    )
     result = objective({"q": torch.cat([Q, Q], 1)}, {"q": torch.cat([Q, Q], 1)}, one_decision(1, reward=2.0))
     assert float(result.loss_BT) == pytest.approx(2.0554, abs=2e-4)
     with pytest.raises(UserError, match="at least 1"):
-        PathConsistency(HEADS["squared"](), anything, True, False, weight=1.0, temperature=1.0, n=0)
+        PathConsistency(HEADS["squared"](), anything, True, False, weight=1.0, temperature=1.0, n=0, reference="none")
 
 
 def test_trajectory_by_hand() -> None:
@@ -111,7 +115,7 @@ def test_trajectory_by_hand() -> None:
     Two decisions with Q 1 3 6 each, actions 1 and 2, rewards 4 and 5, T 1; V = 6.0550, T log pi = Q - V.
     residual = 9 - (3 - V) - (6 - V) - V = 0 + V = 6.0550, squared and halved 18.33. A padded step changes nothing.
     """
-    objective = Trajectory(HEADS["squared"](), anything, weight=1.0, temperature=1.0)
+    objective = Trajectory(HEADS["squared"](), anything, weight=1.0, temperature=1.0, reference="none")
     online = {"q": torch.cat([Q, Q, Q * 7], 1)}
     batch = Batch(
         torch.zeros(1, 4, dtype=torch.int64), torch.tensor([[1, 2, 0]]), torch.tensor([[4.0, 5.0, 0.0]]), torch.ones(1, 3),
@@ -121,11 +125,46 @@ def test_trajectory_by_hand() -> None:
     assert result.loss_BT.shape == (1,) and float(result.loss_BT) == pytest.approx(0.5 * 6.0550**2, abs=1e-3)
 
 
+def test_a_reference_policy_takes_the_place_of_the_entropy() -> None:
+    """Bug: the reference's log-probability with the wrong sign, its value in the place of its log-probability, a gradient.
+
+    Q 1 3 6, V = 6.0550; the reference's Q 2 2 4, its V = 4 + log(1 + 2 e^-2) = 4.2395, T log pi_ref = -2.2395 (action 1) and
+    -.2395 (action 2). One step, action 1, reward 2, episode over: residual = 2 - 2.2395 - (3 - V) - V = -3.2395.
+    Two decisions as in `test_trajectory_by_hand`: 6.0550 - 2.2395 - .2395 = 3.5760.
+    """
+    reference = {"q": torch.tensor([2.0, 2.0, 4.0]).view(1, 1, 3, 1).requires_grad_()}
+    path = PathConsistency(
+        HEADS["squared"](), anything, False, False, weight=1.0, temperature=1.0, n=None, reference="start"
+    )
+    assert path.needs_reference
+    batch = one_decision(1, reward=2.0)
+    batch.discount_BT = torch.zeros_like(batch.discount_BT)
+    loss_BT = path({"q": Q}, None, batch, reference).loss_BT
+    assert float(loss_BT.detach()) == pytest.approx(0.5 * 3.2395**2, abs=1e-3) and not loss_BT.requires_grad
+    whole = Trajectory(HEADS["squared"](), anything, weight=1.0, temperature=1.0, reference="start")
+    batch = Batch(
+        torch.zeros(1, 4, dtype=torch.int64), torch.tensor([[1, 2, 0]]), torch.tensor([[4.0, 5.0, 0.0]]), torch.ones(1, 3),
+        torch.tensor([[1.0, 1.0, 0.0]]), torch.tensor([2]), torch.ones(1), torch.zeros(1),
+    )  # fmt: skip
+    found = whole({"q": torch.cat([Q, Q, Q * 7], 1)}, None, batch, {"q": torch.cat([reference["q"]] * 3, 1)})
+    assert float(found.loss_BT) == pytest.approx(0.5 * 3.5760**2, abs=1e-3)
+
+
+def test_normaliser_of_cloning() -> None:
+    """Q 1 3 6, Z = 6.0550: cloning action 2 costs Z - 6 = .0550, and with weight .1 another .05 Z^2 = 1.8332."""
+    objective = CrossEntropy(anything, weight=1.0, output="q", normaliser_weight=0.1)
+    assert float(objective({"q": Q}, None, one_decision(2)).loss_BT) == pytest.approx(0.0550 + 1.8332, abs=1e-3)
+    with pytest.raises(UserError, match="normaliser_weight"):
+        CrossEntropy(anything, weight=1.0, output="q", normaliser_weight=-0.1)
+
+
 def test_losses_of_rows_are_averaged_with_their_weights() -> None:
     """Bug: a loss of a row counted once for each of its steps, or without its importance weight."""
     batch = random_batch()
     batch.weight_B = torch.tensor([1.0, 0.5, 0.0, 2.0])
-    learner = make_learner(Trajectory(HEADS["squared"](), anything, weight=1.0, temperature=0.5), period=None)
+    learner = make_learner(
+        Trajectory(HEADS["squared"](), anything, weight=1.0, temperature=0.5, reference="none"), period=None
+    )
     with torch.no_grad():
         [objective] = learner.objectives.values()
         each_B = objective(make_network(0)(batch.observation_BS[:, :-1]), None, batch).loss_BT

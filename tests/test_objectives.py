@@ -205,7 +205,9 @@ def test_truncation_bootstraps_and_termination_does_not() -> None:
 def test_cross_entropy_by_loop() -> None:
     """Guards logits shifted by a step, and prompt steps that are cloned."""
     batch = random_batch(first=2)
-    learner = make_learner(CrossEntropy(lambda observation_BS: None, weight=1.0, output="q"), period=None)
+    learner = make_learner(
+        CrossEntropy(lambda observation_BS: None, weight=1.0, output="q", normaliser_weight=0.0), period=None
+    )
     assert not learner.needs_last and not learner.needs_target
     log_BSA = make_network(0)(batch.observation_BS)["q"].squeeze(-1).log_softmax(-1).detach()
     places = [(b, t) for b in range(4) for t in range(T) if batch.mask_BT[b, t]]

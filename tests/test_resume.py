@@ -47,6 +47,10 @@ CASES: dict[str, list[str]] = {
         *FREE, "algorithm=iqn", "buffer=prioritized", "buffer.sample=transitions", "returns=n_step", "buffer.capacity=100",
     ],
     "pqn: the latest rollout, lambda-returns": ["algorithm=pqn", "trainer.updates_per_rollout=3"],
+    "warm start, a reference policy, demonstrations in each batch": [
+        *FREE, "algorithm=tbrm", "objective.trajectory.reference=start", "trainer.warm_start_updates=5",
+        "trainer.demonstration_share=0.5", "trainer.rollouts=8", "env.prompt_length=3", "target=polyak",
+    ],
     "munchausen, heads alone in the target": ["algorithm=munchausen_dqn", "target.heads_only=true"],
 }  # fmt: skip
 

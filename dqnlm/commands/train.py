@@ -30,6 +30,7 @@ from dqnlm.errors import UserError
 from dqnlm.files import write_json_atomic
 from dqnlm.presets import drop_inapplicable
 from dqnlm.run_directory import RunDirectory, natural, require_fresh, reserve, safe_name
+from dqnlm.user_code import trust
 
 PREFLIGHT_LIMIT = 64  # jobs of a sweep that are checked before the first one starts
 INTERRUPTED = 130
@@ -170,6 +171,7 @@ def _anchor_paths(config: dict[str, Any], base: Path) -> None:
     start = trainer.get("init_from")
     if isinstance(start, str) and (base / Path(start).expanduser()).exists():  # else the short name of a run
         trainer["init_from"] = str(base / Path(start).expanduser())
+    trust(config["reward"], base)
     config["output_dir"] = str(base / Path(config["output_dir"]).expanduser())
 
 

@@ -9,14 +9,13 @@ import hashlib
 import json
 from dataclasses import dataclass
 from math import floor
-from typing import Literal
 
 from torch import Tensor
 
 from dqnlm.data import sources, tokenizers
 from dqnlm.data.hub import hub
 from dqnlm.data.reading import TextSource
-from dqnlm.data.tokenizers import Tokenizer, TokenizerKind
+from dqnlm.data.tokenizers import Tokenizer
 from dqnlm.errors import UserError
 
 _LEAST_TOKENS = 2  # an observation and what follows it
@@ -62,7 +61,7 @@ class Corpus:
 
 def build_corpus(
     source: TextSource,
-    tokenizer_kind: TokenizerKind,
+    tokenizer_kind: str,
     heldout_fraction: float,
     tokenizer: Tokenizer | None = None,
 ) -> Corpus:
@@ -70,7 +69,7 @@ def build_corpus(
 
     Args:
         source: the text.
-        tokenizer_kind: "character" or "byte"; not read where `tokenizer` is given.
+        tokenizer_kind: "character", "byte", or the folder of a pretrained model; not read where `tokenizer` is given.
         heldout_fraction: share of the text's characters, at its end, that is never trained on; in (0, 1). With a
             given tokenizer also 1: the whole text is held out, to evaluate a run on a text it was not made for.
         tokenizer: a run's tokenizer, instead of one built from the training part.
@@ -107,7 +106,7 @@ def build_tiny_shakespeare(
     bundled_fallback: bool,
     bundled_characters: int,
     bundled_seed: int,
-    tokenizer: Literal["character", "byte"],
+    tokenizer: str,
     heldout_fraction: float,
 ) -> Corpus:
     """Target of `data=tiny_shakespeare`; see `sources.tiny_shakespeare`."""
@@ -120,14 +119,12 @@ def build_tiny_shakespeare(
     return build_corpus(source, tokenizer, heldout_fraction)
 
 
-def build_text_file(*, path: str | None, tokenizer: Literal["character", "byte"], heldout_fraction: float) -> Corpus:
+def build_text_file(*, path: str | None, tokenizer: str, heldout_fraction: float) -> Corpus:
     """Target of `data=text_file`; see `sources.text_file`."""
     return build_corpus(sources.text_file(path=path), tokenizer, heldout_fraction)
 
 
-def build_bundled(
-    *, characters: int, seed: int, tokenizer: Literal["character", "byte"], heldout_fraction: float
-) -> Corpus:
+def build_bundled(*, characters: int, seed: int, tokenizer: str, heldout_fraction: float) -> Corpus:
     """Target of `data=bundled`; see `sources.bundled`."""
     return build_corpus(sources.bundled(characters=characters, seed=seed), tokenizer, heldout_fraction)
 
@@ -139,7 +136,7 @@ def build_hub(
     split: str,
     text_column: str,
     revision: str | None,
-    tokenizer: Literal["character", "byte"],
+    tokenizer: str,
     heldout_fraction: float,
 ) -> Corpus:
     """Target of `data=hub`; see `hub.hub`."""

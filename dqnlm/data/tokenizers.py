@@ -7,11 +7,12 @@ one more, the last, for every other character. A byte tokenizer has the 256 byte
 from __future__ import annotations
 
 import codecs
+import difflib
 import json
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
@@ -20,7 +21,6 @@ from torch import Tensor
 from dqnlm.errors import UserError
 from dqnlm.files import write_bytes_atomic
 
-TokenizerKind = Literal["character", "byte"]
 REPLACEMENT = "\ufffd"  # what the unknown token reads as
 _NAMED_AT_MOST = 5  # characters that one message names
 
@@ -173,13 +173,25 @@ class ByteTokenizer(Tokenizer):
         return {"kind": "byte"}
 
 
-def build(kind: TokenizerKind, training_text: str) -> Tokenizer:
-    """The tokenizer of a kind for a training text."""
+def build(kind: str, training_text: str) -> Tokenizer:
+    """`character`, `byte`, or the folder of a pretrained model with a tokenizer.json; for a training text.
+
+    Raises:
+        UserError: neither of them.
+    """
     if kind == "character":
         return CharacterTokenizer(training_text)
     if kind == "byte":
         return ByteTokenizer()
-    raise UserError(f"data.tokenizer is {kind!r}; it must be character or byte.")
+    if not Path(kind).expanduser().exists() and "/" not in kind:
+        near = difflib.get_close_matches(kind, ("character", "byte"), n=1)
+        hint = f" Did you mean {near[0]}?" if near else ""
+        raise UserError(
+            f"data.tokenizer is {kind!r}; it must be character, byte, or a folder with a tokenizer.json.{hint}"
+        )
+    from dqnlm.data import pretrained_tokenizer  # it needs this module, and a package that few runs need
+
+    return pretrained_tokenizer.read(kind)
 
 
 def from_state(state: dict[str, Any]) -> Tokenizer:
@@ -189,7 +201,13 @@ def from_state(state: dict[str, Any]) -> Tokenizer:
         return ByteTokenizer()
     if kind == "character" and isinstance(characters, str):
         return CharacterTokenizer(characters)
-    raise UserError(f"a saved tokenizer is damaged or of another version: kind is {kind!r}, not character or byte.")
+    if kind == "pretrained" and isinstance(state.get("json"), str):
+        from dqnlm.data.pretrained_tokenizer import PretrainedTokenizer
+
+        return PretrainedTokenizer(state["json"])
+    raise UserError(
+        f"a saved tokenizer is damaged or of another version: kind is {kind!r}, not character, byte or pretrained."
+    )
 
 
 def load(path: str | Path) -> Tokenizer:

@@ -7,7 +7,8 @@ A trajectory with P prompt tokens, C completion tokens and X tokens of the text 
     step         no decision  a decision each        no decision
 
 The action at time t is observation t + 1. With X = 0 the episode terminates with the last decision; else the row is cut
-after its last step, and its last observation has a value.
+after its last step, and its last observation has a value. In a dialogue the partner's parts of the completion are steps
+without a decision, too.
 """
 
 from __future__ import annotations
@@ -18,14 +19,13 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from dqnlm.data.tokenizers import Tokenizer
 from dqnlm.data.trajectory_files import DataSource, read_file, read_hub
-from dqnlm.data.trajectory_records import Trajectory, content_sha256
+from dqnlm.data.trajectory_records import Trajectory, content_sha256, dialogue
 from dqnlm.data.trajectory_returns import RewardScaling, episode_returns, keep_best, scale
 from dqnlm.errors import UserError
-from dqnlm.tasks import maze, random_walks
+from dqnlm.tasks import maze, random_walks, wordle, wordle_players, wordle_words
 from dqnlm.types import DECISION, TERMINATED, TRUNCATED, Rows
 
 
@@ -86,15 +86,16 @@ class Trajectories:
         reward_BT, flag_BT = np.zeros(shape, np.float32), np.zeros(shape, np.uint8)
         length_B = np.zeros(shape[0], np.int64)
         for b, trajectory in enumerate(self.items):
-            prompt, completion, after = (_ids(encode, trajectory, name) for name in ("prompt", "completion", "next"))
+            prompt, after = (_ids(encode, trajectory, name, getattr(trajectory, name)) for name in ("prompt", "next"))
+            completion, rewards, flags = _completion(encode, trajectory)
             tokens = [*prompt, *completion, *after]
             length_B[b] = length = len(tokens) - 1
             if length > row_transitions:
                 raise self._too_long(trajectory, length, row_transitions)
             begin, end = len(prompt) - 1, len(prompt) - 1 + len(completion)
             observation_BS[b, : length + 1] = tokens
-            reward_BT[b, begin:end] = _rewards(trajectory, len(completion))
-            flag_BT[b, begin:end] = DECISION
+            reward_BT[b, begin:end] = rewards
+            flag_BT[b, begin:end] = flags
             flag_BT[b, length - 1] |= TRUNCATED if after else TERMINATED
         observation = torch.from_numpy(observation_BS).to(device, tokenizer.dtype)
         tensors = (torch.from_numpy(array).to(device) for array in (reward_BT, flag_BT, length_B))
@@ -123,24 +124,36 @@ class NoData:
         return self.source.sha256
 
 
-def _ids(encode: Callable[[str], list[int]], trajectory: Trajectory, name: str) -> list[int]:
+def _completion(
+    encode: Callable[[str], list[int]], trajectory: Trajectory
+) -> tuple[list[int], list[float], list[int]]:
+    """Tokens, rewards and flags of a completion, part by part."""
+    tokens, rewards, flags = list[int](), list[float](), list[int]()
+    for text, paid, agent in trajectory.parts():
+        ids = _ids(encode, trajectory, "completion", text)
+        tokens += ids
+        rewards += _rewards(trajectory, paid, len(ids))
+        flags += [DECISION if agent else 0] * len(ids)
+    return tokens, rewards, flags
+
+
+def _ids(encode: Callable[[str], list[int]], trajectory: Trajectory, name: str, text: str) -> list[int]:
     try:
-        return encode(getattr(trajectory, name))
+        return encode(text)
     except UserError as error:
         raise UserError(f"{trajectory.place}, {name}: {error}") from error
 
 
-def _rewards(trajectory: Trajectory, tokens: int) -> NDArray[np.float32]:
+def _rewards(trajectory: Trajectory, rewards: tuple[float, ...], tokens: int) -> list[float]:
     """One for each token; where tokens are not characters, a single reward at the end moves to the last token."""
-    rewards = np.array(trajectory.rewards, np.float32)
     if len(rewards) == tokens:
-        return rewards
-    if rewards[:-1].any():
+        return list(rewards)
+    if any(rewards[:-1]):
         raise UserError(
             f"{trajectory.place}: there are {len(rewards)} rewards, but the completion is {tokens} tokens. Give one for each "
             "token, or a single reward."
         )
-    return np.append(np.zeros(tokens - 1, np.float32), rewards[-1:])
+    return [0.0] * (tokens - 1) + list(rewards[-1:])
 
 
 def _prepared(items: list[Trajectory], source: DataSource, best: float | None, scaling: RewardScaling) -> Trajectories:
@@ -215,6 +228,29 @@ def maze_log(*, seed: int, episodes: int, keep_best: float | None, reward_scalin
         for k, step in enumerate(steps, 1)
     ]
     source = _generated("maze episodes", f"seed {seed}, {episodes:,} episodes", items)
+    return _prepared(items, source, keep_best, reward_scaling)
+
+
+def wordle_log(
+    *, seed: int, games: int, words: str, keep_best: float | None, reward_scaling: RewardScaling
+) -> Trajectories:
+    """Target of `data=wordle`: games of a player of changing skill, a row each.
+
+    Raises:
+        UserError: no game, a list of words that cannot be read, a share or a scaling that cannot be.
+    """
+    if games < 1:
+        raise UserError(f"data.games is {games}; it must be 1 or more")
+    known = wordle_words.word_list(words)
+    items = []
+    for number, turns in enumerate(wordle_players.logged_games(seed, games, known.words)):
+        said = [(wordle.OPENING, False, 0.0)]
+        for turn in turns:
+            said.append((turn.utterance, True, turn.verdict.reward))
+            if turn.verdict.answer:
+                said.append((turn.verdict.answer, False, 0.0))
+        items.append(dialogue(said, number, f"Wordle game {number}"))
+    source = _generated("Wordle games", f"seed {seed}, {games:,} games with {known.origin}", items)
     return _prepared(items, source, keep_best, reward_scaling)
 
 

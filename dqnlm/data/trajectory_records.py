@@ -4,6 +4,10 @@ A record (a line of a JSONL file, a row of a table) is an object with `prompt`, 
 number for the whole completion, or `rewards`, one number for each character of it. It may have `next`, the text that the
 same episode goes on with (empty: the episode ended), and `episode`, an integer that the rows of one episode share. Other
 fields are not read, and null is the same as not given.
+
+A dialogue is an object with `turns` instead, a list of {"text": ..., "agent": true or false, "reward": ...}. What comes
+before the agent's first turn is the prompt; an agent's turn may have a `reward`, paid at its last character (left out: 0);
+the episode ends with the agent's last turn, and what the partner says after it, which no decision reads, is not kept.
 """
 
 from __future__ import annotations
@@ -11,7 +15,7 @@ from __future__ import annotations
 import difflib
 import hashlib
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -19,7 +23,7 @@ import numpy as np
 
 from dqnlm.errors import UserError
 
-_FIELDS = ("prompt", "completion", "reward", "rewards", "next", "episode")
+_FIELDS = ("prompt", "completion", "reward", "rewards", "next", "episode", "turns")
 _GREATEST = float(np.finfo(np.float32).max)  # rewards are kept in 32 bits
 
 
@@ -33,6 +37,8 @@ class Trajectory:
         rewards: one for each token of the completion; a single reward stands at the last, after zeros.
         next: text that follows within the same episode (the next observation); empty: the episode ended.
         episode: rows with the same number belong to one episode, in order; -1: an episode of its own.
+        spans: of a dialogue, the lengths in characters of the parts of the completion, the agent's and the partner's by
+            turns, the agent's first and last; the partner's are no decisions and are paid 0. Empty: all is the agent's.
         place: where it was read, for messages.
     """
 
@@ -41,14 +47,24 @@ class Trajectory:
     rewards: tuple[float, ...]
     next: str = ""
     episode: int = -1
+    spans: tuple[int, ...] = ()
     place: str = field(default="", compare=False, repr=False)
+
+    def parts(self) -> Iterator[tuple[str, tuple[float, ...], bool]]:
+        """Text, rewards and whether it is the agent's, of each part of the completion."""
+        begin = 0
+        for number, length in enumerate(self.spans or (len(self.completion),)):
+            end = begin + length
+            yield self.completion[begin:end], self.rewards[begin:end], number % 2 == 0
+            begin = end
 
 
 def content_sha256(trajectories: Iterable[Trajectory]) -> str:
     """Hex sha256 of all fields of all trajectories but `place`, in order."""
     digest = hashlib.sha256()
     for t in trajectories:
-        digest.update(json.dumps([t.prompt, t.completion, t.rewards, t.next, t.episode]).encode() + b"\n")
+        fields = [t.prompt, t.completion, t.rewards, t.next, t.episode, *([t.spans] if t.spans else [])]
+        digest.update(json.dumps(fields).encode() + b"\n")
     return digest.hexdigest()
 
 
@@ -56,16 +72,75 @@ def trajectory_of(place: str, record: Any) -> Trajectory:
     """One record. Raises UserError that names the place and the field."""
     if not isinstance(record, Mapping):
         raise UserError(f'{place} is no object but {_shown(record)}; write {{"prompt": ..., "completion": ..., ...}}.')
+    if record.get("turns") is not None:
+        return _dialogue(place, record)
     texts = {name: _text(record, name, place) for name in ("prompt", "completion")}
-    follows, episode = record.get("next"), record.get("episode")
+    follows = record.get("next")
     if follows is not None and not isinstance(follows, str):
         raise UserError(f"{place}: next is {_shown(follows)}; it must be a text, empty where the episode ended.")
+    rewards = _rewards(record, texts["completion"], place)
+    return Trajectory(**texts, rewards=rewards, next=follows or "", episode=_episode(record, place), place=place)
+
+
+def dialogue(turns: Iterable[tuple[str, bool, float]], episode: int, place: str) -> Trajectory:
+    """A trajectory of turns (text, whether it is the agent's, reward at its last character).
+
+    Args:
+        turns: at least one of the partner before the first of the agent; every text has a character or more.
+        episode: its number.
+        place: for messages.
+    """
+    prompt, completion, rewards, spans, kept = "", "", list[float](), list[int](), (0, 0)
+    for text, agent, reward in turns:
+        if not agent and not spans:
+            prompt += text
+            continue
+        if len(spans) % 2 == agent:  # the speaker of the last part goes on
+            spans[-1] += len(text)
+        else:
+            spans.append(len(text))
+        completion += text
+        rewards += [0.0] * (len(text) - 1) + [reward if agent else 0.0]
+        kept = (len(spans), len(completion)) if agent else kept
+    parts, end = kept
+    return Trajectory(prompt, completion[:end], tuple(rewards[:end]), "", episode, tuple(spans[:parts]), place)
+
+
+def _dialogue(place: str, record: Mapping[str, Any]) -> Trajectory:
+    """A record with `turns`."""
+    beside = [name for name in _FIELDS if name not in ("turns", "episode") and record.get(name) is not None]
+    if beside:
+        raise UserError(f"{place} has both turns and {beside[0]}; a dialogue has turns (and may have episode) alone.")
+    if not isinstance(record["turns"], list):
+        raise UserError(f"{place}: turns is {_shown(record['turns'])}, not a list.")
+    turns = [_turn(turn, f"{place}, turn {number}") for number, turn in enumerate(record["turns"], 1)]
+    speakers = [agent for _, agent, _ in turns]
+    if True not in speakers or speakers[0]:
+        why = "the agent says nothing" if True not in speakers else "the agent's first choice follows no character"
+        raise UserError(f"{place}: {why}; begin with a turn of the partner (agent: false), and give the agent one after it.")
+    if all(turn.get("reward") is None for turn in record["turns"]):
+        raise UserError(f"{place}: no turn has a reward; give one to at least one turn of the agent.")
+    return dialogue(turns, _episode(record, place), place)
+
+
+def _turn(turn: Any, place: str) -> tuple[str, bool, float]:
+    if not isinstance(turn, Mapping):
+        raise UserError(f'{place} is no object but {_shown(turn)}; write {{"text": ..., "agent": true, "reward": ...}}.')
+    text, agent, reward = turn.get("text"), turn.get("agent"), turn.get("reward")
+    if not isinstance(text, str) or not text:
+        raise UserError(f"{place}: text is {_shown(text)}; it must be a text of at least one character.")
+    if not isinstance(agent, bool):
+        raise UserError(f"{place}: agent is {_shown(agent)}; it must be true (the agent wrote it) or false.")
+    if reward is not None and not agent:
+        raise UserError(f"{place} is the partner's and has a reward; rewards are paid to the agent's turns.")
+    return text, agent, 0.0 if reward is None else _number(reward, "reward", place)
+
+
+def _episode(record: Mapping[str, Any], place: str) -> int:
+    episode = record.get("episode")
     if episode is not None and (isinstance(episode, bool) or not isinstance(episode, int) or episode < 0):
         raise UserError(f"{place}: episode is {_shown(episode)}; it must be an integer from 0, or be left out.")
-    rewards = _rewards(record, texts["completion"], place)
-    return Trajectory(
-        **texts, rewards=rewards, next=follows or "", episode=-1 if episode is None else episode, place=place
-    )
+    return -1 if episode is None else episode
 
 
 def _text(record: Mapping[str, Any], name: str, place: str) -> str:

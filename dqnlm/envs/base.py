@@ -95,6 +95,19 @@ class Environment(ABC):
         """
         raise NotImplementedError(f"{type(self).__name__} is played only step by step")
 
+    def demonstrate(self, count: int, generator: torch.Generator, judged: bool) -> Rows | None:
+        """Whole episodes of this task in which every decision is the reference's; the running episodes are left alone.
+
+        Args:
+            count: rows.
+            generator: draws them, on this device.
+            judged: whether their rewards are wanted (else they are 0).
+
+        Returns:
+            Rows as wide as `row_transitions`, with every flag; None where the task has no references.
+        """
+        return None
+
     def legal(self, observation_BS: Tensor) -> Tensor | None:
         """Which actions may be chosen after each observation: bool, broadcastable to BSA; None if all may always."""
         return None
@@ -112,8 +125,15 @@ class Environment(ABC):
         """Mean returns that are known without learning ("optimal", "uniform"), for the table; may be {}."""
         return {}
 
+    def notes(self) -> list[str]:
+        """What a user should know of what is played, one sentence each; may be []."""
+        return []
+
     def reward_parts(self) -> dict[str, Tensor]:
-        """Unweighted parts of the latest rewards, for the log: (E,) after `step`, (E, H) after `score`; may be {}."""
+        """Unweighted parts of the latest rewards, for the log; may be {}.
+
+        (E,) after `step`, (E, H) after `score`; after a step with `judged_ET`, those of the decisions of the rows that end.
+        """
         return {}
 
     @abstractmethod

@@ -9,6 +9,9 @@ T = prompt_length - 1 + horizon:
 
 Steps inside the prompt are no decisions: flag 0, reward 0, and w_t+1 comes whatever was chosen. After the last decision
 the episode terminates, or is truncated (`horizon_end`). A stop token terminates it early.
+
+A judged reward (`Reward.judged`) pays when an episode is over: the decisions are kept until then, and the last step says
+what each of them earned. Where copies end apart (a stop token), the host then asks at every step who has ended.
 """
 
 from __future__ import annotations
@@ -21,7 +24,7 @@ from torch import Tensor
 
 from dqnlm.envs.base import Environment
 from dqnlm.errors import UserError
-from dqnlm.rewards.base import Reward
+from dqnlm.rewards.base import Episodes, Reward
 from dqnlm.types import DECISION, TERMINATED, TRUNCATED, Bounds, Rows, TimeStep
 
 
@@ -102,6 +105,7 @@ class Continuation(Environment):
         self._window_ES = torch.zeros(num_envs, self.row_transitions + 1, dtype=torch.int64, device=self.device)
         self._time = 0  # in lockstep the host counts; else each copy has its own clock
         self._time_E = torch.zeros(num_envs, dtype=torch.int64, device=self.device)
+        self._said_EH = torch.zeros(num_envs, horizon, dtype=torch.int64, device=self.device)  # for a judged reward
 
     def reset(self) -> Tensor:
         self._time = 0
@@ -130,13 +134,17 @@ class Continuation(Environment):
         last = self._time == self.row_transitions
         observation_E = action_E if decision and self._free else self._window_ES[:, self._time]
         reward_E = self.reward.step(action_E) if decision else self._full(0.0, torch.float32)
+        judged_ET = None
+        if self.reward.judged and decision:
+            self._remember(action_E, self._full(self._time - 1 - self.first_decision, torch.int64))
+            judged_ET = self._judge_rows(self._said_EH) if last else None
         flag_E = self._full(decision * DECISION | last * self._end_flag, torch.uint8)
         next_observation_E = observation_E
         if last:
             self._time = 0
             next_observation_E = self._begin(None)
         last_E = self._full(last, torch.bool)
-        return TimeStep(observation_E, reward_E, flag_E, last_E, next_observation_E, last_E)
+        return TimeStep(observation_E, reward_E, flag_E, last_E, next_observation_E, last_E, judged_ET)
 
     def _step_apart(self, action_E: Tensor) -> TimeStep:
         """Copies stand at different times; windows are drawn for all at every step, so nobody asks who needs one."""
@@ -149,9 +157,39 @@ class Continuation(Environment):
         last_E = stopped_E | (time_E == self.row_transitions)
         end_E = torch.where(stopped_E, TERMINATED, self._end_flag)
         flag_E = (decision_E * DECISION + last_E * end_E).to(torch.uint8)
+        judged_ET = None
+        if self.reward.judged:
+            # Before the first decision place 0 is written, which that decision then writes itself.
+            self._remember(action_E, (self._time_E - self.first_decision).clamp(min=0))
+            judged_ET = self._judge_ended(last_E, time_E - self.first_decision)
         self._time_E = torch.where(last_E, 0, time_E)
         next_observation_E = torch.where(last_E, self._begin(last_E), observation_E)
-        return TimeStep(observation_E, reward_E, flag_E, last_E, next_observation_E, last_E)
+        return TimeStep(observation_E, reward_E, flag_E, last_E, next_observation_E, last_E, judged_ET)
+
+    def _remember(self, action_E: Tensor, place_E: Tensor) -> None:
+        self._said_EH = self._said_EH.scatter(1, place_E[:, None], action_E[:, None])
+
+    def _judge_ended(self, last_E: Tensor, length_E: Tensor) -> Tensor | None:
+        """judged_ET of the rows that end now, after so many decisions each; asks the host which those are."""
+        which_B = last_E.nonzero()[:, 0]
+        if len(which_B) == 0:
+            return None
+        said_BH, length_B = self._said_EH[which_B], length_E[which_B]
+        said_BH = said_BH.masked_fill(self._offset_S[: self.horizon] >= length_B[:, None], 0)
+        judged_BT = self._judge_rows(said_BH, self._window_ES[which_B], length_B)
+        return torch.zeros(self.num_envs, self.row_transitions, device=self.device).index_copy(0, which_B, judged_BT)
+
+    def _judge_rows(self, action_BH: Tensor, window_BS: Tensor | None = None, length_B: Tensor | None = None) -> Tensor:
+        """What a judged reward pays for each transition, judged_BT; by default of whole rows of all environments."""
+        window_BS = self._window_ES if window_BS is None else window_BS
+        prompt_BP, reference_BH = window_BS[:, : self.prompt_length], window_BS[:, self.prompt_length :]
+        prompt_length_B = torch.full_like(action_BH[:, 0], self.prompt_length)
+        horizon_B = torch.full_like(prompt_length_B, self.horizon)
+        length_B = horizon_B if length_B is None else length_B
+        reward_BH = self.reward.judge(
+            Episodes(prompt_BP, prompt_length_B, action_BH, length_B, reference_BH, horizon_B)
+        )
+        return torch.nn.functional.pad(reward_BH, (self.first_decision, 0))
 
     def _full(self, value: float, dtype: torch.dtype) -> Tensor:
         return torch.full((self.num_envs,), value, dtype=dtype, device=self.device)
@@ -170,8 +208,11 @@ class Continuation(Environment):
         self._check_whole_episodes("score")
         first, E, T = self.first_decision, self.num_envs, self.row_transitions
         observation_ES = self._window_ES
-        reward_ET = torch.zeros(E, T, dtype=torch.float32, device=self.device)
-        reward_ET[:, first:] = self.reward.row(action_ET[:, first:], observation_ES[:, self.prompt_length :])
+        if self.reward.judged:
+            reward_ET = self._judge_rows(action_ET[:, first:])
+        else:
+            reward_EH = self.reward.row(action_ET[:, first:], observation_ES[:, self.prompt_length :])
+            reward_ET = torch.nn.functional.pad(reward_EH, (first, 0))
         flag_ET = torch.zeros(E, T, dtype=torch.uint8, device=self.device)
         flag_ET[:, first:] = DECISION
         flag_ET[:, -1] = DECISION | self._end_flag
@@ -181,6 +222,23 @@ class Continuation(Environment):
     def _check_whole_episodes(self, method: str) -> None:
         if not self.parallel or self._time != 0:
             raise RuntimeError(f"{method} needs transition 'teacher' and time 0; this is time {self._time}")
+
+    def demonstrate(self, count: int, generator: torch.Generator, judged: bool) -> Rows:
+        """Windows of the text, each token after the prompt a decision, whether the row be played free or as its teacher."""
+        starts = len(self._corpus) - self.row_transitions
+        start_B = torch.randint(starts, (count,), generator=generator, device=self.device)
+        window_BS = self._corpus[start_B[:, None] + self._offset_S].long()
+        said_BH = window_BS[:, self.prompt_length :]
+        reward_BT = torch.zeros(count, self.row_transitions, device=self.device)
+        if judged and self.reward.judged:
+            reward_BT = self._judge_rows(said_BH, window_BS)
+        elif judged:
+            reward_BT[:, self.first_decision :] = self.reward.row(said_BH, said_BH)
+        flag_BT = torch.zeros(count, self.row_transitions, dtype=torch.uint8, device=self.device)
+        flag_BT[:, self.first_decision :] = DECISION
+        flag_BT[:, -1] |= self._end_flag
+        length_B = torch.full((count,), self.row_transitions, device=self.device)
+        return Rows(window_BS, window_BS[:, 1:], reward_BT, flag_BT, length_B)
 
     def legal(self, observation_BS: Tensor) -> Tensor | None:
         return self._legal_mask_A
@@ -202,6 +260,7 @@ class Continuation(Environment):
             "time_E": self._time_E,
             "generator": self._generator.get_state(),
             "reward": self.reward.state_dict(),
+            **({"said_EH": self._said_EH} if self.reward.judged else {}),
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -211,6 +270,8 @@ class Continuation(Environment):
         self._window_ES = state["window_ES"].to(self.device)
         self._time, self._time_E = int(state["time"]), state["time_E"].to(self.device)
         self._generator.set_state(state["generator"].cpu())
+        if self.reward.judged:
+            self._said_EH = state["said_EH"].to(self.device)
         self.reward.load_state_dict(_to_device(state["reward"], self.device))
 
 

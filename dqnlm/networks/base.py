@@ -9,6 +9,8 @@ Axes as in `dqnlm.types`; here `D` is the width going into a body, or its featur
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -93,6 +95,8 @@ class Body(nn.Module, ABC):
         embedding_std: how large it wants the first embeddings.
         tie_weights: whether the `q` projection shares the encoder's matrix.
         one_hot: it reads tokens as `OneHotEncoder` gives them, and no vectors.
+        recipe: what building it anew takes beside the settings, where that came from elsewhere (a pretrained model): plain
+            values that a run keeps with its weights; None where the settings are all.
     """
 
     width: int
@@ -104,6 +108,18 @@ class Body(nn.Module, ABC):
     embedding_std: float = 1.0
     tie_weights: bool = False
     one_hot: bool = False
+    recipe: dict[str, Any] | None = None
+
+    def make_encoder(self) -> nn.Module | None:
+        """An encoder of its own, from observations to what `forward` reads; None: the one that fits the observations."""
+        return None
+
+    def make_outputs(
+        self, names: tuple[str, ...], num_actions: int, make: Callable[[str], nn.Module]
+    ) -> dict[str, nn.Module]:
+        """The outputs by name; `make(name)` is what the settings choose, which a body may start otherwise, or replace."""
+        del num_actions
+        return {name: make(name) for name in names}
 
     @abstractmethod
     def forward(self, x_BSD: Tensor, first: int = 0) -> Tensor:

@@ -8,6 +8,8 @@ from typing import NamedTuple
 
 from torch import Tensor
 
+from dqnlm.heads.base import Head
+from dqnlm.ops.bootstrap import soft_value
 from dqnlm.types import Batch
 
 Outputs = dict[str, Tensor]  # name -> raw outputs of a network, times first.. of the batch
@@ -58,6 +60,13 @@ def legal_from(legal: Legal, batch: Batch, times: int) -> Tensor | None:
     return mask[:, batch.first : batch.first + times]
 
 
+def reference_term(head: Head, reference: Outputs, fields: Fields, legal: Tensor | None, temperature: float) -> Tensor:
+    """T log pi_ref(a | s) of the actions taken, with pi_ref = softmax(Q_ref / T) over the legal ones: BT, no gradient."""
+    q_BTA = head.value(reference["q"][:, : fields.action_BT.shape[1]]).detach()
+    taken_BT = q_BTA.gather(-1, fields.action_BT[..., None]).squeeze(-1)
+    return taken_BT - soft_value(q_BTA, legal, temperature)
+
+
 class Objective(ABC):
     """`objective(online, target, batch)`; the outputs begin at `batch.first`, and so do the fields that it must use.
 
@@ -67,6 +76,7 @@ class Objective(ABC):
         needs_last_online: reads those of the online network too.
         needs_outputs: named outputs beside `q` that the network must have.
         needs_whole_episodes: rows must be whole episodes.
+        needs_reference: a forward of the reference network is made for it.
         lookahead: decisions, the taken one included, whose rewards it reads; None: all to the row's end.
     """
 
@@ -75,11 +85,17 @@ class Objective(ABC):
     needs_last_online = False
     needs_outputs: tuple[str, ...] = ()
     needs_whole_episodes = False
+    needs_reference = False
     lookahead: int | None = 1
 
     def __init__(self, weight: float) -> None:
         self.weight = weight
 
     @abstractmethod
-    def __call__(self, online: Outputs, target: Outputs | None, batch: Batch) -> Result:
-        """Raw outputs of the networks for times first..T (or ..T-1 without `needs_last`) to losses."""
+    def __call__(
+        self, online: Outputs, target: Outputs | None, batch: Batch, reference: Outputs | None = None
+    ) -> Result:
+        """Raw outputs of the networks for times first..T (or ..T-1 without `needs_last`) to losses.
+
+        `reference`: outputs of the network as it was before its own trial and error, where `needs_reference`.
+        """

@@ -35,7 +35,9 @@ class Conservative(Objective):
             raise UserError(f"objective.conservative.temperature must be above 0, not {temperature}")
         self.head, self.legal, self.temperature = head, legal, temperature
 
-    def __call__(self, online: Outputs, target: Outputs | None, batch: Batch) -> Result:
+    def __call__(
+        self, online: Outputs, target: Outputs | None, batch: Batch, reference: Outputs | None = None
+    ) -> Result:
         action_BT = present(batch).action_BT
         times = action_BT.shape[1]
         legal = legal_from(self.legal, batch, times)

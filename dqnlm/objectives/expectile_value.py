@@ -39,7 +39,9 @@ class ExpectileValue(Objective):
             )
         self.head, self.expectile = head, expectile
 
-    def __call__(self, online: Outputs, target: Outputs | None, batch: Batch) -> Result:
+    def __call__(
+        self, online: Outputs, target: Outputs | None, batch: Batch, reference: Outputs | None = None
+    ) -> Result:
         assert target is not None
         action_BT = present(batch).action_BT
         times = action_BT.shape[1]

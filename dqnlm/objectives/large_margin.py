@@ -33,7 +33,9 @@ class LargeMargin(Objective):
             raise UserError(f"objective.large_margin.margin must be above 0, not {margin}")
         self.head, self.legal, self.margin = head, legal, margin
 
-    def __call__(self, online: Outputs, target: Outputs | None, batch: Batch) -> Result:
+    def __call__(
+        self, online: Outputs, target: Outputs | None, batch: Batch, reference: Outputs | None = None
+    ) -> Result:
         action_BT = present(batch).action_BT
         q_BTA = self.head.value(online["q"][:, : action_BT.shape[1]])
         taken_BT = q_BTA.gather(-1, action_BT[..., None]).squeeze(-1)

@@ -10,9 +10,11 @@ reaches every token at once.
 
 from __future__ import annotations
 
+from typing import Literal
+
 from dqnlm.errors import UserError
 from dqnlm.heads.base import Head
-from dqnlm.objectives.base import Legal, Objective, Outputs, Result, legal_from, present
+from dqnlm.objectives.base import Legal, Objective, Outputs, Result, legal_from, present, reference_term
 from dqnlm.ops import bootstrap as value_of
 from dqnlm.ops import losses
 from dqnlm.ops.returns import n_step
@@ -30,6 +32,8 @@ class PathConsistency(Objective):
         weight: factor of this loss in the sum.
         temperature: T, in return units.
         n: decisions in a path; null: to the row's end.
+        reference: `start` puts T log (pi / pi_ref) in the place of T log pi, pi_ref the policy that the run began with (after
+            its warm start); `none` compares with nothing.
 
     Raises:
         UserError: a temperature that is not above 0, or n below 1.
@@ -45,6 +49,7 @@ class PathConsistency(Objective):
         weight: float,
         temperature: float,
         n: int | None,
+        reference: Literal["none", "start"],
     ) -> None:
         super().__init__(weight)
         if temperature <= 0:
@@ -52,18 +57,22 @@ class PathConsistency(Objective):
         if n is not None and n < 1:
             raise UserError(f"objective.path_consistency.n counts decisions and must be at least 1 (or null), not {n}")
         self.head, self.legal, self.temperature, self.n = head, legal, temperature, n
-        self.interleaved = interleaved
+        self.interleaved, self.needs_reference = interleaved, reference == "start"
         self.needs_target = n is not None or last_has_value
         self.needs_last = last_has_value
         self.lookahead = n
 
-    def __call__(self, online: Outputs, target: Outputs | None, batch: Batch) -> Result:
+    def __call__(
+        self, online: Outputs, target: Outputs | None, batch: Batch, reference: Outputs | None = None
+    ) -> Result:
         fields = present(batch, self.interleaved)
         times = fields.action_BT.shape[1]
         q_BTA = self.head.value(online["q"][:, :times])
         taken_BT = q_BTA.gather(-1, fields.action_BT[..., None]).squeeze(-1)
-        value_BT = value_of.soft_value(q_BTA, legal_from(self.legal, batch, times), self.temperature)
-        surplus_BT = fields.reward_BT - (taken_BT - value_BT) * fields.mask_BT  # r - T log pi at decisions
+        legal = legal_from(self.legal, batch, times)
+        value_BT = value_of.soft_value(q_BTA, legal, self.temperature)
+        allowed_BT = 0.0 if reference is None else reference_term(self.head, reference, fields, legal, self.temperature)
+        surplus_BT = fields.reward_BT - (taken_BT - value_BT - allowed_BT) * fields.mask_BT  # r - T log pi at decisions
         path = n_step(surplus_BT, fields.discount_BT, fields.mask_BT, fields.carry_BT, self.n)
         residual_BT = path.reward_BT - value_BT
         if target is not None:

@@ -65,7 +65,9 @@ class TemporalDifference(Objective):
         self.lookahead = returns.lookahead
         self.needs_outputs = (*bootstrap.needs_outputs, *(("q2",) if twin else ()))
 
-    def __call__(self, online: Outputs, target: Outputs | None, batch: Batch) -> Result:
+    def __call__(
+        self, online: Outputs, target: Outputs | None, batch: Batch, reference: Outputs | None = None
+    ) -> Result:
         fields = present(batch, self.interleaved)
         raws = {name: online[name][:, : fields.action_BT.shape[1]] for name in ("q", "q2") if name in online}
         raws = raws if self.twin else {"q": raws["q"]}

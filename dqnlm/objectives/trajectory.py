@@ -2,6 +2,9 @@
 
     loss_B = (V(s_1) + sum_t T log pi(a_t | s_t) - sum_t r_t)^2 / 2        V = T logsumexp_a Q / T
 
+With a reference policy T log (pi / pi_ref) stands in the place of T log pi: the optimum is then pi_ref exp(R / T) / Z, and
+V(s_1) is T log Z (only differences of Q within a state are advantages, as Q holds T log pi_ref too).
+
 One value at the start and one number at the end; no bootstrap in between, so a reward at the end of a long text is
 credited to all of its tokens together. The entropy-regularised optimum has residual 0 on every trajectory of a
 deterministic task, with gamma 1.
@@ -9,9 +12,11 @@ deterministic task, with gamma 1.
 
 from __future__ import annotations
 
+from typing import Literal
+
 from dqnlm.errors import UserError
 from dqnlm.heads.base import Head
-from dqnlm.objectives.base import Legal, Objective, Outputs, Result, legal_from, present
+from dqnlm.objectives.base import Legal, Objective, Outputs, Result, legal_from, present, reference_term
 from dqnlm.ops import bootstrap as value_of
 from dqnlm.ops import losses
 from dqnlm.types import Batch
@@ -25,6 +30,7 @@ class Trajectory(Objective):
         legal: observation_BS -> mask of legal actions, or None.
         weight: factor of this loss in the sum.
         temperature: T, in return units.
+        reference: `start` compares with the policy that the run began with (after its warm start), `none` with nothing.
 
     Raises:
         UserError: a temperature that is not above 0.
@@ -33,20 +39,27 @@ class Trajectory(Objective):
     needs_whole_episodes = True
     lookahead = None
 
-    def __init__(self, head: Head, legal: Legal, *, weight: float, temperature: float) -> None:
+    def __init__(
+        self, head: Head, legal: Legal, *, weight: float, temperature: float, reference: Literal["none", "start"]
+    ) -> None:
         super().__init__(weight)
         if temperature <= 0:
             raise UserError(f"objective.trajectory.temperature must be above 0, not {temperature}")
         self.head, self.legal, self.temperature = head, legal, temperature
+        self.needs_reference = reference == "start"
 
-    def __call__(self, online: Outputs, target: Outputs | None, batch: Batch) -> Result:
+    def __call__(
+        self, online: Outputs, target: Outputs | None, batch: Batch, reference: Outputs | None = None
+    ) -> Result:
         fields = present(batch)
         times = fields.action_BT.shape[1]
         q_BTA = self.head.value(online["q"][:, :times])
         taken_BT = q_BTA.gather(-1, fields.action_BT[..., None]).squeeze(-1)
-        value_BT = value_of.soft_value(q_BTA, legal_from(self.legal, batch, times), self.temperature)
+        legal = legal_from(self.legal, batch, times)
+        value_BT = value_of.soft_value(q_BTA, legal, self.temperature)
+        allowed_BT = 0.0 if reference is None else reference_term(self.head, reference, fields, legal, self.temperature)
         first_B1 = fields.mask_BT.argmax(1, keepdim=True)
-        surplus_BT = (fields.reward_BT - (taken_BT - value_BT)) * fields.mask_BT
+        surplus_BT = (fields.reward_BT + allowed_BT - (taken_BT - value_BT)) * fields.mask_BT
         residual_B = surplus_BT.sum(1) - value_BT.gather(1, first_B1).squeeze(1)
         figures = {"q/taken_mean": taken_BT, "value/mean": value_BT}
         error_BT = residual_B.detach()[:, None].expand_as(taken_BT)

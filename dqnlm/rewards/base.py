@@ -1,15 +1,17 @@
 """What a reward is: it judges each chosen token against a reference of H tokens, for E environments at once.
 
-A reward is incremental, because the agent acts token by token, and it is tensor code without host synchronisation.
-Its state is never changed in place, so an old state stays valid after a step: that is what makes `row` and
-`state_dict` safe at any moment.
+incremental   pays at once, token by token: tensor code without host synchronisation, with a state. The state is never
+              changed in place, so an old state stays valid after a step: that makes `row` and `state_dict` safe at
+              any moment.
+judged        pays nothing before an episode is over; then `judge` says what each of its decisions earned, for a whole
+              batch of finished episodes at once. It has no state, and may work on the host (one transfer a call).
 """
 
 from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -17,6 +19,33 @@ from torch import Tensor
 from dqnlm.types import Bounds
 
 State = dict[str, Tensor]  # every tensor's first axis is E
+
+
+class Episodes(NamedTuple):
+    """Whole finished episodes, for a judged reward; all right-padded with 0.
+
+    Attributes:
+        prompt_BP: int64, token ids read before the first decision.
+        prompt_length_B: int64.
+        action_BH: int64, token ids chosen, with the stop token where one was chosen.
+        length_B: int64, decisions that count, at least 1.
+        reference_BR: int64, token ids of what might have been said, without a stop token; R may be 0.
+        reference_length_B: int64, 0 where there is no reference.
+    """
+
+    prompt_BP: Tensor
+    prompt_length_B: Tensor
+    action_BH: Tensor
+    length_B: Tensor
+    reference_BR: Tensor
+    reference_length_B: Tensor
+
+
+def without_prompt(action_BH: Tensor, reference_BH: Tensor) -> Episodes:
+    """Episodes of full length that nothing was read before."""
+    zero_B = torch.zeros_like(action_BH[:, 0], dtype=torch.int64)
+    full_B, reference_B = zero_B + action_BH.shape[1], zero_B + reference_BH.shape[1]
+    return Episodes(action_BH[:, :0].long(), zero_B, action_BH.long(), full_B, reference_BH.long(), reference_B)
 
 
 def discounted_length(gamma: float, steps: float) -> float:
@@ -39,9 +68,11 @@ class Reward(ABC):
 
     Attributes:
         knows_all_actions: whether `all_actions` tells the reward of every action, also of those not taken.
+        judged: nothing is paid before an episode is over; then `judge` says what each decision earned.
     """
 
     knows_all_actions: bool = False
+    judged: bool = False
 
     def __init__(self, num_actions: int) -> None:
         self.num_actions = num_actions
@@ -106,8 +137,22 @@ class Reward(ABC):
         """
         raise NotImplementedError(f"{type(self).__name__} does not know the reward of actions that were not taken")
 
+    def judge(self, episodes: Episodes) -> Tensor:
+        """What each decision of finished episodes earned; only where `judged`. Changes nothing.
+
+        Returns:
+            reward_BH, float32, on the device of `action_BH`; 0 behind `length_B`.
+
+        Raises:
+            NotImplementedError: the reward pays token by token.
+        """
+        raise NotImplementedError(f"{type(self).__name__} pays token by token: use reset and step, or row")
+
     def parts(self) -> dict[str, Tensor]:
-        """The unweighted rewards that the latest `step` (E) or `row` (BH) was made of, by name; {} if of one piece."""
+        """The unweighted rewards that the latest `step` (E), `row` or `judge` (BH) was made of, by name.
+
+        {} if of one piece, and after a `step` of a judged reward.
+        """
         return {}
 
     @abstractmethod
@@ -160,3 +205,25 @@ class StatefulReward(Reward):
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self._state = dict(state)
+
+
+class JudgedReward(Reward):
+    """A reward of which only `judge` and the bounds are to be written."""
+
+    judged = True
+
+    def reset(self, reference_EH: Tensor, mask_E: Tensor | None = None) -> None:
+        pass
+
+    def step(self, action_E: Tensor, active_E: Tensor | None = None) -> Tensor:
+        return torch.zeros(action_E.shape, dtype=torch.float32, device=action_E.device)
+
+    def row(self, action_BH: Tensor, reference_BH: Tensor) -> Tensor:
+        """As `judge`, of episodes of full length without a prompt."""
+        return self.judge(without_prompt(action_BH, reference_BH))
+
+    def state_dict(self) -> dict[str, Any]:
+        return {}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        pass

@@ -1,4 +1,8 @@
-"""A weighted sum of rewards, each of which is also logged by itself."""
+"""A weighted sum of rewards, each of which is also logged by itself.
+
+If any part is judged (it pays when an episode is over), so is the sum: parts that pay token by token are then judged with
+the others, by their `row`.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +14,7 @@ import torch
 from torch import Tensor
 
 from dqnlm.errors import UserError
-from dqnlm.rewards.base import Reward
+from dqnlm.rewards.base import Episodes, Reward, without_prompt
 from dqnlm.types import Bounds
 
 
@@ -40,6 +44,7 @@ class Mixture(Reward):
             for name, part in parts.items()
         }
         self.knows_all_actions = all(part.knows_all_actions for part in self._parts.values())
+        self.judged = any(part.judged for part in self._parts.values())
         self._latest: dict[str, Tensor] = {}
 
     @property
@@ -50,29 +55,49 @@ class Mixture(Reward):
         return self._sum_bounds({n: part.return_bounds(gamma, horizon, endless) for n, part in self._parts.items()})
 
     def reset(self, reference_EH: Tensor, mask_E: Tensor | None = None) -> None:
-        for part in self._parts.values():
-            part.reset(reference_EH, mask_E)
+        if not self.judged:
+            for part in self._parts.values():
+                part.reset(reference_EH, mask_E)
 
     def step(self, action_E: Tensor, active_E: Tensor | None = None) -> Tensor:
+        if self.judged:
+            self._latest = {}
+            return torch.zeros(action_E.shape, dtype=torch.float32, device=action_E.device)
         return self._sum({name: part.step(action_E, active_E) for name, part in self._parts.items()})
 
     def row(self, action_BH: Tensor, reference_BH: Tensor) -> Tensor:
+        if self.judged:
+            return self.judge(without_prompt(action_BH, reference_BH))
         return self._sum({name: part.row(action_BH, reference_BH) for name, part in self._parts.items()})
+
+    def judge(self, episodes: Episodes) -> Tensor:
+        """See `Reward.judge`.
+
+        Raises:
+            UserError: a part pays token by token, and a reference has not one token for each decision.
+        """
+        if not self.judged:
+            return super().judge(episodes)
+        return self._sum({name: _judge_part(name, part, episodes) for name, part in self._parts.items()})
 
     def all_actions(self, reference_BH: Tensor) -> Tensor:
         rewards = [self._weights[name] * part.all_actions(reference_BH) for name, part in self._parts.items()]
         return torch.stack(rewards).sum(0)
 
     def parts(self) -> dict[str, Tensor]:
+        if not self._latest:
+            return {}
         inner = {f"{n}/{key}": value for n, part in self._parts.items() for key, value in part.parts().items()}
         return {**self._latest, **inner}
 
     def state_dict(self) -> dict[str, Any]:
+        if self.judged:
+            return {}
         return {name: part.state_dict() for name, part in self._parts.items()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        for name, part in self._parts.items():
-            part.load_state_dict(state[name])
+        for name, saved in state.items():
+            self._parts[name].load_state_dict(saved)
 
     def _sum(self, rewards: dict[str, Tensor]) -> Tensor:
         self._latest = rewards
@@ -86,6 +111,21 @@ class Mixture(Reward):
                 ends = sorted(weight * end for end in bounds[name])
                 low, high = low + ends[0], high + ends[1]
         return Bounds(low, high)
+
+
+def _judge_part(name: str, part: Reward, episodes: Episodes) -> Tensor:
+    if part.judged:
+        return part.judge(episodes)
+    action_BH, reference_BR = episodes.action_BH, episodes.reference_BR
+    horizon = action_BH.shape[1]
+    if reference_BR.shape[1] != horizon or not bool((episodes.reference_length_B == horizon).all()):
+        raise UserError(
+            f"reward.parts.{name} compares token by token and needs as many tokens of reference as decisions ({horizon}), which "
+            "they have not here; edit_distance compares texts of any length: use it in its place"
+        )
+    reward_BH = part.row(action_BH, reference_BR)
+    place_H = torch.arange(horizon, device=action_BH.device)
+    return torch.where(place_H < episodes.length_B[:, None], reward_BH, 0.0)
 
 
 def _weight(name: str, part: dict[str, Any]) -> float:

@@ -1,0 +1,71 @@
+"""How the weights of a run begin: those of another run, and the cloning of the text's own answers before trial and error."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from dqnlm import checkpoint, target
+from dqnlm.assembly import STREAM_WARM_START, stream
+from dqnlm.config import instantiate
+from dqnlm.envs.base import Environment
+from dqnlm.errors import UserError
+from dqnlm.learner import Learner
+from dqnlm.metrics import Accumulator
+from dqnlm.objectives.cross_entropy import CrossEntropy
+from dqnlm.policy import Policy
+from dqnlm.run_directory import RunDirectory, find_run
+from dqnlm.warm_start import Demonstrations, WarmStart
+
+Config = dict[str, Any]
+
+# Weight of Z^2 / 2 in the cloning of a warm start, Z the logsumexp of the logits: they end near log-probabilities (Q of a soft
+# policy at temperature 1, value 0). The weight is that of self-normalised language models (Devlin et al. 2014).
+_NORMALISER = 0.1
+
+
+def build_warm_start(config: Config, env: Environment, policy: Policy, accumulator: Accumulator) -> WarmStart | None:
+    """The cloning before the run's own objectives; None for none. It writes into the output that the policy acts by."""
+    settings = config["trainer"]
+    if settings["warm_start_updates"] == 0:
+        return None
+    acts_by: Literal["q", "policy"] = "policy" if policy.declared == "reweighted" else "q"
+    cloning = CrossEntropy(
+        env.legal, weight=1.0, output=acts_by, normaliser_weight=_NORMALISER if acts_by == "q" else 0.0
+    )
+    lr = config["optimizer"]["lr"] if settings["warm_start_lr"] is None else settings["warm_start_lr"]
+    optimization = instantiate(config["optimizer"] | {"lr": lr}, policy.network, settings["warm_start_updates"])
+    cloner: Learner = instantiate(
+        config["learner"] | {"burn_in": 0, "feedback": "taken"},
+        policy.network, target.none(policy.network), {"warm_start": cloning}, optimization, accumulator,
+    )  # fmt: skip
+    demonstrations = build_demonstrations(config, env, STREAM_WARM_START)
+    return WarmStart(cloner, demonstrations, settings["warm_start_updates"], settings["batch_rows"])
+
+
+def build_demonstrations(config: Config, env: Environment, number: int) -> Demonstrations:
+    """References of this environment, drawn from a random stream of their own."""
+    generator = stream(env.device, config["seed"], number)
+    return Demonstrations(env, generator, config["learner"]["gamma"], config["trainer"]["demonstration_share"])
+
+
+def load_weights(policy: Policy, config: Config) -> None:
+    """Starts from the weights of another run (trainer.init_from); the rest of that run is not taken.
+
+    Raises:
+        UserError: the networks or the vocabularies differ.
+    """
+    source = find_run(config["trainer"]["init_from"], config["output_dir"])
+    path = checkpoint.find(RunDirectory(source).checkpoints, "best")
+    state = checkpoint.load(path, "policy", policy.device)
+    own = None if policy.tokens is None else policy.tokens.state()
+    if state["tokenizer"] != own:
+        raise UserError(
+            f"trainer.init_from={source}: that run has another vocabulary than this text; train on the same text"
+        )
+    try:
+        policy.network.load_state_dict(state["network"])
+    except RuntimeError as error:
+        raise UserError(
+            f"trainer.init_from={source}: the networks differ ({str(error).splitlines()[-1].strip()}); use the same "
+            "network=, projection= and head= settings as that run's config.yaml"
+        ) from None

@@ -1,0 +1,162 @@
+"""`dqnlm inspect RUN --text ...`: one page that shows Q, value and probability at every token of a text."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from dqnlm.policy import Policy
+    from dqnlm.reporting.inspection_page import Heading
+
+LEARN_RETURNS = ("td", "path_consistency", "trajectory")  # objectives after which Q is a return
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="dqnlm inspect",
+        description="Writes one self-contained page in which every token of a text is coloured by its Q-value, the value of "
+        "the state, the advantage, the action gap or the log-probability; pointing at a token shows the five best ones.",
+        epilog="examples: dqnlm inspect latest --text 'To be, or not to be'; dqnlm inspect latest --text-file play.txt",
+    )
+    parser.add_argument("run", help="a run's folder, `latest`, or a unique prefix of its name")
+    text = parser.add_mutually_exclusive_group(required=True)
+    text.add_argument("--text", help="the text to look at; its first token is only read")
+    text.add_argument("--text-file", metavar="FILE", help="read the text from a file; - for standard input")
+    parser.add_argument("--checkpoint", default="best", help="best, last, or a step (default: best)")
+    parser.add_argument(
+        "--output", metavar="FILE", help="where the page goes (default: inspect.html in the run's folder)"
+    )
+    parser.add_argument("--device", default="auto", help="auto, cpu, cuda ... (default: auto)")
+    parser.add_argument(
+        "--allow-targets", action="append", default=[], metavar="MODULE", help="permit code of the run outside dqnlm"
+    )
+    parser.add_argument("--output-dir", default="outputs", help="where runs are (default: outputs)")
+    return parser
+
+
+def main(argv: list[str]) -> int:
+    """Writes the page and prints its path. Returns the exit code, 0.
+
+    Raises:
+        UserError: no such run, a run or a text that cannot be inspected, no place to write.
+    """
+    arguments = _parser().parse_args(argv)
+
+    from dqnlm.errors import UserError
+    from dqnlm.files import write_text_atomic
+    from dqnlm.loading import load_policy_and_config
+    from dqnlm.reporting.inspection import inspect_text
+    from dqnlm.reporting.inspection_page import build_page
+    from dqnlm.run_directory import find_run
+
+    folder = find_run(arguments.run, arguments.output_dir)
+    output = Path(arguments.output) if arguments.output else folder / "inspect.html"
+    if output.is_dir() or not output.parent.is_dir():
+        raise UserError(f"--output {output}: name a file in a folder that is there")
+    text = _text(arguments)
+    policy, config = load_policy_and_config(
+        folder, arguments.checkpoint, arguments.output_dir, arguments.device, arguments.allow_targets
+    )
+    page = build_page(inspect_text(policy, text), heading(policy, config, folder, arguments))
+    try:
+        write_text_atomic(output, page)
+    except OSError as error:
+        raise UserError(f"{output} cannot be written: {error.strerror}. Choose another with --output.") from error
+    print(output)
+    return 0
+
+
+def _text(arguments: argparse.Namespace) -> str:
+    """Raises UserError where the file cannot be read, or is no UTF-8."""
+    from dqnlm.errors import UserError
+
+    name = arguments.text_file
+    if name is None:
+        return str(arguments.text)
+    try:
+        raw = sys.stdin.buffer.read() if name == "-" else Path(name).read_bytes()
+        return raw.decode("utf-8")
+    except OSError as error:
+        raise UserError(f"--text-file {name}: {error.strerror}; name a file that can be read, or -") from error
+    except UnicodeDecodeError as error:
+        raise UserError(f"--text-file {name}: not UTF-8 at byte {error.start}") from error
+
+
+def heading(policy: Policy, config: dict[str, Any], folder: Path, arguments: argparse.Namespace) -> Heading:
+    """Which run and checkpoint it is, and what the figures mean there."""
+    from dqnlm.checks import kind
+    from dqnlm.reporting.inspection_page import Heading
+    from dqnlm.reporting.names import run_name
+
+    name = run_name(folder, Path(arguments.output_dir))
+    facts = [("run", name), ("experiment", _experiment(folder)), ("checkpoint", arguments.checkpoint)]
+    facts += [("step", f"{policy.step:,}"), ("gamma", str(config["learner"]["gamma"]))]
+    facts += [("network", kind(config["network"])), ("head", kind(config["head"]))]
+    return Heading(name, facts, [*_of_q(policy, config), _of_value(policy), _of_probability(policy), *_notes(config)])
+
+
+def _experiment(folder: Path) -> str:
+    """As the manifest has it."""
+    from dqnlm.run_directory import RunDirectory
+
+    try:
+        choices = json.loads(RunDirectory(folder).manifest.read_text(encoding="utf-8"))["choices"]
+    except (OSError, ValueError, KeyError):
+        return "not recorded"
+    return str(choices.get("experiment", "none"))
+
+
+def _of_q(policy: Policy, config: dict[str, Any]) -> list[str]:
+    from dqnlm.checks import kind
+
+    if not set(LEARN_RETURNS) & set(config["objective"]):
+        return [f"No objective of this run ({', '.join(config['objective'])}) learns returns: Q is a preference, a logit of "
+                "the actions that the run has copied, and only differences within a position mean anything."]  # fmt: skip
+    gamma, low, high = config["learner"]["gamma"], float(policy.head.low), float(policy.head.high)
+    paid = (
+        f"reward {kind(config['reward'])}" if "transition" in config["env"] else f"the rewards of {kind(config['env'])}"
+    )
+    told = [f"Q of a token is the return promised for choosing it after the text so far: the sum of {paid} from there on, "
+            f"discounted by {gamma} a decision."]  # fmt: skip
+    if math.isfinite(low) or math.isfinite(high):
+        told.append(f"The return lies between {low:g} and {high:g}.")
+    else:
+        told.append("The return has no known bounds.")
+    if kind(config["head"]) == "Normalised":
+        told.append("Q is the probability of being the text's own token, plus the worth of the future, which is the same for "
+                    "every token.")  # fmt: skip
+    elif policy.head.is_probability:
+        told.append("Q is the probability of being the text's own token.")
+    return told
+
+
+def _of_value(policy: Policy) -> str:
+    if "v" in policy.spec.outputs:
+        return "V is an output of the network's own, so that advantages can be above 0."
+    return "V is the greatest Q of the tokens that may be chosen: the advantage is 0 for the best token, else below."
+
+
+def _of_probability(policy: Policy) -> str:
+    from dqnlm.reporting.inspection import has_probabilities
+
+    if not has_probabilities(policy):
+        return "There are no probabilities: no text has fitted a temperature to Q, and the run chooses greedily."
+    formula = {
+        "boltzmann": f"softmax(Q / T) with T = {policy.temperature:.4g}, fitted on held-out text",
+        "probability": "Q as a probability, normalised over the tokens that may be chosen",
+        "reweighted": f"the copied behaviour times exp({policy.beta:g} (Q - V)), normalised",
+    }[policy.declared]
+    return f"The declared policy, whose probabilities are shown: {formula}."
+
+
+def _notes(config: dict[str, Any]) -> list[str]:
+    notes = ["The text's next token counts as the one taken. Figures at positions where the run had nothing to decide (inside "
+             "a prompt, say) were never trained."]  # fmt: skip
+    if config["env"].get("legal_moves_only"):
+        notes.append("The run chose among legal moves only (env.legal_moves_only); this page compares all tokens.")
+    return notes

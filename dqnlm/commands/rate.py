@@ -1,0 +1,208 @@
+"""`dqnlm rate RUN`: shows a run's samples one by one and keeps what a person thinks of them, to train on.
+
+Each rating is one line {"prompt", "completion", "reward", ...} of a JSONL file that `data=trajectories` reads, written at once.
+"""
+
+from __future__ import annotations
+
+import argparse
+import inspect
+import json
+import os
+import shlex
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from dqnlm.data.ratings import SCORES, Ratings, Sample
+from dqnlm.errors import UserError
+
+if TYPE_CHECKING:
+    from dqnlm.policy import Policy
+
+KEYS = "score 1 to 5, s = skip, u = undo the last, q = quit: "
+OFFLINE_ROUNDS = 1000  # in the command that is proposed at the end
+NOT_YET = (
+    "note: this run's environment plays on a plain text, and dqnlm cannot train on ratings there yet; the file is what "
+    "data=trajectories reads in environments with an alphabet of their own"
+)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="dqnlm rate",
+        description="Shows texts of a run's policy one by one and keeps your score of each, as data to train on. What the "
+        "file holds already is not shown again.",
+        epilog=f"keys: {KEYS.removesuffix(': ')}. Where standard input is no terminal, one key a line is read.",
+    )
+    parser.add_argument("run", help="a run's folder, `latest`, or a unique prefix of its name")
+    parser.add_argument("--checkpoint", default="best", help="best, last, or a step (default: best)")
+    parser.add_argument("--prompt", default="\n", help="text that the samples continue (default: a line break)")
+    parser.add_argument("--n", type=int, default=20, help="samples to show (default: 20)")
+    parser.add_argument("--max-tokens", type=int, default=200, help="tokens of each (default: 200)")
+    parser.add_argument("--temperature", type=float, help="of the declared policy, as in dqnlm generate")
+    parser.add_argument("--seed", type=int, default=0, help="of the first sample; the next has the next (default: 0)")
+    parser.add_argument(
+        "--scale", choices=("unit", "raw"), default="unit",
+        help="reward of the scores 1 to 5: unit = 0 to 1 in steps of a quarter, raw = 1 to 5 (default: unit)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--output", metavar="FILE", help="ratings, appended (default: ratings.jsonl in the run's folder)"
+    )
+    parser.add_argument("--device", default="auto", help="auto, cpu, cuda ... (default: auto)")
+    parser.add_argument(
+        "--allow-targets", action="append", default=[], metavar="MODULE", help="permit code of the run outside dqnlm"
+    )
+    parser.add_argument("--output-dir", default="outputs", help="where runs are (default: outputs)")
+    return parser
+
+
+def main(argv: list[str]) -> int:
+    """Asks until the samples, the keys or the person's patience end. Returns the exit code, 0.
+
+    Raises:
+        UserError: no such run, a run that writes nothing, a file that cannot be added to, or a number out of range.
+        KeyboardInterrupt: Ctrl-C, after the summary; all ratings given are in the file.
+    """
+    arguments = _parser().parse_args(argv)
+
+    from dqnlm.loading import load_policy_and_config
+    from dqnlm.reporting.names import run_name
+    from dqnlm.run_directory import find_run
+
+    for name, value in (("--max-tokens", arguments.max_tokens), ("--n", arguments.n)):
+        if value < 1:
+            raise UserError(f"{name} must be at least 1, not {value}")
+    folder = find_run(arguments.run, arguments.output_dir)
+    ratings = Ratings(Path(arguments.output) if arguments.output else folder / "ratings.jsonl", arguments.scale)
+    policy, config = load_policy_and_config(
+        folder, arguments.checkpoint, arguments.output_dir, arguments.device, arguments.allow_targets
+    )
+    name = run_name(folder, Path(arguments.output_dir))
+    origin = {"run": name, "checkpoint": arguments.checkpoint, "step": policy.step}
+    print(f"{name}, checkpoint {arguments.checkpoint} (step {policy.step}); ratings go to {ratings.path}")
+    if not learns_from_ratings(config):
+        print(NOT_YET)
+    before = len(ratings.rewards)
+    try:
+        session(samples(policy, arguments, set(ratings.rewards)), ratings, origin, read_key)
+    finally:
+        _conclude(ratings, len(ratings.rewards) - before, folder, config)
+    return 0
+
+
+def samples(policy: Policy, arguments: argparse.Namespace, seen: set[tuple[str, str]]) -> Iterator[Sample]:
+    """Texts that differ from those in `seen` and from one another, of `n` seeds.
+
+    Raises:
+        UserError: the policy is greedy, so that all samples would be the same.
+    """
+    kind = policy.default if arguments.temperature is None else policy.declared
+    if kind == "greedy" and arguments.n > 1:
+        raise UserError(
+            "this run writes greedily (no text has fitted a temperature to its Q), so all samples of a prompt would be the "
+            "same: give --temperature, in units of its returns, or --n 1"
+        )
+    for seed in range(arguments.seed, arguments.seed + arguments.n):
+        [text] = policy.generate(
+            arguments.prompt, arguments.max_tokens, policy=kind, temperature=arguments.temperature, seed=seed
+        )
+        if text and (arguments.prompt, text) not in seen:
+            seen.add((arguments.prompt, text))
+            yield Sample(arguments.prompt, text, seed)
+
+
+def session(texts: Iterator[Sample], ratings: Ratings, origin: dict[str, Any], key_of: Callable[[], str]) -> None:
+    """Shows each sample and does what the key says; `key_of` gives one key, and nothing when there are no more."""
+    answered: list[tuple[Sample, bool]] = []  # and whether it was rated, not skipped
+    again: list[Sample] = []  # what undo has brought back, next one last
+    while True:
+        sample = again.pop() if again else next(texts, None)
+        if sample is None and not answered:
+            print(
+                "nothing to rate: all these samples are in the file already" if ratings.rewards else "nothing to rate"
+            )
+            return
+        key = _ask(sample, key_of)
+        if key == "u":
+            again += [] if sample is None else [sample]
+            if not answered:
+                print("nothing to undo in this session")
+                continue
+            last, rated = answered.pop()
+            if rated:
+                ratings.undo(last)
+            again.append(last)
+        elif key == "q" or sample is None:
+            return
+        else:
+            if key in SCORES:
+                ratings.append(sample, key, origin)
+            answered.append((sample, key in SCORES))
+
+
+def _ask(sample: Sample | None, key_of: Callable[[], str]) -> str:
+    """One of the keys; the end of the input counts as q."""
+    if sample is None:
+        print("\nthat was the last sample", flush=True)
+    else:
+        print(f"\n{'-' * 40} seed {sample.seed}\n{sample.prompt}{sample.completion}\n{'-' * 40}", flush=True)
+    while True:
+        print(KEYS if sample is not None else "u = undo the last, q = quit: ", end="", flush=True)
+        key = key_of()
+        print(key.strip() if key.isprintable() or key.endswith("\n") else "")
+        if not key:
+            return "q"
+        if key.strip().lower() in (*SCORES, "s", "u", "q"):
+            return key.strip().lower()
+
+
+def read_key() -> str:
+    """A single key press on a terminal, else a line of standard input; empty at its end."""
+    try:
+        import termios
+        import tty
+    except ImportError:  # not on Windows
+        return sys.stdin.readline()
+    if not sys.stdin.isatty():
+        return sys.stdin.readline()
+    descriptor = sys.stdin.fileno()
+    usual = termios.tcgetattr(descriptor)
+    try:
+        tty.setcbreak(descriptor)  # also forgets keys pressed before the text was shown; Ctrl-C still interrupts
+        key = os.read(descriptor, 1)
+    finally:
+        termios.tcsetattr(descriptor, termios.TCSADRAIN, usual)
+    return "" if key == b"\x04" else key.decode("ascii", "replace")  # Ctrl-D ends the input
+
+
+def learns_from_ratings(config: dict[str, Any]) -> bool:
+    """Whether the run's environment takes trajectories: those that play on a plain text do not (`assembly.build_env`)."""
+    from dqnlm.validation import resolve_target
+
+    return "corpus_ids" not in inspect.signature(resolve_target(config["env"]["_target_"])).parameters
+
+
+def _conclude(ratings: Ratings, new: int, folder: Path, config: dict[str, Any]) -> None:
+    """How many, the mean, and how to train on them."""
+    count = len(ratings.rewards)
+    if not count:
+        return
+    mean = sum(ratings.rewards.values()) / count
+    print(f"\n{count} ratings in {ratings.path} ({new} of this session), mean reward {mean:.3f}")
+    if learns_from_ratings(config):
+        print(f"to train on them: {training_command(ratings.path, folder)}")
+
+
+def training_command(path: Path, folder: Path) -> str:
+    """The run's own command with these ratings as its data."""
+    from dqnlm.run_directory import RunDirectory
+
+    manifest = json.loads(RunDirectory(folder).manifest.read_text(encoding="utf-8"))
+    replaced = ("data=", "data.", "output_dir=", "hydra.", "trainer.rollouts=", "trainer.offline_rounds=", "+debug=")
+    kept = [word for word in map(str, manifest["command_line"]) if "=" in word and not word.startswith(replaced)]
+    # In Hydra's grammar a space or a comma means something; quoted, it does not.
+    quoted = "'" + str(path).replace("'", "\\'") + "'"
+    own = ["data=trajectories", f"data.path={quoted}", "trainer.rollouts=0", f"trainer.offline_rounds={OFFLINE_ROUNDS}"]
+    return shlex.join(["dqnlm", "train", *kept, *own])

@@ -1,0 +1,66 @@
+"""What the outputs of one update take in memory, and what there is; asked before anything is allocated."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from dqnlm.errors import UserError
+from dqnlm.policy import Spec
+
+# Each output lives as raw numbers, as their gradient, and once more in the target network or in a log-softmax.
+COPIES = 3
+GIB = 2**30
+
+
+def output_bytes(rows: int, observations: int, spec: Spec, num_parameters: int) -> int:
+    """Bytes that an update's outputs over the whole vocabulary take, roughly: float32 [B, S, A, N], `COPIES` of each.
+
+    Args:
+        rows: B in one forward.
+        observations: S of the longest row.
+        spec: A and the outputs beside q.
+        num_parameters: N of q and q2.
+    """
+    one = rows * observations * spec.num_actions * 4
+    twins = 2 if "q2" in spec.outputs else 1
+    return COPIES * one * (twins * num_parameters + ("policy" in spec.outputs))
+
+
+def check_outputs(
+    config: dict[str, Any], observations: int, spec: Spec, num_parameters: int, device: torch.device
+) -> None:
+    """Refuses a run whose outputs cannot fit.
+
+    Raises:
+        UserError: they take more than is free; with the numbers and what to lower.
+    """
+    rows = max(config["trainer"]["batch_rows"] // config["env"].get("copies", 1), 1)
+    needed, there = output_bytes(rows, observations, spec, num_parameters), free_bytes(device)
+    if there is None or needed <= there:
+        return
+    raise UserError(
+        f"vocabulary too large for the memory: the outputs {', '.join(('q', *spec.outputs))} of an update, each [{rows}, "
+        f"{observations}, {spec.num_actions}]{f' x {num_parameters}' if num_parameters > 1 else ''} in float32, take about "
+        f"{needed / GIB:.1f} GiB with gradients and targets, and {there / GIB:.1f} GiB are free on {device}. Lower "
+        "trainer.batch_rows, the length of an episode (env.horizon), or the vocabulary (data.tokenizer)"
+    )
+
+
+def free_bytes(device: torch.device) -> int | None:
+    """Memory that a program could still take; None where the system does not say."""
+    if device.type == "cuda":
+        return int(torch.cuda.mem_get_info(device)[0])
+    if device.type != "cpu":
+        return None
+    try:  # what Linux could free counts as free there
+        lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
+        return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:"))
+    except (OSError, StopIteration, ValueError, IndexError):
+        names = os.sysconf_names if hasattr(os, "sysconf_names") else {}
+        if "SC_PHYS_PAGES" not in names:
+            return None
+        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")

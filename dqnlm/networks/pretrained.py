@@ -1,0 +1,258 @@
+"""A pretrained causal language model of `transformers` as the trunk of a Q-network, with or without LoRA (Hu et al. 2021).
+
+The model reads token ids of its own and embeds them itself, so `TokenIds` stands in the encoder's place and `x` here are
+ids without a feature axis. The output `policy` starts as the model's own logits; q, q2 and v start small (`q_init`).
+
+A causal model needs no mask for right padding: what comes later is never read, and positions count from a row's start.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+from transformers.cache_utils import DynamicCache
+
+from dqnlm.errors import UserError
+from dqnlm.networks import pretrained_checks as checks
+from dqnlm.networks import pretrained_source as source
+from dqnlm.networks.base import Body, State
+from dqnlm.networks.pretrained_cache import column_mask, keys_and_values, row_cache
+from dqnlm.networks.pretrained_lora import add_lora, merged
+from dqnlm.networks.pretrained_outputs import LogitQ, own_policy, zeroed
+from dqnlm.networks.projections import Linear
+
+
+class TokenIds(nn.Module):
+    """From this run's token ids to the model's, (...) -> (...), int64; the model embeds them.
+
+    Args:
+        model_id_A: int64, the model's id of each token.
+    """
+
+    model_id_A: Tensor
+
+    def __init__(self, model_id_A: Tensor) -> None:
+        super().__init__()
+        self.register_buffer("model_id_A", model_id_A)
+
+    def forward(self, observation_BS: Tensor) -> Tensor:
+        return self.model_id_A[observation_BS.long()]
+
+
+class Pretrained(Body):
+    """Any model that `AutoModelForCausalLM` reads from safetensors, if it attends to all that went before.
+
+    Args:
+        num_tokens: token ids that can be observed.
+        tokenizer: state of the text's tokenizer; characters are looked up among the model's tokens, one each.
+        recipe: what a run has kept of its model; None: read it from `name_or_path`.
+        name_or_path: a folder, or a name on the Hub.
+        revision: branch, tag or commit on the Hub; None: the newest.
+        context: longest T in transitions.
+        dropout: in place of all shares of dropout that the model has; None: its own.
+        lora_rank: only matrices of this rank are learned, added to the model's; None: all of the model learns.
+        lora_alpha: the added matrices are scaled by lora_alpha / lora_rank; None: 2 * lora_rank.
+        lora_targets: names of the layers that get them; None: all linear ones.
+        q_init: `zero`: q starts at 0 everywhere. `logits`: at q_temperature (logit - logsumexp).
+        q_temperature: return units a nat, for `logits`.
+
+    Raises:
+        UserError: a value that cannot be, a model that cannot be read, or one that cannot act token by token.
+    """
+
+    unused_VD: Tensor | None
+
+    def __init__(
+        self,
+        num_tokens: int,
+        tokenizer: dict[str, Any] | None,
+        recipe: dict[str, Any] | None,
+        *,
+        name_or_path: str | None,
+        revision: str | None,
+        context: int,
+        dropout: float | None,
+        lora_rank: int | None,
+        lora_alpha: float | None,
+        lora_targets: list[str] | None,
+        q_init: Literal["zero", "logits"],
+        q_temperature: float | None,
+    ) -> None:
+        super().__init__()
+        checks.check_settings(context, dropout, q_init, q_temperature)
+        if name_or_path is None:
+            raise UserError(
+                "network=pretrained needs a model: network.name_or_path=FOLDER (with config.json and model.safetensors), or its "
+                "name on the Hugging Face Hub"
+            )
+        if recipe is None:
+            model, recipe = source.load(name_or_path, revision, dropout)
+        else:
+            model = source.rebuild(recipe)
+        self.recipe: dict[str, Any] = recipe
+        self.q_temperature = q_temperature if q_init == "logits" else None
+        self.context = context
+        self.max_observations: int = context + 1
+        checks.check_context(model.config, self.max_observations)
+        self._model_id_A = checks.model_ids(num_tokens, tokenizer, recipe, model.config.vocab_size)
+        self._take_logits(model)
+        self.width = self.features = self._weight_VD.shape[1]
+        model.config.pad_token_id = None  # else it looks for padding in every batch, to warn
+        self.model: nn.Module = model.base_model
+        shapes = checks.sizes_of_cache(self.model, model.config.model_type)
+        self.sizes = [((key.shape[1], key.shape[3]), (value.shape[1], value.shape[3])) for key, value in shapes]
+        checks.check_reading(self, self._weight_VD, self._bias_V, model)
+        if lora_rank is not None:
+            self.model = add_lora(self.model, lora_rank, lora_alpha, lora_targets)
+        elif lora_alpha is not None or lora_targets is not None:
+            raise UserError(
+                "network.lora_alpha and network.lora_targets belong to network.lora_rank; set that, or drop them"
+            )
+        self.train()  # transformers hands models over in evaluation mode, without dropout
+
+    def _take_logits(self, model: PreTrainedModel) -> None:
+        """Keeps the output layer: for the first outputs and, where some of its tokens are never used, for the export."""
+        layer = model.get_output_embeddings()
+        if not isinstance(layer, nn.Linear) or model.base_model is model:
+            raise UserError(
+                f"network=pretrained needs a trunk and a linear output layer; a {model.config.model_type} has none"
+            )
+        self._weight_VD = layer.weight.detach()
+        self._bias_V = None if layer.bias is None else layer.bias.detach()
+        some_unused = len(self._model_id_A) < len(self._weight_VD)
+        self.register_buffer("unused_VD", self._weight_VD.clone() if some_unused else None)
+
+    def make_encoder(self) -> nn.Module:
+        """See `Body.make_encoder`."""
+        return TokenIds(self._model_id_A)
+
+    def make_outputs(
+        self, names: tuple[str, ...], num_actions: int, make: Callable[[str], nn.Module]
+    ) -> dict[str, nn.Module]:
+        """`policy` is the model's own; the others start at zero, or q and q2 from the logits.
+
+        Raises:
+            UserError: other actions than the tokens that are read, or a projection that cannot start so.
+        """
+        if num_actions != len(self._model_id_A):
+            raise UserError(
+                f"network=pretrained writes the {len(self._model_id_A)} tokens that it reads, but here are {num_actions} "
+                "actions; use another network"
+            )
+        weight_AD = self._weight_VD[self._model_id_A]
+        bias_A = None if self._bias_V is None else self._bias_V[self._model_id_A]
+        outputs: dict[str, nn.Module] = {}
+        for name in names:
+            if name == "policy":
+                outputs[name] = own_policy(weight_AD, bias_A)
+            elif self.q_temperature is not None and name != "v":
+                checks.require_plain(make(name))
+                outputs[name] = LogitQ(weight_AD, bias_A, self.q_temperature)
+            else:
+                outputs[name] = zeroed(make(name))
+        del self._weight_VD, self._bias_V  # they may be large
+        return outputs
+
+    def forward(self, x_BSD: Tensor, first: int = 0) -> Tensor:
+        """As `Body.forward`; x are the model's token ids, (B, S)."""
+        if x_BSD.shape[1] > self.max_observations:
+            raise UserError(self._too_long(f"{x_BSD.shape[1]} observations"))
+        h_BSD: Tensor = self.model(input_ids=x_BSD, use_cache=False).last_hidden_state
+        return h_BSD[:, first:]
+
+    def initial_state(self, num_envs: int, device: torch.device | str, dtype: torch.dtype) -> State:
+        """`key_0`, `value_0` ...: (E, heads, context + 1, features a head), zeros; and `position`, int64 E."""
+        state = {"position": torch.zeros(num_envs, device=device, dtype=torch.int64)}
+        for i, sizes in enumerate(self.sizes):
+            for name, (heads, features) in zip(("key", "value"), sizes, strict=True):
+                shape = (num_envs, heads, self.max_observations, features)
+                state[f"{name}_{i}"] = torch.zeros(shape, device=device, dtype=dtype)
+        return state
+
+    def _layers(self, state: State) -> list[tuple[Tensor, Tensor]]:
+        return [(state[f"key_{i}"], state[f"value_{i}"]) for i in range(len(self.sizes))]
+
+    @torch.no_grad()
+    def step(self, x_ED: Tensor, state: State) -> tuple[Tensor, State]:
+        """One more token id an environment, (E,): h_ED; the state is updated in place.
+
+        Raises:
+            UserError: an environment's cache is full (on the CPU; a CUDA device reports an index out of range).
+        """
+        position_E = state["position"]
+        # On an accelerator this comparison would wait for the device; there, writing out of range fails by itself.
+        if position_E.device.type == "cpu" and bool((position_E >= self.max_observations).any()):
+            raise UserError(self._too_long(f"{self.max_observations + 1} observations or more"))
+        dtype = next(self.model.parameters()).dtype
+        output = self.model(
+            input_ids=x_ED[:, None],
+            position_ids=position_E[:, None].clone(),
+            attention_mask=column_mask(position_E, self.max_observations, dtype),
+            past_key_values=row_cache(self._layers(state), position_E),
+            use_cache=True,
+        )
+        position_E += 1
+        return output.last_hidden_state[:, 0], state
+
+    @torch.no_grad()
+    def prefill(self, x_ESD: Tensor, state: State) -> tuple[Tensor, State]:
+        """Reads S token ids, (E, S), into an initial state with one causal forward: h_ESD; the state is updated in place.
+
+        Raises:
+            ValueError: an environment has read something since its last reset (noticed on the CPU only).
+            UserError: S is above `context + 1`.
+        """
+        if x_ESD.device.type == "cpu" and bool(state["position"].any()):
+            raise ValueError("prefill begins at the first observation: every environment must have been reset")
+        length = x_ESD.shape[1]
+        if length > self.max_observations:
+            raise UserError(self._too_long(f"{length} observations"))
+        cache = DynamicCache()
+        output = self.model(input_ids=x_ESD, past_key_values=cache, use_cache=True)
+        for kept, read in zip(self._layers(state), keys_and_values(cache), strict=True):
+            for memory_EGMK, new_EGSK in zip(kept, read, strict=True):
+                memory_EGMK[:, :, :length] = new_EGSK.to(memory_EGMK.dtype)
+        state["position"].fill_(length)
+        return output.last_hidden_state, state
+
+    def reset(self, state: State, mask_E: Tensor) -> State:
+        """Sets the position of the masked environments to 0, in place; what their cache holds is never read again."""
+        state["position"].masked_fill_(mask_E, 0)
+        return state
+
+    @torch.no_grad()
+    def to_transformers(self, policy: nn.Module) -> PreTrainedModel:
+        """A model for other programs: this trunk with its adapters merged, and `policy` as output layer, on the CPU.
+
+        Tokens that the run never used keep the logits that the model came with (on the trunk as it is now).
+
+        Raises:
+            UserError: `policy` is no output of this body's.
+        """
+        if not isinstance(policy, Linear):
+            raise UserError(
+                f"the output policy is a {type(policy).__name__}, which is no output layer of a language model"
+            )
+        settings = json.loads(self.recipe["config"]) | {"tie_word_embeddings": False}
+        model = source.rebuild(self.recipe | {"config": json.dumps(settings)})
+        model.base_model.load_state_dict(merged(self.model).state_dict())
+        layer = model.get_output_embeddings()
+        assert isinstance(layer, nn.Linear)
+        for own, new in ((layer.weight, policy.linear.weight), (layer.bias, policy.linear.bias)):
+            if own is not None:
+                own.zero_()  # all of it is overwritten, but the bias of tokens never used
+                if own.dim() == 2 and self.unused_VD is not None:
+                    own.copy_(self.unused_VD)
+                own[self._model_id_A] = new.to(own.device)
+        return model.eval()
+
+    def _too_long(self, what: str) -> str:
+        return (
+            f"The pretrained model was given {what} of one episode; it reads at most {self.max_observations} "
+            f"(network.context={self.context}, plus 1). Set network.context to the longest row of the environment."
+        )

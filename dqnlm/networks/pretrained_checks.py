@@ -1,0 +1,128 @@
+"""What a pretrained model must be to serve as a trunk; refused here, in words that name the setting."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+from transformers.cache_utils import DynamicCache
+
+from dqnlm.errors import UserError
+from dqnlm.networks import pretrained_source as source
+from dqnlm.networks.base import Body
+from dqnlm.networks.layers import require_at_least, require_share
+from dqnlm.networks.pretrained_cache import keys_and_values
+from dqnlm.networks.projections import Linear
+
+
+def check_settings(context: int, dropout: float | None, q_init: str, q_temperature: float | None) -> None:
+    require_at_least("network.context", context, 1)
+    if dropout is not None:
+        require_share("network.dropout", dropout)
+    if (q_init == "logits") != (q_temperature is not None):
+        raise UserError(
+            f"network.q_temperature={q_temperature} does not fit network.q_init={q_init}: logits needs a number above 0, zero "
+            "takes null"
+        )
+    if q_temperature is not None and q_temperature <= 0:
+        raise UserError(f"network.q_temperature must be above 0, not {q_temperature}")
+
+
+def check_context(config: Any, observations: int) -> None:
+    """A model has a longest row; one whose layers look back a fixed way reads a shorter one as if they did not."""
+    for name in ("max_position_embeddings", "sliding_window"):
+        limit = getattr(config, name, None)
+        if limit is not None and observations > limit:
+            raise UserError(
+                f"network.context={observations - 1} needs {observations} positions, but this {config.model_type} has {name} "
+                f"{limit}; set network.context={limit - 1} or less"
+            )
+
+
+def model_ids(
+    num_tokens: int, tokenizer: dict[str, Any] | None, recipe: dict[str, Any], vocabulary_size: int
+) -> Tensor:
+    """model_id_A of the run's tokens.
+
+    Raises:
+        UserError: they are no tokens of the model.
+    """
+    kind = None if tokenizer is None else tokenizer["kind"]
+    if kind == "character" and tokenizer is not None and len(tokenizer["characters"]) == num_tokens:
+        return source.character_ids(recipe, tokenizer["characters"])
+    if kind == "pretrained" and tokenizer is not None:
+        same = (
+            json.loads(tokenizer["json"])["model"]
+            == json.loads(recipe["files"].get(source.TOKENIZER, '{"model": 0}'))["model"]
+        )
+        if not same or num_tokens > vocabulary_size:
+            raise UserError(
+                "data.tokenizer is of another model than network.name_or_path; name the same folder in both"
+            )
+        return torch.arange(num_tokens)
+    if tokenizer is None:
+        raise UserError(
+            "network=pretrained reads text, and this environment's observations are none; use another network"
+        )
+    raise UserError(
+        f"network=pretrained reads text by its own tokens, not by data.tokenizer={kind}; set data.tokenizer to the folder that "
+        "network.name_or_path names"
+    )
+
+
+def require_plain(projection: nn.Module) -> None:
+    if not isinstance(projection, Linear) or projection.num_parameters != 1:
+        raise UserError(
+            "network.q_init=logits brings the layers of q itself: set projection=linear and head=scalar (or network.q_init=zero)"
+        )
+
+
+@torch.no_grad()
+def sizes_of_cache(model: nn.Module, kind: str) -> list[tuple[Tensor, Tensor]]:
+    """Keys and values that one token leaves in each layer."""
+    cache = DynamicCache()
+    try:
+        model.eval()(input_ids=torch.zeros(1, 1, dtype=torch.int64), past_key_values=cache, use_cache=True)
+        return keys_and_values(cache)
+    except (TypeError, ValueError, AttributeError, IndexError) as error:
+        raise _cannot_act(kind, str(error)) from error
+
+
+@torch.no_grad()
+def check_reading(body: Body, weight_VD: Tensor, bias_V: Tensor | None, model: PreTrainedModel) -> None:
+    """Tries what the rest relies on: logits are the output layer's, and rows that restart apart read as rows alone do.
+
+    Raises:
+        UserError: this architecture does otherwise.
+    """
+    kind, ids_BS = model.config.model_type, torch.arange(4)[None] % model.config.vocab_size
+    whole_SD = body(ids_BS)[0]
+    logits_SV = nn.functional.linear(whole_SD, weight_VD, bias_V)
+    if not _alike(logits_SV, model(input_ids=ids_BS).logits[0]):
+        raise UserError(
+            f"network=pretrained takes logits as the output layer gives them, but a {kind} changes them afterwards; use another "
+            "architecture"
+        )
+    try:
+        state = body.initial_state(2, "cpu", torch.float32)
+        for time in range(4):
+            state = body.reset(state, torch.tensor([False, time == 2]))
+            h_ED, state = body.step(torch.stack([ids_BS[0, time], ids_BS[0, time % 2]]), state)
+    except (TypeError, ValueError, RuntimeError, AttributeError, IndexError) as error:
+        raise _cannot_act(kind, str(error)) from error
+    if not (_alike(h_ED[0], whole_SD[3]) and _alike(h_ED[1], whole_SD[1])):
+        raise _cannot_act(kind, "read so, rows give other features than read whole")
+
+
+def _alike(a: Tensor, b: Tensor) -> bool:
+    return bool((a - b).abs().max() <= 1e-3 * b.abs().max().clamp(min=1e-6))
+
+
+def _cannot_act(kind: str, why: str) -> UserError:
+    return UserError(
+        f"network=pretrained cannot read a {kind} token by token with rows that begin at different times ({why}); use a model "
+        "whose layers all attend to what went before (GPT-2, Llama, Qwen2, Mistral ...)"
+    )

@@ -1,0 +1,77 @@
+"""The other side of a dialogue: it opens, hears what the agent wrote, answers and pays. Plain Python on the host.
+
+To bring your own, write a class like this in a file of yours and name it in an option of the group `env`:
+
+    # configs_of_mine/env/my_talk.yaml, chosen by: dqnlm train --config-dir configs_of_mine env=my_talk ...
+    _target_: dqnlm.envs.dialogue.Dialogue
+    ...
+    partner:
+      _target_: my_partner.MyPartner    # permitted by +allow_targets=[my_partner]
+
+Positional parameters of the constructor are supplied by name, as many as it takes: `dialogues` (how many it leads at once),
+`seed` and `evaluating`. Keyword-only parameters are the keys of its YAML.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import Any, NamedTuple
+
+from dqnlm.types import Bounds
+
+
+class Answer(NamedTuple):
+    """What the partner makes of one utterance.
+
+    Attributes:
+        text: what it says; may be empty. Not read where the dialogue is over.
+        reward: what the utterance is paid.
+        over: the dialogue ends with the utterance.
+    """
+
+    text: str
+    reward: float
+    over: bool
+
+
+class Partner(ABC):
+    """Leads several dialogues at once, each in a place 0, 1, 2 ...
+
+    Attributes:
+        alphabet: all characters that either side may write, the line break among them, sorted by code point.
+        longest_opening: most characters that `begin` returns.
+        longest_answer: most characters in an answer.
+        reward_bounds: least and greatest reward of one utterance.
+    """
+
+    alphabet: str
+    longest_opening: int
+    longest_answer: int
+    reward_bounds: Bounds
+
+    @abstractmethod
+    def begin(self, places: list[int]) -> list[str]:
+        """New dialogues in these places: what stands on the page before the agent's first character, at least one each.
+
+        When evaluating, a place begins the same dialogue every time.
+        """
+
+    @abstractmethod
+    def answer(self, places: list[int], utterances: list[str]) -> list[Answer]:
+        """What is said to each utterance, which is as the agent wrote it: with its line break, or cut without one."""
+
+    def references(self) -> dict[str, float]:
+        """Mean returns that are known without learning, for the table; may be {}."""
+        return {}
+
+    def notes(self) -> list[str]:
+        """What a user should know of what it plays with, one sentence each; may be []."""
+        return []
+
+    @abstractmethod
+    def state_dict(self) -> dict[str, Any]:
+        """Everything that later answers depend on, random state included: tensors, numbers and texts in dicts and lists."""
+
+    @abstractmethod
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Puts back what `state_dict` gave; what is said from then on is the same."""

@@ -1,0 +1,76 @@
+"""The side of Wordle that knows the word; rules in dqnlm/tasks/wordle.py."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from dqnlm.errors import UserError
+from dqnlm.partners.base import Answer, Partner
+from dqnlm.tasks import wordle, wordle_players, wordle_words
+from dqnlm.types import Bounds
+
+
+class Wordle(Partner):
+    """Draws a secret word for each game, evenly from the list, and answers each guess with its feedback.
+
+    Args:
+        dialogues: games at once.
+        seed: of the generator that draws the secrets.
+        evaluating: game i has the i-th word of the list as its secret (modulo), every time.
+        words: which list, see `wordle_words.word_list`.
+
+    Raises:
+        UserError: a list that cannot be read or has a line that is no such word.
+    """
+
+    alphabet = wordle.ALPHABET
+    longest_opening = len(wordle.OPENING)
+    longest_answer = wordle.UTTERANCE_LENGTH
+    reward_bounds = Bounds(wordle.TURN_REWARD, wordle.SOLVED_REWARD)
+
+    def __init__(self, dialogues: int, seed: int, evaluating: bool, *, words: str) -> None:
+        self.words, self.origin = wordle_words.word_list(words)
+        self._known = frozenset(self.words)
+        self.evaluating = evaluating
+        self._generator = torch.Generator().manual_seed(seed)
+        self._secret = [i % len(self.words) for i in range(dialogues)]  # of each game, its number in the list
+
+    def begin(self, places: list[int]) -> list[str]:
+        if not self.evaluating:
+            drawn = torch.randint(len(self.words), (len(places),), generator=self._generator).tolist()
+            for place, number in zip(places, drawn, strict=True):
+                self._secret[place] = number
+        return [wordle.OPENING] * len(places)
+
+    def answer(self, places: list[int], utterances: list[str]) -> list[Answer]:
+        answers = []
+        for place, utterance in zip(places, utterances, strict=True):
+            answers.append(Answer(*wordle.judge(self.words[self._secret[place]], utterance, self._known)))
+        return answers
+
+    def references(self) -> dict[str, float]:
+        """A player who knows the list and guesses what divides it best, over all secrets, and one who guesses blindly."""
+        return {
+            "knows the list": wordle_players.Searcher(self.words, 1).mean_return(),
+            "random words": wordle_players.random_return(len(self.words), wordle.TRIES),
+        }
+
+    def notes(self) -> list[str]:
+        return [f"Wordle is played with {self.origin}."]
+
+    def state_dict(self) -> dict[str, Any]:
+        return {
+            "words": " ".join(self.words), "secret": list(self._secret), "generator": self._generator.get_state(),
+        }  # fmt: skip
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Raises UserError where the list is another than the one that was saved."""
+        if state["words"] != " ".join(self.words):
+            raise UserError(
+                f"Wordle was played with another list of {len(state['words'].split())} words; now there are {self.origin}. Put "
+                "the list back (DQNLM_DATA_DIR, or the file of env.partner.words)"
+            )
+        self._secret = list(state["secret"])
+        self._generator.set_state(state["generator"].cpu())

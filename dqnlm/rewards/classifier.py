@@ -1,0 +1,86 @@
+"""What a text classifier says of a text: the probability of one of its labels. Any sequence classifier of `transformers`."""
+
+from __future__ import annotations
+
+import functools
+from typing import Any
+
+import torch
+
+from dqnlm.errors import UserError
+from dqnlm.rewards.text import Decoder, TextReward
+
+
+class Classifier(TextReward):
+    """Probability of a label: softmax of the logits, or a sigmoid where there is one label or labels do not exclude another.
+
+    Args:
+        device: where the classifier runs.
+        name_or_path: folder of a saved model with its tokenizer (or the name of one in the local cache; nothing is loaded
+            from the network).
+        label: the label's name, or its number as text.
+        with_prompt: judge prompt and completion together, else the completion alone.
+        max_tokens: longer texts are cut to so many of the classifier's tokens.
+        batch_rows: texts in one forward.
+        scale, clip, increments: see `TextReward`.
+
+    Raises:
+        UserError: transformers is not installed, there is no such model, or it has no such label.
+    """
+
+    def __init__(
+        self, num_actions: int, tokenizer: Decoder, stop_id: int | None, device: torch.device | str, *,
+        name_or_path: str | None, label: str, with_prompt: bool, max_tokens: int, batch_rows: int,
+        scale: float, clip: float | None, increments: bool,
+    ) -> None:  # fmt: skip
+        super().__init__(num_actions, tokenizer, stop_id, scale=scale, clip=clip, increments=increments)
+        if name_or_path is None:
+            raise UserError("reward=classifier needs reward.name_or_path, the folder of a saved sequence classifier")
+        if min(max_tokens, batch_rows) < 1:
+            raise UserError("reward.max_tokens and reward.batch_rows must be 1 or more")
+        self._words, self._model = loaded(name_or_path, str(device))
+        self._label = _label_id(self._model.config.label2id, label)
+        self.with_prompt, self.max_tokens, self.batch_rows = with_prompt, max_tokens, batch_rows
+
+    @torch.no_grad()
+    def score(self, prompts: list[str], completions: list[str], references: list[str]) -> list[float]:
+        joined = [a + b for a, b in zip(prompts, completions, strict=True)] if self.with_prompt else completions
+        found: list[float] = []
+        for start in range(0, len(joined), self.batch_rows):
+            rows = joined[start : start + self.batch_rows]
+            given = self._words(rows, return_tensors="pt", padding=True, truncation=True, max_length=self.max_tokens)
+            found += self._probability(self._model(**given.to(self._model.device)).logits).tolist()
+        return found
+
+    def _probability(self, logit_BL: torch.Tensor) -> torch.Tensor:
+        apart = logit_BL.shape[1] == 1 or self._model.config.problem_type == "multi_label_classification"
+        probability_BL = logit_BL.float().sigmoid() if apart else logit_BL.float().softmax(1)
+        return probability_BL[:, self._label]
+
+
+def _label_id(label2id: dict[str, int], label: str) -> int:
+    if label in label2id:
+        return label2id[label]
+    if label.isdecimal() and int(label) in label2id.values():
+        return int(label)
+    raise UserError(f"reward.label={label}: the classifier has no such label; it has: {', '.join(label2id)}")
+
+
+@functools.lru_cache(maxsize=2)  # an evaluation builds its environment, and so the reward, many times
+def loaded(name_or_path: str, device: str) -> tuple[Any, Any]:
+    """(tokenizer, model) in evaluation mode."""
+    try:
+        from transformers import AutoModelForSequenceClassification, AutoTokenizer
+    except ImportError as error:
+        raise UserError(
+            "reward=classifier needs the package transformers, which is not installed: pip install 'dqnlm[pretrained]'"
+        ) from error
+    try:
+        words = AutoTokenizer.from_pretrained(name_or_path, local_files_only=True)
+        model = AutoModelForSequenceClassification.from_pretrained(name_or_path, local_files_only=True)
+    except (OSError, ValueError) as error:
+        raise UserError(
+            f"reward.name_or_path={name_or_path}: no sequence classifier with its tokenizer can be read there "
+            f"({str(error).splitlines()[0]})"
+        ) from error
+    return words, model.to(device).eval()

@@ -1,0 +1,192 @@
+"""What rewards that judge finished texts have in common: ids to the host and to text, scores to payments.
+
+    increments: false   the whole score is paid at the last decision, 0 before it
+    increments: true    r_t = score(first t tokens) - score(first t - 1 tokens), the score of nothing said taken as 0, so
+                        that the rewards of an episode sum to the score of the whole
+    per token           a reward may have a number for each token by itself (`per_token`)
+
+A score is multiplied by `scale`, then limited to [-clip, clip]; what is paid is made of the result. The stop token, the
+last decision of an episode that it ended, is no part of the completion; as a token it is worth 0.
+"""
+
+from __future__ import annotations
+
+import math
+from itertools import chain, pairwise
+from typing import NamedTuple, Protocol
+
+import torch
+from torch import Tensor
+
+from dqnlm.errors import UserError
+from dqnlm.rewards.base import Episodes, JudgedReward, discounted_length
+from dqnlm.types import Bounds
+
+Ids = list[int]
+
+
+class Decoder(Protocol):
+    """What a reward needs of a tokenizer."""
+
+    def decode(self, ids: Ids) -> str: ...
+
+    def __hash__(self) -> int: ...
+
+
+class Said(NamedTuple):
+    """Token ids of finished episodes on the host, padding and stop tokens taken off.
+
+    Attributes:
+        prompts: what was read.
+        completions: what was said.
+        references: what might have been said, [] where there is nothing.
+        lengths: decisions of each episode: tokens of the completion, one more where it was stopped.
+    """
+
+    prompts: list[Ids]
+    completions: list[Ids]
+    references: list[Ids]
+    lengths: list[int]
+
+
+class TextReward(JudgedReward):
+    """A reward that scores texts; what is to be written is `score` (or `score_ids`, or `score_tokens`), and `score_bounds`.
+
+    Args:
+        num_actions: A.
+        tokenizer: ids to text.
+        stop_id: the token that ends an episode; None for none.
+        scale: factor of every score.
+        clip: largest absolute value of a score after scaling; None for no limit.
+        increments: pay what each token adds to the score of the text so far, instead of the score at the end.
+
+    Attributes:
+        score_bounds: least and greatest score, unscaled; of one token where `per_token`. Infinite where unknown.
+        per_token: a score is a number for each token, from `score_tokens`; to be set before `__init__`.
+        needs_reference: the score compares with a reference.
+
+    Raises:
+        UserError: a scale of 0 or infinite, a clip that is not above 0, or increments of a reward per token.
+    """
+
+    score_bounds: Bounds = Bounds(0.0, 1.0)
+    per_token: bool = False
+    needs_reference: bool = False
+
+    def __init__(
+        self, num_actions: int, tokenizer: Decoder, stop_id: int | None, *, scale: float, clip: float | None,
+        increments: bool,
+    ) -> None:  # fmt: skip
+        super().__init__(num_actions)
+        if increments and self.per_token:
+            raise UserError(
+                "reward.increments=true is for scores of whole texts; with reward.per_token=true each token has its own number: "
+                "set one of them to false"
+            )
+        if scale == 0 or not math.isfinite(scale):
+            raise UserError(f"reward.scale is {scale}; it must be a finite number other than 0, such as 1.0")
+        if clip is not None and not 0 < clip < math.inf:
+            raise UserError(f"reward.clip is {clip}; it must be a number above 0, or null for no limit")
+        self.tokenizer, self.stop_id = tokenizer, stop_id
+        self.scale, self.clip, self.increments = scale, clip, increments
+
+    def score(self, prompts: list[str], completions: list[str], references: list[str]) -> list[float]:
+        """One number for each completion, within `score_bounds`; all lists are equally long."""
+        raise NotImplementedError(
+            f"{type(self).__name__} scores no texts: write its score (or score_ids, or score_tokens)"
+        )
+
+    def score_ids(self, prompts: list[Ids], completions: list[Ids], references: list[Ids]) -> list[float]:
+        """As `score`, from token ids; to be overridden where tokens count, or where texts are not enough."""
+        return self.score(self.texts(prompts), self.texts(completions), self.texts(references))
+
+    def score_tokens(self, prompts: list[Ids], completions: list[Ids], references: list[Ids]) -> list[list[float]]:
+        """A number for each token of each completion, within `score_bounds`; only where `per_token`."""
+        raise NotImplementedError(f"{type(self).__name__} scores whole texts")
+
+    def texts(self, runs: list[Ids]) -> list[str]:
+        """Each run of ids as text; equal runs, such as the prompt of many prefixes, are decoded once."""
+        known: dict[tuple[int, ...], str] = {}
+        for run in runs:
+            if (key := tuple(run)) not in known:
+                known[key] = self.tokenizer.decode(run)
+        return [known[tuple(run)] for run in runs]
+
+    @property
+    def bounds(self) -> Bounds:
+        low, high = self._limits()
+        return Bounds(low - high, high - low) if self.increments else Bounds(low, high)
+
+    def return_bounds(self, gamma: float, horizon: int, endless: bool = False) -> Bounds:
+        """See `Reward.return_bounds`.
+
+        Per token, the sum of as many rewards. Of a whole score one is paid, discounted: it lies between it and 0; an
+        endless episode is paid again every `horizon` decisions. Increments sum to a weighted mean of differences of two
+        scores, by summation by parts as in `rewards.similarity`, however long the text is.
+        """
+        if self.per_token:
+            return super().return_bounds(gamma, horizon, endless)
+        low, high = self.bounds
+        times = discounted_length(gamma**horizon, math.inf) if endless and not self.increments else 1.0
+        return Bounds(low * times if low < 0 else low, high * times if high > 0 else high)
+
+    def _limits(self) -> Bounds:
+        """Of a score as it is paid, and 0, which is paid where there is none."""
+        ends = [self._paid(end) for end in self.score_bounds]
+        return Bounds(min(*ends, 0.0), max(*ends, 0.0))
+
+    def _paid(self, score: float) -> float:
+        value = score * self.scale
+        return value if self.clip is None else min(max(value, -self.clip), self.clip)
+
+    def judge(self, episodes: Episodes) -> Tensor:
+        said = on_host(episodes, self.stop_id)
+        if self.needs_reference and not any(said.references):
+            raise UserError(
+                f"this reward ({type(self).__name__}) compares with a reference, and here is none to compare with; use a reward "
+                "that judges the text alone, such as reward=language_model or reward=function"
+            )
+        reward_BH = torch.zeros(episodes.action_BH.shape, dtype=torch.float32)
+        for row_H, paid in zip(reward_BH, self._payments(said), strict=True):
+            row_H[: len(paid)] = torch.tensor(paid, dtype=torch.float32)
+        return reward_BH.to(episodes.action_BH.device)
+
+    def _payments(self, said: Said) -> list[list[float]]:
+        """Rewards of the decisions of each episode, in order; a stop token at the end may be left out."""
+        runs = said.prompts, said.completions, said.references
+        if self.per_token:
+            return [[self._paid(score) for score in scores] for scores in self.score_tokens(*runs)]
+        if self.increments:
+            return self._increments(said)
+        scores = [self._paid(score) for score in self.score_ids(*runs)]
+        return [[0.0] * (length - 1) + [score] for length, score in zip(said.lengths, scores, strict=True)]
+
+    def _increments(self, said: Said) -> list[list[float]]:
+        """Differences of the scores of all prefixes, which are scored in one call."""
+        prefixes = [[text[:end] for end in range(1, len(text) + 1)] for text in said.completions]
+
+        def repeated(runs: list[Ids]) -> list[Ids]:
+            return [run for run, own in zip(runs, prefixes, strict=True) for _ in own]
+
+        flat = list(chain.from_iterable(prefixes))
+        scores = iter(self.score_ids(repeated(said.prompts), flat, repeated(said.references)) if flat else [])
+        paid = [[0.0, *(self._paid(next(scores)) for _ in own)] for own in prefixes]
+        return [[after - before for before, after in pairwise(row)] for row in paid]
+
+
+def on_host(episodes: Episodes, stop_id: int | None) -> Said:
+    """Episodes as lists of ids, in one transfer."""
+    prompt_BP, _, action_BH, length_B, reference_BR, _ = episodes
+    lengths_B3 = torch.stack([episodes.prompt_length_B, length_B, episodes.reference_length_B], 1)
+    rows = torch.cat([lengths_B3.long(), prompt_BP, action_BH, reference_BR], 1).cpu().tolist()
+    said_at = 3 + prompt_BP.shape[1]
+    reference_at = said_at + action_BH.shape[1]
+    found = Said([], [], [], [])
+    for row in rows:
+        prompt, length, reference = row[:3]
+        completion = row[said_at : said_at + length]
+        found.prompts.append(row[3 : 3 + prompt])
+        found.completions.append(completion[:-1] if completion[-1] == stop_id else completion)
+        found.references.append(row[reference_at : reference_at + reference])
+        found.lengths.append(length)
+    return found

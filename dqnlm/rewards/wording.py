@@ -1,0 +1,126 @@
+"""What can be said of a text without a reference: whether its words exist, whether it repeats itself, how long it is."""
+
+from __future__ import annotations
+
+import functools
+import re
+from typing import Literal
+
+from torch import Tensor
+
+from dqnlm.errors import UserError
+from dqnlm.rewards.language_model import require_training_text
+from dqnlm.rewards.text import Decoder, Ids, TextReward
+
+WORD = re.compile(r"(?:[^\W\d_]|')+")  # a run of letters and apostrophes
+_TAIL = re.compile(r"(?:[^\W\d_]|')*\Z")
+
+
+class Lexicon(TextReward):
+    """Share of a text's characters that stand in words of the training text; upper and lower case are different words.
+
+    A word is a run of letters and apostrophes. The completion goes on where the prompt ends, so a word begun in the prompt
+    is looked up whole (its characters in the prompt are not counted). The last word, if it reaches to the very end, may be
+    cut: it is known if a word of the training text begins so. Spaces and punctuation are in no word, so a real text does not
+    reach 1, and neither does one of spaces.
+
+    Args:
+        train_ids: 1-D, ids of the training text.
+        scale, clip, increments: see `TextReward`.
+
+    Raises:
+        UserError: no training text, or one without words.
+    """
+
+    def __init__(
+        self, num_actions: int, tokenizer: Decoder, stop_id: int | None, train_ids: Tensor, *,
+        scale: float, clip: float | None, increments: bool,
+    ) -> None:  # fmt: skip
+        super().__init__(num_actions, tokenizer, stop_id, scale=scale, clip=clip, increments=increments)
+        require_training_text(train_ids, "lexicon")
+        self.words, self.beginnings = vocabulary(train_ids, tokenizer)
+        if not self.words:
+            raise UserError(
+                "reward=lexicon looks words up in the training text, and that has no letters; use another reward"
+            )
+
+    def score(self, prompts: list[str], completions: list[str], references: list[str]) -> list[float]:
+        return [self._share(prompt, said) for prompt, said in zip(prompts, completions, strict=True)]
+
+    def _share(self, prompt: str, said: str) -> float:
+        tail = _TAIL.search(prompt)
+        begun = tail.group() if tail else ""
+        text, known = begun + said, 0
+        for word in WORD.finditer(text):
+            if word.group() in (self.beginnings if word.end() == len(text) else self.words):
+                known += word.end() - max(word.start(), len(begun))
+        return known / max(len(said), 1)
+
+
+class Repetition(TextReward):
+    """Share of the n-grams of a text that stood in it before; to be weighted negatively in a mixture.
+
+    Args:
+        n: tokens of an n-gram.
+        with_prompt: what stands in the prompt counts as said before, too.
+        scale, clip, increments: see `TextReward`.
+
+    Raises:
+        UserError: n below 1.
+    """
+
+    def __init__(
+        self, num_actions: int, tokenizer: Decoder, stop_id: int | None, *,
+        n: int, with_prompt: bool, scale: float, clip: float | None, increments: bool,
+    ) -> None:  # fmt: skip
+        super().__init__(num_actions, tokenizer, stop_id, scale=scale, clip=clip, increments=increments)
+        if n < 1:
+            raise UserError(f"reward.n is {n}; it must be 1 or more")
+        self.n, self.with_prompt = n, with_prompt
+
+    def score_ids(self, prompts: list[Ids], completions: list[Ids], references: list[Ids]) -> list[float]:
+        return [self._share(prompt, said) for prompt, said in zip(prompts, completions, strict=True)]
+
+    def _share(self, prompt: Ids, said: Ids) -> float:
+        """Of the n-grams that end in the completion; 0 where it is too short to have any."""
+        text = prompt + said if self.with_prompt else said
+        first = max(len(text) - len(said) - self.n + 1, 0)  # the first n-gram that ends in the completion begins here
+        seen = {tuple(text[i : i + self.n]) for i in range(first)}
+        repeated, count = 0, 0
+        for i in range(first, len(text) - self.n + 1):
+            gram = tuple(text[i : i + self.n])
+            repeated, count = repeated + (gram in seen), count + 1
+            seen.add(gram)
+        return repeated / max(count, 1)
+
+
+class Length(TextReward):
+    """1 - |length - target| / target in tokens, at least 0: 1 at the target, 0 for nothing and from twice the target on.
+
+    Args:
+        target: tokens, the stop token not counted; `reference`: as many as the reference has.
+        scale, clip, increments: see `TextReward`.
+
+    Raises:
+        UserError: a target below 1.
+    """
+
+    def __init__(
+        self, num_actions: int, tokenizer: Decoder, stop_id: int | None, *,
+        target: int | Literal["reference"], scale: float, clip: float | None, increments: bool,
+    ) -> None:  # fmt: skip
+        super().__init__(num_actions, tokenizer, stop_id, scale=scale, clip=clip, increments=increments)
+        if target != "reference" and target < 1:
+            raise UserError(f"reward.target is {target}; it must be 1 or more tokens, or reference")
+        self.target, self.needs_reference = target, target == "reference"
+
+    def score_ids(self, prompts: list[Ids], completions: list[Ids], references: list[Ids]) -> list[float]:
+        targets = [len(text) for text in references] if self.target == "reference" else [self.target] * len(completions)
+        return [max(1 - abs(len(said) - n) / max(n, 1), 0.0) for said, n in zip(completions, targets, strict=True)]
+
+
+@functools.lru_cache(maxsize=4)  # as in `language_model.trained`
+def vocabulary(train_ids: Tensor, tokenizer: Decoder) -> tuple[frozenset[str], frozenset[str]]:
+    """The words of a text, and all their beginnings (each word is one of its own)."""
+    words = frozenset(WORD.findall(tokenizer.decode(train_ids.tolist())))
+    return words, frozenset(word[:end] for word in words for end in range(1, len(word) + 1))

@@ -1,0 +1,72 @@
+"""Wordle as LMRL-Gym plays it (Abdulhai et al. 2023): guess a secret five-letter word in six tries.
+
+After a guess the other side answers with a character for each letter: `G` it is at its place, `Y` it is elsewhere in the
+word, `B` it is not in the word. Repeats are not counted: each `E` of `eerie` is `Y` or `G` where the secret has any.
+Capitals, so that each character shows who wrote it. A turn pays -1, or 0 when it solves the word, which ends the game. A
+guess outside the list spends a try, pays -1, and is answered by an empty line.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from typing import NamedTuple
+
+LETTERS = "abcdefghijklmnopqrstuvwxyz"
+LENGTH = 5  # letters in a word
+TRIES = 6
+HERE, ELSEWHERE, ABSENT = "G", "Y", "B"
+LINE_BREAK = "\n"
+OPENING = LINE_BREAK  # what stands on the page before the first guess
+ALPHABET = "".join(sorted(set(LETTERS + HERE + ELSEWHERE + ABSENT + LINE_BREAK)))
+UTTERANCE_LENGTH = LENGTH + 1  # a guess and its line break
+TURN_REWARD, SOLVED_REWARD = -1.0, 0.0
+
+
+class Verdict(NamedTuple):
+    """What a guess leads to: the answer with its line break ("" when the game is over), the pay, and whether it is solved."""
+
+    answer: str
+    reward: float
+    solved: bool
+
+
+def feedback(secret: str, guess: str) -> str:
+    """A character for each letter of the guess."""
+    return "".join(
+        HERE if letter == at else ELSEWHERE if letter in secret else ABSENT
+        for letter, at in zip(guess, secret, strict=True)
+    )
+
+
+def word_of(utterance: str) -> str | None:
+    """The five letters before a closing line break; None for any other text."""
+    word = utterance.removesuffix(LINE_BREAK)
+    if word == utterance or len(word) != LENGTH or not set(word) <= set(LETTERS):
+        return None
+    return word
+
+
+def judge(secret: str, utterance: str, words: Collection[str]) -> Verdict:
+    """One try by the rules above.
+
+    Args:
+        secret: one of `words`.
+        utterance: what was written, its line break included.
+        words: what may be guessed; a set or a dictionary, as it is asked for each guess.
+    """
+    word = word_of(utterance)
+    if word is None or word not in words:
+        return Verdict(LINE_BREAK, TURN_REWARD, False)
+    if word == secret:
+        return Verdict("", SOLVED_REWARD, True)
+    return Verdict(feedback(secret, word) + LINE_BREAK, TURN_REWARD, False)
+
+
+def candidates(words: Collection[str], guesses: list[tuple[str, str]]) -> list[str]:
+    """Words that fit all answers so far.
+
+    Args:
+        words: all words.
+        guesses: (guess, feedback without its line break) of the tries that were answered.
+    """
+    return [word for word in words if all(feedback(word, guess) == answer for guess, answer in guesses)]
