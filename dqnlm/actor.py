@@ -1,5 +1,6 @@
 """Plays the environments and puts finished rows into the buffer.
 
+    generated (prompts)  all answers are written at once, each to its own end, and judged when all are finished
     parallel (teacher)   observations do not depend on actions: ONE forward gives Q(s_t, .) for all t, and every action
                          of the episode is chosen at once
     step by step (free)  the network reads one observation at a time and carries its state (KV cache)
@@ -18,8 +19,9 @@ from torch import Tensor
 
 from dqnlm.envs.base import Environment
 from dqnlm.exploration import Exploration
+from dqnlm.generation import answers
 from dqnlm.metrics import Accumulator
-from dqnlm.networks.base import State
+from dqnlm.networks.base import State, rows_where
 from dqnlm.networks.noisy import has_noise, resample_noise, set_noise
 from dqnlm.policy import Policy
 from dqnlm.types import DECISION, Rows, TimeStep
@@ -55,6 +57,7 @@ class Actor:
         self.env, self.policy, self.network, self.exploration = env, policy, policy.network, exploration
         self.buffer, self.accumulator, self.rollout_steps = buffer, accumulator, rollout_steps
         self.env_steps = 0  # steps of all environments together; prompts that are played step by step count too
+        self.episodes = torch.zeros((), dtype=torch.int64, device=env.device)  # that have ended
         self.noisy = has_noise(policy.network)
         rows, device = env.num_envs, env.device
         shape, dtype = ((env.observation_size,), torch.float32) if env.observation_size else ((), torch.int64)
@@ -89,6 +92,8 @@ class Actor:
                 resample_noise(self.network)
         if self.env.parallel:
             self._play_parallel()
+        elif self.env.generated:
+            self._play_generated()
         else:
             self._play_step_by_step(until)
 
@@ -105,9 +110,35 @@ class Actor:
         rows = self.env.score(action_ET)
         self.buffer.add(rows)
         self.buffer.finished(rows.reward_BT.sum(1), torch.ones_like(rows.length_B, dtype=torch.bool))
+        self.episodes += len(rows.length_B)
         self.env_steps += action_ET.shape[0] * (action_ET.shape[1] - self.env.first_decision)
         self.accumulator.add("rollout/return", rows.reward_BT.sum(), rows.reward_BT.shape[0])
         self._log_parts(rows.flag_BT[:, self.env.first_decision :])
+
+    def _play_generated(self) -> None:
+        prompt_EP, length_E = self.env.prompts()
+        legal = self.env.legal(prompt_EP[:, :1])
+
+        def choose(output: dict[str, Tensor]) -> Tensor:
+            return self.exploration(self.policy.preference(output), legal, self.policy.log_probability(output))
+
+        action_EH, said_E = answers(
+            self.network,
+            prompt_EP,
+            length_E,
+            choose,
+            self.env.stop_id,
+            self.env.row_transitions - prompt_EP.shape[1] + 1,
+        )
+        rows = self.env.judge(action_EH, said_E)
+        return_E, every_E = rows.reward_BT.sum(1), torch.ones_like(said_E, dtype=torch.bool)
+        self.buffer.add(rows)
+        self.buffer.finished(return_E, every_E)
+        self.episodes += len(said_E)
+        self.env_steps += int(said_E.sum())
+        self.accumulator.add("rollout/return", return_E.sum(), len(said_E))
+        self.accumulator.add("rollout/length", said_E.sum(), len(said_E))
+        self._log_parts(torch.where(every_E[:, None], rows.flag_BT, 0))
 
     def _play_step_by_step(self, until: Callable[[], bool] | None) -> None:
         # In lockstep the prompt is read at once; else it is played, so that a whole episode takes all of a row's steps.
@@ -158,6 +189,7 @@ class Actor:
         rows, last_E, over_E = self.open, step.last_E, step.over_E
         self.buffer.add(rows, last_E)
         self.buffer.finished(self.return_E, over_E)
+        self.episodes += over_E.sum()
         self.accumulator.add("rollout/return", (self.return_E * over_E).sum(), over_E.sum())
         self.accumulator.add("rollout/length", (self.steps_E * over_E).sum(), over_E.sum())
         for total_E in (self.return_E, self.steps_E):
@@ -211,8 +243,8 @@ class Actor:
             now_E = at_E >= 0
             positions = {k: v.clone() for k, v in before.items() if v.dim() == 1}
             output, after = self.network.step(rows.observation_BS[self._every_E, at_E.clamp(min=0)], state)
-            state = {k: _choose_rows(now_E, v, positions.get(k, before[k])) for k, v in after.items()}
-            kept = output if kept is None else {k: _choose_rows(now_E, v, kept[k]) for k, v in output.items()}
+            state = {k: rows_where(now_E, v, positions.get(k, before[k])) for k, v in after.items()}
+            kept = output if kept is None else {k: rows_where(now_E, v, kept[k]) for k, v in output.items()}
         assert kept is not None
         return kept, state
 
@@ -224,10 +256,11 @@ class Actor:
     def state_dict(self) -> dict[str, Any]:
         fields = {k: v.clone() for k, v in vars(self.open).items()}
         running = {"return_E": self.return_E.clone(), "steps_E": self.steps_E.clone()}
-        return {"open": fields, "time": self.time, "env_steps": self.env_steps, "running": running}
+        return {"open": fields, "time": self.time, "env_steps": self.env_steps, "running": running, "episodes": self.episodes.clone()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.env_steps = state["env_steps"]
+        self.episodes.copy_(state["episodes"])
         if not self.env.exact_resume:  # the environment's episodes start anew, so the open rows do too
             self.open.observation_BS[:, 0] = self.env.reset()
             return
@@ -236,10 +269,3 @@ class Actor:
         self.time = state["time"]
         self.return_E.copy_(state["running"]["return_E"])
         self.steps_E.copy_(state["running"]["steps_E"])
-
-
-def _choose_rows(mask_E: Tensor, new: Tensor, old: Tensor) -> Tensor:
-    """`new` where the mask is True; the same object is given back as it is."""
-    if new is old:
-        return new
-    return torch.where(mask_E.view(-1, *[1] * (new.dim() - 1)), new, old)

@@ -13,14 +13,12 @@ from dqnlm.buffers.storage import Layout
 from dqnlm.checks import kind, pays_only_the_match
 from dqnlm.config import assemble, instantiate
 from dqnlm.data import tokenizers
-from dqnlm.data.baselines import baselines
 from dqnlm.data.corpora import Corpus
+from dqnlm.data.pairs import Pairs
 from dqnlm.data.tokenizers import Tokenizer
 from dqnlm.data.trajectories import NoData, Trajectories
 from dqnlm.envs.base import Environment
-from dqnlm.episodes import EpisodeEvaluator
 from dqnlm.errors import UserError
-from dqnlm.evaluator import TextEvaluator
 from dqnlm.heads.base import Head
 from dqnlm.memory import check_outputs
 from dqnlm.networks.base import Body, OneHotEncoder, QNetwork, TokenEncoder, VectorEncoder
@@ -32,7 +30,7 @@ from dqnlm.types import Bounds
 from dqnlm.validation import resolve_target
 
 Config = dict[str, Any]
-Data = Corpus | Trajectories | NoData
+Data = Corpus | Pairs | Trajectories | NoData
 
 # Independent random streams of one run: seed * 1000 + the stream's number.
 STREAM_ENV, STREAM_EXPLORATION, STREAM_BUFFER, STREAM_EVALUATION = 1, 2, 3, 4
@@ -91,28 +89,42 @@ def build_env(
     pool: dict[str, Any] = {"device": device, "seed": seed, "evaluating": evaluating}
     hosts = pool | {"dialogues": node["num_envs"]}
     pool["make_partner"] = lambda part: assemble(part, hosts, "env.partner")
-    on_text = "corpus_ids" in inspect.signature(resolve_target(node["_target_"])).parameters
-    if on_text != isinstance(data, Corpus):
-        raise UserError(_wrong_data(config, on_text))
-    if isinstance(data, Corpus):
-        size, stop = data.tokenizer.vocabulary_size, node["stop_token"]
+    wanted = inspect.signature(resolve_target(node["_target_"])).parameters
+    if ("corpus_ids" in wanted, "prompts" in wanted) != (isinstance(data, Corpus), isinstance(data, Pairs)):
+        raise UserError(_wrong_data(config, "corpus_ids" in wanted, "prompts" in wanted))
+    if isinstance(data, Corpus | Pairs):
         pool |= {
-            "corpus_ids": data.heldout_ids if evaluating else data.train_ids,
-            "num_actions": size, "legal_mask_A": legal_tokens(config, data),
-            "stop_id": None if stop is None else _one_token(data, stop),
+            "num_actions": data.tokenizer.vocabulary_size, "legal_mask_A": legal_tokens(config, data),
             "tokenizer": data.tokenizer, "train_ids": data.train_ids,
         }  # fmt: skip
+    if isinstance(data, Corpus):
+        stop = node["stop_token"]
+        pool["corpus_ids"] = data.heldout_ids if evaluating else data.train_ids
+        pool["stop_id"] = None if stop is None else _one_token(data, stop)
+        pool["reward"] = build_reward(config["reward"], pool)
+    elif isinstance(data, Pairs):
+        part = data.heldout if evaluating else data.train
+        pool |= {"prompts": part.prompts, "references": part.references, "stop_id": data.stop_id}
         pool["reward"] = build_reward(config["reward"], pool)
     env: Environment = assemble(node, pool, "env")
     return env
 
 
-def _wrong_data(config: Config, on_text: bool) -> str:
+def _wrong_data(config: Config, on_text: bool, on_pairs: bool) -> str:
     name = kind(config["env"])
     if on_text:
         return (
             f"env={name} plays on a text, but data={kind(config['data'])} is none; set data=tiny_shakespeare, data=text_file "
             "data.path=FILE, or data=bundled"
+        )
+    if on_pairs:
+        return (
+            f"env={name} answers prompts, but data={kind(config['data'])} holds none; set data=translation or data=replies with "
+            "data.path"
+        )
+    if kind(config["data"]) in ("translation", "replies"):
+        return (
+            f"data={kind(config['data'])} is prompts with answers, which env={name} does not read; set env=translation"
         )
     return (
         f"env={name} brings its own tasks, and a text (data={kind(config['data'])}) would be read by nothing; set data=none, "
@@ -140,9 +152,9 @@ def _one_token(corpus: Corpus, text: str) -> int:
 
 def legal_tokens(config: Config, data: Data) -> Tensor | None:
     """legal_A: what the agent may write at any time; None for everything. The unknown token never."""
-    if not isinstance(data, Corpus):
+    if not isinstance(data, Corpus | Pairs):
         return None
-    tokenizer, allowed = data.tokenizer, config["env"]["allowed"]
+    tokenizer, allowed = data.tokenizer, config["env"].get("allowed")
     if allowed is None and tokenizer.unknown_id is None:
         return None
     if allowed is None:
@@ -157,7 +169,7 @@ def legal_tokens(config: Config, data: Data) -> Tensor | None:
 
 def tokenizer_of(data: Data, env: Environment) -> Tokenizer | None:
     """The text's, or one character a token of the environment's alphabet; None where observations are no characters."""
-    if isinstance(data, Corpus):
+    if isinstance(data, Corpus | Pairs):
         return data.tokenizer
     if env.alphabet is None:
         return None
@@ -272,25 +284,3 @@ def build_buffer(config: Config, env: Environment, lookahead: int | None, histor
     )  # fmt: skip
     pool = {"layout": layout, "device": device, "generator": stream(device, config["seed"], STREAM_BUFFER)}
     return assemble(config["buffer"], pool, "buffer")
-
-
-def build_evaluator(config: Config, data: Data, device: torch.device) -> TextEvaluator | EpisodeEvaluator:
-    """Scores on the held-out part of a text, or on episodes alone; the same episodes at every evaluation."""
-    settings, seed = config["trainer"], config["seed"] * 1000 + STREAM_EVALUATION
-
-    def make_env() -> Environment:
-        return build_env(config, data, device, seed, evaluating=True, num_envs=settings["evaluation_episodes"])
-
-    gamma = config["learner"]["gamma"]
-    if not isinstance(data, Corpus):
-        return EpisodeEvaluator(make_env, gamma, settings["betas"], settings["samples"])
-    frequency_A = torch.bincount(data.train_ids.long(), minlength=data.tokenizer.vocabulary_size)
-    legal_A = legal_tokens(config, data)
-    if legal_A is not None:
-        frequency_A[~legal_A] = -1
-    frequent = [i for i in frequency_A.argsort(descending=True).tolist() if frequency_A[i] >= 0]
-    reference = data.train_ids if len(data.train_ids) else data.heldout_ids
-    return TextEvaluator(
-        data.heldout_ids, make_env, frequent, gamma, settings["samples"], settings["sample_tokens"],
-        settings["sample_temperature"], seed, baselines(reference, data.heldout_ids, data.tokenizer.vocabulary_size),
-    )  # fmt: skip

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
+import torch
+from torch import nn
+
 from dqnlm import checkpoint, target
 from dqnlm.assembly import STREAM_WARM_START, stream
 from dqnlm.config import instantiate
@@ -54,6 +57,7 @@ def load_weights(policy: Policy, config: Config) -> None:
     Raises:
         UserError: the networks or the vocabularies differ.
     """
+    init_scale = config["trainer"]["init_scale"]
     source = find_run(config["trainer"]["init_from"], config["output_dir"])
     path = checkpoint.find(RunDirectory(source).checkpoints, "best")
     state = checkpoint.load(path, "policy", policy.device)
@@ -62,6 +66,8 @@ def load_weights(policy: Policy, config: Config) -> None:
         raise UserError(
             f"trainer.init_from={source}: that run has another vocabulary than this text; train on the same text"
         )
+    if init_scale <= 0:
+        raise UserError(f"trainer.init_scale must be above 0, not {init_scale}")
     try:
         policy.network.load_state_dict(state["network"])
     except RuntimeError as error:
@@ -69,3 +75,7 @@ def load_weights(policy: Policy, config: Config) -> None:
             f"trainer.init_from={source}: the networks differ ({str(error).splitlines()[-1].strip()}); use the same "
             "network=, projection= and head= settings as that run's config.yaml"
         ) from None
+    with torch.no_grad():
+        for layer in policy.network.projections["q"].children():  # a linear layer, or a small network that ends in one
+            for parameter in (layer[-1] if isinstance(layer, nn.Sequential) else layer).parameters():
+                parameter.mul_(init_scale)

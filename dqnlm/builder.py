@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from dqnlm import assembly, beginnings, checkpoint, header, saved_state
+from dqnlm import assembly, beginnings, checkpoint, evaluators, header, saved_state
 from dqnlm.actor import Actor
 from dqnlm.buffers.base import Buffer
 from dqnlm.checks import check_combination
@@ -124,9 +124,9 @@ def build(config: Config, run: RunDirectory, resumed_from: Path | None = None) -
     purge = None if resumed_from is None else checkpoint.step_of(resumed_from) + 1
     parts = Parts(
         run, console, instantiate(config["logger"], run.tensorboard, purge), policy, actor, exploration, buffer, learner,
-        assembly.build_evaluator(config, data, device), accumulator,
+        evaluators.build_evaluator(config, data, device), accumulator,
         checkpoint.Checkpoints(run.checkpoints, settings["keep_last"]), data.fingerprint(),
-        env.row_transitions - env.first_decision, logged, header.notes(data),
+        env.row_transitions - env.first_decision, logged, header.notes(data) + env.notes(),
         beginnings.build_warm_start(config, env, policy, accumulator),
         beginnings.build_demonstrations(config, env, assembly.STREAM_DEMONSTRATIONS) if settings["demonstration_share"] else None,
     )  # fmt: skip

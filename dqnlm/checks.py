@@ -87,6 +87,11 @@ def _check_bootstrap(config: Config) -> None:
         raise UserError(
             f"data.graph_seed={graphs[0]} logs walks of another graph than env.graph_seed={graphs[1]}; leave it out"
         )
+    lists = [config["data"].get("words"), config["env"].get("partner", {}).get("words")]
+    if None not in lists and lists[0] != lists[1]:
+        raise UserError(
+            f"data.words={lists[0]} logs games with another list than env.partner.words={lists[1]} plays; set both alike"
+        )
     if config["target"].get("heads_only") and config["learner"]["compile"]:
         raise UserError("target.heads_only=true shares one forward that is not compiled; set learner.compile=false")
     if config["learner"]["burn_in"] and config["buffer"].get("sample") == "transitions":
@@ -213,6 +218,8 @@ def _check_trainer(settings: Config, env: Config) -> None:
             "trainer.rollout_steps cuts rollouts that are played step by step; with env.transition=teacher whole episodes "
             "are played at once: set trainer.rollout_steps=null or env.transition=free"
         )
+    if settings["init_scale"] != 1 and settings["init_from"] is None:
+        raise UserError("trainer.init_scale is a factor of another run's Q: set trainer.init_from=RUN, or leave it at 1")
     if settings["best_metric"] not in (None, *BEST_METRICS):
         raise UserError(f"trainer.best_metric={settings['best_metric']} is none of {', '.join(BEST_METRICS)}")
     if settings["samples"] < 1 or settings["sample_tokens"] < 1 or settings["sample_temperature"] <= 0:

@@ -19,6 +19,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "resume": ("dqnlm.commands.resume", "go on with a run, also to extend a finished one"),
     "eval": ("dqnlm.commands.evaluate", "score a run's policy on held-out or other text"),
     "generate": ("dqnlm.commands.generate", "write text with a run's policy"),
+    "chat": ("dqnlm.commands.chat", "talk with a run's policy line by line; a run of Wordle guesses your word"),
     "inspect": ("dqnlm.commands.inspect", "Q, value and probability at every token of a text, as one HTML page"),
     "rate": ("dqnlm.commands.rate", "score a run's samples by hand, one key each, for data=trajectories"),
     "export": ("dqnlm.commands.export", "write a run on a pretrained model as a folder for transformers"),

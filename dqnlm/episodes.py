@@ -155,7 +155,7 @@ class EpisodeEvaluator:
         policy.network.eval()
         set_noise(policy.network, False)
         collector = play_greedily(self.make_env(), policy, self.gamma)
-        figures = episode_figures(collector, policy)
+        figures = self._figures(collector, policy)
         if policy.declared == "reweighted":
             figures |= self._betas(policy)
         return Evaluation(figures, self._samples(collector, policy))
@@ -164,6 +164,9 @@ class EpisodeEvaluator:
         """The agent beside what is known of the task."""
         del policy
         return episode_table(evaluation.figures, self.references, step, done)
+
+    def _figures(self, collector: Collector, policy: Policy) -> Figures:
+        return episode_figures(collector, policy)
 
     def _betas(self, policy: Policy) -> Figures:
         figures, fixed = {}, policy.beta

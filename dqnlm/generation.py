@@ -9,6 +9,7 @@ from torch import Tensor
 
 from dqnlm.networks.base import QNetwork, State
 
+_ASK_EVERY = 4  # steps between two looks at whether all answers are finished
 Choose = Callable[[dict[str, Tensor]], Tensor]  # raw outputs {"q": raw_EAN} -> token_E
 
 
@@ -42,3 +43,35 @@ def _read(network: QNetwork, observation_ES: Tensor) -> tuple[dict[str, Tensor],
     state = network.initial_state(observation_ES.shape[0], observation_ES.device)
     output, state = network.prefill(observation_ES, state)
     return {name: raw[:, -1] for name, raw in output.items()}, state
+
+
+def answers(
+    network: QNetwork, prompt_EP: Tensor, length_E: Tensor, choose: Choose, stop_id: int | None, most: int
+) -> tuple[Tensor, Tensor]:
+    """An answer to each prompt, all written at once; asks the host now and then whether all are finished.
+
+    Args:
+        prompt_EP: int64, right-padded.
+        length_E: tokens of each prompt, at least 1.
+        choose: from the raw outputs after the last token to the next one.
+        stop_id: the token that ends an answer; None for none.
+        most: decisions at most.
+
+    Returns:
+        action_EH, int64, H = most, 0 behind each answer's end; and how many decisions each has, the stop token included.
+    """
+    network.eval()
+    E, device = len(length_E), prompt_EP.device
+    output, state = network.prefill_apart(prompt_EP, length_E, network.initial_state(E, device))
+    action_EH = torch.zeros(E, most, dtype=torch.int64, device=device)
+    said_E = torch.zeros(E, dtype=torch.int64, device=device)
+    over_E = torch.zeros(E, dtype=torch.bool, device=device)
+    for time in range(most):
+        token_E = choose(output).masked_fill(over_E, 0)
+        action_EH[:, time] = token_E
+        said_E += ~over_E
+        over_E |= token_E == (-1 if stop_id is None else stop_id)
+        if time + 1 == most or (time % _ASK_EVERY == 0 and bool(over_E.all())):
+            break
+        output, state = network.step(token_E, state)
+    return action_EH, said_E

@@ -17,10 +17,11 @@ from torch import nn
 from dqnlm.checks import kind
 from dqnlm.console import clock
 from dqnlm.data.corpora import Corpus
+from dqnlm.data.pairs import Pairs
 from dqnlm.data.trajectories import NoData, Trajectories
 from dqnlm.trainer import Trainer
 
-Data = Corpus | Trajectories | NoData
+Data = Corpus | Pairs | Trajectories | NoData
 Config = dict[str, Any]
 PACKAGES = ("dqnlm", "torch", "hydra-core", "omegaconf", "datasets", "numpy")
 
@@ -77,6 +78,8 @@ def manifest(config: Config, choices: dict[str, Any], command_line: list[str], d
     """What produced this run, for manifest.json."""
     source, device = data.source, trainer.parts.accumulator.device
     sizes: dict[str, Any] = {"logged_rows": trainer.parts.logged_rows}
+    if isinstance(data, Pairs):
+        sizes = {part: len(getattr(data, part).texts) for part in ("train", "heldout", "test")}
     if isinstance(data, Corpus):
         sizes = {"train_tokens": len(data.train_ids), "heldout_tokens": len(data.heldout_ids)}
     return {
@@ -138,7 +141,7 @@ def show(config: Config, trainer: Trainer, data: Data, resumed_from: Path | None
         f"{trainer.batch_rows} rows; about {clock(estimated_seconds(trainer))} (estimated from three passes)",
         f"folder      {parts.directory.path}",
     ]
-    lines += [f"note        {text}" for text in notes(data) if not source.bundled]
+    lines += [f"note        {text}" for text in parts.notes if not source.bundled]
     lines += [f"idle        {text}" for text in idle_components(config, isinstance(data, Corpus))]
     if not parts.actor.env.exact_resume:
         lines.append("note        this environment's state cannot be saved: resuming starts its episodes anew")
@@ -154,6 +157,9 @@ def _of_data(data: Data, logged_rows: int) -> str:
             f"text        {name}: {len(data.train_ids):,} tokens to learn from, {len(data.heldout_ids):,} held out, "
             f"vocabulary {data.tokenizer.vocabulary_size}"
         )
+    if isinstance(data, Pairs):
+        sizes = ", ".join(f"{len(getattr(data, part).texts):,} {part}" for part in ("train", "heldout", "test"))
+        return f"pairs       {name}: {sizes}, vocabulary {data.tokenizer.vocabulary_size}"
     return f"data        {name}" + (f": {logged_rows:,} logged rows" if logged_rows else "")
 
 

@@ -77,6 +77,7 @@ class Journal:
         before_s, before = self._mark
         self._mark = (self.wall_seconds, int(parts.learner.transitions))
         figures["time/transitions_per_second"] = (self._mark[1] - before) / max(self._mark[0] - before_s, 1e-9)
+        figures["rollout/episodes"] = float(parts.actor.episodes)
         figures["rollout/epsilon"] = parts.exploration.epsilon
         figures["optimizer/lr"] = parts.learner.optimization.rate(parts.learner.updates)
         figures |= diagnostics(parts)

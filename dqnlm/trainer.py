@@ -22,7 +22,7 @@ from dqnlm.guards import Stopped, listening_to_signals, naming_memory
 from dqnlm.journal import Journal
 from dqnlm.parts import Parts
 from dqnlm.types import Batch
-from dqnlm.warm_start import joined
+from dqnlm.warm_start import joined, trimmed
 
 
 class Trainer:
@@ -56,6 +56,7 @@ class Trainer:
         sample_temperature: float,
         evaluation_episodes: int,
         init_from: str | None,
+        init_scale: float,
         progress: bool,
     ) -> None:
         self.parts, self.batch_rows = parts, batch_rows
@@ -68,7 +69,7 @@ class Trainer:
         self.save_every, self.save_seconds = save_every, None if save_minutes is None else save_minutes * 60
         self.patience = early_stopping_evaluations
         # Read by the builder: rollout_steps, warm_start_lr, demonstration_share, keep_last, declared_policy, beta, betas,
-        # samples, sample_*, evaluation_episodes, init_from and progress belong to the parts that are handed in.
+        # samples, sample_*, evaluation_episodes, init_from, init_scale and progress belong to the parts that are handed in.
         self.journal = Journal(parts, best_metric, log_every * updates_per_rollout)
         self.rollouts_done = 0
         self._stop_signal: int | None = None
@@ -94,10 +95,11 @@ class Trainer:
     def _sample(self) -> Batch:
         """Experience; of each batch a share from the text's own answers, where that is set."""
         demonstrations = self.parts.demonstrations
-        if demonstrations is None:
-            return self.parts.buffer.sample(self.batch_rows)
-        mixed = demonstrations.mixed(self.batch_rows)
-        return joined(self.parts.buffer.sample(self.batch_rows - mixed), demonstrations.batch(mixed, judged=True))
+        mixed = 0 if demonstrations is None else demonstrations.mixed(self.batch_rows)
+        batch = self.parts.buffer.sample(self.batch_rows - mixed)
+        if demonstrations is not None:
+            batch = joined(batch, demonstrations.batch(mixed, judged=True))
+        return trimmed(batch) if self.parts.actor.env.generated else batch
 
     def _warm_up(self) -> None:
         """One round of the warm start; after the last, target and reference policy begin where it ended."""

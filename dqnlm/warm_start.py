@@ -64,6 +64,21 @@ def batch_of(rows: Rows, gamma: float, first: int) -> Batch:
     )  # fmt: skip
 
 
+def trimmed(batch: Batch) -> Batch:
+    """The same rows without the padding that all of them have at the end; asks the host how long the longest is.
+
+    Answers have lengths of their own, and most are far from the longest that there could be.
+    """
+    longest = max(int(batch.length_B.max()), batch.first + 1)
+    if longest == batch.mask_BT.shape[1]:
+        return batch
+    width = {name: longest for name in ("action_BT", "reward_BT", "discount_BT", "mask_BT", "learn_BT")}
+    fields: dict[str, Any] = dict(vars(batch))
+    for name, times in (width | {"observation_BS": longest + 1}).items():
+        fields[name] = None if fields[name] is None else fields[name][:, :times]
+    return Batch(**fields)
+
+
 def joined(one: Batch, other: Batch) -> Batch:
     """Rows of both, in this order; both of the same width, without copies or single learned decisions."""
     fields: dict[str, Any] = {
@@ -88,7 +103,8 @@ class WarmStart:
     def advance(self, updates: int) -> bool:
         """Some gradient steps, fewer at the end; True when they were the last."""
         for _ in range(min(updates, self.updates - self.cloner.updates)):
-            self.cloner.update(self.demonstrations.batch(self.rows, judged=False))
+            batch = self.demonstrations.batch(self.rows, judged=False)
+            self.cloner.update(trimmed(batch) if self.demonstrations.env.generated else batch)
         return self.cloner.updates == self.updates
 
     def state_dict(self) -> dict[str, Any]:

@@ -47,6 +47,7 @@ def tiny(text: Path | None, *overrides: str) -> list[str]:
     lacking = {
         "gru": ["network.heads"], "window_mlp": ["network.heads"],
         "table": ["network.heads", "network.layers", "network.width"],
+        "pretrained": ["network.heads", "network.layers", "network.width"],
         "boltzmann": ["exploration.fraction"], "greedy": ["exploration.fraction"], "reference": ["exploration.fraction"],
         "probability_matching": ["exploration.fraction"], "adam": [], "behaviour_cloning": ["exploration.fraction"],
         "path_consistency": ["exploration.fraction"], "rainbow": ["exploration.fraction"], "tbrm": ["exploration.fraction"],

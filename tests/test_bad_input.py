@@ -141,6 +141,10 @@ IMPOSSIBLE: list[tuple[list[str], str]] = [
     (["optimizer.weight_decay=-0.1"], "optimizer.weight_decay"),
     (["exploration.fraction=-1"], "exploration.fraction"),
     (["device=gpu0"], "device=gpu0"),
+    (["reward=function"], "needs reward.path=FILE.py:FUNCTION"),
+    (["reward=function", "reward.path=/nowhere/rewards.py:score"], "if you trust it, permit it"),
+    (["reward=language_model", "reward.order=9"], "an n-gram has 1 to 6 tokens"),
+    ([FREE, "reward=edit_distance", "reward.scale=0"], "reward.scale is 0"),
 ]
 
 # The same on logged walks, where there is no text.

@@ -264,7 +264,7 @@ def test_completion(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     """Bug: Hydra's completion script does not know the sub-commands."""
     assert "complete" in run("-sc", "install=bash")[1]
     monkeypatch.setenv("COMP_LINE", "dqnlm r")
-    assert run("-sc", "query=bash")[1].split() == ["resume", "report", "runs"]
+    assert run("-sc", "query=bash")[1].split() == ["resume", "rate", "report", "runs"]
     monkeypatch.setenv("COMP_LINE", "dqnlm train network=g")
     assert run("-sc", "query=bash")[1].split() == ["network=gru"]
     monkeypatch.setenv("COMP_LINE", "dqnlm resume x")

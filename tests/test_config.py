@@ -113,7 +113,7 @@ def test_values_are_coerced_only_where_the_meaning_is_beyond_doubt() -> None:
         (["env.horizon.x=3"], ["env.horizon is a single value"]),
         (["threads=None"], ["threads: 'None' is not an integer or null", "threads=null"]),
         (["learner.feedback=takn"], ["'takn' is not one of taken, all_actions", "mean learner.feedback=taken?"]),
-        (["network=transfromer"], ["no option 'transfromer'", "did you mean network=transformer?", "gru, table, transformer"]),
+        (["network=transfromer"], ["no option 'transfromer'", "did you mean network=transformer?", "gru, pretrained, table"]),
         (["objective=[td,crossentropy]"], ["no option 'crossentropy'", "did you mean objective=cross_entropy?"]),
         (["netwrk=gru"], ["netwrk: no such setting", "did you mean network?"]),
         (["+debug=smok"], ["debug: there is no option 'smok'", "did you mean +debug=smoke?"]),

@@ -25,7 +25,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Some updates by LoRA, on one trunk for all outputs."""
     pytest.importorskip("peft", reason="LoRA needs peft")
     folder = tmp_path_factory.mktemp("export")
-    settings = walks_settings(folder, "network.lora_rank=2", "target.heads_only=true", "optimizer.lr=0.05")
+    settings = walks_settings(folder, "network.lora_rank=2", "optimizer.lr=0.05", "optimizer.warmup_updates=0")
     return run_walks(folder / "run", settings)
 
 

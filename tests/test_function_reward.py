@@ -55,10 +55,10 @@ SAID = Episodes(
 )  # fmt: skip
 
 
-def reward(path: Path, **changes: Any) -> FunctionReward:
+def reward(file: Path, **changes: Any) -> FunctionReward:
     """As shipped, permitted; z stops."""
-    validation.permit_targets(str(path))
-    node = yaml.safe_load(CONFIG.read_text()) | {"path": f"{path}:score"} | changes
+    validation.permit_targets(str(file))
+    node = yaml.safe_load(CONFIG.read_text()) | {"path": f"{file}:score"} | changes
     del node["_target_"]
     return FunctionReward(26, Letters(), 25, **node)
 
@@ -77,8 +77,8 @@ def test_what_the_function_sees_and_what_is_paid(write: Write) -> None:
 @pytest.mark.parametrize(
     "body",
     [
-        "return numpy.array([0.5, 1.0])", "return torch.tensor([0.5, 1.0])", "return (0.5, 1)", "return [numpy.float32(0.5), True]",
-        "return [torch.tensor(0.5), 1]",
+        "return numpy.array([0.5, 1.0])", "return torch.tensor([0.5, 1.0])", "return (0.5, 1)",
+        "return [numpy.float32(0.5), True]", "return [torch.tensor(0.5), 1]",
     ],
 )  # fmt: skip
 def test_arrays_and_tensors_will_do(write: Write, body: str) -> None:
@@ -100,9 +100,9 @@ def test_arrays_and_tensors_will_do(write: Write, body: str) -> None:
         ("return [[0.1, None], [0.4]]", True, "returned None for token 2 of completion 1 where a number is meant"),
         ("return [[0.1, 0.2], [float('inf')]]", True, "returned inf for token 1 of completion 2"),
         (
-            "return [1 / len(r) for r in references]",
+            "return list(map(lambda r: 1 / len(r), references))",
             False,
-            "line 6, in <listcomp>: ZeroDivisionError: division by zero",
+            "line 6, in <lambda>: ZeroDivisionError: division by zero",
         ),
         ("raise SystemError", False, "my_rewards.py, line 6, in score: SystemError"),
     ],
@@ -112,8 +112,7 @@ def test_wrong_answers(write: Write, body: str, per_token: bool, words: str) -> 
     path = write(body)
     with pytest.raises(UserError) as caught:
         reward(path, per_token=per_token).judge(SAID)
-    message = str(caught.value).replace("<genexpr>", "<listcomp>").replace("in score: Zero", "in <listcomp>: Zero")
-    assert words in message and str(path) in message
+    assert words in str(caught.value) and str(path) in str(caught.value)
 
 
 def test_mistakes_of_the_file_itself(write: Write) -> None:
@@ -132,7 +131,7 @@ def test_mistakes_of_the_file_itself(write: Write) -> None:
     with pytest.raises(UserError, match="there is no file"):
         reward(path.with_name("gone.py"))
     for spelling in ("my_rewards.score", "my_rewards.py", "my_rewards.py:", "my_rewards.py:a b"):
-        with pytest.raises(UserError, match="it must be FILE.py:FUNCTION"):
+        with pytest.raises(UserError, match=r"it must be FILE\.py:FUNCTION"):
             reward(path, path=spelling)
     with pytest.raises(UserError, match="must be below"):
         reward(path, low=1.0)
@@ -191,7 +190,7 @@ def test_who_may_run_it(write: Write, tmp_path: Path, capfd: Any) -> None:
             *command, *(["--allow-targets", "my_rewards"] if command[0] == "eval" else ["+allow_targets=[my_rewards]"])
         )
         assert code == 2 and not Path("ran").exists(), "the file is permitted, not its name"
-    assert dqnlm("generate", str(whole), "--prompt", "tea", "--tokens", "3")[0] == 0 and not Path("ran").exists()
+    assert dqnlm("generate", str(whole), "--prompt", "tea", "--max-tokens", "3")[0] == 0 and not Path("ran").exists()
     assert dqnlm("eval", str(whole), "--allow-targets", "my_rewards.py")[0] == 0 and Path("ran").exists()
     assert (
         dqnlm("resume", str(whole), "trainer.rollouts=3", f"+allow_targets=[{path}]")[0] == 0 and Path("ran").exists()

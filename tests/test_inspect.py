@@ -207,9 +207,7 @@ def test_page_is_self_contained_and_escaped() -> None:
     """Bug: a text becomes markup, ends the script that holds the figures, or the page loads something."""
     policy = make_policy()
     found = inspect_text(policy, "abba")
-    evil = {
-        token: f"</script><s>&amp;\"'{text}<!--" for token, text in found.texts.items()
-    }  # tokens of several characters
+    evil = dict.fromkeys(found.texts, "</script><s>&amp;\"'<!--")  # tokens of several characters
     found = dataclasses.replace(found, texts=evil)
     page = build_page(found, Heading("<b>run", [("<i>", "<u>")], ["<em>"]))
     assert not re.search(r"<b>run|<(i|u|em|s)>|<!--", page)

@@ -29,11 +29,11 @@ LAYERS: list[list[str]] = [
     ["exploration", "buffers", "envs", "objectives"],
     ["generation", "optimization", "target"],
     ["policy", "learner", "actor"],
-    ["episodes", "evaluator", "guards", "checkpoint", "diagnostics"],
+    ["episodes", "evaluator", "pair_evaluator", "scores", "guards", "checkpoint", "diagnostics"],
     ["warm_start"],
     ["parts", "saved_state", "journal", "trainer"],
     ["checks", "memory", "part_checks", "header", "assembly"],
-    ["beginnings"],
+    ["beginnings", "evaluators"],
     ["builder", "loading"],
     ["reporting"],
     ["commands", "cli", "__main__", "__init__"],  # __init__ opens a door to `load_policy`

@@ -35,7 +35,7 @@ def main(argv: list[str]) -> int:
     """Prints the table (or JSON) and two samples."""
     arguments = _parser().parse_args(argv)
 
-    from dqnlm import assembly
+    from dqnlm import evaluators
     from dqnlm.data.corpora import Corpus
     from dqnlm.loading import load_policy_and_config
 
@@ -43,7 +43,7 @@ def main(argv: list[str]) -> int:
         arguments.run, arguments.checkpoint, arguments.output_dir, arguments.device, arguments.allow_targets
     )
     data = _data(policy, config, arguments)
-    evaluator = assembly.build_evaluator(config, data, policy.device)
+    evaluator = evaluators.build_evaluator(config, data, policy.device)
     evaluation = evaluator.evaluate(policy)
     if arguments.json:
         print(json.dumps({"step": policy.step, "checkpoint": arguments.checkpoint} | evaluation.figures))

@@ -98,12 +98,14 @@ def _summary(run: str, output_dir: str) -> dict[str, Any]:
 
 def write(policy: Policy, config: dict[str, Any], summary: dict[str, Any], folder: Path) -> None:
     """Everything into `folder`, which is there and empty."""
+    import transformers
     from safetensors.torch import save_file
 
     from dqnlm.networks.pretrained import Pretrained
 
     body, projections = policy.network.body, policy.network.projections
     assert isinstance(body, Pretrained) and body.recipe is not None
+    transformers.logging.disable_progress_bar()
     body.to_transformers(projections["policy"]).save_pretrained(folder)
     for name, text in body.recipe["files"].items():
         (folder / name).write_text(text, encoding="utf-8")

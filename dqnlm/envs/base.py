@@ -8,12 +8,24 @@ On tokens, between `reset` and any later point nothing may synchronise with the 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
 from dqnlm.types import Bounds, Rows, TimeStep
+
+
+class RunsOfIds(Protocol):
+    """Token ids of many texts, end to end; text k stands in ids[start_K[k] : start_K[k + 1]]."""
+
+    @property
+    def ids(self) -> Tensor: ...
+
+    @property
+    def start_K(self) -> Tensor: ...
+
+    def longest(self) -> int: ...
 
 
 class Environment(ABC):
@@ -30,6 +42,8 @@ class Environment(ABC):
         first_decision: no row has a decision before this time.
         device: where observations live and actions are expected.
         copies: consecutive environments come in groups of so many that see the same observations (`parallel` only).
+        generated: whole episodes are written at once, each to its own end: `prompts` and `judge` in the place of `step`.
+        stop_id: token that ends an episode when chosen; None for none.
         parallel: observations do not depend on actions, so that `reveal` and `score` may be used.
         lockstep: all episodes start and end at the same time, which the host knows.
         interleaved: steps without a decision may follow a decision in the same row.
@@ -50,6 +64,8 @@ class Environment(ABC):
     first_decision: int
     device: torch.device
     copies: int = 1
+    generated: bool = False
+    stop_id: int | None = None
     parallel: bool = False
     lockstep: bool = False
     interleaved: bool = False
@@ -94,6 +110,22 @@ class Environment(ABC):
             Rows of E whole episodes, equal to what `step` would have answered.
         """
         raise NotImplementedError(f"{type(self).__name__} is played only step by step")
+
+    def prompts(self) -> tuple[Tensor, Tensor]:
+        """Begins new episodes everywhere: prompt_EP, int64, right-padded with 0, and its length_E. `generated` only."""
+        raise NotImplementedError(f"{type(self).__name__} has no prompts to answer")
+
+    def judge(self, action_EH: Tensor, length_E: Tensor) -> Rows:
+        """What the answers to the latest `prompts` were worth. `generated` only.
+
+        Args:
+            action_EH: int64, the decisions, right-padded; H is `horizon`.
+            length_E: how many of them count, at least 1.
+
+        Returns:
+            Rows of E whole episodes.
+        """
+        raise NotImplementedError(f"{type(self).__name__} judges step by step")
 
     def demonstrate(self, count: int, generator: torch.Generator, judged: bool) -> Rows | None:
         """Whole episodes of this task in which every decision is the reference's; the running episodes are left alone.

@@ -152,6 +152,27 @@ class Body(nn.Module, ABC):
             outputs.append(h_ED)
         return torch.stack(outputs, 1), state
 
+    def prefill_apart(self, x_EPD: Tensor, length_E: Tensor, state: State) -> tuple[Tensor, State]:
+        """Reads the first `length_E` of P observations: h_ED after the last of them, and the next state.
+
+        `state` must be initial in every row. A row that is done keeps its state: what `step` updates in place (a cache) holds
+        more, which is never read and is overwritten later.
+        """
+        kept: Tensor | None = None
+        for place, x_ED in enumerate(x_EPD.unbind(1)):
+            now_E = place < length_E
+            before = {name: value.clone() if value.dim() == 1 else value for name, value in state.items()}
+            h_ED, after = self.step(x_ED, state)
+            state = {name: rows_where(now_E, value, before[name]) for name, value in after.items()}
+            kept = h_ED if kept is None else rows_where(now_E, h_ED, kept)
+        assert kept is not None, "there is at least one observation"
+        return kept, state
+
+
+def rows_where(mask_E: Tensor, new: Tensor, old: Tensor) -> Tensor:
+    """`new` in the rows where the mask is True, `old` elsewhere; one and the same object is given back as it is."""
+    return new if new is old else torch.where(mask_E.view(-1, *[1] * (new.dim() - 1)), new, old)
+
 
 class QNetwork(nn.Module):
     """Encoder, body and named projections.
@@ -234,6 +255,13 @@ class QNetwork(nn.Module):
         """Reads S observations at once into an initial state, without gradient: {"q": raw_ESAN, ...}, next state."""
         h_ESD, state = self.body.prefill(self.encoder(observation_ES), state)
         return self.project(h_ESD), state
+
+    @torch.no_grad()
+    def prefill_apart(self, observation_EP: Tensor, length_E: Tensor, state: State) -> tuple[dict[str, Tensor], State]:
+        """Reads rows of different lengths, right-padded, into an initial state: {"q": raw_EAN} after each row's last
+        observation, and the next state. No gradient."""
+        h_ED, state = self.body.prefill_apart(self.encoder(observation_EP), length_E, state)
+        return self.project(h_ED), state
 
     @torch.no_grad()
     def reset(self, state: State, mask_E: Tensor) -> State:

@@ -220,6 +220,13 @@ class Pretrained(Body):
         state["position"].fill_(length)
         return output.last_hidden_state, state
 
+    @torch.no_grad()
+    def prefill_apart(self, x_EPD: Tensor, length_E: Tensor, state: State) -> tuple[Tensor, State]:
+        """As `Body.prefill_apart`, by one forward: what stands behind a row's end is never read before it is overwritten."""
+        h_EPD, state = self.prefill(x_EPD, state)
+        state["position"].copy_(length_E)
+        return h_EPD[torch.arange(len(length_E), device=length_E.device), length_E - 1], state
+
     def reset(self, state: State, mask_E: Tensor) -> State:
         """Sets the position of the masked environments to 0, in place; what their cache holds is never read again."""
         state["position"].masked_fill_(mask_E, 0)

@@ -49,26 +49,29 @@ def load(name_or_path: str, revision: str | None, dropout: float | None) -> tupl
     where, offline = (str(folder), None) if local else (name_or_path, _offline())
     transformers.logging.set_verbosity_error()
     transformers.logging.disable_progress_bar()
-    settings = {
-        "revision": revision or "main", "trust_remote_code": False, "local_files_only": local or offline is not None,
-    }  # fmt: skip
+    kept = {"revision": revision or "main", "local_files_only": local or offline is not None}
     with _one_message(where, offline):
-        config = AutoConfig.from_pretrained(where, **settings)
+        config = AutoConfig.from_pretrained(where, trust_remote_code=False, **kept)
         _set_dropout(config, dropout)
-        model, info = AutoModelForCausalLM.from_pretrained(
-            where, config=config, dtype=torch.float32, use_safetensors=True, output_loading_info=True, **settings
-        )
-        files = {name: text for name in KEPT if (text := _text(where, name, settings)) is not None}
+        loaded: Any = AutoModelForCausalLM.from_pretrained(
+            where, config=config, dtype=torch.float32, use_safetensors=True, output_loading_info=True,
+            trust_remote_code=False, **kept,
+        )  # fmt: skip
+        files = {name: text for name in KEPT if (text := _text(where, name, kept)) is not None}
+    model, info = loaded
+    _require_all_weights(where, config.model_type, [*info["missing_keys"], *info["mismatched_keys"]])
     # use_diff: all settings are written, as another version of transformers may have other defaults.
-    recipe = {"config": config.to_json_string(use_diff=False), "files": files}
-    if info["missing_keys"] or info["mismatched_keys"]:
-        bad = sorted(map(str, [*info["missing_keys"], *info["mismatched_keys"]]))
+    return model, {"config": config.to_json_string(use_diff=False), "files": files}
+
+
+def _require_all_weights(where: str, kind: str, bad: list[Any]) -> None:
+    """transformers fills in random numbers for what it does not find."""
+    if bad:
+        names = ", ".join(sorted(map(str, bad))[:3])
         raise UserError(
-            f"network.name_or_path={name_or_path}: its weights lack, or have in another shape, {len(bad)} of the tensors of a "
-            f"{config.model_type}: {', '.join(bad[:3])}{' ...' if len(bad) > 3 else ''}. The files are "
-            "incomplete, or of another model."
+            f"network.name_or_path={where}: its weights lack, or have in another shape, {len(bad)} of the tensors of a {kind}: "
+            f"{names}{' ...' if len(bad) > 3 else ''}. The files are incomplete, or of another model."
         )
-    return model, recipe
 
 
 def rebuild(recipe: Recipe) -> PreTrainedModel:
@@ -192,10 +195,9 @@ def _set_dropout(config: PretrainedConfig, dropout: float | None) -> None:
         setattr(config, name, dropout)
 
 
-def _text(where: str, name: str, settings: dict[str, Any]) -> str | None:
+def _text(where: str, name: str, kept: dict[str, Any]) -> str | None:
     """A small file of the model, or None where it has none."""
     path = cached_file(
-        where, name, revision=settings["revision"], local_files_only=settings["local_files_only"],
-        _raise_exceptions_for_missing_entries=False, _raise_exceptions_for_connection_errors=False,
+        where, name, _raise_exceptions_for_missing_entries=False, _raise_exceptions_for_connection_errors=False, **kept
     )  # fmt: skip
     return None if path is None else Path(path).read_text(encoding="utf-8")

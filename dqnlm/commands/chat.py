@@ -1,0 +1,154 @@
+"""`dqnlm chat RUN`: talks with a run's policy, line by line, on a terminal or through a pipe.
+
+A run of Wordle guesses the word that you think of: type the marks of each guess, or let `--secret WORD` answer for you. Any
+other run on text gets each line that you type, and its line break, as what it goes on from; a run of a dialogue also
+reads all that was said before.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from dqnlm.policy import Policy
+
+Config = dict[str, Any]
+Write = Callable[[str], str]  # the page so far -> what the policy writes next
+QUIT = "quit"
+_WORDLE = "dqnlm.partners.wordle.Wordle"
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="dqnlm chat", description="Talks with a run's policy, line by line; end with Ctrl-D or `quit`.",
+        epilog="examples: dqnlm chat latest; dqnlm chat latest --secret crane; echo 'To be' | dqnlm chat latest",
+    )  # fmt: skip
+    parser.add_argument("run", help="a run's folder, `latest`, or a unique prefix of its name")
+    parser.add_argument("--checkpoint", default="best", help="best, last, or a step (default: best)")
+    parser.add_argument("--secret", metavar="WORD", help="a run of Wordle: play this word and show the game")
+    parser.add_argument("--max-tokens", type=int, default=100, help="most tokens in a reply on text (default: 100)")
+    parser.add_argument(
+        "--policy", choices=("greedy", "boltzmann", "probability", "reweighted"), help="default: the run's declared policy"
+    )
+    parser.add_argument("--temperature", type=float, help="of boltzmann or probability; as in dqnlm generate")
+    parser.add_argument("--seed", type=int, default=0, help="of the choices (default: 0)")
+    parser.add_argument("--device", default="auto", help="auto, cpu, cuda ... (default: auto)")
+    parser.add_argument(
+        "--allow-targets", action="append", default=[], metavar="MODULE", help="permit code of the run outside dqnlm"
+    )
+    parser.add_argument("--output-dir", default="outputs", help="where runs are (default: outputs)")
+    return parser
+
+
+def main(argv: list[str]) -> int:
+    """Plays one game of Wordle, or talks until the input ends."""
+    arguments = _parser().parse_args(argv)
+
+    from dqnlm.errors import UserError
+    from dqnlm.loading import load_policy_and_config
+
+    if arguments.max_tokens < 1:
+        raise UserError(f"--max-tokens must be at least 1, not {arguments.max_tokens}")
+    policy, config = load_policy_and_config(
+        arguments.run, arguments.checkpoint, arguments.output_dir, arguments.device, arguments.allow_targets
+    )
+    policy.tokenizer  # noqa: B018  says so where the run's observations are no text
+    partner = config["env"].get("partner")
+    kind = arguments.policy or policy.default
+    print(f"{arguments.run}, checkpoint {arguments.checkpoint} (step {policy.step}), policy {kind}", file=sys.stderr)
+    if partner is not None and partner["_target_"] == _WORDLE:
+        return _wordle(policy, config["env"], arguments)
+    if arguments.secret is not None:
+        raise UserError("--secret: this run does not play Wordle; leave it out")
+    return _talk(policy, config["env"], arguments)
+
+
+def _writer(policy: Policy, most: int, arguments: argparse.Namespace) -> Write:
+    """Writes up to the first line break, which is left out, or `most` tokens."""
+
+    def write(page: str) -> str:
+        found = policy.generate(
+            page, most, stop="\n", policy=arguments.policy, temperature=arguments.temperature, seed=arguments.seed
+        )
+        return found[0]
+
+    return write
+
+
+def _ask(prompt: str) -> str | None:
+    """A line of the person's; None at the end of the input, or where it is `quit`."""
+    if sys.stdin.isatty():
+        print(prompt, end="", file=sys.stderr, flush=True)
+    line = sys.stdin.readline()
+    return None if not line or line.strip() == QUIT else line.rstrip("\r\n")
+
+
+def _wordle(policy: Policy, env: Config, arguments: argparse.Namespace) -> int:
+    """One game: prints each guess and the marks on it."""
+    from dqnlm.errors import UserError
+    from dqnlm.tasks import wordle, wordle_words
+
+    words, origin = wordle_words.word_list(env["partner"]["words"])
+    if arguments.secret is not None and arguments.secret not in words:
+        raise UserError(f"--secret {arguments.secret!r} is none of {origin}; give one of them")
+    write, page = _writer(policy, env["utterance_length"], arguments), wordle.OPENING
+    if arguments.secret is None:
+        print("Think of a word of five letters. For each letter of a guess type", file=sys.stderr)
+        print("g: at its place, y: elsewhere in the word, b: not in it; such as bygbb.", file=sys.stderr)
+    for number in range(1, env["max_turns"] + 1):
+        guess = write(page)
+        utterance = guess if len(guess) == env["utterance_length"] else guess + wordle.LINE_BREAK
+        known = wordle.word_of(utterance) in words
+        marks = _marks(guess, known, arguments.secret, f"{number}: {guess}  ")
+        if marks is None:
+            print(f"the game was left after {number} guesses")
+            return 0
+        print(f"{number}: {guess!r}  not in the list" if not known else f"{number}: {guess}  {marks}")
+        if marks == wordle.HERE * wordle.LENGTH:
+            print(f"solved in {number}")
+            return 0
+        page += utterance + marks + wordle.LINE_BREAK
+    print("not solved" + ("" if arguments.secret is None else f"; it was {arguments.secret}"))
+    return 0
+
+
+def _marks(guess: str, known: bool, secret: str | None, prompt: str) -> str | None:
+    """The marks on a guess, "" for one outside the list (nobody is asked), None when the person leaves."""
+    from dqnlm.tasks import wordle
+
+    if not known:
+        return ""
+    if secret is not None:
+        return wordle.feedback(secret, guess)
+    while True:
+        line = _ask(prompt if sys.stdin.isatty() else "")
+        if line is None:
+            return None
+        marks = line.strip().upper()
+        if len(marks) == wordle.LENGTH and set(marks) <= {wordle.HERE, wordle.ELSEWHERE, wordle.ABSENT}:
+            return marks
+        print(f"{line!r} is no answer to {guess}: type five of g, y and b, or {QUIT}", file=sys.stderr)
+
+
+def _talk(policy: Policy, env: Config, arguments: argparse.Namespace) -> int:
+    """Each line is read with its line break, and answered; characters that the run does not know are named."""
+    from dqnlm.errors import UserError
+
+    dialogue = "partner" in env
+    write = _writer(policy, env["utterance_length"] if dialogue else arguments.max_tokens, arguments)
+    page = ""
+    while (line := _ask("you: ")) is not None:
+        said = (page if dialogue else "") + line + "\n"
+        try:
+            reply = write(said)
+        except UserError as error:
+            print(f"error: {error}", file=sys.stderr)
+            if not sys.stdin.isatty():
+                return 2
+            continue
+        print(reply, flush=True)
+        page = said + reply + "\n"
+    return 0

@@ -1,0 +1,144 @@
+"""Pairs of texts from files: parallel sentences, a line each, or dialogues in DailyDialog's format."""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import os
+from pathlib import Path
+from typing import NamedTuple
+
+from dqnlm.data.reading import missing_file
+from dqnlm.data.trajectory_files import DataSource
+from dqnlm.errors import UserError
+
+TURN = "__eou__"  # ends each turn of a DailyDialog line
+_ENDINGS = ("", ".gz", ".txt", ".txt.gz")
+
+
+class TextPair(NamedTuple):
+    """What is read, and what might be answered."""
+
+    prompt: str
+    answer: str
+
+
+def parallel(
+    path: str | None, names: dict[str, str], source: str, target: str
+) -> tuple[dict[str, list[TextPair]], DataSource]:
+    """Parallel sentences from FOLDER/NAME.LANGUAGE files, plain or gzip.
+
+    Args:
+        path: the folder; None: $DQNLM_DATA_DIR/multi30k.
+        names: part -> NAME.
+        source: language of the prompts, the ending of their files.
+        target: language of the answers.
+
+    Raises:
+        UserError: a file is not there, is no UTF-8, or two files have different numbers of lines.
+    """
+    folder = _folder(path, "multi30k", "data.path=FOLDER with files such as train.de and train.en")
+    digest, parts = hashlib.sha256(), {}
+    for part, name in names.items():
+        files = [_find(folder, f"{name}.{language}") for language in (source, target)]
+        sides = []
+        for file in files:
+            data = _bytes(file)
+            digest.update(data)
+            sides.append(_lines(data, file))
+        if len(sides[0]) != len(sides[1]):
+            raise UserError(
+                f"{files[0]} has {len(sides[0]):,} lines and {files[1]} has {len(sides[1]):,}: parallel files "
+                "have as many lines, line by line the same sentence"
+            )
+        parts[part] = [TextPair(*pair) for pair in zip(*sides, strict=True) if all(pair)]
+    label = f"{folder.name} {source}-{target}"
+    return parts, DataSource(label, f"{folder.absolute()}: {', '.join(names.values())}", digest.hexdigest())
+
+
+def dialogues(
+    path: str | None, context_turns: int, heldout_fraction: float
+) -> tuple[dict[str, list[TextPair]], DataSource]:
+    """Every turn after the first of each dialogue, with the turns before it, from a file with one dialogue a line.
+
+    Whole dialogues are held out, the last ones of the file; the first half of those is evaluated on while training, the
+    second half is the test.
+
+    Args:
+        path: the file; None: $DQNLM_DATA_DIR/dailydialog/dialogues_1k_en.txt.
+        context_turns: most turns in a prompt, the newest ones.
+        heldout_fraction: share of the dialogues that is never trained on.
+
+    Raises:
+        UserError: no such file, a line without a finished turn, numbers out of range.
+    """
+    if context_turns < 1:
+        raise UserError(f"data.context_turns must be at least 1, not {context_turns}")
+    if not 0 < heldout_fraction < 1:
+        raise UserError(f"data.heldout_fraction is {heldout_fraction}; it must lie between 0 and 1 (both excluded)")
+    if path is None:
+        file = _folder(None, "dailydialog", f"data.path=FILE with a dialogue a line, turns ended by {TURN}")
+        file = file / "dialogues_1k_en.txt"
+    else:
+        file = Path(path).expanduser()
+    data = _bytes(file)
+    spoken = []
+    for number, line in enumerate(_lines(data, file), 1):
+        turns = [turn.strip() for turn in line.split(TURN) if turn.strip()]
+        if line and TURN not in line:
+            raise UserError(f"{file}, line {number} has no {TURN}, which ends each turn of a dialogue")
+        spoken.append(turns)
+    cut = int(len(spoken) * (1 - heldout_fraction))
+    middle = (cut + len(spoken) + 1) // 2
+    parts = {"train": spoken[:cut], "heldout": spoken[cut:middle], "test": spoken[middle:]}
+    pairs = {name: [p for turns in part for p in _turns(turns, context_turns)] for name, part in parts.items()}
+    return pairs, DataSource(file.name, str(file.absolute()), hashlib.sha256(data).hexdigest())
+
+
+def _turns(turns: list[str], context: int) -> list[TextPair]:
+    return [TextPair(" | ".join(turns[max(0, i - context) : i]), turns[i]) for i in range(1, len(turns))]
+
+
+def _folder(path: str | None, name: str, otherwise: str) -> Path:
+    if path is not None:
+        return Path(path).expanduser()
+    root = os.environ.get("DQNLM_DATA_DIR")
+    if root is None or not (Path(root) / name).is_dir():
+        where = "DQNLM_DATA_DIR is not set" if root is None else f"there is no folder {name} in DQNLM_DATA_DIR={root}"
+        raise UserError(f"data.path is null, and {where}: set {otherwise}")
+    return Path(root) / name
+
+
+def _find(folder: Path, name: str) -> Path:
+    for ending in _ENDINGS:
+        if (folder / f"{name}{ending}").is_file():
+            return folder / f"{name}{ending}"
+    raise missing_file(folder / name, "data.path")
+
+
+def _bytes(file: Path) -> bytes:
+    try:
+        data = file.read_bytes()
+    except FileNotFoundError as error:
+        raise missing_file(file, "data.path") from error
+    except OSError as error:
+        raise UserError(f"data.path: {file} cannot be read: {error.strerror}.") from error
+    if not file.name.endswith(".gz"):
+        return data
+    try:
+        return gzip.decompress(data)
+    except (OSError, EOFError, ValueError) as error:
+        raise UserError(f"data.path: {file} is no complete gzip file: {error}.") from error
+
+
+def _lines(data: bytes, file: Path) -> list[str]:
+    """Lines without the white space around them."""
+    found = []
+    for number, line in enumerate(data.removesuffix(b"\n").split(b"\n"), 1):
+        try:
+            found.append(line.decode("utf-8").strip())
+        except UnicodeDecodeError as error:
+            raise UserError(
+                f"{file}, line {number}: byte {error.start + 1} of the line is no UTF-8: {error.reason}."
+            ) from error
+    return found
