@@ -142,7 +142,7 @@ def show(config: Config, trainer: Trainer, data: Data, resumed_from: Path | None
         f"folder      {parts.directory.path}",
     ]
     lines += [f"note        {text}" for text in parts.notes if not source.bundled]
-    lines += [f"idle        {text}" for text in idle_components(config, isinstance(data, Corpus))]
+    lines += [f"idle        {text}" for text in idle_components(config, isinstance(data, Corpus | Pairs))]
     if not parts.actor.env.exact_resume:
         lines.append("note        this environment's state cannot be saved: resuming starts its episodes anew")
     if resumed_from is not None:
@@ -170,6 +170,9 @@ def _of_environment(config: Config, trainer: Trainer) -> str:
             f"environment {env.num_envs} x {node['horizon']} decisions a rollout, transition {node['transition']}, reward "
             f"{kind(config['reward'])}"
         )
+    if env.generated:
+        size = f"{env.num_envs} answers a rollout of at most {node['horizon']} decisions"
+        return f"environment {kind(node)}, {size}, reward {kind(config['reward'])}"
     steps = trainer.parts.actor.rollout_steps or env.row_transitions
     name = f"{kind(node)} {node['id']}" if "id" in node else kind(node)
     return f"environment {name}, {env.num_envs} x {steps} steps a rollout, {env.num_actions} actions"

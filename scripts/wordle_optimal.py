@@ -44,7 +44,7 @@ def main(argv: list[str]) -> int:
 
 def _width(text: str, words: int) -> int:
     """Raises UserError for what is no number of guesses."""
-    if text != "all" and not (text.isdecimal() and 1 <= int(text)):
+    if text != "all" and not (text.isdecimal() and int(text) >= 1):
         raise UserError(f"--width {text}: give a number of guesses from 1, or all")
     return words if text == "all" else min(int(text), words)
 

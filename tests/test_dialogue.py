@@ -83,8 +83,14 @@ def game(secret: str, characters: list[str]) -> tuple[str, list[float], list[int
         flags += [DECISION] * (len(utterance) - 1) + [DECISION | (TERMINATED if over else 0)]
         if over:
             break
-        marks = ["G" if a == b else "Y" if a in secret else "B" for a, b in zip(guess, secret, strict=False)]
-        answer = "".join(marks) + "\n" if right else "\n"
+        bracketed = dict(zip("abcdefghijklmnopqrstuvwxyz", "⒜⒝⒞⒟⒠⒡⒢⒣⒤⒥⒦⒧⒨⒩⒪⒫⒬⒭⒮⒯⒰⒱⒲⒳⒴⒵", strict=True))
+        circled = dict(zip("abcdefghijklmnopqrstuvwxyz", "ⓐⓑⓒⓓⓔⓕⓖⓗⓘⓙⓚⓛⓜⓝⓞⓟⓠⓡⓢⓣⓤⓥⓦⓧⓨⓩ", strict=True))
+        answer = "\n"
+        if right:
+            pairs = zip(guess, secret, strict=True)
+            answer = (
+                "".join(a.upper() if a == b else circled[a] if a in secret else bracketed[a] for a, b in pairs) + "\n"
+            )
         page, rewards, flags = page + answer, rewards + [0.0] * len(answer), flags + [0] * len(answer)
     return page, rewards, flags
 
@@ -113,10 +119,10 @@ def test_every_game_equals_the_naive_game() -> None:
 def test_a_row_by_hand() -> None:
     """Bug: the opening or an answer is a decision, or the reward stands at the answer.
 
-    Evaluating, place 0 has the first word of the list, `above`: `actor` is GBBYB; `above` solves it.
+    Evaluating, place 0 has the first word of the list, `above`: `actor` has its a in place and an o elsewhere; `above` solves it.
     """
     (rows,) = say(make(evaluating=True, num_envs=1), ["actor\nabove\n"], 18)
-    assert text(rows[0]["observation"]) == "\nactor\nGBBYB\nabove\n"
+    assert text(rows[0]["observation"]) == "\nactor\nA⒞⒯ⓞ⒭\nabove\n"
     assert rows[0]["flag"] == [1] * 6 + [0] * 6 + [1] * 5 + [DECISION | TERMINATED]
     assert rows[0]["reward"] == [0.0] * 5 + [-1.0] + [0.0] * 12
     assert text(rows[1]["observation"]) == "\n"
@@ -126,7 +132,9 @@ def test_a_row_by_hand() -> None:
 def test_evaluation_plays_every_word_once_and_again() -> None:
     """Bug: secrets of an evaluation that are drawn, so that two evaluations differ and a word may never come."""
     env = make(evaluating=True, num_envs=len(WORDS) + 2)
-    for e, rows in enumerate(say(env, [f"{WORDS[(e + 1) % len(WORDS)]}\n{WORDS[e % len(WORDS)]}\n" for e in range(env.num_envs)], 40)):
+    for e, rows in enumerate(
+        say(env, [f"{WORDS[(e + 1) % len(WORDS)]}\n{WORDS[e % len(WORDS)]}\n" for e in range(env.num_envs)], 40)
+    ):
         assert [sum(row["reward"]) for row in rows[:2]] == [-1.0, -1.0], e
 
 
@@ -225,7 +233,7 @@ def test_flags_of_the_log() -> None:
     rows = log.rows(CharacterTokenizer(wordle.ALPHABET), 66, CPU)
     decided_BT = (rows.flag_BT & DECISION) != 0
     assert bool((rows.reward_BT[~decided_BT] == 0).all())
-    marks = torch.tensor([wordle.ALPHABET.index(c) for c in "BGY"])
+    marks = torch.tensor([i for i, c in enumerate(wordle.ALPHABET) if c not in wordle.LETTERS + "\n"])
     assert bool((torch.isin(rows.action_BT.long(), marks) & decided_BT).sum() == 0)
     longest = rows.length_B == 66
     assert bool((decided_BT[longest].sum(1) == 36).all()) and int(longest.sum()) > 50
@@ -248,9 +256,16 @@ def test_dialogues_in_a_file(tmp_path: Path) -> None:
 
     `ab` opens; the agent says `cd` for 2 (two turns of its own are one), hears `ef`, says `g` for nothing; `h` is not kept.
     """
-    said = [turn("a", False), turn("b", False), turn("c", True, -1), turn("d", True, 2), turn("ef", False), turn("g", True)]
+    said = [
+        turn("a", False),
+        turn("b", False),
+        turn("c", True, -1),
+        turn("d", True, 2),
+        turn("ef", False),
+        turn("g", True),
+    ]
     (item,) = read(tmp_path, {"turns": [*said, turn("h", False)], "episode": 4}).items
-    assert item == Trajectory("ab", "cdefg", (-1.0, 2.0, 0.0, 0.0, 0.0), "", 4, (2, 2, 1))
+    assert item == Trajectory("ab", "cdefg", (-1.0, 2.0, 0.0, 0.0, 0.0), "", 4, spans=(2, 2, 1))
     rows = read(tmp_path, {"turns": said}).rows(CharacterTokenizer("abcdefg"), 7, CPU)
     assert rows.flag_BT.tolist() == [[0, 1, 1, 0, 0, 1 | TERMINATED, 0]] and rows.length_B.tolist() == [6]
     assert rows.reward_BT.tolist() == [[0, -1, 2, 0, 0, 0, 0]]
@@ -318,7 +333,16 @@ def test_another_partner() -> None:
     env = talk(Echo())
     (rows,) = say(env, ["aba\n"], 10)
     assert text(rows[0]["observation"], "\nab") == "ababa" + "aba" + "\n"
-    assert rows[0]["flag"] == [0, 1, 1, 1, 0, 0, 0, DECISION | TERMINATED] and rows[0]["reward"] == [0, 0, 0, 2, 0, 0, 0, 2]
+    assert rows[0]["flag"] == [0, 1, 1, 1, 0, 0, 0, DECISION | TERMINATED] and rows[0]["reward"] == [
+        0,
+        0,
+        0,
+        2,
+        0,
+        0,
+        0,
+        2,
+    ]
     assert env.row_transitions == 2 - 1 + 2 * 3 + 3 and tuple(env.return_bounds(1.0)) == (-2.0, 4.0)
     (rows,) = say(talk(Echo(said="")), ["a\n"], 10)  # nothing is said: the next utterance follows at once
     assert text(rows[0]["observation"], "\nab") == "ab" + "a\na\n" and rows[0]["flag"] == [0, 1, 1, 1, 1 | TERMINATED]
@@ -349,7 +373,7 @@ def test_what_is_refused() -> None:
     for name, value in {"alphabet": "ab", "longest_opening": 0, "longest_answer": -1}.items():
         partner = Echo()
         setattr(partner, name, value)
-        with pytest.raises(UserError, match="env.partner"):
+        with pytest.raises(UserError, match=r"env\.partner"):
             talk(partner)
 
 
@@ -402,7 +426,7 @@ def test_a_killed_run_goes_on_bit_for_bit(tmp_path: Path, monkeypatch: pytest.Mo
     tools.assert_same_run(broken, whole)
 
 
-PARTNER = '''
+PARTNER = """
 from dqnlm.partners.base import Answer, Partner
 from dqnlm.types import Bounds
 
@@ -424,7 +448,7 @@ class Parrot(Partner):
 
     def load_state_dict(self, state):
         pass
-'''
+"""
 OPTION = """# parrot: likes some letter
 _target_: dqnlm.envs.dialogue.Dialogue
 num_envs: 4
@@ -448,5 +472,7 @@ def test_a_partner_from_outside(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     folder = tmp_path / "mine"
     composed, _ = config.compose(typed, folder)
-    with pytest.raises(UserError, match=r"env\.partner\._target_: my_partner\.Parrot .*\+allow_targets=\[my_partner\]"):
+    with pytest.raises(
+        UserError, match=r"env\.partner\._target_: my_partner\.Parrot (?s:.*)\+allow_targets=\[my_partner\]"
+    ):
         config.validate(composed, {}, typed, config_dir=folder)

@@ -25,11 +25,11 @@ LAYERS: list[list[str]] = [
         "console",
         "metrics",
     ],
-    ["data", "networks", "heads", "rewards", "bootstraps", "multistep"],
+    ["data", "networks", "heads", "partners", "rewards", "bootstraps", "multistep"],
     ["exploration", "buffers", "envs", "objectives"],
     ["generation", "optimization", "target"],
     ["policy", "learner", "actor"],
-    ["episodes", "evaluator", "pair_evaluator", "scores", "guards", "checkpoint", "diagnostics"],
+    ["episodes", "evaluator", "pair_evaluator", "scores", "answering", "guards", "checkpoint", "diagnostics"],
     ["warm_start"],
     ["parts", "saved_state", "journal", "trainer"],
     ["checks", "memory", "part_checks", "header", "assembly"],
@@ -39,8 +39,9 @@ LAYERS: list[list[str]] = [
     ["commands", "cli", "__main__", "__init__"],  # __init__ opens a door to `load_policy`
 ]
 # Packages of one layer that must not know one another; what one of them needs of another, the builder hands over.
-STRANGERS = ["networks", "envs", "buffers", "data", "rewards", "heads"]
-ALLOWED_BETWEEN_STRANGERS = {("envs", "rewards")}  # an environment asks a reward, through its protocol
+STRANGERS = ["networks", "envs", "buffers", "data", "rewards", "heads", "partners"]
+# An environment asks a reward, or a partner, through its protocol.
+ALLOWED_BETWEEN_STRANGERS = {("envs", "rewards"), ("envs", "partners")}
 KNOW_HYDRA = {"config", "composition", "config_errors", "commands.train", "commands.train_arguments"}
 
 

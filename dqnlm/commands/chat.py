@@ -31,7 +31,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--secret", metavar="WORD", help="a run of Wordle: play this word and show the game")
     parser.add_argument("--max-tokens", type=int, default=100, help="most tokens in a reply on text (default: 100)")
     parser.add_argument(
-        "--policy", choices=("greedy", "boltzmann", "probability", "reweighted"), help="default: the run's declared policy"
+        "--policy",
+        choices=("greedy", "boltzmann", "probability", "reweighted"),
+        help="default: the run's declared policy",
     )
     parser.add_argument("--temperature", type=float, help="of boltzmann or probability; as in dqnlm generate")
     parser.add_argument("--seed", type=int, default=0, help="of the choices (default: 0)")
@@ -110,7 +112,7 @@ def _wordle(policy: Policy, env: Config, arguments: argparse.Namespace) -> int:
         if marks == wordle.HERE * wordle.LENGTH:
             print(f"solved in {number}")
             return 0
-        page += utterance + marks + wordle.LINE_BREAK
+        page += utterance + (wordle.answer_to(guess, marks) if known else wordle.LINE_BREAK)
     print("not solved" + ("" if arguments.secret is None else f"; it was {arguments.secret}"))
     return 0
 

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
 
     from dqnlm.assembly import Data
     from dqnlm.data.corpora import Corpus
+    from dqnlm.data.pairs import Pairs
     from dqnlm.policy import Policy
 
 
@@ -27,6 +28,12 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--allow-targets", action="append", default=[], metavar="MODULE", help="permit code of the run outside dqnlm"
     )
+    parser.add_argument(
+        "--beam", type=int, default=1, help="answers to prompts: hypotheses of a beam search (default: 1, greedy)"
+    )
+    parser.add_argument(
+        "--split", choices=("test", "heldout", "train"), help="answers to prompts: which part (default: test)"
+    )
     parser.add_argument("--output-dir", default="outputs", help="where runs are (default: outputs)")
     return parser
 
@@ -37,12 +44,18 @@ def main(argv: list[str]) -> int:
 
     from dqnlm import evaluators
     from dqnlm.data.corpora import Corpus
+    from dqnlm.data.pairs import Pairs
+    from dqnlm.errors import UserError
     from dqnlm.loading import load_policy_and_config
 
     policy, config = load_policy_and_config(
         arguments.run, arguments.checkpoint, arguments.output_dir, arguments.device, arguments.allow_targets
     )
     data = _data(policy, config, arguments)
+    if isinstance(data, Pairs):
+        return _answers(policy, data, config["env"]["horizon"], arguments)
+    if arguments.beam != 1 or arguments.split is not None:
+        raise UserError("--beam and --split are for runs that answer prompts (env=translation); leave them out")
     evaluator = evaluators.build_evaluator(config, data, policy.device)
     evaluation = evaluator.evaluate(policy)
     if arguments.json:
@@ -50,6 +63,38 @@ def main(argv: list[str]) -> int:
         return 0
     done = "whole text" if isinstance(data, Corpus) else "greedy episodes"
     _print(data, evaluator.table(evaluation, policy, policy.step, done), evaluation.samples, policy.step, arguments)
+    return 0
+
+
+def _answers(policy: Policy, data: Pairs, horizon: int, arguments: argparse.Namespace) -> int:
+    """Figures of the answers to a whole part of the data, with sacreBLEU's signatures, and some of them."""
+    from rich.console import Console
+
+    from dqnlm.answering import answer
+    from dqnlm.scores import scores
+
+    split = arguments.split or "test"
+    pairs = getattr(data, split).texts
+    said = answer(policy, [pair.prompt for pair in pairs], horizon, arguments.beam, progress=not arguments.json)
+    figures, signatures = scores(said, [pair.answer for pair in pairs])
+    if arguments.json:
+        print(
+            json.dumps({"step": policy.step, "checkpoint": arguments.checkpoint, "split": split} | figures | signatures)
+        )
+        return 0
+    console = Console(highlight=False)
+    decoding = "greedy" if arguments.beam == 1 else f"beam {arguments.beam}"
+    console.print(
+        f"{arguments.run}, checkpoint {arguments.checkpoint} (step {policy.step}), {split}: {len(said):,} pairs, {decoding}"
+    )
+    for name, value in figures.items():
+        console.print(
+            f"{name.removeprefix('eval/'):<22}{value:8.3f}  {signatures.get(name.removeprefix('eval/'), '')}",
+            markup=False,
+        )
+    for pair, text in list(zip(pairs, said, strict=True))[:3]:
+        console.rule("sample")
+        console.print(f"prompt     {pair.prompt}\nanswer     {text}\nreference  {pair.answer}", markup=False)
     return 0
 
 

@@ -37,9 +37,9 @@ class Trajectory:
         rewards: one for each token of the completion; a single reward stands at the last, after zeros.
         next: text that follows within the same episode (the next observation); empty: the episode ended.
         episode: rows with the same number belong to one episode, in order; -1: an episode of its own.
+        place: where it was read, for messages.
         spans: of a dialogue, the lengths in characters of the parts of the completion, the agent's and the partner's by
             turns, the agent's first and last; the partner's are no decisions and are paid 0. Empty: all is the agent's.
-        place: where it was read, for messages.
     """
 
     prompt: str
@@ -47,8 +47,8 @@ class Trajectory:
     rewards: tuple[float, ...]
     next: str = ""
     episode: int = -1
-    spans: tuple[int, ...] = ()
     place: str = field(default="", compare=False, repr=False)
+    spans: tuple[int, ...] = ()
 
     def parts(self) -> Iterator[tuple[str, tuple[float, ...], bool]]:
         """Text, rewards and whether it is the agent's, of each part of the completion."""
@@ -74,12 +74,12 @@ def trajectory_of(place: str, record: Any) -> Trajectory:
         raise UserError(f'{place} is no object but {_shown(record)}; write {{"prompt": ..., "completion": ..., ...}}.')
     if record.get("turns") is not None:
         return _dialogue(place, record)
-    texts = {name: _text(record, name, place) for name in ("prompt", "completion")}
+    prompt, completion = (_text(record, name, place) for name in ("prompt", "completion"))
     follows = record.get("next")
     if follows is not None and not isinstance(follows, str):
         raise UserError(f"{place}: next is {_shown(follows)}; it must be a text, empty where the episode ended.")
-    rewards = _rewards(record, texts["completion"], place)
-    return Trajectory(**texts, rewards=rewards, next=follows or "", episode=_episode(record, place), place=place)
+    rewards = _rewards(record, completion, place)
+    return Trajectory(prompt, completion, rewards, follows or "", _episode(record, place), place)
 
 
 def dialogue(turns: Iterable[tuple[str, bool, float]], episode: int, place: str) -> Trajectory:
@@ -103,7 +103,7 @@ def dialogue(turns: Iterable[tuple[str, bool, float]], episode: int, place: str)
         rewards += [0.0] * (len(text) - 1) + [reward if agent else 0.0]
         kept = (len(spans), len(completion)) if agent else kept
     parts, end = kept
-    return Trajectory(prompt, completion[:end], tuple(rewards[:end]), "", episode, tuple(spans[:parts]), place)
+    return Trajectory(prompt, completion[:end], tuple(rewards[:end]), "", episode, place, tuple(spans[:parts]))
 
 
 def _dialogue(place: str, record: Mapping[str, Any]) -> Trajectory:

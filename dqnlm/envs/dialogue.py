@@ -100,7 +100,9 @@ class Dialogue(Environment):
         openings = self.partner.begin(places)
         for place, opening in zip(places, openings, strict=True):
             if not opening:
-                raise UserError(f"env.partner: {self._name} began with an empty text; the page needs one character or more")
+                raise UserError(
+                    f"env.partner: {self._name} began with an empty text; the page needs one character or more"
+                )
             self._coming[place] = self._readable(opening, self.partner.longest_opening)
             self._written[place], self._turns[place] = "", 0
         return [self._read(place) for place in places]
@@ -109,7 +111,9 @@ class Dialogue(Environment):
         """Raises UserError for a text that the partner's own attributes deny."""
         unknown = [character for character in text if character not in self._id]
         if unknown or len(text) > longest:
-            why = f"has {unknown[0]!r}, which its alphabet has not" if unknown else f"is longer than {longest} characters"
+            why = (
+                f"has {unknown[0]!r}, which its alphabet has not" if unknown else f"is longer than {longest} characters"
+            )
             raise UserError(f"env.partner: {self._name} wrote {text!r}, which {why}; correct the partner")
         return text
 
@@ -121,7 +125,9 @@ class Dialogue(Environment):
     def step(self, action_E: Tensor) -> TimeStep:
         actions = action_E.tolist()
         decides = [not coming for coming in self._coming]
-        observations = [action if d else self._read(e) for e, (action, d) in enumerate(zip(actions, decides, strict=True))]
+        observations = [
+            action if d else self._read(e) for e, (action, d) in enumerate(zip(actions, decides, strict=True))
+        ]
         finished = [e for e, d in enumerate(decides) if d and self._write(e, actions[e])]
         rewards, over = [0.0] * self.num_envs, [False] * self.num_envs
         if finished:

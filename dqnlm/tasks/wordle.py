@@ -1,9 +1,14 @@
 """Wordle as LMRL-Gym plays it (Abdulhai et al. 2023): guess a secret five-letter word in six tries.
 
-After a guess the other side answers with a character for each letter: `G` it is at its place, `Y` it is elsewhere in the
-word, `B` it is not in the word. Repeats are not counted: each `E` of `eerie` is `Y` or `G` where the secret has any.
-Capitals, so that each character shows who wrote it. A turn pays -1, or 0 when it solves the word, which ends the game. A
-guess outside the list spends a try, pays -1, and is answered by an empty line.
+Each letter of a guess gets a mark: `G` it is at its place, `Y` it is elsewhere in the word, `B` it is not in the word.
+Repeats are not counted: each `e` of `eerie` is `Y` or `G` where the secret has any. The answer repeats the guess with each
+letter written as its mark says, so that one character says which letter and how:
+
+    crane
+    C⒭ⓐ⒩E      c and e are at their places (capitals), a is elsewhere (in a circle), r and n are not in it (in brackets)
+
+A turn pays -1, or 0 when it solves the word, which ends the game. A guess outside the list spends a try, pays -1, and is
+answered by an empty line.
 """
 
 from __future__ import annotations
@@ -15,9 +20,12 @@ LETTERS = "abcdefghijklmnopqrstuvwxyz"
 LENGTH = 5  # letters in a word
 TRIES = 6
 HERE, ELSEWHERE, ABSENT = "G", "Y", "B"
+# How a letter with a mark is written: A-Z; a-z in circles (from U+24D0); a-z in brackets (from U+249C).
+FIRST_OF = {HERE: ord("A"), ELSEWHERE: 0x24D0, ABSENT: 0x249C}
+MARKED = {mark: "".join(chr(first + i) for i in range(26)) for mark, first in FIRST_OF.items()}
 LINE_BREAK = "\n"
 OPENING = LINE_BREAK  # what stands on the page before the first guess
-ALPHABET = "".join(sorted(set(LETTERS + HERE + ELSEWHERE + ABSENT + LINE_BREAK)))
+ALPHABET = "".join(sorted([LINE_BREAK, *LETTERS, *"".join(MARKED.values())]))
 UTTERANCE_LENGTH = LENGTH + 1  # a guess and its line break
 TURN_REWARD, SOLVED_REWARD = -1.0, 0.0
 
@@ -31,11 +39,16 @@ class Verdict(NamedTuple):
 
 
 def feedback(secret: str, guess: str) -> str:
-    """A character for each letter of the guess."""
+    """The mark of each letter of the guess."""
     return "".join(
         HERE if letter == at else ELSEWHERE if letter in secret else ABSENT
         for letter, at in zip(guess, secret, strict=True)
     )
+
+
+def answer_to(guess: str, marks: str) -> str:
+    """The line that answers a guess: its letters, written as their marks say."""
+    return "".join(MARKED[mark][LETTERS.index(letter)] for letter, mark in zip(guess, marks, strict=True)) + LINE_BREAK
 
 
 def word_of(utterance: str) -> str | None:
@@ -59,7 +72,7 @@ def judge(secret: str, utterance: str, words: Collection[str]) -> Verdict:
         return Verdict(LINE_BREAK, TURN_REWARD, False)
     if word == secret:
         return Verdict("", SOLVED_REWARD, True)
-    return Verdict(feedback(secret, word) + LINE_BREAK, TURN_REWARD, False)
+    return Verdict(answer_to(word, feedback(secret, word)), TURN_REWARD, False)
 
 
 def candidates(words: Collection[str], guesses: list[tuple[str, str]]) -> list[str]:

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from dqnlm.tasks import wordle
 
+CLEVER_SHARE = 0.28  # of the logged turns
 SOLVED = 3**wordle.LENGTH - 1
 
 
@@ -42,11 +43,10 @@ def random_return(words: int, tries: int) -> float:
 
 
 def logged_games(seed: int, games: int, words: Sequence[str]) -> Iterator[list[Turn]]:
-    """Games of a player of changing skill, who never plans.
+    """Games of a player who often forgets to look, and never plans.
 
-    Half of the games are played without looking at the answers: each turn is any word, and one in 50 is misspelt (one letter
-    drawn anew, so that it mostly is no word). In the other half each turn is, nine times in ten, a random one of the words
-    that fit all answers so far, else such a blind turn.
+    A turn is, with the chance `CLEVER_SHARE`, a random one of the words that fit all answers so far. Else it is any word,
+    and one in 50 of these is misspelt (one letter drawn anew, so that it mostly is no word).
 
     Args:
         seed: of the games; the same seed gives the same games, and more of them the same first ones.
@@ -58,10 +58,9 @@ def logged_games(seed: int, games: int, words: Sequence[str]) -> Iterator[list[T
     place = {word: i for i, word in enumerate(words)}
     for _ in range(games):
         secret = source.choice(words)
-        skill = 0.9 if source.random() < 0.5 else 0.0  # chance that a turn looks at the answers
         fitting, turns = every, list[Turn]()
         while len(turns) < wordle.TRIES and not (turns and turns[-1].verdict.solved):
-            clever = source.random() < skill
+            clever = source.random() < CLEVER_SHARE
             guess = words[int(fitting[int(source.random() * len(fitting))])] if clever else source.choice(words)
             if not clever and source.random() < 0.02:
                 at = source.randrange(wordle.LENGTH)

@@ -13,7 +13,7 @@ DATA_FILE = Path("wordle") / "words_430.txt"  # below $DQNLM_DATA_DIR: the vocab
 AUTO, BUNDLED = "auto", "bundled"
 
 # Common English words, written down for this program.
-WORDS = """
+_TEXT = """
 above actor after agree alarm album alive angle apple arrow badge baker basic beach begin bench birth black blame blend
 block board brain brave bread brick bring broad brown brush build cabin candy carry catch chain chair chalk charm cheap
 chess child clean clear clerk clock close cloth cloud coast count cover craft crane cream crowd crown curve daily dance
@@ -26,7 +26,8 @@ motor mount mouse mouth movie music nerve night noise north novel nurse ocean of
 party peace phone piano piece pilot place plain plant plate point pound power press price pride proud queen quick quiet
 radio raise range rapid ready right river robot round route rural salad scale scene score sense serve shape share sheep
 shelf shirt shoot short skill sleep small smart smile smoke snake solid sound south space spoon sport stage stand steam
-""".split()
+"""
+WORDS = tuple(_TEXT.split())
 
 
 class WordList(NamedTuple):
@@ -47,7 +48,7 @@ def word_list(option: str) -> WordList:
         UserError: no such file, or a line that is no word of five letters a-z, or one that was there before.
     """
     if option == BUNDLED:
-        return WordList(tuple(WORDS), f"the {len(WORDS)} words that come with dqnlm")
+        return WordList(WORDS, f"the {len(WORDS)} words that come with dqnlm")
     if option != AUTO:
         return read(Path(option).expanduser())
     folder = os.environ.get("DQNLM_DATA_DIR")
@@ -71,7 +72,9 @@ def read(file: Path) -> WordList:
         if not word:
             continue
         if len(word) != LENGTH or not set(word) <= set(LETTERS):
-            raise UserError(f"{file}, line {number}: {word!r} is no word of {LENGTH} letters a-z; correct it or drop it")
+            raise UserError(
+                f"{file}, line {number}: {word!r} is no word of {LENGTH} letters a-z; correct it or drop it"
+            )
         if word in found:
             raise UserError(f"{file}, line {number}: {word!r} stands in line {found[word]} already; drop one of them")
         found[word] = number
