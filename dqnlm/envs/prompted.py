@@ -20,7 +20,6 @@ from dqnlm.errors import UserError
 from dqnlm.rewards.base import Episodes, Reward
 from dqnlm.types import DECISION, TERMINATED, Bounds, Rows, TimeStep
 
-
 _DRAWN = 16  # times as many pairs are drawn as are taken
 
 
