@@ -204,10 +204,6 @@ def _check_trainer(settings: Config, env: Config) -> None:
         raise UserError(
             f"trainer.warm_start_lr must be above 0 (or null for optimizer.lr), not {settings['warm_start_lr']}"
         )
-    if settings["warm_start_lr"] is not None and not settings["warm_start_updates"]:
-        raise UserError(
-            "trainer.warm_start_lr belongs to a warm start: set trainer.warm_start_updates, or leave it null"
-        )
     for key in ("rollout_steps", "save_every", "early_stopping_evaluations"):
         if settings[key] is not None and settings[key] < 1:
             raise UserError(f"trainer.{key} must be at least 1 or null, not {settings[key]}")

@@ -31,6 +31,8 @@ def idle_components(config: Config, on_text: bool = True) -> list[str]:
     gamma, feedback, objectives = config["learner"]["gamma"], config["learner"]["feedback"], config["objective"]
     teacher, bootstrap = config["env"].get("transition") == "teacher", kind(config["bootstrap"])
     idle = [] if on_text else ["reward: the environment brings its own rewards"]
+    if config["trainer"]["warm_start_lr"] is not None and not config["trainer"]["warm_start_updates"]:
+        idle.append("trainer.warm_start_lr: this run has no warm start")
     if list(objectives) == ["cross_entropy"]:
         return [
             *idle,

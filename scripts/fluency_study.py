@@ -89,14 +89,6 @@ def train_all(arguments: argparse.Namespace, halves: list[Path], extra: list[str
     """Judge, and clone, agent and control of each seed."""
     out = arguments.output_dir.resolve()
     first, second = (f"data.path={half}" for half in halves)
-    train(
-        out / "judge",
-        "+experiment=shakespeare_behaviour_cloning",
-        "data=text_file",
-        second,
-        "trainer.rollouts=1500",
-        "seed=0",
-    )
     for seed in arguments.seeds.split(","):
         common = ["+experiment=shakespeare_fluency", "data=text_file", first, f"seed={seed}", *extra]
         clone = out / f"clone_{seed}"
@@ -112,6 +104,14 @@ def train_all(arguments: argparse.Namespace, halves: list[Path], extra: list[str
             "trainer.rollouts=0",
             *start,
         )
+    train(
+        out / "judge",
+        "+experiment=shakespeare_behaviour_cloning",
+        "data=text_file",
+        second,
+        "trainer.rollouts=1500",
+        "seed=0",
+    )
 
 
 @torch.no_grad()

@@ -106,7 +106,6 @@ IMPOSSIBLE: list[tuple[list[str], str]] = [
         ["trainer.warm_start_updates=5", "head.loss=huber", "trainer.warm_start_lr=0"],
         "trainer.warm_start_lr must be above 0",
     ),
-    (["trainer.warm_start_lr=1e-3"], "set trainer.warm_start_updates"),
     (["trainer.init_scale=0.1"], "set trainer.init_from=RUN"),
     (["env.copies=2", "trainer.batch_rows=5"], "set it to 6"),
     (["env.copies=3", "trainer.batch_rows=6"], "env.num_envs=4 is no multiple"),

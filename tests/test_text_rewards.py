@@ -231,6 +231,10 @@ def test_language_model_pays_the_log_probability_of_each_token() -> None:
     assert float(reward_BH[0, :2].max()) > -0.7 and float(reward_BH[0, 3]) == -4.0  # the stop token never stood there
     whole = build("language_model", order=3, floor=-4.0, per_token=False).judge(said)
     torch.testing.assert_close(whole[:, -1] + whole[:, 1], reward_BH.sum(1) / torch.tensor([4, 2]))
+    shifted = build("language_model", order=3, floor=-4.0, offset=1.5, scale=2.0)
+    said_BH = torch.arange(4) < torch.tensor([[4], [2]])
+    torch.testing.assert_close(shifted.judge(said), torch.where(said_BH, 2.0 * (reward_BH + 1.5), 0.0))
+    assert shifted.bounds == (-5.0, 3.0)
 
 
 def test_real_text_is_fluent_and_noise_is_not() -> None:

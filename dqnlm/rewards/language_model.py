@@ -25,6 +25,8 @@ class LanguageModel(TextReward):
         order: n, 1 to 6; a token is judged by the n - 1 tokens before it.
         per_token: pay log p of each token; else the mean at the last decision.
         floor: least log p, in nats (negative): bounds what one impossible token costs.
+        offset: added to each log p, in nats: with the training text's own nats a token, its tokens are worth 0 on average, and
+            returns of soft objectives start near the value of a cloned policy, 0. It changes no optimum of a fixed length.
         scale, clip: see `TextReward`.
 
     Raises:
@@ -33,14 +35,16 @@ class LanguageModel(TextReward):
 
     def __init__(
         self, num_actions: int, tokenizer: Decoder, stop_id: int | None, train_ids: Tensor, *,
-        order: int, per_token: bool, floor: float, scale: float, clip: float | None,
+        order: int, per_token: bool, floor: float, offset: float, scale: float, clip: float | None,
     ) -> None:  # fmt: skip
         del stop_id
         if not -math.inf < floor < 0:
             raise UserError(f"reward.floor is {floor}; it must be a finite number below 0, in nats, such as -10")
         require_training_text(train_ids, "language_model")
-        self.per_token, self.floor = per_token, floor
-        self.score_bounds = Bounds(floor, 0.0)
+        if not math.isfinite(offset):
+            raise UserError(f"reward.offset is {offset}; it must be a finite number of nats, such as 0.0")
+        self.per_token, self.floor, self.offset = per_token, floor, offset
+        self.score_bounds = Bounds(floor + offset, offset)
         super().__init__(num_actions, tokenizer, None, scale=scale, clip=clip, increments=False)
         self.model = trained(train_ids, num_actions, order)
 
@@ -53,7 +57,7 @@ class LanguageModel(TextReward):
         for row_L, prompt, said in zip(token_BL, prompts, completions, strict=True):
             before = prompt[max(len(prompt) - reach, 0) :]
             row_L[reach - len(before) : reach + len(said)] = before + said
-        log_BL = np.maximum(self.model.log_probabilities(token_BL)[:, reach:], self.floor)
+        log_BL = np.maximum(self.model.log_probabilities(token_BL)[:, reach:], self.floor) + self.offset
         return [row_L[: len(said)].tolist() for row_L, said in zip(log_BL, completions, strict=True)]
 
 
