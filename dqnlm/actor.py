@@ -256,7 +256,8 @@ class Actor:
     def state_dict(self) -> dict[str, Any]:
         fields = {k: v.clone() for k, v in vars(self.open).items()}
         running = {"return_E": self.return_E.clone(), "steps_E": self.steps_E.clone()}
-        return {"open": fields, "time": self.time, "env_steps": self.env_steps, "running": running, "episodes": self.episodes.clone()}
+        counts = {"env_steps": self.env_steps, "episodes": self.episodes.clone()}
+        return {"open": fields, "time": self.time, "running": running} | counts
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.env_steps = state["env_steps"]

@@ -18,9 +18,10 @@ from dqnlm.validation import keyword_parameters, resolve_target
 PACKAGE = Path(builder.__file__).parent
 
 
-# Options that need a model or a user's file on disk: test_pretrained.py, test_text_rewards.py and test_function_reward.py
-# write them, and try these options.
+# Options that need a model, a user's file or pairs of texts on disk: test_pretrained.py, test_text_rewards.py,
+# test_function_reward.py and test_pairs.py write them, and try these options.
 ELSEWHERE = {("network", "pretrained"), ("experiment", "ilql"), ("reward", "classifier"), ("reward", "function")}
+ELSEWHERE |= {("env", "translation")}
 
 
 def every_option() -> list[tuple[str, str]]:
@@ -79,9 +80,33 @@ def test_every_option_builds_and_trains(tmp_path: Path, group: str, option: str)
 EXPERIMENTS = [name for name, _ in catalogue.options("experiment") if ("experiment", name) not in ELSEWHERE]
 
 
+def sentences(folder: Path) -> list[str]:
+    """Parallel files with the names of Multi30k's."""
+    for name in ("train", "val", "test_2016_flickr"):
+        for language in ("de", "en"):
+            (folder / f"{name}.{language}").write_text("".join(f"{language} the {i} sea\n" for i in range(80)))
+    return [f"data.path={folder}"]
+
+
+def talk(folder: Path) -> list[str]:
+    """A file in DailyDialog's format."""
+    (folder / "talk.txt").write_text("".join(f"the sea {i} ? __eou__ no {i} . __eou__\n" for i in range(80)))
+    return [f"data.path={folder / 'talk.txt'}"]
+
+
+PAIRS_OF = {"translation": sentences, "dialogue": talk}
+
+
 @pytest.mark.parametrize("name", EXPERIMENTS)
 def test_every_experiment_builds(tmp_path: Path, name: str) -> None:
     """Bug: an experiment whose parts do not fit together, found by the first person who runs it."""
+    if name in PAIRS_OF:
+        pytest.importorskip("tokenizers")
+        trainer, _ = builder.build(
+            tools.settings([f"+experiment={name}", *PAIRS_OF[name](tmp_path)])[0], RunDirectory(tmp_path)
+        )
+        assert trainer.warm_rounds > 0 and len(trainer.parts.buffer.sample(2).length_B) == 2
+        return
     text = tools.write_text(tmp_path / "text.txt", 5000)
     overrides = [f"+experiment={name}", "device=cpu", "threads=1", "logger=none"]
     on_text = "path" in config.compose(overrides)[0]["data"]
