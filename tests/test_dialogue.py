@@ -402,6 +402,20 @@ def test_online_and_offline_runs(tmp_path: Path) -> None:
     assert trainer.parts.logged_rows == 50
 
 
+def test_samples_show_the_page(tmp_path: Path) -> None:
+    """Bug: where the partner speaks, a sample shows what the agent would have written (its actions are ignored there)."""
+    trainer, _ = builder.build(tiny("data=none", "trainer.rollouts=4", "trainer.batch_rows=4"), RunDirectory(tmp_path))
+    ((prompt, written),) = trainer.parts.evaluator.evaluate(trainer.parts.policy).samples
+    rest, turns = written, 0
+    while rest:
+        end = min(6, rest.index("\n") + 1 if "\n" in rest else 6)
+        utterance, rest, turns = rest[:end], rest[end:], turns + 1
+        answer = wordle.judge(WORDS[0], utterance, WORDS).answer if turns < 6 else ""
+        assert rest.startswith(answer)
+        rest = rest[len(answer) :]
+    assert prompt == "\n" and turns == 6
+
+
 def test_log_and_partner_must_have_the_same_words() -> None:
     """Bug: a log of other words than are played, so that what was learned means nothing."""
     offline = ["data=wordle", "data.words=list.txt", "trainer.rollouts=0", "trainer.offline_rounds=2"]

@@ -12,6 +12,8 @@ import sys
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+from dqnlm.commands.run_arguments import add_run_arguments
+
 if TYPE_CHECKING:
     from dqnlm.policy import Policy
 
@@ -26,8 +28,7 @@ def _parser() -> argparse.ArgumentParser:
         prog="dqnlm chat", description="Talks with a run's policy, line by line; end with Ctrl-D or `quit`.",
         epilog="examples: dqnlm chat latest; dqnlm chat latest --secret crane; echo 'To be' | dqnlm chat latest",
     )  # fmt: skip
-    parser.add_argument("run", help="a run's folder, `latest`, or a unique prefix of its name")
-    parser.add_argument("--checkpoint", default="best", help="best, last, or a step (default: best)")
+    add_run_arguments(parser)
     parser.add_argument("--secret", metavar="WORD", help="a run of Wordle: play this word and show the game")
     parser.add_argument("--max-tokens", type=int, default=100, help="most tokens in a reply on text (default: 100)")
     parser.add_argument(
@@ -37,11 +38,6 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--temperature", type=float, help="of boltzmann or probability; as in dqnlm generate")
     parser.add_argument("--seed", type=int, default=0, help="of the choices (default: 0)")
-    parser.add_argument("--device", default="auto", help="auto, cpu, cuda ... (default: auto)")
-    parser.add_argument(
-        "--allow-targets", action="append", default=[], metavar="MODULE", help="permit code of the run outside dqnlm"
-    )
-    parser.add_argument("--output-dir", default="outputs", help="where runs are (default: outputs)")
     return parser
 
 

@@ -7,6 +7,8 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from dqnlm.commands.run_arguments import add_run_arguments
+
 if TYPE_CHECKING:
     from rich.table import Table
 
@@ -20,21 +22,15 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="dqnlm eval", description="Scores a run's policy on held-out text, or on greedy episodes."
     )
-    parser.add_argument("run", help="a run's folder, `latest`, or a unique prefix of its name")
-    parser.add_argument("--checkpoint", default="best", help="best, last, or a step (default: best)")
+    add_run_arguments(parser)
     parser.add_argument("--data-path", metavar="FILE", help="score this whole text instead of the held-out part")
-    parser.add_argument("--device", default="auto", help="auto, cpu, cuda ... (default: auto)")
     parser.add_argument("--json", action="store_true", help="print the figures as one JSON object")
-    parser.add_argument(
-        "--allow-targets", action="append", default=[], metavar="MODULE", help="permit code of the run outside dqnlm"
-    )
     parser.add_argument(
         "--beam", type=int, default=1, help="answers to prompts: hypotheses of a beam search (default: 1, greedy)"
     )
     parser.add_argument(
         "--split", choices=("test", "heldout", "train"), help="answers to prompts: which part (default: test)"
     )
-    parser.add_argument("--output-dir", default="outputs", help="where runs are (default: outputs)")
     return parser
 
 

@@ -9,6 +9,8 @@ import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from dqnlm.commands.run_arguments import add_run_arguments
+
 if TYPE_CHECKING:
     from dqnlm.policy import Policy
 
@@ -21,13 +23,8 @@ def _parser() -> argparse.ArgumentParser:
         description="Writes a folder for transformers: the trunk with its adapters merged and the output `policy` as its output "
         f"layer, the tokenizer, the value heads ({HEADS}) and a model card.",
     )
-    parser.add_argument("run", help="a run's folder, `latest`, or a unique prefix of its name")
+    add_run_arguments(parser, device=False)
     parser.add_argument("dir", type=Path, metavar="DIR", help="a folder that is not there yet, or is empty")
-    parser.add_argument("--checkpoint", default="best", help="best, last, or a step (default: best)")
-    parser.add_argument(
-        "--allow-targets", action="append", default=[], metavar="MODULE", help="permit code of the run outside dqnlm"
-    )
-    parser.add_argument("--output-dir", default="outputs", help="where runs are (default: outputs)")
     return parser
 
 

@@ -8,6 +8,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from dqnlm.commands.run_arguments import add_run_arguments
+
 if TYPE_CHECKING:
     from dqnlm.policy import Policy
 
@@ -18,8 +20,7 @@ def _parser() -> argparse.ArgumentParser:
         epilog="examples: dqnlm generate latest --prompt 'ROMEO:' --max-tokens 500; "
         "echo -n 'To be' | dqnlm generate latest --prompt-file -",
     )  # fmt: skip
-    parser.add_argument("run", help="a run's folder, `latest`, or a unique prefix of its name")
-    parser.add_argument("--checkpoint", default="best", help="best, last, or a step (default: best)")
+    add_run_arguments(parser)
     prompt = parser.add_mutually_exclusive_group()
     prompt.add_argument("--prompt", help="text to continue (default: a line break)")
     prompt.add_argument("--prompt-file", metavar="FILE", help="read the prompt from a file; - for standard input")
@@ -36,11 +37,6 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--n", type=int, default=1, help="texts to write (default: 1)")
     parser.add_argument("--seed", type=int, default=0, help="of the choices (default: 0)")
     parser.add_argument("--stop", help="end a text before this string")
-    parser.add_argument("--device", default="auto", help="auto, cpu, cuda ... (default: auto)")
-    parser.add_argument(
-        "--allow-targets", action="append", default=[], metavar="MODULE", help="permit code of the run outside dqnlm"
-    )
-    parser.add_argument("--output-dir", default="outputs", help="where runs are (default: outputs)")
     return parser
 
 

@@ -9,6 +9,8 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from dqnlm.commands.run_arguments import add_run_arguments
+
 if TYPE_CHECKING:
     from dqnlm.policy import Policy
     from dqnlm.reporting.inspection_page import Heading
@@ -23,19 +25,13 @@ def _parser() -> argparse.ArgumentParser:
         "the state, the advantage, the action gap or the log-probability; pointing at a token shows the five best ones.",
         epilog="examples: dqnlm inspect latest --text 'To be, or not to be'; dqnlm inspect latest --text-file play.txt",
     )
-    parser.add_argument("run", help="a run's folder, `latest`, or a unique prefix of its name")
+    add_run_arguments(parser)
     text = parser.add_mutually_exclusive_group(required=True)
     text.add_argument("--text", help="the text to look at; its first token is only read")
     text.add_argument("--text-file", metavar="FILE", help="read the text from a file; - for standard input")
-    parser.add_argument("--checkpoint", default="best", help="best, last, or a step (default: best)")
     parser.add_argument(
         "--output", metavar="FILE", help="where the page goes (default: inspect.html in the run's folder)"
     )
-    parser.add_argument("--device", default="auto", help="auto, cpu, cuda ... (default: auto)")
-    parser.add_argument(
-        "--allow-targets", action="append", default=[], metavar="MODULE", help="permit code of the run outside dqnlm"
-    )
-    parser.add_argument("--output-dir", default="outputs", help="where runs are (default: outputs)")
     return parser
 
 

@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from dqnlm.commands.run_arguments import add_run_arguments
 from dqnlm.data.ratings import SCORES, Ratings, Sample
 from dqnlm.errors import UserError
 
@@ -36,8 +37,7 @@ def _parser() -> argparse.ArgumentParser:
         "file holds already is not shown again.",
         epilog=f"keys: {KEYS.removesuffix(': ')}. Where standard input is no terminal, one key a line is read.",
     )
-    parser.add_argument("run", help="a run's folder, `latest`, or a unique prefix of its name")
-    parser.add_argument("--checkpoint", default="best", help="best, last, or a step (default: best)")
+    add_run_arguments(parser)
     parser.add_argument("--prompt", default="\n", help="text that the samples continue (default: a line break)")
     parser.add_argument("--n", type=int, default=20, help="samples to show (default: 20)")
     parser.add_argument("--max-tokens", type=int, default=200, help="tokens of each (default: 200)")
@@ -50,11 +50,6 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--output", metavar="FILE", help="ratings, appended (default: ratings.jsonl in the run's folder)"
     )
-    parser.add_argument("--device", default="auto", help="auto, cpu, cuda ... (default: auto)")
-    parser.add_argument(
-        "--allow-targets", action="append", default=[], metavar="MODULE", help="permit code of the run outside dqnlm"
-    )
-    parser.add_argument("--output-dir", default="outputs", help="where runs are (default: outputs)")
     return parser
 
 

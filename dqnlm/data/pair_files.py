@@ -8,7 +8,7 @@ import os
 from pathlib import Path
 from typing import NamedTuple
 
-from dqnlm.data.reading import missing_file
+from dqnlm.data.reading import missing_file, read_bytes
 from dqnlm.data.trajectory_files import DataSource
 from dqnlm.errors import UserError
 
@@ -117,12 +117,7 @@ def _find(folder: Path, name: str) -> Path:
 
 
 def _bytes(file: Path) -> bytes:
-    try:
-        data = file.read_bytes()
-    except FileNotFoundError as error:
-        raise missing_file(file, "data.path") from error
-    except OSError as error:
-        raise UserError(f"data.path: {file} cannot be read: {error.strerror}.") from error
+    data = read_bytes(file, "data.path")
     if not file.name.endswith(".gz"):
         return data
     try:

@@ -48,7 +48,7 @@ def read_text(path: str | Path, setting: str) -> tuple[str, list[str]]:
         UserError: the file is missing, a folder, unreadable, empty, or no UTF-8 (with byte offset and line).
     """
     file = Path(path).expanduser()
-    data = _read_bytes(file, setting)
+    data = read_bytes(file, setting)
     if not data.strip():
         what = "is empty" if not data else "holds nothing but white space"
         raise UserError(f"{setting}: {file} {what}. Name a file with some text in it.")
@@ -72,7 +72,8 @@ def missing_file(file: Path, setting: str) -> UserError:
     return UserError(f"{setting}: there is no file {file}. {hint}")
 
 
-def _read_bytes(file: Path, setting: str) -> bytes:
+def read_bytes(file: Path, setting: str) -> bytes:
+    """A file whole. Raises UserError where it is a folder, is not there, or cannot be read."""
     if file.is_dir():
         texts = sorted(entry.name for entry in file.iterdir() if entry.suffix == ".txt")
         hint = f"such as {file / texts[0]}" if texts else "not the folder"

@@ -1,0 +1,17 @@
+"""Arguments of every command that reads a policy from a run."""
+
+from __future__ import annotations
+
+import argparse
+
+
+def add_run_arguments(parser: argparse.ArgumentParser, device: bool = True) -> None:
+    """Which run, which of its checkpoints, where it is, and what code of it is permitted; `device`: where it is to be."""
+    parser.add_argument("run", help="a run's folder, `latest`, or a unique prefix of its name")
+    parser.add_argument("--checkpoint", default="best", help="best, last, or a step (default: best)")
+    if device:
+        parser.add_argument("--device", default="auto", help="auto, cpu, cuda ... (default: auto)")
+    parser.add_argument(
+        "--allow-targets", action="append", default=[], metavar="MODULE", help="permit code of the run outside dqnlm"
+    )
+    parser.add_argument("--output-dir", default="outputs", help="where runs are (default: outputs)")

@@ -1,0 +1,83 @@
+"""scripts/walks_needed.py and scripts/fluency_study.py: what they compute from runs; and the count of episodes they rest on."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+import run_tools as tools
+import torch
+
+SCRIPTS = Path(__file__).parent.parent / "scripts"
+
+
+def script(name: str) -> ModuleType:
+    spec = importlib.util.spec_from_file_location(name, SCRIPTS / f"{name}.py")
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_walks_needed(tmp_path: Path) -> None:
+    """Bug: walks of a later log point, an evaluation below the goal, or the last time the goal was reached."""
+    records = [
+        {"rollout/episodes": 16.0}, {"eval/return": 0.5}, {"rollout/episodes": 35.0}, {"eval/return": 0.99},
+        {"rollout/episodes": 50.0}, {"eval/return": 0.8}, {"rollout/episodes": 70.0}, {"eval/return": 1.0},
+    ]  # fmt: skip
+    (tmp_path / "metrics.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records))
+    assert script("walks_needed").needed(tmp_path) == (35.0, 1.0)
+    (tmp_path / "metrics.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records[:2]))
+    assert script("walks_needed").needed(tmp_path) == (None, 0.5)
+
+
+@pytest.mark.parametrize("overrides", [[], ["env.transition=free"], ["env.transition=free", "env.stop_token=e"]])
+def test_episodes_are_counted(overrides: list[str], tmp_path: Path) -> None:
+    """Twelve rollouts of four whole episodes; with a stop token an environment begins anew within a rollout, which brings more."""
+    text = tools.write_text(tmp_path / "text.txt")
+    found = tools.start(tmp_path / "run", text, *overrides)["last"]["rollout/episodes"]
+    assert found == 48 or ("env.stop_token=e" in overrides and found > 48)
+
+
+def test_at_equal_diversity() -> None:
+    """Nats on the straight line between the two samples around the wanted distinct-2; the nearest beyond the ends."""
+    study = script("fluency_study")
+    control = [study.Sampled(0.0, nats, distinct) for nats, distinct in ((2.0, 0.6), (1.0, 0.2), (1.5, 0.4))]
+    assert study.at_equal_diversity(control, 0.3) == pytest.approx(1.25)
+    assert study.at_equal_diversity(control, 0.55) == pytest.approx(1.875)
+    assert study.at_equal_diversity(control, 0.1) == 1.0 and study.at_equal_diversity(control, 0.9) == 2.0
+
+
+def test_interval_by_students_t() -> None:
+    """1, 2, 3: mean 2, deviation 1, half the interval 4.303 / sqrt 3 = 2.484."""
+    assert script("fluency_study").interval([1.0, 2.0, 3.0]) == "+2.000 (-0.484 to +4.484)"
+    assert script("fluency_study").interval([1.5]) == "+1.500 (one seed)"
+
+
+def test_the_judge_reads_what_was_said_after_its_prompt() -> None:
+    """Bug: nats of the prompt, or of the wrong characters. A judge that knows `b` follows everything, with probability .9."""
+
+    class Tokens:
+        def encode(self, text: str) -> torch.Tensor:
+            return torch.tensor([ord(c) - ord("a") for c in text])
+
+    class Network(torch.nn.Module):
+        context = 10
+
+        def forward(self, observation_BS: torch.Tensor) -> torch.Tensor:
+            return torch.tensor([0.05, 0.9, 0.05]).log().expand(*observation_BS.shape, 3)
+
+    class Judge:
+        tokenizer, network = Tokens(), Network()
+
+        def q(self, output: torch.Tensor) -> torch.Tensor:
+            return output
+
+    judged = script("fluency_study").judged(Judge(), ["aaa", "ccc"], ["bb", "ba"])
+    nine, five = (-torch.tensor(p).log().item() for p in (0.9, 0.05))
+    assert judged == pytest.approx((3 * nine + five) / 4)
