@@ -326,6 +326,8 @@ def test_configuration_and_constructor_have_the_same_keys(path: Path) -> None:
     keys = {p.name for p in parameters if p.kind is p.KEYWORD_ONLY}
     assert keys == set(values)
     assert all(p.default is p.empty for p in parameters)
+    if path.stem == "pretrained":
+        return  # it needs a model on disk: test_pretrained.py
     pool = {"num_tokens": 5, "features": 4, "num_actions": 3, "num_parameters": 1}
     positional = [pool[p.name] for p in parameters if p.kind is not p.KEYWORD_ONLY]
     assert isinstance(target(*positional, **values), nn.Module)
