@@ -38,7 +38,7 @@ def test_walks_needed(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("overrides", [[], ["env.transition=free"], ["env.transition=free", "env.stop_token=e"]])
 def test_episodes_are_counted(overrides: list[str], tmp_path: Path) -> None:
-    """Twelve rollouts of four whole episodes; with a stop token an environment begins anew within a rollout, which brings more."""
+    """Twelve rollouts of four whole episodes; with a stop token an environment begins anew within a rollout: more."""
     text = tools.write_text(tmp_path / "text.txt")
     found = tools.start(tmp_path / "run", text, *overrides)["last"]["rollout/episodes"]
     assert found == 48 or ("env.stop_token=e" in overrides and found > 48)

@@ -234,7 +234,7 @@ def maze_log(*, seed: int, episodes: int, keep_best: float | None, reward_scalin
 def wordle_log(
     *, seed: int, games: int, words: str, keep_best: float | None, reward_scaling: RewardScaling
 ) -> Trajectories:
-    """Target of `data=wordle`: games of a player who looks at the answers now and then, a row each.
+    """Target of `data=wordle`: games of a player who often begins to look at the answers late, a row each.
 
     Raises:
         UserError: no game, a list of words that cannot be read, a share or a scaling that cannot be.

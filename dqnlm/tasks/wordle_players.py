@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from dqnlm.tasks import wordle
 
-LOOKING_SHARE = 0.28  # of the turns in the log
+LATEST_LOOK = 8  # a logged game is played blindly before a turn that is drawn from 2 to here
 SOLVED = 3**wordle.LENGTH - 1
 
 
@@ -43,10 +43,11 @@ def random_return(words: int, tries: int) -> float:
 
 
 def logged_games(seed: int, games: int, words: Sequence[str]) -> Iterator[list[Turn]]:
-    """Games of a player who looks at the answers now and then, and never plans.
+    """Games of a player who often begins to look at the answers late, and never plans.
 
-    With the chance `LOOKING_SHARE` a guess is a random one of the words that fit all answers so far. Else it is any word, and
-    one in 50 of these is misspelt (one letter drawn anew, so that it mostly is no word).
+    From a turn on that is drawn for each game, evenly from 2 to `LATEST_LOOK`, each guess is a random one of the words that
+    fit all answers so far. Before that it is any word, and one in 50 of these is misspelt (one letter drawn anew, so that
+    it mostly is no word).
 
     Args:
         seed: of the games; the same seed gives the same games, and more of them the same first ones.
@@ -57,10 +58,10 @@ def logged_games(seed: int, games: int, words: Sequence[str]) -> Iterator[list[T
     known, every = dict.fromkeys(words), np.arange(len(words))
     place = {word: i for i, word in enumerate(words)}
     for _ in range(games):
-        secret = source.choice(words)
+        secret, looks_from = source.choice(words), source.randint(2, LATEST_LOOK)
         fitting, turns = every, list[Turn]()
         while len(turns) < wordle.TRIES and not (turns and turns[-1].verdict.solved):
-            looks = source.random() < LOOKING_SHARE
+            looks = len(turns) + 1 >= looks_from
             guess = words[int(source.choice(fitting))] if looks else source.choice(words)
             if not looks and source.random() < 0.02:
                 at = source.randrange(wordle.LENGTH)
