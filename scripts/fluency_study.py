@@ -84,6 +84,8 @@ def train(folder: Path, *overrides: str) -> dict[str, Any]:
                 env=os.environ | {"OMP_NUM_THREADS": "1"},
             )  # fmt: skip
     found: dict[str, Any] = json.loads(summary.read_text())
+    if found["status"] != "finished":
+        raise SystemExit(f"{folder} is {found['status']}: go on with `dqnlm resume {folder}`, or remove the folder")
     return found
 
 
