@@ -105,6 +105,7 @@ def build_env(
     elif isinstance(data, Pairs):
         part = data.heldout if evaluating else data.train
         pool |= {"prompts": part.prompts, "references": part.references, "stop_id": data.stop_id}
+        pool["longest_prompt"] = data.longest_prompt
         pool["reward"] = build_reward(config["reward"], pool)
     env: Environment = assemble(node, pool, "env")
     return env

@@ -14,6 +14,7 @@ from dqnlm.envs.base import Environment
 from dqnlm.errors import UserError
 from dqnlm.learner import Learner
 from dqnlm.metrics import Accumulator
+from dqnlm.networks.projections import Dueling, Linear
 from dqnlm.objectives.cross_entropy import CrossEntropy
 from dqnlm.policy import Policy
 from dqnlm.run_directory import RunDirectory, find_run
@@ -75,7 +76,15 @@ def load_weights(policy: Policy, config: Config) -> None:
             f"trainer.init_from={source}: the networks differ ({str(error).splitlines()[-1].strip()}); use the same "
             "network=, projection= and head= settings as that run's config.yaml"
         ) from None
+    projection = policy.network.projections["q"]
+    if init_scale == 1:
+        return
+    if not isinstance(projection, Linear | Dueling) or policy.network.body.tie_weights:
+        raise UserError(
+            f"trainer.init_scale={init_scale} scales the last layer of q, which needs projection=linear or dueling, a head "
+            "without sampled quantiles, and network.tie_weights=false; else leave it at 1"
+        )
     with torch.no_grad():
-        for layer in policy.network.projections["q"].children():  # a linear layer, or a small network that ends in one
+        for layer in projection.children():  # a linear layer, or a small network that ends in one
             for parameter in (layer[-1] if isinstance(layer, nn.Sequential) else layer).parameters():
                 parameter.mul_(init_scale)

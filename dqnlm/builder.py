@@ -208,6 +208,16 @@ def _refuse_another_run(before: Config, after: Config) -> None:
                 f"{group} cannot change on a resume: the saved state belongs to the old setting. Start a new run from its "
                 "weights: dqnlm train ... trainer.init_from=RUN"
             )
+    warm = before["trainer"]["warm_start_updates"]
+    for key in (
+        "warm_start_updates",
+        *(["updates_per_rollout"] if warm else []),
+    ):  # where a round of it ends is counted by both
+        if before["trainer"][key] != after["trainer"][key]:
+            raise UserError(
+                f"trainer.{key} cannot change on a resume of a run with a warm start. Start a new run from its weights: "
+                "dqnlm train ... trainer.init_from=RUN"
+            )
     for key in ("gamma", "feedback"):  # gamma also sets the return's bounds, and so what a raw output means
         if before["learner"][key] != after["learner"][key]:
             raise UserError(

@@ -22,8 +22,12 @@ def build_evaluator(config: Config, data: Data, device: torch.device) -> TextEva
     """Scores on the held-out part of a text, or on episodes alone; the same episodes at every evaluation."""
     settings, seed = config["trainer"], config["seed"] * 1000 + STREAM_EVALUATION
 
+    episodes = settings["evaluation_episodes"]
+    if isinstance(data, Pairs):  # each pair once
+        episodes = min(episodes, len(data.heldout.texts))
+
     def make_env() -> Environment:
-        return build_env(config, data, device, seed, evaluating=True, num_envs=settings["evaluation_episodes"])
+        return build_env(config, data, device, seed, evaluating=True, num_envs=episodes)
 
     gamma = config["learner"]["gamma"]
     if isinstance(data, Pairs):

@@ -37,8 +37,8 @@ class Demonstrations:
         return batch_of(rows, self.gamma, self.env.first_decision)
 
     def mixed(self, own: int) -> int:
-        """How many of `own` rows of a batch are replaced by demonstrations."""
-        return round(self.share * own)
+        """How many of `own` rows of a batch are replaced by demonstrations; at least one row stays experience."""
+        return min(round(self.share * own), own - 1)
 
     def state(self) -> Tensor:
         """Of the generator."""

@@ -22,6 +22,7 @@ from dqnlm.errors import UserError
 from dqnlm.generation import answers
 from dqnlm.networks.base import QNetwork, TokenEncoder
 from dqnlm.networks.projections import Linear
+from dqnlm.pair_evaluator import PairEvaluator
 from dqnlm.policy import Policy
 from dqnlm.rewards.overlap import EditDistance
 from dqnlm.run_directory import RunDirectory
@@ -42,7 +43,7 @@ def make_env(num_envs: int = 3, horizon: int = 4, evaluating: bool = True, copie
     size = data.tokenizer.vocabulary_size
     reward = EditDistance(size, data.tokenizer, data.stop_id, unit="character", scale=1.0, clip=None, increments=False)
     return Prompted(
-        data.train.prompts, data.train.references, reward, size, None, data.stop_id, CPU, seed, evaluating,
+        data.train.prompts, data.train.references, data.longest_prompt, reward, size, None, data.stop_id, CPU, seed, evaluating,
         num_envs=num_envs, copies_of_a_prompt=copies, horizon=horizon,
     )  # fmt: skip
 
@@ -90,7 +91,9 @@ def test_demonstrations_are_the_references() -> None:
     generator, texts = torch.Generator().manual_seed(0), set()
     for _ in range(40):  # the pairs of one call are about equally long
         rows = env.demonstrate(4, generator, judged=True)
-        texts |= {tuple(row[: n + 1].tolist()) for row, n in zip(rows.observation_BS, rows.length_B.tolist(), strict=True)}
+        texts |= {
+            tuple(row[: n + 1].tolist()) for row, n in zip(rows.observation_BS, rows.length_B.tolist(), strict=True)
+        }
         assert torch.equal(rows.reward_BT.sum(1), torch.ones(4))
     assert texts == {(1, 2, 0, 2, 1, 0), (1, 2, 3, 0, 3, 0), (1, 0, 1, 2, 3, 3, 0)}
     cut = make_env(horizon=2).demonstrate(40, generator, judged=False)
@@ -258,6 +261,19 @@ def test_a_run_resumes_exactly(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     builder.resume(tmp_path / "cut", [])
     assert tools.metrics(tmp_path / "whole") == tools.metrics(tmp_path / "cut")
     assert tools.differences(tools.state(tmp_path / "whole"), tools.state(tmp_path / "cut")) == []
+
+
+def test_evaluations_of_few_and_long_pairs(tmp_path: Path) -> None:
+    """Bug: more answers than pairs, scored against others' references; a prompt of the test that the network cannot read."""
+    folder = write_parallel(tmp_path / "pairs", lines=5)
+    checked, _ = tools.settings(tools.tiny(folder, *TINY_PAIRS, "trainer.evaluation_episodes=50"))
+    run = RunDirectory(tmp_path / "few")
+    run.path.mkdir()
+    evaluator = builder.build(checked, run)[0].parts.evaluator
+    assert isinstance(evaluator, PairEvaluator) and evaluator.make_env().num_envs == len(evaluator.texts) == 5
+    (folder / "test.x").write_text("ab" * 9 + "\n" + "ab\n" * 4)
+    with pytest.raises(UserError, match=r"up to 26 transitions, more than network\.context=20 reads"):
+        tools.start(tmp_path / "long", folder, *TINY_PAIRS)
 
 
 @pytest.mark.slow

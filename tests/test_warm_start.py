@@ -10,6 +10,7 @@ import torch
 
 from dqnlm import builder
 from dqnlm.envs.continuation import Continuation
+from dqnlm.errors import UserError
 from dqnlm.rewards.exact_match import ExactMatch
 from dqnlm.run_directory import RunDirectory
 from dqnlm.types import DECISION, TERMINATED, Rows
@@ -68,6 +69,34 @@ def test_only_a_warm_start(tmp_path: Path) -> None:
     assert summary["status"] == "finished" and summary["last"]["eval/accuracy"] > 0
 
 
+def test_a_resume_cannot_change_the_warm_start(tmp_path: Path) -> None:
+    """Bug: cloning goes on over what was learned by reward, and target and reference stay behind."""
+    text = tools.write_text(tmp_path / "text.txt")
+    tools.start(tmp_path / "run", text, *SOFT, "trainer.rollouts=2")
+    for change in ("trainer.warm_start_updates=60", "trainer.updates_per_rollout=3"):
+        with pytest.raises(UserError, match="cannot change on a resume of a run with a warm start"):
+            builder.resume(tmp_path / "run", [change])
+
+
+def test_scaled_beginnings(tmp_path: Path) -> None:
+    """Bug: a factor that reaches other layers than the last. Q of the new run is .5 times that of the old one."""
+    text = tools.write_text(tmp_path / "text.txt")
+    tools.start(tmp_path / "old", text, *SOFT, "projection=dueling", "trainer.rollouts=0")
+    token_BS = torch.randint(8, (2, 6), generator=torch.Generator().manual_seed(0))
+
+    def q_of(name: str, *overrides: str) -> torch.Tensor:
+        checked, _ = tools.settings(tools.tiny(text, *SOFT, "projection=dueling", *overrides))
+        run = RunDirectory(tmp_path / name)
+        run.path.mkdir()
+        return builder.build(checked, run)[0].parts.policy.network(token_BS)["q"].detach()
+
+    old = f"trainer.init_from={tmp_path / 'old'}"
+    torch.testing.assert_close(q_of("half", old, "trainer.init_scale=0.5"), 0.5 * q_of("whole", old))
+    for name, change, message in (("zero", "trainer.init_scale=0", "above 0"),):
+        with pytest.raises(UserError, match=message):
+            q_of(name, old, change)
+
+
 def demonstrations(reward_of_match: float = 1.0) -> Rows:
     corpus = torch.arange(50) % 7
     reward = ExactMatch(7, match=reward_of_match, mismatch=0.0)
@@ -101,7 +130,7 @@ def test_joined_batches() -> None:
             assert torch.equal(getattr(both, name), torch.cat([value, value])), name
 
 
-@pytest.mark.parametrize("share, own", [(0.0, 4), (0.5, 2), (0.9, 0)])
+@pytest.mark.parametrize("share, own", [(0.0, 4), (0.5, 2), (0.99, 1)])
 def test_share_of_demonstrations(share: float, own: int, tmp_path: Path) -> None:
     """Bug: a share that nothing reads. Rows from the buffer have a place in it, demonstrations have none."""
     text = tools.write_text(tmp_path / "text.txt")

@@ -47,6 +47,8 @@ def main(argv: list[str]) -> int:
     policy, config = load_policy_and_config(
         arguments.run, arguments.checkpoint, arguments.output_dir, arguments.device, arguments.allow_targets
     )
+    if arguments.data_path is not None and "max_tokens" in config["data"]:
+        raise UserError("--data-path is for runs on a text; this one answers prompts: choose its part of the data with --split")
     data = _data(policy, config, arguments)
     if isinstance(data, Pairs):
         return _answers(policy, data, config["env"]["horizon"], arguments)

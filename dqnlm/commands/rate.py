@@ -176,7 +176,8 @@ def learns_from_ratings(config: dict[str, Any]) -> bool:
     """Whether the run's environment takes trajectories: those that play on a plain text do not (`assembly.build_env`)."""
     from dqnlm.validation import resolve_target
 
-    return "corpus_ids" not in inspect.signature(resolve_target(config["env"]["_target_"])).parameters
+    taken = inspect.signature(resolve_target(config["env"]["_target_"])).parameters
+    return not {"corpus_ids", "prompts"} & set(taken)
 
 
 def _conclude(ratings: Ratings, new: int, folder: Path, config: dict[str, Any]) -> None:

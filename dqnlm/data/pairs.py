@@ -79,6 +79,11 @@ class Pairs:
     source: DataSource
 
     @property
+    def longest_prompt(self) -> int:
+        """Tokens of the longest prompt of all parts, its line break included."""
+        return max(part.prompts.longest() for part in (self.train, self.heldout, self.test))
+
+    @property
     def train_ids(self) -> Tensor:
         """All answers of the training part, end to end, each with its line break: what a language model of answers reads."""
         answers = self.train.references
@@ -89,8 +94,8 @@ class Pairs:
         return ids.to(self.tokenizer.dtype)
 
     def fingerprint(self) -> str:
-        """sha256 (hex) of texts and tokenizer: equal exactly if the ids are equal."""
-        parts = [self.source.sha256, len(self.train.texts), len(self.heldout.texts), self.tokenizer.state()]
+        """sha256 (hex) of all texts that are kept and of the tokenizer: equal exactly if the ids are equal."""
+        parts = [self.train.texts, self.heldout.texts, self.test.texts, self.tokenizer.state()]
         return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
 

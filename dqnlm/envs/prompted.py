@@ -29,6 +29,7 @@ class Prompted(Environment):
     Args:
         prompts: token ids of the prompts, with `ids`, `start_K` and `longest()`.
         references: of the answers, as many, without the stop token.
+        longest_prompt: tokens of the longest prompt of any part of the data, those of the evaluations included.
         reward: judges finished answers.
         num_actions: A.
         legal_mask_A: bool, which tokens may be chosen; None for all.
@@ -52,6 +53,7 @@ class Prompted(Environment):
         self,
         prompts: RunsOfIds,
         references: RunsOfIds,
+        longest_prompt: int,
         reward: Reward,
         num_actions: int,
         legal_mask_A: Tensor | None,
@@ -85,7 +87,7 @@ class Prompted(Environment):
         self.num_actions = self.num_tokens = num_actions
         self.reward, self.stop_id = reward, stop_id
         self._prompts, self._references = _moved(prompts, self.device), _moved(references, self.device)
-        self._longest, self._longest_reference = prompts.longest(), references.longest()
+        self._longest, self._longest_reference = longest_prompt, references.longest()
         self.row_transitions = self.episode_steps = self._longest + horizon - 1
         self.first_decision = int((prompts.start_K[1:] - prompts.start_K[:-1]).min()) - 1
         sides = (self._prompts[1], self._references[1])
