@@ -118,9 +118,10 @@ def train_all(arguments: argparse.Namespace, halves: list[Path], extra: list[str
 
 
 @torch.no_grad()
-def sample(run: Path, judge: Policy, temperature: float, episodes: int) -> Sampled:
-    """Texts after held-out prompts, the same prompts for every run of this text."""
-    policy, config = load_policy_and_config(run, "last", run.parent, "cpu")
+def sample(run: Path, paid_by: Path, judge: Policy, temperature: float, episodes: int) -> Sampled:
+    """Texts after held-out prompts, the same for every run of this text, paid by the reward of the run `paid_by`."""
+    policy = load_policy(run, "last", device="cpu")
+    _, config = load_policy_and_config(paid_by, "last", run.parent, "cpu")
     data = assembly.build_data(config)
     env = assembly.build_env(config, data, policy.device, 12345, evaluating=True, num_envs=episodes)
     assert isinstance(env, Continuation)
@@ -196,7 +197,10 @@ def main() -> int:
     for seed in arguments.seeds.split(","):
         found = {}
         for name, temperatures in (("agent", TEMPERATURES[:1]), ("control", TEMPERATURES)):
-            found[name] = [sample(out / f"{name}_{seed}", judge, t, arguments.episodes) for t in temperatures]
+            found[name] = [
+                sample(out / f"{name}_{seed}", out / f"agent_{seed}", judge, t, arguments.episodes)
+                for t in temperatures
+            ]
             for t, s in zip(temperatures, found[name], strict=True):
                 print(
                     f"| {seed} | {name} | {t} | {s.reward:.3f} | {s.judge_nats:.3f} | {s.distinct_2:.3f} |", flush=True
