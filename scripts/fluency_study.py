@@ -166,6 +166,7 @@ def interval(differences: list[float]) -> str:
 
 
 def main() -> int:
+    """Trains what is not there, and prints the tables."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--text", type=Path, required=True)
     parser.add_argument("--seeds", default="0,1,2")

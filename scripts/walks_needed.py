@@ -53,6 +53,7 @@ def needed(folder: Path) -> tuple[float | None, float]:
 
 
 def main() -> int:
+    """Trains every learner with every seed, and prints the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", default="10,11,12,13,14")
     parser.add_argument("--graph", type=int, default=1000, help="seed of the graph (default: 1000)")

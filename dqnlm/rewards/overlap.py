@@ -5,6 +5,7 @@ Papineni et al. 2002 (BLEU), Popovic 2015 (chrF), Lin 2004 (ROUGE-L), Levenshtei
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -76,8 +77,8 @@ class Chrf(TextReward):
         return _sentence_scores(self._metric, completions, references)
 
 
-class RougeL(TextReward):
-    """F1 of the longest common subsequence: 2 L / (units of the text + units of the reference).
+class Likeness(TextReward):
+    """A measure of two sequences of words or characters.
 
     Args:
         unit: `word` (what stands between spaces) or `character`.
@@ -94,30 +95,26 @@ class RougeL(TextReward):
         self.unit: Unit = unit
 
     def score(self, prompts: list[str], completions: list[str], references: list[str]) -> list[float]:
-        pairs = [(units(a, self.unit), units(b, self.unit)) for a, b in zip(completions, references, strict=True)]
-        return [2 * common_subsequence(a, b) / max(len(a) + len(b), 1) for a, b in pairs]
+        pairs = zip(completions, references, strict=True)
+        return [self.likeness(units(a, self.unit), units(b, self.unit)) for a, b in pairs]
+
+    @abstractmethod
+    def likeness(self, a: Sequence[str], b: Sequence[str]) -> float:
+        """Of what was said and its reference, in [0, 1]."""
 
 
-class EditDistance(TextReward):
-    """1 - Levenshtein distance / length of the longer text, of texts of any length.
+class RougeL(Likeness):
+    """F1 of the longest common subsequence: 2 L / (units of the text + units of the reference)."""
 
-    Args:
-        unit: `word` (what stands between spaces) or `character`.
-        scale, clip, increments: see `TextReward`.
-    """
+    def likeness(self, a: Sequence[str], b: Sequence[str]) -> float:
+        return 2 * common_subsequence(a, b) / max(len(a) + len(b), 1)
 
-    needs_reference = True
 
-    def __init__(
-        self, num_actions: int, tokenizer: Decoder, stop_id: int | None, *,
-        unit: Literal["word", "character"], scale: float, clip: float | None, increments: bool,
-    ) -> None:  # fmt: skip
-        super().__init__(num_actions, tokenizer, stop_id, scale=scale, clip=clip, increments=increments)
-        self.unit: Unit = unit
+class EditDistance(Likeness):
+    """1 - Levenshtein distance / length of the longer text, of texts of any length."""
 
-    def score(self, prompts: list[str], completions: list[str], references: list[str]) -> list[float]:
-        pairs = [(units(a, self.unit), units(b, self.unit)) for a, b in zip(completions, references, strict=True)]
-        return [1 - edit_distance(a, b) / max(len(a), len(b), 1) for a, b in pairs]
+    def likeness(self, a: Sequence[str], b: Sequence[str]) -> float:
+        return 1 - edit_distance(a, b) / max(len(a), len(b), 1)
 
 
 def units(text: str, unit: Unit) -> Sequence[str]:
