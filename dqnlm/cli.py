@@ -49,6 +49,9 @@ def main(argv: list[str] | None = None) -> int:
         with interrupts.remembering():
             return _dispatch(list(sys.argv[1:] if argv is None else argv))
     except UserError as error:
+        if interrupts.was_pressed():
+            print("\ninterrupted", file=sys.stderr)
+            return INTERRUPTED
         print(f"error: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:

@@ -37,6 +37,11 @@ def _remember(number: int, frame: FrameType | None) -> None:
     raise KeyboardInterrupt
 
 
+def was_pressed() -> bool:
+    """Whether Ctrl-C came since the program started; a library may have made an error of its own of it."""
+    return _pressed
+
+
 def raise_if_forgotten() -> None:
     """Raises KeyboardInterrupt where one was raised and swallowed."""
     if _pressed:

@@ -286,7 +286,18 @@ def test_user_error_interrupt_and_broken_pipe(run: Run, monkeypatch: pytest.Monk
 @pytest.mark.parametrize("delay", [0.0, 0.1, 0.4, 1.0, 2.0])
 def test_interrupt_in_the_first_seconds(tmp_path: Path, delay: float) -> None:
     """Bug: Ctrl-C while Hydra or torch is imported shows a traceback, or leaves an empty run behind."""
-    code = "import sys; from dqnlm.cli import main; print('up', flush=True); sys.exit(main(sys.argv[1:]))"
+    code = """
+import contextlib, sys
+from dqnlm import cli, interrupts
+usual = interrupts.remembering
+@contextlib.contextmanager
+def announced():
+    with usual():
+        print("up", flush=True)
+        yield
+interrupts.remembering = announced
+sys.exit(cli.main(sys.argv[1:]))
+"""
     process = subprocess.Popen(
         [sys.executable, "-c", code, "train", "+debug=smoke", "data=bundled", "trainer.rollouts=100000"], cwd=tmp_path,
         text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
@@ -299,6 +310,20 @@ def test_interrupt_in_the_first_seconds(tmp_path: Path, delay: float) -> None:
     assert "Traceback" not in err and "interrupted" in (out + err).lower()
     runs = {path.parent for path in tmp_path.rglob("config.yaml") if path.parent.name != ".hydra"}
     assert all((run / "manifest.json").exists() for run in runs)
+
+
+def test_an_interrupt_that_becomes_an_error_is_one_still(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Bug: Ctrl-C inside a library that answers with an error of its own is shown as a mistake of the user."""
+
+    def swallowed(arguments: list[str]) -> int:
+        with contextlib.suppress(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGINT)
+        raise UserError("the configuration does not compose")
+
+    monkeypatch.setattr(cli, "_dispatch", swallowed)
+    assert cli.main(["train"]) == 130 and "compose" not in capsys.readouterr().err
 
 
 def test_an_interrupt_that_a_library_swallows_is_not_lost() -> None:
