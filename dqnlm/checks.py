@@ -82,6 +82,12 @@ def _check_bootstrap(config: Config) -> None:
         raise UserError(
             f"objective trajectory sums whole episodes and needs learner.gamma=1, not {config['learner']['gamma']}"
         )
+    siblings = "trajectory" in objectives and objectives["trajectory"]["baseline"] == "siblings"
+    if siblings and (copies := config["env"].get("copies_of_a_prompt", 2)) < 2:
+        raise UserError(
+            "objective.trajectory.baseline=siblings compares answers to the same prompt, and env.copies_of_a_prompt="
+            f"{copies} makes one of each; set it to 4 or so, with buffer=rollout, or set baseline=value"
+        )
     graphs = [config[group].get("graph_seed") for group in ("data", "env")]
     if None not in graphs and graphs[0] != graphs[1]:
         raise UserError(
@@ -215,7 +221,9 @@ def _check_trainer(settings: Config, env: Config) -> None:
             "are played at once: set trainer.rollout_steps=null or env.transition=free"
         )
     if settings["init_scale"] != 1 and settings["init_from"] is None:
-        raise UserError("trainer.init_scale is a factor of another run's Q: set trainer.init_from=RUN, or leave it at 1")
+        raise UserError(
+            "trainer.init_scale is a factor of another run's Q: set trainer.init_from=RUN, or leave it at 1"
+        )
     if settings["best_metric"] not in (None, *BEST_METRICS):
         raise UserError(f"trainer.best_metric={settings['best_metric']} is none of {', '.join(BEST_METRICS)}")
     if settings["samples"] < 1 or settings["sample_tokens"] < 1 or settings["sample_temperature"] <= 0:

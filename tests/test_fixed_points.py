@@ -299,7 +299,7 @@ def test_mc_q_and_tbrm_on_whole_episodes() -> None:
             TemporalDifference(head, Max(), MonteCarlo(), anything, None, True, False, False, weight=1.0, twin=False),
             mean,
         ),
-        (Trajectory(head, anything, weight=1.0, temperature=SOFT, reference="none"), soft),
+        (Trajectory(head, anything, weight=1.0, temperature=SOFT, reference="none", baseline="value"), soft),
     ):
         learner = make_learner({"objective": objective}, head, gamma=1.0, states=nodes, actions=2, updates=1000)
         for _ in range(1000):

@@ -115,7 +115,9 @@ def test_trajectory_by_hand() -> None:
     Two decisions with Q 1 3 6 each, actions 1 and 2, rewards 4 and 5, T 1; V = 6.0550, T log pi = Q - V.
     residual = 9 - (3 - V) - (6 - V) - V = 0 + V = 6.0550, squared and halved 18.33. A padded step changes nothing.
     """
-    objective = Trajectory(HEADS["squared"](), anything, weight=1.0, temperature=1.0, reference="none")
+    objective = Trajectory(
+        HEADS["squared"](), anything, weight=1.0, temperature=1.0, reference="none", baseline="value"
+    )
     online = {"q": torch.cat([Q, Q, Q * 7], 1)}
     batch = Batch(
         torch.zeros(1, 4, dtype=torch.int64), torch.tensor([[1, 2, 0]]), torch.tensor([[4.0, 5.0, 0.0]]), torch.ones(1, 3),
@@ -141,13 +143,39 @@ def test_a_reference_policy_takes_the_place_of_the_entropy() -> None:
     batch.discount_BT = torch.zeros_like(batch.discount_BT)
     loss_BT = path({"q": Q}, None, batch, reference).loss_BT
     assert float(loss_BT.detach()) == pytest.approx(0.5 * 3.2395**2, abs=1e-3) and not loss_BT.requires_grad
-    whole = Trajectory(HEADS["squared"](), anything, weight=1.0, temperature=1.0, reference="start")
+    whole = Trajectory(HEADS["squared"](), anything, weight=1.0, temperature=1.0, reference="start", baseline="value")
     batch = Batch(
         torch.zeros(1, 4, dtype=torch.int64), torch.tensor([[1, 2, 0]]), torch.tensor([[4.0, 5.0, 0.0]]), torch.ones(1, 3),
         torch.tensor([[1.0, 1.0, 0.0]]), torch.tensor([2]), torch.ones(1), torch.zeros(1),
     )  # fmt: skip
     found = whole({"q": torch.cat([Q, Q, Q * 7], 1)}, None, batch, {"q": torch.cat([reference["q"]] * 3, 1)})
     assert float(found.loss_BT) == pytest.approx(0.5 * 3.5760**2, abs=1e-3)
+
+
+def test_siblings_are_compared_with_each_other() -> None:
+    """Bug: rows of another prompt in the mean, the answer taken for part of the prompt, V's error in the policy's gradient.
+
+    T 1, one decision each with Q 1 3 6 (V = 6.0550, log pi = -5.0550, -3.0550, -.0550). Rows 0 and 1 read 7, row 2 reads 8:
+    x = 4 + 3.0550 = 7.0550, 1 + .0550 = 1.0550 and 2 + 5.0550 = 7.0550. Deviations from the mean of the same prompt (4.0550):
+    3, -3 and 0; V less x: -1, 5, -1. Losses: 4.5 + .5, 4.5 + 12.5, 0 + .5.
+    """
+    objective = Trajectory(
+        HEADS["squared"](), anything, weight=1.0, temperature=1.0, reference="none", baseline="siblings"
+    )
+    q_B1A1 = torch.cat([Q] * 3).requires_grad_()
+    batch = Batch(
+        torch.tensor([[7, 1], [7, 2], [8, 0]]), torch.tensor([[1], [2], [0]]), torch.tensor([[4.0], [1.0], [2.0]]),
+        torch.ones(3, 1), torch.ones(3, 1), torch.tensor([1, 1, 1]), torch.ones(3), torch.zeros(3),
+    )  # fmt: skip
+    loss_B = objective({"q": q_B1A1}, None, batch).loss_BT
+    assert loss_B.tolist() == pytest.approx([5.0, 17.0, 0.5], abs=2e-3)
+    loss_B.sum().backward()
+    assert q_B1A1.grad is not None
+    probability_A = Q.flatten().softmax(0)
+    for row, (deviation, value_error, action) in enumerate([(3.0, -1.0, 1), (-3.0, 5.0, 2), (0.0, -1.0, 0)]):
+        towards_A = torch.nn.functional.one_hot(torch.tensor(action), 3) - probability_A
+        expected_A = -deviation * towards_A + value_error * probability_A
+        torch.testing.assert_close(q_B1A1.grad[row].flatten(), expected_A, atol=2e-3, rtol=1e-3)
 
 
 def test_normaliser_of_cloning() -> None:
@@ -163,7 +191,8 @@ def test_losses_of_rows_are_averaged_with_their_weights() -> None:
     batch = random_batch()
     batch.weight_B = torch.tensor([1.0, 0.5, 0.0, 2.0])
     learner = make_learner(
-        Trajectory(HEADS["squared"](), anything, weight=1.0, temperature=0.5, reference="none"), period=None
+        Trajectory(HEADS["squared"](), anything, weight=1.0, temperature=0.5, reference="none", baseline="value"),
+        period=None,
     )
     with torch.no_grad():
         [objective] = learner.objectives.values()

@@ -8,11 +8,22 @@ V(s_1) is T log Z (only differences of Q within a state are advantages, as Q hol
 One value at the start and one number at the end; no bootstrap in between, so a reward at the end of a long text is
 credited to all of its tokens together. The entropy-regularised optimum has residual 0 on every trajectory of a
 deterministic task, with gamma 1.
+
+Where several rows answer the same prompt, V(s_1) need not be waited for: at the optimum x_b = sum_t (r_t - T log pi) is
+T log Z for each of them, so their spread is a loss by itself (VarGrad, Richter et al. 2020, arXiv 2010.10436):
+
+    loss_b = (x_b - mean x)^2 / 2 + (V(s_1) - x_b)^2 / 2        the mean over the rows of the batch with this prompt;
+                                                                 no gradient through x_b in the second part
+
+The first part moves the policy, free of the error of a V that is still being learned; the second keeps Q in return units.
 """
 
 from __future__ import annotations
 
 from typing import Literal
+
+import torch
+from torch import Tensor
 
 from dqnlm.errors import UserError
 from dqnlm.heads.base import Head
@@ -31,6 +42,8 @@ class Trajectory(Objective):
         weight: factor of this loss in the sum.
         temperature: T, in return units.
         reference: `start` compares with the policy that the run began with (after its warm start), `none` with nothing.
+        baseline: what a return is compared with: `value`, V(s_1), or `siblings`, the rows of the batch with the same
+            prompt. A row without siblings moves V alone.
 
     Raises:
         UserError: a temperature that is not above 0.
@@ -40,13 +53,14 @@ class Trajectory(Objective):
     lookahead = None
 
     def __init__(
-        self, head: Head, legal: Legal, *, weight: float, temperature: float, reference: Literal["none", "start"]
-    ) -> None:
+        self, head: Head, legal: Legal, *, weight: float, temperature: float, reference: Literal["none", "start"],
+        baseline: Literal["value", "siblings"],
+    ) -> None:  # fmt: skip
         super().__init__(weight)
         if temperature <= 0:
             raise UserError(f"objective.trajectory.temperature must be above 0, not {temperature}")
         self.head, self.legal, self.temperature = head, legal, temperature
-        self.needs_reference = reference == "start"
+        self.needs_reference, self.among_siblings = reference == "start", baseline == "siblings"
 
     def __call__(
         self, online: Outputs, target: Outputs | None, batch: Batch, reference: Outputs | None = None
@@ -60,7 +74,18 @@ class Trajectory(Objective):
         allowed_BT = 0.0 if reference is None else reference_term(self.head, reference, fields, legal, self.temperature)
         first_B1 = fields.mask_BT.argmax(1, keepdim=True)
         surplus_BT = (fields.reward_BT + allowed_BT - (taken_BT - value_BT)) * fields.mask_BT
-        residual_B = surplus_BT.sum(1) - value_BT.gather(1, first_B1).squeeze(1)
+        surplus_B, value_B = surplus_BT.sum(1), value_BT.gather(1, first_B1).squeeze(1)
+        loss_B = losses.squared(value_B, surplus_B.detach() if self.among_siblings else surplus_B)
+        if self.among_siblings:
+            same_BB = same_prompt(batch.observation_BS, batch.first + first_B1)
+            loss_B = loss_B + losses.squared(surplus_B, (same_BB @ surplus_B) / same_BB.sum(1))
         figures = {"q/taken_mean": taken_BT, "value/mean": value_BT}
-        error_BT = residual_B.detach()[:, None].expand_as(taken_BT)
-        return Result(losses.squared(residual_B, residual_B.new_zeros(())), figures, error_BT)
+        error_BT = (surplus_B - value_B).detach()[:, None].expand_as(taken_BT)
+        return Result(loss_B, figures, error_BT)
+
+
+def same_prompt(observation_BS: Tensor, first_B1: Tensor) -> Tensor:
+    """1.0 where two rows are equal up to their first decision, the observation at time `first_B1` included: float_BB."""
+    read_BS = torch.arange(observation_BS.shape[1], device=observation_BS.device) <= first_B1
+    prompt_BS = observation_BS.masked_fill(~read_BS, -1)
+    return (prompt_BS[:, None] == prompt_BS[None]).all(-1).float()
