@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import gzip
 import itertools
+import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 import run_tools as tools
@@ -13,7 +15,8 @@ from network_cases import BODIES, VOCABULARY
 from torch import Tensor, nn
 
 from dqnlm import builder
-from dqnlm.answering import answer, beam_search
+from dqnlm.answering import Decoding, answer, beam_search
+from dqnlm.commands.evaluate import main as evaluate
 from dqnlm.data.pair_files import TextPair, dialogues, parallel
 from dqnlm.data.pairs import Pairs, build_pairs
 from dqnlm.data.trajectory_files import DataSource
@@ -302,10 +305,56 @@ def test_answering_from_a_run(tmp_path: Path) -> None:
     policy = load_policy(tmp_path / "run")
     greedy = answer(policy, ["ab", "abcc", "ab"], 8)
     assert greedy[0] == greedy[2] and all("\n" not in text for text in greedy)
-    assert len(answer(policy, ["ab"], 8, beam=3)) == 1
+    assert len(answer(policy, ["ab"], 8, Decoding(beam=3))) == 1
     with pytest.raises(UserError, match="more than the 21"):
         answer(policy, ["ab" * 10], 8)
     with pytest.raises(UserError, match="empty"):
         answer(policy, [""], 8)
     with pytest.raises(UserError, match="at least 1"):
-        answer(policy, ["ab"], 8, beam=0)
+        answer(policy, ["ab"], 8, Decoding(beam=0))
+
+
+def test_drawn_answers_are_scored_and_saved(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Bug: the reward of other pairs than those answered, a seed that changes nothing, a saved file that lacks some."""
+    folder = write_parallel(tmp_path / "pairs")
+    tools.start(tmp_path / "run", folder, *TINY_PAIRS)
+
+    def run(seed: int, *more: str) -> dict[str, Any]:
+        evaluate([str(tmp_path / "run"), "--temperature", "1.0", "--seed", str(seed), "--json", *more])
+        return json.loads(capsys.readouterr().out.splitlines()[-1])
+
+    saved = tmp_path / "answers.jsonl"
+    first = run(3, "--save", str(saved))
+    assert first == run(3) and first != run(4)
+    lines = tools.lines(saved)
+    assert [line["reference"] for line in lines] == [f"{'c' * (i % 4)}ba" for i in range(60)] and len(
+        set(line["completion"] for line in lines)
+    ) > 1
+    for line in lines:  # 4 times the similarity
+        distance = levenshtein(line["completion"], line["reference"])
+        similarity = 1 - distance / max(len(line["completion"]), len(line["reference"]))
+        assert line["reward"] == pytest.approx(4 * similarity, abs=1e-5)
+    assert first["eval/return"] == pytest.approx(sum(line["reward"] for line in lines) / len(lines), abs=1e-5)
+
+
+def levenshtein(one: str, other: str) -> int:
+    """The plain recursion."""
+    if not one or not other:
+        return len(one) + len(other)
+    changed = levenshtein(one[1:], other[1:]) + (one[0] != other[0])
+    return min(changed, levenshtein(one[1:], other) + 1, levenshtein(one, other[1:]) + 1)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--beam", "2", "--temperature", "1"], "give one of them"),
+        (["--seed", "1"], "--temperature makes"),
+        (["--temperature", "0"], "above 0"),
+    ],
+)
+def test_decodings_that_cannot_be(tmp_path: Path, arguments: list[str], message: str) -> None:
+    folder = write_parallel(tmp_path / "pairs")
+    tools.start(tmp_path / "run", folder, *TINY_PAIRS)
+    with pytest.raises(UserError, match=message):
+        evaluate([str(tmp_path / "run"), *arguments])

@@ -14,7 +14,6 @@ if TYPE_CHECKING:
 
     from dqnlm.assembly import Data
     from dqnlm.data.corpora import Corpus
-    from dqnlm.data.pairs import Pairs
     from dqnlm.policy import Policy
 
 
@@ -28,6 +27,13 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--beam", type=int, default=1, help="answers to prompts: hypotheses of a beam search (default: 1, greedy)"
     )
+    parser.add_argument(
+        "--temperature",
+        type=float,
+        help="answers to prompts: drawn from softmax(Q / T), T in return units (default: greedy)",
+    )
+    parser.add_argument("--seed", type=int, help="of the drawn answers (default: 0)")
+    parser.add_argument("--save", metavar="FILE", help="answers to prompts: write all of them to this JSONL file")
     parser.add_argument(
         "--split", choices=("test", "heldout", "train"), help="answers to prompts: which part (default: test)"
     )
@@ -48,12 +54,19 @@ def main(argv: list[str]) -> int:
         arguments.run, arguments.checkpoint, arguments.output_dir, arguments.device, arguments.allow_targets
     )
     if arguments.data_path is not None and "max_tokens" in config["data"]:
-        raise UserError("--data-path is for runs on a text; this one answers prompts: choose its part of the data with --split")
+        raise UserError(
+            "--data-path is for runs on a text; this one answers prompts: choose its part of the data with --split"
+        )
     data = _data(policy, config, arguments)
     if isinstance(data, Pairs):
-        return _answers(policy, data, config["env"]["horizon"], arguments)
-    if arguments.beam != 1 or arguments.split is not None:
-        raise UserError("--beam and --split are for runs that answer prompts (env=translation); leave them out")
+        from dqnlm.commands.evaluate_answers import evaluate_answers
+
+        return evaluate_answers(policy, config, data, arguments)
+    of_answers = (arguments.split, arguments.temperature, arguments.seed, arguments.save)
+    if arguments.beam != 1 or any(given is not None for given in of_answers):
+        raise UserError(
+            "--beam, --temperature, --seed, --save and --split are for runs that answer prompts (env=translation); leave them out"
+        )
     evaluator = evaluators.build_evaluator(config, data, policy.device)
     evaluation = evaluator.evaluate(policy)
     if arguments.json:
@@ -61,38 +74,6 @@ def main(argv: list[str]) -> int:
         return 0
     done = "whole text" if isinstance(data, Corpus) else "greedy episodes"
     _print(data, evaluator.table(evaluation, policy, policy.step, done), evaluation.samples, policy.step, arguments)
-    return 0
-
-
-def _answers(policy: Policy, data: Pairs, horizon: int, arguments: argparse.Namespace) -> int:
-    """Figures of the answers to a whole part of the data, with sacreBLEU's signatures, and some of them."""
-    from rich.console import Console
-
-    from dqnlm.answering import answer
-    from dqnlm.scores import scores
-
-    split = arguments.split or "test"
-    pairs = getattr(data, split).texts
-    said = answer(policy, [pair.prompt for pair in pairs], horizon, arguments.beam, progress=not arguments.json)
-    figures, signatures = scores(said, [pair.answer for pair in pairs])
-    if arguments.json:
-        print(
-            json.dumps({"step": policy.step, "checkpoint": arguments.checkpoint, "split": split} | figures | signatures)
-        )
-        return 0
-    console = Console(highlight=False)
-    decoding = "greedy" if arguments.beam == 1 else f"beam {arguments.beam}"
-    console.print(
-        f"{arguments.run}, checkpoint {arguments.checkpoint} (step {policy.step}), {split}: {len(said):,} pairs, {decoding}"
-    )
-    for name, value in figures.items():
-        console.print(
-            f"{name.removeprefix('eval/'):<22}{value:8.3f}  {signatures.get(name.removeprefix('eval/'), '')}",
-            markup=False,
-        )
-    for pair, text in list(zip(pairs, said, strict=True))[:3]:
-        console.rule("sample")
-        console.print(f"prompt     {pair.prompt}\nanswer     {text}\nreference  {pair.answer}", markup=False)
     return 0
 
 

@@ -1,0 +1,115 @@
+"""`dqnlm eval` of a run that answers prompts: sacreBLEU's figures with their signatures, the run's own reward, some answers."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from rich.console import Console
+from torch import Tensor
+
+from dqnlm.answering import Decoding, answer_ids
+from dqnlm.assembly import build_env
+from dqnlm.data.pair_files import TextPair
+from dqnlm.data.pairs import Pairs
+from dqnlm.envs.prompted import Prompted
+from dqnlm.errors import UserError
+from dqnlm.files import write_text_atomic
+from dqnlm.metrics import Figures
+from dqnlm.policy import Policy
+from dqnlm.scores import scores
+
+
+class Answered(NamedTuple):
+    """Answers to a whole part of the data.
+
+    Attributes:
+        pairs: what was asked, and the references.
+        texts: the answers.
+        reward_E: summed reward of each.
+        figures: of all of them: those of `dqnlm.scores`, eval/return and its standard error over the answers.
+        signatures: metric -> sacreBLEU's signature.
+    """
+
+    pairs: list[TextPair]
+    texts: list[str]
+    reward_E: Tensor
+    figures: Figures
+    signatures: dict[str, str]
+
+
+def answer_part(
+    policy: Policy, config: dict[str, Any], data: Pairs, split: str, decoding: Decoding, progress: bool = False
+) -> Answered:
+    """Answers every prompt of `split` (test, heldout or train) and scores the answers.
+
+    Raises:
+        UserError: as `answer_ids`.
+    """
+    part = getattr(data, split)
+    said = answer_ids(policy, [pair.prompt for pair in part.texts], config["env"]["horizon"], decoding, progress)
+    texts = [policy.tokenizer.decode([i for i in ids if i != data.stop_id]) for ids in said]
+    env = build_env(
+        config, replace(data, heldout=part), policy.device, 0, evaluating=True, num_envs=len(said)
+    )  # its copy i answers prompt i
+    assert isinstance(env, Prompted)
+    env.prompts()
+    action_EH = torch.zeros(len(said), env.horizon, dtype=torch.int64)
+    for row_H, ids in zip(action_EH, said, strict=True):
+        row_H[: len(ids)] = torch.tensor(ids)
+    length_E = torch.tensor([len(ids) for ids in said])
+    reward_E = env.judge(action_EH.to(env.device), length_E.to(env.device)).reward_BT.sum(1).cpu()
+    figures, signatures = scores(texts, [pair.answer for pair in part.texts])
+    figures["eval/return"] = float(reward_E.mean())
+    figures["eval/return_error"] = float(reward_E.std() / len(said) ** 0.5) if len(said) > 1 else 0.0
+    return Answered(part.texts, texts, reward_E, figures, signatures)
+
+
+def evaluate_answers(policy: Policy, config: dict[str, Any], data: Pairs, arguments: argparse.Namespace) -> int:
+    """Prints the figures (or one JSON object) and three answers; with `--save` all answers go into a JSONL file.
+
+    Raises:
+        UserError: as `answer_part`, or the file is there already or cannot be written.
+    """
+    split, decoding = arguments.split or "test", Decoding(arguments.beam, arguments.temperature, arguments.seed or 0)
+    if arguments.seed is not None and arguments.temperature is None:
+        raise UserError("--seed is of the draws that --temperature makes; leave it out, or give a temperature")
+    if arguments.save is not None and Path(arguments.save).exists():
+        raise UserError(f"--save: {arguments.save} is there already; give another name")
+    answered = answer_part(policy, config, data, split, decoding, progress=not arguments.json)
+    if arguments.save is not None:
+        _save(answered, Path(arguments.save))
+    if arguments.json:
+        about = {"step": policy.step, "checkpoint": arguments.checkpoint, "split": split, "decoding": str(decoding)}
+        print(json.dumps(about | answered.figures | answered.signatures))
+        return 0
+    console = Console(highlight=False)
+    console.print(
+        f"{arguments.run}, checkpoint {arguments.checkpoint} (step {policy.step}), {split}: {len(answered.texts):,} pairs, "
+        f"{decoding}"
+    )
+    for name, value in answered.figures.items():
+        short = name.removeprefix("eval/")
+        console.print(f"{short:<22}{value:8.3f}  {answered.signatures.get(short, '')}", markup=False)
+    for pair, text in list(zip(answered.pairs, answered.texts, strict=True))[:3]:
+        console.rule("sample")
+        console.print(f"prompt     {pair.prompt}\nanswer     {text}\nreference  {pair.answer}", markup=False)
+    return 0
+
+
+def _save(answered: Answered, path: Path) -> None:
+    """One object a line: prompt, completion, reference, reward."""
+    lines = [
+        json.dumps(
+            {"prompt": pair.prompt, "completion": text, "reference": pair.answer, "reward": reward}, ensure_ascii=False
+        )
+        for pair, text, reward in zip(answered.pairs, answered.texts, answered.reward_E.tolist(), strict=True)
+    ]
+    try:
+        write_text_atomic(path, "\n".join(lines) + "\n")
+    except OSError as error:
+        raise UserError(f"--save: {path} cannot be written: {error.strerror}") from error
