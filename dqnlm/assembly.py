@@ -91,7 +91,7 @@ def build_env(
     pool["make_partner"] = lambda part: assemble(part, hosts, "env.partner")
     wanted = inspect.signature(resolve_target(node["_target_"])).parameters
     if ("corpus_ids" in wanted, "prompts" in wanted) != (isinstance(data, Corpus), isinstance(data, Pairs)):
-        raise UserError(_wrong_data(config, "corpus_ids" in wanted, "prompts" in wanted))
+        raise UserError(_wrong_data(config, "corpus_ids" in wanted, "prompts" in wanted, isinstance(data, Pairs)))
     if isinstance(data, Corpus | Pairs):
         pool |= {
             "num_actions": data.tokenizer.vocabulary_size, "legal_mask_A": legal_tokens(config, data),
@@ -111,7 +111,8 @@ def build_env(
     return env
 
 
-def _wrong_data(config: Config, on_text: bool, on_pairs: bool) -> str:
+def _wrong_data(config: Config, on_text: bool, on_pairs: bool, on_answers: bool) -> str:
+    """What the environment plays on, and what the data is instead."""
     name = kind(config["env"])
     if on_text:
         return (
@@ -120,10 +121,10 @@ def _wrong_data(config: Config, on_text: bool, on_pairs: bool) -> str:
         )
     if on_pairs:
         return (
-            f"env={name} answers prompts, but data={kind(config['data'])} holds none; set data=translation or data=replies with "
-            "data.path"
+            f"env={name} answers prompts, but data={kind(config['data'])} holds none; set data=translation, data=replies or "
+            "data=translation_jsonl with data.path, or data=translation_hub with data.name"
         )
-    if kind(config["data"]) in ("translation", "replies"):
+    if on_answers:
         return (
             f"data={kind(config['data'])} is prompts with answers, which env={name} does not read; set env=translation"
         )

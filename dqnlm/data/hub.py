@@ -40,21 +40,39 @@ def hub(*, name: str | None, config: str | None, split: str, text_column: str, r
     """
     if name is None:
         raise UserError("data=hub needs a data set: add data.name=OWNER/NAME or data.name=FOLDER.")
+    rows, notes, origin = rows_of(
+        name, config, split, revision, "use data=text_file data.path={file}, or name its folder"
+    )
+    text = _joined(rows, name, text_column, notes)
+    return TextSource(
+        text=text, name=name, origin=f"{origin}, column {text_column}", sha256=sha256_of(text), notes=notes
+    )
+
+
+def rows_of(
+    name: str, config: str | None, split: str, revision: str | None, for_a_file: str
+) -> tuple[Dataset, list[str], str]:
+    """All rows of a split; what a user should know; where they came from. Names are taken as `hub` says.
+
+    Args:
+        name, config, split, revision: as for `hub`.
+        for_a_file: what to say to one who names a file; `{file}` stands for it.
+
+    Raises:
+        UserError: no such data set, configuration or split; no connection and no copy.
+    """
     folder = Path(name).expanduser()
+    notes: list[str] = []
     if folder.is_dir():
         with tempfile.TemporaryDirectory(prefix="dqnlm-") as cache:
-            options = {"cache_dir": cache, "keep_in_memory": True}
-            rows = load(str(folder.absolute()), config, split, None, options)
-            notes: list[str] = []
+            rows = load(str(folder.absolute()), config, split, None, {"cache_dir": cache, "keep_in_memory": True})
     elif name.startswith((".", "/", "~")):
-        raise _missing_folder(folder)
+        raise _missing_folder(folder, for_a_file)
     else:
         rows, notes = load_from_hub(name, config, split, revision)
-    text = _joined(rows, name, text_column, notes)
     parts = [str(folder.absolute()) if folder.is_dir() else f"Hugging Face Hub {name}"]
     parts += [f"{key} {value}" for key, value in (("config", config), ("revision", revision)) if value is not None]
-    origin = ", ".join([*parts, f"split {split}", f"column {text_column}"])
-    return TextSource(text=text, name=name, origin=origin, sha256=sha256_of(text), notes=notes)
+    return rows, notes, ", ".join([*parts, f"split {split}"])
 
 
 def load_from_hub(name: str, config: str | None, split: str, revision: str | None) -> tuple[Dataset, list[str]]:
@@ -95,7 +113,7 @@ def load(name: str, config: str | None, split: str, revision: str | None, option
     except Exception as error:  # `datasets` raises a dozen unrelated classes, all of them about this data set
         cause = f" ({error.__cause__})" if error.__cause__ is not None else ""
         raise UserError(
-            f"data set {name} (data.config={config}, data.split={split}, data.revision={revision}) cannot be read: "
+            f"data set {name} (data.config={config}, split {split}, data.revision={revision}) cannot be read: "
             f"{str(error).strip()}{cause}"
         ) from error
 
@@ -123,12 +141,12 @@ def _joined(rows: Dataset, name: str, text_column: str, notes: list[str]) -> str
     return text
 
 
-def _missing_folder(folder: Path) -> UserError:
+def _missing_folder(folder: Path, for_a_file: str) -> UserError:
     siblings = [entry.name for entry in folder.parent.iterdir() if entry.is_dir()] if folder.parent.is_dir() else []
     near = difflib.get_close_matches(folder.name, siblings, n=1)
     hint = f" Did you mean {folder.parent / near[0]}?" if near else ""
     if folder.is_file():
-        hint = f" It is a file: use data=text_file data.path={folder}, or name its folder."
+        hint = f" It is a file: {for_a_file.format(file=folder)}."
     return UserError(f"data.name: there is no folder {folder}.{hint}")
 
 

@@ -6,12 +6,13 @@ import gzip
 import hashlib
 import os
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 from dqnlm.data.reading import missing_file, read_bytes
 from dqnlm.data.trajectory_files import DataSource
 from dqnlm.errors import UserError
 
+Item = TypeVar("Item")
 TURN = "__eou__"  # ends each turn of a DailyDialog line
 _ENDINGS = ("", ".gz", ".txt", ".txt.gz")
 
@@ -37,13 +38,13 @@ def parallel(
     Raises:
         UserError: a file is not there, is no UTF-8, or two files have different numbers of lines.
     """
-    folder = _folder(path, "multi30k", "data.path=FOLDER with files such as train.de and train.en")
-    digest, parts = hashlib.sha256(), {}
+    folder = _folder(path, "multi30k", "data.path=FOLDER with files such as train.de and train.en", "data.path")
+    digest, parts, notes = hashlib.sha256(), {}, list[str]()
     for part, name in names.items():
         files = [_find(folder, f"{name}.{language}") for language in (source, target)]
         sides = []
         for file in files:
-            data = _bytes(file)
+            data = _bytes(file, "data.path")
             digest.update(data)
             sides.append(_lines(data, file))
         if len(sides[0]) != len(sides[1]):
@@ -52,8 +53,13 @@ def parallel(
                 "have as many lines, line by line the same sentence"
             )
         parts[part] = [TextPair(*pair) for pair in zip(*sides, strict=True) if all(pair)]
+        if len(parts[part]) < len(sides[0]):
+            empty = len(sides[0]) - len(parts[part])
+            notes.append(f"Lines with an empty side were left out of {name}: {empty:,} of {len(sides[0]):,}.")
     label = f"{folder.name} {source}-{target}"
-    return parts, DataSource(label, f"{folder.absolute()}: {', '.join(names.values())}", digest.hexdigest())
+    return parts, DataSource(
+        label, f"{folder.absolute()}: {', '.join(names.values())}", digest.hexdigest(), notes=notes
+    )
 
 
 def dialogues(
@@ -61,8 +67,7 @@ def dialogues(
 ) -> tuple[dict[str, list[TextPair]], DataSource]:
     """Every turn after the first of each dialogue, with the turns before it, from a file with one dialogue a line.
 
-    Whole dialogues are held out, the last ones of the file; the first half of those is evaluated on while training, the
-    second half is the test.
+    Whole dialogues are held out, see `divided`.
 
     Args:
         path: the file; None: $DQNLM_DATA_DIR/dailydialog/dialogues_1k_en.txt.
@@ -74,38 +79,60 @@ def dialogues(
     """
     if context_turns < 1:
         raise UserError(f"data.context_turns must be at least 1, not {context_turns}")
-    if not 0 < heldout_fraction < 1:
-        raise UserError(f"data.heldout_fraction is {heldout_fraction}; it must lie between 0 and 1 (both excluded)")
+    spoken, source = read_dialogues(path, "data.path")
+    parts = divided(spoken, heldout_fraction)
+    return {name: [p for turns in part for p in _turns(turns, context_turns)] for name, part in parts.items()}, source
+
+
+def read_dialogues(path: str | None, setting: str) -> tuple[list[list[str]], DataSource]:
+    """The turns of each dialogue of a file in DailyDialog's format.
+
+    Args:
+        path: the file; None: $DQNLM_DATA_DIR/dailydialog/dialogues_1k_en.txt.
+        setting: the key that named it, for messages.
+
+    Raises:
+        UserError: no such file, or a line without a finished turn.
+    """
     if path is None:
-        file = _folder(None, "dailydialog", f"data.path=FILE with a dialogue a line, turns ended by {TURN}")
-        file = file / "dialogues_1k_en.txt"
+        folder = _folder(None, "dailydialog", f"{setting}=FILE with a dialogue a line, turns ended by {TURN}", setting)
+        file = folder / "dialogues_1k_en.txt"
     else:
         file = Path(path).expanduser()
-    data = _bytes(file)
+    data = _bytes(file, setting)
     spoken = []
     for number, line in enumerate(_lines(data, file), 1):
         turns = [turn.strip() for turn in line.split(TURN) if turn.strip()]
         if line and TURN not in line:
             raise UserError(f"{file}, line {number} has no {TURN}, which ends each turn of a dialogue")
         spoken.append(turns)
-    cut = int(len(spoken) * (1 - heldout_fraction))
-    middle = (cut + len(spoken) + 1) // 2
-    parts = {"train": spoken[:cut], "heldout": spoken[cut:middle], "test": spoken[middle:]}
-    pairs = {name: [p for turns in part for p in _turns(turns, context_turns)] for name, part in parts.items()}
-    return pairs, DataSource(file.name, str(file.absolute()), hashlib.sha256(data).hexdigest())
+    return spoken, DataSource(file.name, str(file.absolute()), hashlib.sha256(data).hexdigest())
+
+
+def divided(items: list[Item], heldout_fraction: float) -> dict[str, list[Item]]:
+    """`train`, and the last ones: their first half, `heldout`, is evaluated on while training, the second is the `test`.
+
+    Raises:
+        UserError: a fraction outside (0, 1).
+    """
+    if not 0 < heldout_fraction < 1:
+        raise UserError(f"data.heldout_fraction is {heldout_fraction}; it must lie between 0 and 1 (both excluded)")
+    cut = int(len(items) * (1 - heldout_fraction))
+    middle = (cut + len(items) + 1) // 2
+    return {"train": items[:cut], "heldout": items[cut:middle], "test": items[middle:]}
 
 
 def _turns(turns: list[str], context: int) -> list[TextPair]:
     return [TextPair(" | ".join(turns[max(0, i - context) : i]), turns[i]) for i in range(1, len(turns))]
 
 
-def _folder(path: str | None, name: str, otherwise: str) -> Path:
+def _folder(path: str | None, name: str, otherwise: str, setting: str) -> Path:
     if path is not None:
         return Path(path).expanduser()
     root = os.environ.get("DQNLM_DATA_DIR")
     if root is None or not (Path(root) / name).is_dir():
         where = "DQNLM_DATA_DIR is not set" if root is None else f"there is no folder {name} in DQNLM_DATA_DIR={root}"
-        raise UserError(f"data.path is null, and {where}: set {otherwise}")
+        raise UserError(f"{setting} is null, and {where}: set {otherwise}")
     return Path(root) / name
 
 
@@ -116,14 +143,14 @@ def _find(folder: Path, name: str) -> Path:
     raise missing_file(folder / name, "data.path")
 
 
-def _bytes(file: Path) -> bytes:
-    data = read_bytes(file, "data.path")
+def _bytes(file: Path, setting: str) -> bytes:
+    data = read_bytes(file, setting)
     if not file.name.endswith(".gz"):
         return data
     try:
         return gzip.decompress(data)
     except (OSError, EOFError, ValueError) as error:
-        raise UserError(f"data.path: {file} is no complete gzip file: {error}.") from error
+        raise UserError(f"{setting}: {file} is no complete gzip file: {error}.") from error
 
 
 def _lines(data: bytes, file: Path) -> list[str]:

@@ -15,7 +15,7 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor
 
-from dqnlm.data import pair_files, tokenizers
+from dqnlm.data import pair_files, pair_records, tokenizers
 from dqnlm.data.bpe import train_bpe
 from dqnlm.data.pair_files import TextPair
 from dqnlm.data.tokenizers import Tokenizer
@@ -147,6 +147,8 @@ def _as_ids(
             kept.append(pair)
             prompts.append(torch.cat([prompt, stop]))
             references.append(answer)
+    if not texts:
+        raise UserError(f"the {name} part is empty; hold out another share, or give other files or splits")
     if not kept:
         raise UserError(
             f"the {name} part has no pair with 1 to {max_tokens} tokens on each side; raise data.max_tokens, or give other files"
@@ -170,6 +172,45 @@ def translation(
     """Target of `data=translation`; see `pair_files.parallel`."""
     names = {"train": train, "heldout": heldout, "test": test}
     parts, origin = pair_files.parallel(path, names, source, target)
+    parts["train"] = _limited(parts["train"], limit)
+    return build_pairs(parts, origin, tokenizer, vocabulary_size, max_tokens)
+
+
+def translation_jsonl(
+    *,
+    path: str | None,
+    source: str,
+    target: str,
+    heldout_fraction: float,
+    limit: int | None,
+    tokenizer: Literal["bpe", "character", "byte"],
+    vocabulary_size: int | None,
+    max_tokens: int,
+) -> Pairs:
+    """Target of `data=translation_jsonl`; see `pair_records.from_json_lines`."""
+    parts, origin = pair_records.from_json_lines(path, source, target, heldout_fraction)
+    parts["train"] = _limited(parts["train"], limit)
+    return build_pairs(parts, origin, tokenizer, vocabulary_size, max_tokens)
+
+
+def translation_hub(
+    *,
+    name: str | None,
+    config: str | None,
+    revision: str | None,
+    source: str,
+    target: str,
+    train: str,
+    heldout: str,
+    test: str,
+    limit: int | None,
+    tokenizer: Literal["bpe", "character", "byte"],
+    vocabulary_size: int | None,
+    max_tokens: int,
+) -> Pairs:
+    """Target of `data=translation_hub`; see `pair_records.from_hub`."""
+    splits = {"train": train, "heldout": heldout, "test": test}
+    parts, origin = pair_records.from_hub(name, config, revision, splits, source, target)
     parts["train"] = _limited(parts["train"], limit)
     return build_pairs(parts, origin, tokenizer, vocabulary_size, max_tokens)
 

@@ -20,6 +20,7 @@ from dqnlm.data.trajectory_records import Trajectory, content_sha256, trajectory
 from dqnlm.errors import UserError
 
 Record = tuple[str, Any]  # where it stands ("FILE, line 3"), and what stands there
+_EXAMPLE = '{"prompt": "a", "completion": "bc", "reward": 1.0}'
 FORMATS = {".jsonl": "json lines", ".jsonl.gz": "json lines", ".json": "json", ".parquet": "parquet", ".csv": "csv"}
 
 
@@ -62,7 +63,7 @@ def read_file(path: str) -> tuple[list[Trajectory], DataSource]:
         raise UserError(f"data.path: {file} is of no known kind; its name must end in {', '.join(FORMATS)}.")
     if not data.strip():
         raise _empty(str(file))
-    records = _json_lines(data, file) if kind == "json lines" else _table(data, file, kind)
+    records = json_lines(data, file, _EXAMPLE) if kind == "json lines" else _table(data, file, kind)
     source = DataSource(file.name, str(file.absolute()), hashlib.sha256(data).hexdigest())
     return _checked(records, str(file)), source
 
@@ -73,25 +74,23 @@ def read_hub(*, name: str, config: str | None, split: str, revision: str | None)
     Raises:
         UserError: no such data set, configuration or split; no connection and no copy; a row that is wrong.
     """
-    folder, notes = Path(name).expanduser(), list[str]()
-    if folder.is_dir():
-        with tempfile.TemporaryDirectory(prefix="dqnlm-") as cache:
-            rows = hub.load(str(folder.absolute()), config, split, None, {"cache_dir": cache, "keep_in_memory": True})
-    elif name.startswith((".", "/", "~")):
-        if folder.is_file():
-            raise UserError(f"data.name: {folder} is a file; name it with data.path={folder}.")
-        raise missing_file(folder, "data.name")
-    else:
-        rows, notes = hub.load_from_hub(name, config, split, revision)
+    rows, notes, origin = hub.rows_of(name, config, split, revision, "name it with data.path={file}")
     records = ((f"{name} (split {split}), row {number}", row) for number, row in enumerate(rows, 1))
     found = _checked(records, f"{name} (split {split})")
-    parts = [str(folder.absolute()) if folder.is_dir() else f"Hugging Face Hub {name}"]
-    parts += [f"{key} {value}" for key, value in (("config", config), ("revision", revision)) if value is not None]
-    return found, DataSource(name, ", ".join([*parts, f"split {split}"]), content_sha256(found), notes=notes)
+    return found, DataSource(name, origin, content_sha256(found), notes=notes)
 
 
-def _json_lines(data: bytes, file: Path) -> Iterator[Record]:
-    """One object a line; lines of white space are passed over."""
+def json_lines(data: bytes, file: Path, example: str) -> Iterator[Record]:
+    """One object a line; lines of white space are passed over.
+
+    Args:
+        data: of the file, packed where its name says so.
+        file: for messages.
+        example: a whole line, for messages.
+
+    Raises:
+        UserError: a line that is no JSON or no UTF-8, or a broken gzip file.
+    """
     if file.name.lower().endswith(".gz"):
         try:
             data = gzip.decompress(data)
@@ -107,7 +106,7 @@ def _json_lines(data: bytes, file: Path) -> Iterator[Record]:
             except json.JSONDecodeError as error:
                 raise UserError(
                     f"{place} is no JSON: {error.msg} at column {error.colno}. Every line must be one whole object, such "
-                    'as {"prompt": "a", "completion": "bc", "reward": 1.0}.'
+                    f"as {example}."
                 ) from error
             except (ValueError, RecursionError) as error:
                 raise UserError(f"{place} cannot be read as JSON: {error}.") from error
