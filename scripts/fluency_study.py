@@ -18,16 +18,13 @@ from __future__ import annotations
 
 import argparse
 import itertools
-import json
 import math
-import os
-import statistics
-import subprocess
 import sys
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
+from studies import interval, train
 from torch import Tensor
 
 from dqnlm import assembly
@@ -41,17 +38,6 @@ from dqnlm.scores import distinct_words
 # Cloning updates in the time of one of the agent's: it reads each batch a third time for the reference policy, and writes texts.
 COMPUTE = 2.5
 TEMPERATURES = (1.0, 0.9, 0.8, 0.7, 0.6, 0.5)
-T_975 = {
-    1: 12.706,
-    2: 4.303,
-    3: 3.182,
-    4: 2.776,
-    5: 2.571,
-    6: 2.447,
-    7: 2.365,
-    8: 2.306,
-    9: 2.262,
-}  # by degrees of freedom
 
 
 class Sampled(NamedTuple):
@@ -60,33 +46,6 @@ class Sampled(NamedTuple):
     reward: float
     judge_nats: float
     distinct_2: float
-
-
-def train(folder: Path, *overrides: str) -> dict[str, Any]:
-    """One run in a process of its own, unless it is there; its summary."""
-    summary = folder / "summary.json"
-    if not summary.exists():
-        print(f"training {folder.name} ...", flush=True)
-        command = [
-            sys.executable,
-            "-m",
-            "dqnlm",
-            "train",
-            "threads=1",
-            "logger=none",
-            "trainer.progress=false",
-            *overrides,
-        ]
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        with (folder.parent / f"{folder.name}.log").open("w") as log:
-            subprocess.run(
-                [*command, f"hydra.run.dir={folder}"], stdout=log, stderr=log, check=True,
-                env=os.environ | {"OMP_NUM_THREADS": "1"},
-            )  # fmt: skip
-    found: dict[str, Any] = json.loads(summary.read_text())
-    if found["status"] != "finished":
-        raise SystemExit(f"{folder} is {found['status']}: go on with `dqnlm resume {folder}`, or remove the folder")
-    return found
 
 
 def train_all(arguments: argparse.Namespace, halves: list[Path], extra: list[str]) -> None:
@@ -154,15 +113,6 @@ def at_equal_diversity(control: list[Sampled], distinct_2: float) -> float:
             share = (distinct_2 - low.distinct_2) / max(high.distinct_2 - low.distinct_2, 1e-12)
             return low.judge_nats + share * (high.judge_nats - low.judge_nats)
     return (ordered[0] if distinct_2 < ordered[0].distinct_2 else ordered[-1]).judge_nats
-
-
-def interval(differences: list[float]) -> str:
-    """Mean and 95 % interval by Student's t; without an interval for a single one."""
-    mean = statistics.mean(differences)
-    if len(differences) < 2:
-        return f"{mean:+.3f} (one seed)"
-    half = T_975[len(differences) - 1] * statistics.stdev(differences) / math.sqrt(len(differences))
-    return f"{mean:+.3f} ({mean - half:+.3f} to {mean + half:+.3f})"
 
 
 def main() -> int:

@@ -163,7 +163,10 @@ def compare(
     text, reference, run = tools.write_text(folder / "text.txt", 20_000), folder / "reference", folder / "killed"
     started = time.monotonic()
     finish(reference, text, rollouts)
-    print(f"reference: {rollouts} rollouts, {last_step(reference)} updates, {time.monotonic() - started:.0f} s", flush=True)
+    print(
+        f"reference: {rollouts} rollouts, {last_step(reference)} updates, {time.monotonic() - started:.0f} s",
+        flush=True,
+    )
     print("kill  during             at update  resumes from   figures so far", flush=True)
     moments = plan(kills, last_step(reference), seed)
     for number, kill in enumerate(moments, 1):
@@ -188,7 +191,9 @@ def main(argv: list[str] | None = None) -> int:
     if wrong:
         print(f"DIFFERENT after {len(kills)} kills: {', '.join(wrong[:10])}")
         return 1
-    print(f"identical after {len(kills)} kills, {writes} of them in a checkpoint write: figures, samples, weights, all state")
+    print(
+        f"identical after {len(kills)} kills, {writes} of them in a checkpoint write: figures, samples, weights, all state"
+    )
     return 0
 
 

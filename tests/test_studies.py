@@ -1,4 +1,4 @@
-"""scripts/walks_needed.py and scripts/fluency_study.py: what they compute from runs; and the count of episodes they rest on."""
+"""scripts/walks_needed.py, fluency_study.py and answers_study.py: what they compute from runs; and the count of episodes they rest on."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ import run_tools as tools
 import torch
 
 SCRIPTS = Path(__file__).parent.parent / "scripts"
+sys.path.append(str(SCRIPTS))  # where a script that runs finds what it shares with others
 
 
 def script(name: str) -> ModuleType:
@@ -55,8 +56,8 @@ def test_at_equal_diversity() -> None:
 
 def test_interval_by_students_t() -> None:
     """1, 2, 3: mean 2, deviation 1, half the interval 4.303 / sqrt 3 = 2.484."""
-    assert script("fluency_study").interval([1.0, 2.0, 3.0]) == "+2.000 (-0.484 to +4.484)"
-    assert script("fluency_study").interval([1.5]) == "+1.500 (one seed)"
+    assert script("studies").interval([1.0, 2.0, 3.0]) == "+2.000 (-0.484 to +4.484)"
+    assert script("studies").interval([1.5]) == "+1.500 (one seed)"
 
 
 def test_the_judge_reads_what_was_said_after_its_prompt() -> None:
@@ -81,3 +82,21 @@ def test_the_judge_reads_what_was_said_after_its_prompt() -> None:
     judged = script("fluency_study").judged(Judge(), ["aaa", "ccc"], ["bb", "ba"])
     nine, five = (-torch.tensor(p).log().item() for p in (0.9, 0.05))
     assert judged == pytest.approx((3 * nine + five) / 4)
+
+
+def test_a_study_of_answers_gives_the_control_its_updates(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Bug: a control that begins elsewhere, or clones for longer or shorter than the agent's rounds took: 7 rounds at 3.5."""
+    study, started = script("answers_study"), {}
+
+    def train(folder: Path, *overrides: str) -> dict[str, dict[str, int]]:
+        started[folder.name] = set(overrides)
+        return {"totals": {"rollouts": 7}}
+
+    monkeypatch.setattr(study, "train", train)
+    study.train_all("translation", tmp_path, "4", 3.5, ["reward.scale=2"])
+    assert list(started) == ["clone_4", "agent_4", "control_4"]
+    for name, overrides in started.items():
+        assert {"+experiment=translation", "seed=4", "reward.scale=2"} <= overrides
+        assert (f"trainer.init_from={tmp_path / 'clone_4'}" in overrides) == (name != "clone_4")
+    assert "trainer.warm_start_updates=25" in started["control_4"] and "trainer.rollouts=0" in started["control_4"]
+    assert "trainer.warm_start_updates=0" in started["agent_4"] and "trainer.rollouts=0" not in started["agent_4"]
