@@ -1,4 +1,4 @@
-"""scripts/walks_needed.py, fluency_study.py and answers_study.py: what they compute from runs; and the count of episodes they rest on."""
+"""Scripts that study runs (walks_needed, fluency_study, answers_study): what they compute, and the counts they rest on."""
 
 from __future__ import annotations
 
