@@ -39,7 +39,7 @@ def build_warm_start(config: Config, env: Environment, policy: Policy, accumulat
     lr = config["optimizer"]["lr"] if settings["warm_start_lr"] is None else settings["warm_start_lr"]
     optimization = instantiate(config["optimizer"] | {"lr": lr}, policy.network, settings["warm_start_updates"])
     cloner: Learner = instantiate(
-        config["learner"] | {"burn_in": 0, "feedback": "taken"},
+        config["learner"] | {"burn_in": 0, "feedback": "taken", "reference_weight": 0.0},
         policy.network, target.none(policy.network), {"warm_start": cloning}, optimization, accumulator,
     )  # fmt: skip
     demonstrations = build_demonstrations(config, env, STREAM_WARM_START)

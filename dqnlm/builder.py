@@ -21,6 +21,7 @@ from dqnlm.errors import UserError
 from dqnlm.files import write_json_atomic
 from dqnlm.guards import naming_disk, naming_memory
 from dqnlm.metrics import Accumulator
+from dqnlm.learner_checks import check_learner
 from dqnlm.objectives.base import Objective
 from dqnlm.part_checks import check_parts
 from dqnlm.parts import Parts
@@ -93,6 +94,7 @@ def build(config: Config, run: RunDirectory, resumed_from: Path | None = None) -
     """
     check_combination(config)
     if config["threads"] is not None:
+    check_learner(config)
         torch.set_num_threads(config["threads"])
     device, seed = assembly.choose_device(config["device"]), config["seed"]
     data = assembly.build_data(config, resumed_from is None or was_bundled(run))
@@ -113,7 +115,9 @@ def build(config: Config, run: RunDirectory, resumed_from: Path | None = None) -
     target = instantiate(config["target"], policy.network)
     total = (settings["rollouts"] + settings["offline_rounds"]) * settings["updates_per_rollout"]
     optimization = instantiate(config["optimizer"], policy.network, total)
-    learner = instantiate(config["learner"], policy.network, target, objectives, optimization, accumulator, env.restart)
+    learner = instantiate(
+        config["learner"], policy.network, target, objectives, optimization, accumulator, env.restart, head, env.legal
+    )
     history = max(policy.network.context, policy.network.reach or 0)
     buffer = assembly.build_buffer(config, env, farthest(objectives), history, device)
     logged = add_logged(data, buffer, policy, env) if isinstance(data, Trajectories) else 0
@@ -218,7 +222,8 @@ def _refuse_another_run(before: Config, after: Config) -> None:
                 f"trainer.{key} cannot change on a resume of a run with a warm start. Start a new run from its weights: "
                 "dqnlm train ... trainer.init_from=RUN"
             )
-    for key in ("gamma", "feedback"):  # gamma also sets the return's bounds, and so what a raw output means
+    # gamma also sets the return's bounds, and so what a raw output means; the reference is a part of the rewards
+    for key in ("gamma", "feedback", "reference_weight", "reference_temperature"):
         if before["learner"][key] != after["learner"][key]:
             raise UserError(
                 f"learner.{key} cannot change on a resume: the weights learned under the old one. Start a new run from "

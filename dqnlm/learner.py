@@ -10,16 +10,19 @@ Nothing here waits for the device: figures are added up there and read at the lo
 from __future__ import annotations
 
 import copy
+import math
 from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from dqnlm.errors import UserError
+from dqnlm.heads.base import Head
 from dqnlm.metrics import Accumulator
 from dqnlm.networks.base import QNetwork
 from dqnlm.networks.noisy import has_noise, resample_noise, set_noise
-from dqnlm.objectives.base import Objective, Outputs
+from dqnlm.objectives.base import Legal, Objective, Outputs
+from dqnlm.objectives.reference import ReferenceReward
 from dqnlm.ops.losses import masked_mean
 from dqnlm.optimization import Optimization
 from dqnlm.target import Target
@@ -45,6 +48,7 @@ class Learner:
         optimization: optimizer with its learning-rate schedule.
         accumulator: where figures go.
         restart: observations with which the next row begins after a cut (`Environment.restart`).
+        head, legal: meaning of the raw q, and legal actions; needed with a reference_weight.
         gamma: discount of one decision (applied where rows become batches; kept here as its one home).
         feedback: which actions a step teaches (read by the objectives, through the builder).
         gradient_clip: largest global norm of the gradient, or None.
@@ -52,6 +56,11 @@ class Learner:
         compile: wraps both forwards in `torch.compile`.
         burn_in: first decisions of each row that are read but not learned from, so that a recurrent state is warm
             (Kapturowski et al. 2019); their returns are as ever.
+        reference_weight: of log pi_ref in each decision's reward, return units a nat; 0 for none. See `objectives.reference`.
+        reference_temperature: T of pi_ref = softmax(Q_ref / T), return units.
+
+    Raises:
+        UserError: a number outside its range.
     """
 
     def __init__(
@@ -62,6 +71,8 @@ class Learner:
         optimization: Optimization,
         accumulator: Accumulator,
         restart: int = 0,
+        head: Head | None = None,
+        legal: Legal | None = None,
         *,
         gamma: float,
         feedback: Literal["taken", "all_actions"],
@@ -69,6 +80,8 @@ class Learner:
         precision: Literal["float32", "bfloat16"],
         compile: bool,
         burn_in: int,
+        reference_weight: float,
+        reference_temperature: float,
     ) -> None:
         if not 0 <= gamma <= 1:
             raise UserError(f"learner.gamma is a discount, between 0 and 1, not {gamma}")
@@ -76,6 +89,11 @@ class Learner:
             raise UserError(f"learner.gradient_clip must be above 0 (or null for no clipping), not {gradient_clip}")
         if burn_in < 0:
             raise UserError(f"learner.burn_in counts decisions and must be at least 0, not {burn_in}")
+        if not (0 <= reference_weight < math.inf and 0 < reference_temperature < math.inf):
+            raise UserError(
+                "learner.reference_weight must be at least 0 and learner.reference_temperature above 0, both finite, not "
+                f"{reference_weight} and {reference_temperature}"
+            )
         self.network, self.target, self.objectives, self.optimization = network, target, objectives, optimization
         self.restart = restart
         self.burn_in, self.noisy = burn_in, has_noise(network)
@@ -87,8 +105,12 @@ class Learner:
         self.needs_target = any(o.needs_target for o in objectives.values())
         self.forward_online = torch.compile(network) if compile else network
         self.forward_target = torch.compile(target.network) if compile else target.network
+        self.reference_reward: ReferenceReward | None = None
+        if reference_weight:
+            assert head is not None and legal is not None, "the builder hands them over"
+            self.reference_reward = ReferenceReward(head, legal, reference_weight, reference_temperature)
         self.reference: QNetwork | None = None
-        if any(o.needs_reference for o in objectives.values()):
+        if self.reference_reward is not None or any(o.needs_reference for o in objectives.values()):
             self.reference = copy.deepcopy(network).requires_grad_(False).eval()
         self.updates = 0
         self.latest: Latest | None = None  # of the newest update, for the diagnostics of a log point
@@ -123,6 +145,10 @@ class Learner:
         online, target = self._forward(batch)
         reference = self._of_reference(batch)
         mask_BT, error_BT = self._learned(batch), None
+        if self.reference_reward is not None:
+            assert reference is not None
+            batch, log_BT = self.reference_reward(reference, batch)
+            self.accumulator.add_means({"reference/log_probability": log_BT}, mask_BT)
         total = torch.zeros((), device=mask_BT.device)
         for name, objective in self.objectives.items():
             result = objective(online, target, batch, reference)

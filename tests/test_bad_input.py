@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import run_tools as tools
 
-from dqnlm import builder, checks, cli, config, part_checks
+from dqnlm import builder, checks, cli, config, learner_checks, part_checks
 from dqnlm.errors import UserError
 from dqnlm.run_directory import RunDirectory
 
@@ -154,6 +154,11 @@ IMPOSSIBLE: list[tuple[list[str], str]] = [
     (["reward=function", "reward.path=/nowhere/rewards.py:score"], "if you trust it, permit it"),
     (["reward=language_model", "reward.order=9"], "an n-gram has 1 to 6 tokens"),
     ([FREE, "reward=edit_distance", "reward.scale=0"], "reward.scale is 0"),
+    (["learner.reference_temperature=2"], "leave the temperature at 1"),
+    (["learner.reference_weight=1", "learner.feedback=all_actions"], "Set objective=[td], or the weight to 0"),
+    (["learner.reference_weight=1"], "trainer.warm_start_updates or trainer.init_from=RUN"),
+    (["learner.reference_weight=1", "trainer.init_from=x"], "head.loss=huber or squared"),
+    (["learner.reference_weight=-1"], "learner.reference_weight must be at least 0"),
 ]
 
 # The same on logged walks, where there is no text.
@@ -168,6 +173,7 @@ IMPOSSIBLE_ON_LOGGED_DATA: list[tuple[list[str], str]] = [
     (["algorithm=ilql", "objective.cross_entropy.output=q"], "objective.cross_entropy.output=policy"),
     (["algorithm=ilql", "trainer.beta=null"], "needs trainer.beta"),
     (["trainer.beta=1.0"], "set them to null and []"),
+    (["algorithm=ilql", "learner.reference_weight=1", "trainer.init_from=x"], "trainer.declared_policy=boltzmann"),
     (["learner.burn_in=2"], "which only network=gru has"),
     (["network=gru", "~network.window", "~network.hidden", "network.context=9", "learner.burn_in=9"], "leaves nothing"),
     (["learner.burn_in=2", "buffer.sample=transitions"], "set it to 0"),
@@ -191,7 +197,7 @@ IMPOSSIBLE_ON_LOGGED_DATA: list[tuple[list[str], str]] = [
 
 def test_impossible_combinations(tmp_path: Path, text: Path) -> None:
     """Bug: a combination that is trained on in vain, crashes, or is refused without what to set; a refusal without a test."""
-    raised: dict[str, set[int]] = {"checks.py": set(), "part_checks.py": set()}
+    raised: dict[str, set[int]] = {"checks.py": set(), "learner_checks.py": set(), "part_checks.py": set()}
 
     def refused(run: Callable[[], Any], overrides: list[str], part: str) -> None:
         with pytest.raises(UserError) as caught:
@@ -204,7 +210,7 @@ def test_impossible_combinations(tmp_path: Path, text: Path) -> None:
         refused(lambda n=number, o=overrides: tools.start(tmp_path / str(n), text, *o), overrides, part)
     for overrides, part in IMPOSSIBLE_ON_LOGGED_DATA:
         refused(lambda o=overrides: build_logged(tmp_path / "logged", o), overrides, part)
-    for module in (checks, part_checks):
+    for module in (checks, learner_checks, part_checks):
         tree, name = ast.parse(Path(str(module.__file__)).read_text()), Path(str(module.__file__)).name
         refusals = [node for node in ast.walk(tree) if isinstance(node, ast.Raise)]
         missed = [n.lineno for n in refusals if not raised[name] & set(range(n.lineno, (n.end_lineno or n.lineno) + 1))]

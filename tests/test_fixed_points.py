@@ -69,7 +69,8 @@ def rows(length: int) -> Batch:
 
 def make_learner(
     objectives: dict[str, Objective], head: Head, projection: Callable[..., Any] = Linear, updates: int = 600,
-    lr: float = 0.1, gamma: float = GAMMA, states: int = S, actions: int = A,
+    lr: float = 0.1, gamma: float = GAMMA, states: int = S, actions: int = A, reference_weight: float = 0.0,
+    reference_temperature: float = 1.0,
 ) -> Learner:  # fmt: skip
     torch.manual_seed(0)
     body = Table(states, context=8)
@@ -81,9 +82,10 @@ def make_learner(
         network, updates, lr=lr, betas=[0.9, 0.999], eps=1e-8, warmup_updates=0, schedule="cosine", final_fraction=0.01
     )
     settings: Any = {"gamma": gamma, "feedback": "taken", "gradient_clip": None, "precision": "float32", "compile": False,
-                     "burn_in": 0}  # fmt: skip
+                     "burn_in": 0, "reference_weight": reference_weight,
+                     "reference_temperature": reference_temperature}  # fmt: skip
     target = Target(network, period=None, polyak_rate=0.1)
-    return Learner(network, target, objectives, optimizer, Accumulator(CPU), **settings)
+    return Learner(network, target, objectives, optimizer, Accumulator(CPU), 0, head, anything, **settings)
 
 
 def td(head: Head, bootstrap: Bootstrap, returns: Returns, twin: bool = False) -> TemporalDifference:

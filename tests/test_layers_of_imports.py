@@ -32,7 +32,7 @@ LAYERS: list[list[str]] = [
     ["episodes", "evaluator", "pair_evaluator", "scores", "answering", "guards", "checkpoint", "diagnostics"],
     ["warm_start"],
     ["parts", "saved_state", "journal", "trainer"],
-    ["checks", "memory", "part_checks", "header", "assembly"],
+    ["checks", "learner_checks", "memory", "part_checks", "header", "assembly"],
     ["beginnings", "evaluators"],
     ["builder", "loading"],
     ["reporting"],
