@@ -8,7 +8,8 @@ buffer/terminal_share   share of the decisions held that ended their episode
 target/effective_period updates that the target network lags behind: its period, or 1 / polyak_rate
 time/updates_per_decision, time/replay_ratio   gradient steps, and decisions learned from, for each decision taken
 
-(eval/overestimation, what Q promises against what then is earned: `dqnlm.episodes`.)
+With learner.rows_at_once the newest batch is the last rows of it. (eval/overestimation, what Q promises against what then is
+earned: `dqnlm.episodes`.)
 """
 
 from __future__ import annotations

@@ -2,7 +2,9 @@
 
     loss = sum_objectives weight * sum_BT(loss_BT * mask_BT * weight_B) / count      count = clamp(sum mask, 1)
 
-(an objective that gives one loss a row is averaged over rows).
+(an objective that gives one loss a row is averaged over rows). With `rows_at_once` the sums are taken over so many rows at a
+time, each with its own forward and backward, and divided by the counts of the whole batch: the gradients add up to the very
+same, and the outputs of the whole vocabulary are held for these rows alone.
 
 Nothing here waits for the device: figures are added up there and read at the log points.
 """
@@ -25,17 +27,25 @@ from dqnlm.objectives.base import Legal, Objective, Outputs
 from dqnlm.objectives.reference import ReferenceReward
 from dqnlm.ops.losses import masked_mean
 from dqnlm.optimization import Optimization
+from dqnlm.row_ends import fresh, with_ends
 from dqnlm.target import Target
 from dqnlm.types import Batch
 
 
 class Latest(NamedTuple):
-    """What the newest update saw, from its first decision on."""
+    """What the newest update saw, from its first decision on; with `rows_at_once` the last rows of its batch."""
 
     raw_BTAN: Tensor
     error_BT: Tensor | None
     learn_BT: Tensor
     batch: Batch
+
+
+class Part(NamedTuple):
+    """What some rows of a batch give: their shares in the losses, by objective, and their errors, as in `Latest`."""
+
+    losses: dict[str, Tensor]
+    error_BT: Tensor | None
 
 
 class Learner:
@@ -58,9 +68,10 @@ class Learner:
             (Kapturowski et al. 2019); their returns are as ever.
         reference_weight: of log pi_ref in each decision's reward, return units a nat; 0 for none. See `objectives.reference`.
         reference_temperature: T of pi_ref = softmax(Q_ref / T), return units.
+        rows_at_once: rows in one forward and backward; None: the whole batch.
 
     Raises:
-        UserError: a number outside its range.
+        UserError: a number outside its range, or rows_at_once where an objective compares rows with one another.
     """
 
     def __init__(
@@ -82,6 +93,7 @@ class Learner:
         burn_in: int,
         reference_weight: float,
         reference_temperature: float,
+        rows_at_once: int | None,
     ) -> None:
         if not 0 <= gamma <= 1:
             raise UserError(f"learner.gamma is a discount, between 0 and 1, not {gamma}")
@@ -94,6 +106,8 @@ class Learner:
                 "learner.reference_weight must be at least 0 and learner.reference_temperature above 0, both finite, not "
                 f"{reference_weight} and {reference_temperature}"
             )
+        _check_rows_at_once(rows_at_once, objectives)
+        self.rows_at_once = rows_at_once
         self.network, self.target, self.objectives, self.optimization = network, target, objectives, optimization
         self.restart = restart
         self.burn_in, self.noisy = burn_in, has_noise(network)
@@ -122,17 +136,26 @@ class Learner:
         Returns:
             error_BT from `batch.first` on, target less prediction in return units, of the first objective that has one.
         """
-        loss, error_BT = self._loss(batch)
+        self.latest = None  # its outputs need not be kept beside the new ones
         self.optimization.zero_grad()
-        loss.backward()  # type: ignore[no-untyped-call]
+        if not self.network.training:
+            self.network.train()
+        if self.noisy:
+            for network in (self.network, self.target.network):
+                set_noise(network, True)
+                resample_noise(network)
+        learn_BT, rows = self._learned(batch), len(batch.length_B)
+        count, size = learn_BT.sum().clamp(min=1), self.rows_at_once or rows
+        parts = [self._backward(batch.part(i, i + size), count, rows) for i in range(0, rows, size)]
         clip = float("inf") if self.gradient_clip is None else self.gradient_clip
         norm = nn.utils.clip_grad_norm_(self.parameters, clip, foreach=True)
         self.optimization.step(self.updates)
         self.updates += 1
         self.target.update(self.updates)
-        self.transitions += self._learned(batch).sum().long()
-        self.accumulator.add("grad/norm", norm)
-        return error_BT
+        self.transitions += learn_BT.sum().long()
+        self._log(parts, norm)
+        errors = [part.error_BT for part in parts if part.error_BT is not None]
+        return torch.cat(errors) if errors else None
 
     def _learned(self, batch: Batch) -> Tensor:
         """learn_BT from `batch.first` on: decisions that the loss reads."""
@@ -141,7 +164,8 @@ class Learner:
             return mask_BT
         return mask_BT * (mask_BT.cumsum(1) > self.burn_in)
 
-    def _loss(self, batch: Batch) -> tuple[Tensor, Tensor | None]:
+    def _backward(self, batch: Batch, count: Tensor, rows: int) -> Part:
+        """The share of some rows in the loss, and its gradient added; a batch has so many decisions and rows in all."""
         online, target = self._forward(batch)
         reference = self._of_reference(batch)
         mask_BT, error_BT = self._learned(batch), None
@@ -149,34 +173,37 @@ class Learner:
             assert reference is not None
             batch, log_BT = self.reference_reward(reference, batch)
             self.accumulator.add_means({"reference/log_probability": log_BT}, mask_BT)
-        total = torch.zeros((), device=mask_BT.device)
+        total, losses = torch.zeros((), device=mask_BT.device), {}
         for name, objective in self.objectives.items():
             result = objective(online, target, batch, reference)
             if result.loss_BT.dim() == 1:
-                loss = (result.loss_BT * batch.weight_B).mean()
+                loss = (result.loss_BT * batch.weight_B).sum() / rows
             else:
-                loss = masked_mean(result.loss_BT * batch.weight_B[:, None], mask_BT)
+                loss = masked_mean(result.loss_BT * batch.weight_B[:, None], mask_BT, count)
             total = total + objective.weight * loss
-            self.accumulator.add(f"loss/{name}", loss.detach())
+            losses[name] = loss.detach()
             self.accumulator.add_means({k: v.detach() for k, v in result.figures.items()}, mask_BT)
             error_BT = result.error_BT if error_BT is None else error_BT
         self.latest = Latest(online["q"].detach(), error_BT, mask_BT, batch)
-        return total, error_BT
+        total.backward()  # type: ignore[no-untyped-call]
+        return Part(losses, error_BT)
+
+    def _log(self, parts: list[Part], norm: Tensor) -> None:
+        for name in self.objectives:
+            self.accumulator.add(f"loss/{name}", torch.stack([part.losses[name] for part in parts]).sum())
+        self.accumulator.add("grad/norm", norm)
 
     def _forward(self, batch: Batch) -> tuple[Outputs, Outputs | None]:
         """Raw outputs of the online and the target network; rows with the same observations share one forward."""
         observation_BS = batch.observation_BS if self.needs_last else batch.observation_BS[:, :-1]
         observation_BS = observation_BS[:: batch.copies]
-        if not self.network.training:
-            self.network.train()
-        if self.noisy:
-            for network in (self.network, self.target.network):
-                set_noise(network, True)
-                resample_noise(network)
         with torch.autocast(observation_BS.device.type, torch.bfloat16, enabled=self.bfloat16):
             online, target = self._both(observation_BS, batch.first)
             if self.restart and self.needs_last:
-                online, target = self._with_fresh_ends(online, target, batch)
+                if self.needs_last_online:
+                    online = with_ends(online, fresh(self.network, batch, self.restart), batch)
+                if target is not None:
+                    target = with_ends(target, fresh(self.target.network, batch, self.restart), batch)
         return for_all_copies(online, batch.copies), None if target is None else for_all_copies(target, batch.copies)
 
     @torch.no_grad()
@@ -204,29 +231,6 @@ class Learner:
         with torch.no_grad():
             return online, self.forward_target(observation_BS, first) if self.needs_target else None
 
-    @torch.no_grad()
-    def _fresh(self, network: nn.Module, batch: Batch) -> Outputs:
-        """Outputs after the last `restart` observations of each row, read without what stands before them: one time."""
-        back_R = torch.arange(1 - self.restart, 1, device=batch.length_B.device)
-        last_BR = batch.observation_BS.gather(1, (batch.length_B[:, None] + back_R).clamp(min=0))
-        fresh: Outputs = network(last_BR, self.restart - 1)
-        return fresh
-
-    def _with_fresh_ends(self, online: Outputs, target: Outputs | None, batch: Batch) -> tuple[Outputs, Outputs | None]:
-        """The outputs with those at each row's end as the next row, which begins there, will see them.
-
-        No decision follows in this row, so the value in its context is never learned, and would be anything.
-        """
-        place_B = batch.length_B - batch.first
-
-        def ends(output: Outputs, fresh: Outputs) -> Outputs:
-            place = {name: place_B.view(-1, 1, 1, 1).expand(-1, 1, *raw.shape[2:]) for name, raw in output.items()}
-            return {name: raw.scatter(1, place[name], fresh[name].to(raw.dtype)) for name, raw in output.items()}
-
-        if self.needs_last_online:
-            online = ends(online, self._fresh(self.network, batch))
-        return online, None if target is None else ends(target, self._fresh(self.target.network, batch))
-
     def state_dict(self) -> dict[str, Any]:
         return {
             "network": self.network.state_dict(),
@@ -250,3 +254,16 @@ class Learner:
 def for_all_copies(output: dict[str, Tensor], copies: int) -> dict[str, Tensor]:
     """Each row `copies` times in a row; their gradients add up in the one forward."""
     return output if copies == 1 else {name: raw.repeat_interleave(copies, 0) for name, raw in output.items()}
+
+
+def _check_rows_at_once(rows_at_once: int | None, objectives: dict[str, Objective]) -> None:
+    if rows_at_once is None:
+        return
+    if rows_at_once < 1:
+        raise UserError(f"learner.rows_at_once must be at least 1 (or null for the whole batch), not {rows_at_once}")
+    for name, objective in objectives.items():
+        if objective.needs_whole_batch:
+            raise UserError(
+                f"objective {name} compares the rows of a batch with one another, so they cannot be read learner.rows_at_once="
+                f"{rows_at_once} at a time; set it to null, or change the objective (trajectory: baseline=value)"
+            )

@@ -17,6 +17,11 @@ def check_learner(config: Config) -> None:
         UserError: what does not go together, why, and what to set.
     """
     _check_reference(config)
+    rows, copies = config["learner"]["rows_at_once"], config["env"].get("copies", 1)
+    if rows is not None and rows % copies:
+        raise UserError(
+            f"learner.rows_at_once={rows} divides the env.copies={copies} rows that share one forward; set it to a multiple"
+        )
 
 
 def _check_reference(config: Config) -> None:

@@ -14,8 +14,8 @@ token ids, `observation_BS`, or vectors of F numbers, `observation_BSF` (the sam
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import NamedTuple
+from dataclasses import dataclass, replace
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -109,6 +109,13 @@ class Batch:
     first: int = 0
     copies: int = 1
     learn_BT: Tensor | None = None
+
+    def part(self, begin: int, end: int) -> Batch:
+        """Rows `begin` .. `end` - 1, which must not divide a group of `copies`; the batch itself where those are all."""
+        if begin == 0 and end >= len(self.length_B):
+            return self
+        rows: dict[str, Any] = {name: x[begin:end] for name, x in vars(self).items() if isinstance(x, Tensor)}
+        return replace(self, **rows)
 
     @property
     def carry_BT(self) -> Tensor:

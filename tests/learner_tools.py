@@ -92,7 +92,7 @@ def make_learner(
     named = {"cross_entropy" if isinstance(o, CrossEntropy) else "td": o for o in objectives or (make_td(),)}
     settings: Any = {
         "gamma": GAMMA, "feedback": "taken", "gradient_clip": gradient_clip, "precision": "float32", "compile": False,
-        "burn_in": 0, "reference_weight": 0.0, "reference_temperature": 1.0,
+        "burn_in": 0, "reference_weight": 0.0, "reference_temperature": 1.0, "rows_at_once": None,
     }  # fmt: skip
     return Learner(network, target, named, optimizer, Accumulator(CPU), **settings)
 

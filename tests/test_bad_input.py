@@ -158,6 +158,8 @@ IMPOSSIBLE: list[tuple[list[str], str]] = [
     (["learner.reference_weight=1", "learner.feedback=all_actions"], "Set objective=[td], or the weight to 0"),
     (["learner.reference_weight=1"], "trainer.warm_start_updates or trainer.init_from=RUN"),
     (["learner.reference_weight=1", "trainer.init_from=x"], "head.loss=huber or squared"),
+    (["env.copies=2", "learner.rows_at_once=3"], "set it to a multiple"),
+    (["learner.rows_at_once=0"], "learner.rows_at_once must be at least 1"),
     (["learner.reference_weight=-1"], "learner.reference_weight must be at least 0"),
 ]
 

@@ -83,7 +83,7 @@ def make_learner(
     )
     settings: Any = {"gamma": gamma, "feedback": "taken", "gradient_clip": None, "precision": "float32", "compile": False,
                      "burn_in": 0, "reference_weight": reference_weight,
-                     "reference_temperature": reference_temperature}  # fmt: skip
+                     "reference_temperature": reference_temperature, "rows_at_once": None}  # fmt: skip
     target = Target(network, period=None, polyak_rate=0.1)
     return Learner(network, target, objectives, optimizer, Accumulator(CPU), 0, head, anything, **settings)
 

@@ -27,7 +27,7 @@ LAYERS: list[list[str]] = [
     ],
     ["data", "networks", "heads", "partners", "rewards", "bootstraps", "multistep"],
     ["exploration", "buffers", "envs", "objectives"],
-    ["generation", "optimization", "target"],
+    ["generation", "optimization", "row_ends", "target"],
     ["policy", "learner", "actor"],
     ["episodes", "evaluator", "pair_evaluator", "scores", "answering", "guards", "checkpoint", "diagnostics"],
     ["warm_start"],

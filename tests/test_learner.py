@@ -184,7 +184,7 @@ def test_an_update_lowers_the_loss() -> None:
 def test_user_errors(name: str, value: float) -> None:
     settings: dict[str, Any] = {
         "gamma": 0.5, "feedback": "taken", "gradient_clip": None, "precision": "float32", "compile": False, "burn_in": 0,
-        "reference_weight": 0.0, "reference_temperature": 1.0, name: value
+        "reference_weight": 0.0, "reference_temperature": 1.0, "rows_at_once": None, name: value
     }  # fmt: skip
     made = make_learner()
     with pytest.raises(UserError, match=f"learner.{name}"):

@@ -24,13 +24,29 @@ def test_bytes_by_hand() -> None:
 
 
 def test_a_run_that_cannot_fit_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Bug: a machine that swaps itself to death. 4 rows x 9 observations x 9 actions x 4 bytes x 3 = 3,888 bytes are needed."""
-    settings, _ = tools.settings(tools.tiny(tools.write_text(tmp_path / "text.txt")))
-    monkeypatch.setattr(memory, "free_bytes", lambda _: 100)
-    with pytest.raises(UserError, match=r"vocabulary too large.*trainer\.batch_rows"):
-        builder.build(settings, RunDirectory(tmp_path))
-    monkeypatch.setattr(memory, "free_bytes", lambda _: 10**6)
-    builder.build(settings, RunDirectory(tmp_path))
+    """Bug: a machine that swaps itself to death; advice that does not help.
+
+    A row of 9 observations x 9 actions x 4 bytes x 3 takes 972 bytes, 4 rows 3,888; with a reference policy 1,296 and 5,184.
+    """
+    text = tools.write_text(tmp_path / "text.txt")
+
+    def build(free: int, *overrides: str) -> None:
+        monkeypatch.setattr(memory, "free_bytes", lambda _: free)
+        builder.build(tools.settings(tools.tiny(text, *overrides))[0], RunDirectory(tmp_path))
+
+    with pytest.raises(UserError, match=r"vocabulary too large.* Lower the length") as caught:
+        build(100)
+    assert "rows_at_once" not in str(caught.value)
+    with pytest.raises(UserError, match=r"Set learner\.rows_at_once=2 .*or lower trainer\.batch_rows"):
+        build(2000)
+    build(2000, "learner.rows_at_once=2")
+    build(3888)
+    with pytest.raises(UserError, match=r"learner\.rows_at_once=3 "):
+        build(3887)
+    held = ["learner.reference_weight=1", "head.loss=huber", "trainer.warm_start_updates=1", "env.transition=free"]
+    with pytest.raises(UserError, match=r"learner\.rows_at_once=3 "):
+        build(3888, *held)
+    build(5184, *held)
 
 
 def test_there_is_memory_here() -> None:

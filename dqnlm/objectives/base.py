@@ -76,6 +76,7 @@ class Objective(ABC):
         needs_last_online: reads those of the online network too.
         needs_outputs: named outputs beside `q` that the network must have.
         needs_whole_episodes: rows must be whole episodes.
+        needs_whole_batch: it compares rows with one another, so all of a batch must be handed over at once.
         needs_reference: a forward of the reference network is made for it.
         lookahead: decisions, the taken one included, whose rewards it reads; None: all to the row's end.
     """
@@ -85,6 +86,7 @@ class Objective(ABC):
     needs_last_online = False
     needs_outputs: tuple[str, ...] = ()
     needs_whole_episodes = False
+    needs_whole_batch = False
     needs_reference = False
     lookahead: int | None = 1
 

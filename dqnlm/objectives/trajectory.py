@@ -61,6 +61,7 @@ class Trajectory(Objective):
             raise UserError(f"objective.trajectory.temperature must be above 0, not {temperature}")
         self.head, self.legal, self.temperature = head, legal, temperature
         self.needs_reference, self.among_siblings = reference == "start", baseline == "siblings"
+        self.needs_whole_batch = self.among_siblings
 
     def __call__(
         self, online: Outputs, target: Outputs | None, batch: Batch, reference: Outputs | None = None

@@ -37,6 +37,6 @@ def expectile(error: Tensor, expectile: float) -> Tensor:
     return 0.5 * (expectile - (error < 0).to(error.dtype)).abs() * error.square()
 
 
-def masked_mean(value_BT: Tensor, mask_BT: Tensor) -> Tensor:
-    """Mean over the places where mask is 1; 0 when there are none. Scalar."""
-    return (value_BT * mask_BT).sum() / mask_BT.sum().clamp(min=1)
+def masked_mean(value_BT: Tensor, mask_BT: Tensor, count: Tensor | None = None) -> Tensor:
+    """Mean over the places where mask is 1; 0 when there are none. Scalar. `count` (at least 1) in the place of their number."""
+    return (value_BT * mask_BT).sum() / (mask_BT.sum().clamp(min=1) if count is None else count)
