@@ -9,7 +9,7 @@ eval/return_best_constant   the best that one and the same token all the time ea
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import torch
 from rich.table import Table
@@ -23,9 +23,9 @@ from dqnlm.metrics import Figures
 from dqnlm.networks.noisy import set_noise
 from dqnlm.ops import temperature as fitting
 from dqnlm.policy import Policy
+from dqnlm.text_positions import text_positions
 
 MAX_CONSTANTS = 256  # tokens tried as constant policies: all of a small vocabulary, the most frequent of a large one
-SCORED_AT_ONCE = 64  # windows in one forward
 
 
 class TextEvaluator:
@@ -127,57 +127,27 @@ def score_text(policy: Policy, ids: Tensor) -> Figures:
     Raises:
         UserError: fewer than two positions hold a token that the policy can choose.
     """
-    q_NA, log_NA = _read_windows(policy, ids)
-    target_N = ids[1:].long().to(q_NA.device)
-    known_N = (
-        torch.ones_like(target_N, dtype=torch.bool) if policy.legal_A is None else policy.legal_A.flatten()[target_N]
-    )
-    figures = {"eval/accuracy": float(((q_NA.argmax(-1) == target_N) & known_N).float().mean())}
-    # A token that the agent may never choose has no probability under it; such positions count for accuracy only.
-    q_NA, target_N = q_NA[known_N], target_N[known_N]
-    if len(target_N) < 2:
+    target_N = ids[1:].long().to(policy.device)
+    known_N = torch.ones_like(target_N).bool() if policy.legal_A is None else policy.legal_A.flatten()[target_N]
+    places_K = known_N.nonzero()[:, 0]
+    everywhere = text_positions(policy, ids, policy.q)
+    # A token that the agent may never choose has no probability under it; such positions count for accuracy only, as misses.
+    known = everywhere if len(places_K) == len(known_N) else everywhere.where(places_K)
+    hits = sum(int((q_MA.argmax(-1) == target_M).sum()) for q_MA, target_M in known.blocks())
+    figures = {"eval/accuracy": hits / len(known_N)}
+    if len(places_K) < 2:
         raise UserError(
-            f"of the {len(known_N) + 1:,} tokens to be scored, {len(target_N)} are known to the run and may be chosen by it; "
+            f"of the {len(known_N) + 1:,} tokens to be scored, {len(places_K)} are known to the run and may be chosen by it; "
             "all others are unknown characters, or not in env.allowed: score another text"
         )
+    figures["eval/unscored_share"] = 1.0 - float(known_N.float().mean())
     if policy.declared == "reweighted":  # a policy as it is, with nothing to fit
-        figures["eval/nats"] = figures["eval/nats_softmax"] = fitting.nats(q_NA, target_N, 1.0)
-        return figures | {"eval/temperature": 1.0, "eval/unscored_share": 1.0 - float(known_N.float().mean())}
-    figures["eval/nats_softmax"] = fitting.cross_fitted_nats(q_NA, target_N)
-    figures["eval/temperature"] = 1.0 / fitting.fit_inverse_temperature(q_NA, target_N)
+        figures["eval/nats"] = figures["eval/nats_softmax"] = fitting.nats(known, 1.0)
+        return figures | {"eval/temperature": 1.0}
+    figures["eval/nats_softmax"] = fitting.cross_fitted_nats(known)
+    figures["eval/temperature"] = 1.0 / fitting.fit(known)
     figures["eval/nats"] = figures["eval/nats_softmax"]
     if policy.declared == "probability":
-        assert log_NA is not None
-        figures["eval/nats"] = fitting.nats(log_NA[known_N], target_N, 1.0)
-    figures["eval/unscored_share"] = 1.0 - float(known_N.float().mean())
+        log = text_positions(policy, ids, lambda output: policy.logits(output, "probability", 1.0))
+        figures["eval/nats"] = fitting.nats(log.where(places_K), 1.0)
     return figures
-
-
-def _read_windows(policy: Policy, ids: Tensor) -> tuple[Tensor, Tensor | None]:
-    """Q (and log probability) after every token of `ids` but the last: (positions, A)."""
-    q, log = [], []
-    for block_BS, first in _windows(ids[:-1], policy.network.context, policy.network.lookback):
-        output = policy.network(block_BS.long().to(policy.device), first)
-        q.append(policy.q(output).flatten(0, 1))
-        if policy.declared == "probability":
-            log.append(policy.logits(output, "probability", 1.0).flatten(0, 1))
-    return torch.cat(q), torch.cat(log) if log else None
-
-
-def _windows(inputs: Tensor, context: int, lookback: int) -> Iterator[tuple[Tensor, int]]:
-    """Non-overlapping windows of `context` tokens to score, each after the `lookback` tokens before it, in order.
-
-    Yields:
-        (observation_BS, first time that is scored).
-    """
-    head = -(-lookback // context) * context  # tokens at the beginning that have less than a lookback before them
-    if head > 0:
-        yield inputs[:head][None], 0
-    width = lookback + context
-    count = max(len(inputs) - head, 0) // context
-    if count:
-        for block_BS in inputs[head - lookback :].unfold(0, width, context)[:count].split(SCORED_AT_ONCE):
-            yield block_BS, lookback
-    done = head + count * context
-    if done < len(inputs):
-        yield inputs[done - lookback :][None], lookback

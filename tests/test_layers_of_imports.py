@@ -29,7 +29,7 @@ LAYERS: list[list[str]] = [
     ["exploration", "buffers", "envs", "objectives"],
     ["generation", "optimization", "row_ends", "target"],
     ["policy", "learner", "actor"],
-    ["episodes", "evaluator", "pair_evaluator", "scores", "answering", "guards", "checkpoint", "diagnostics"],
+    ["episodes", "text_positions", "evaluator", "pair_evaluator", "log_scores", "log_evaluator", "scores", "answering", "guards", "checkpoint", "diagnostics"],
     ["warm_start"],
     ["parts", "saved_state", "journal", "trainer"],
     ["checks", "learner_checks", "memory", "part_checks", "header", "assembly"],

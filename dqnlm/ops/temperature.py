@@ -7,6 +7,8 @@ The mean negative log-likelihood is convex in the inverse temperature b = 1 / T:
 so the sign of the slope says on which side of b its one minimum lies, and Newton's method finds it; where a step would
 leave the interval that is left, or be more than fourfold, the interval is halved (on the log scale). Newton alone can jump
 to and fro over the minimum: where Q is nearly one-hot the slope is a steep sigmoid of b.
+
+All are sums over positions, taken block by block (`ops.positions`), so that Q of a long text need not be held.
 """
 
 from __future__ import annotations
@@ -16,36 +18,37 @@ import math
 import torch
 from torch import Tensor
 
+from dqnlm.ops.positions import Held, Positions
+
 _SPREAD = 4000  # positions of a first fit
+_SPREAD_NUMBERS = 2**27  # Q-values that they may be
 
 
-def nats(q_NA: Tensor, target_N: Tensor, inverse_temperature: float) -> float:
-    """Mean of -log softmax(b Q)[target]; illegal actions are -inf in `q_NA`. Targets that are illegal give inf."""
-    logit_NA = q_NA * inverse_temperature
-    return float((logit_NA.logsumexp(-1) - logit_NA.gather(1, target_N[:, None])[:, 0]).mean())
+def nats(positions: Positions, inverse_temperature: float) -> float:
+    """Mean of -log softmax(b Q)[target]; illegal actions are -inf in Q. Targets that are illegal give inf."""
+    total = 0.0
+    for q_MA, target_M in positions.blocks():
+        logit_MA = q_MA * inverse_temperature
+        total += float((logit_MA.logsumexp(-1) - logit_MA.gather(1, target_M[:, None])[:, 0]).sum())
+    return total / len(positions)
 
 
-def fit_inverse_temperature(q_NA: Tensor, target_N: Tensor, start: float | None = None, steps: int = 40) -> float:
+def fit(positions: Positions, start: float | None = None, steps: int = 40) -> float:
     """The b in [1e-3, 1e4] that minimises `nats`.
 
     Args:
-        q_NA: float32, finite but for -inf at illegal actions; targets must be legal.
-        target_N: int64.
+        positions: Q float32, finite but for -inf at illegal actions; targets must be legal.
         start: a first guess; by default the fit to some thousand positions spread over the text, to save time.
         steps: at most so many steps, each changing b by a factor of at most 4 unless it halves the interval.
     """
-    finite_NA = q_NA.masked_fill(q_NA.isinf(), 0.0)
-    chosen = finite_NA.gather(1, target_N[:, None]).mean()
     if start is None:
-        stride = len(q_NA) // _SPREAD
-        rough = 1.0 / max(float(finite_NA.std()), 1e-3)
-        start = fit_inverse_temperature(q_NA[::stride], target_N[::stride], rough) if stride > 1 else rough
+        stride = len(positions) // min(_SPREAD, max(_SPREAD_NUMBERS // positions.num_actions, 1))
+        spread = positions.every(max(stride, 1)).held()
+        rough = 1.0 / max(float(spread.q_NA.masked_fill(spread.q_NA.isinf(), 0.0).std()), 1e-3)
+        start = fit(spread, rough) if stride > 1 else rough
     inverse, low, high = start, 1e-3, 1e4
     for _ in range(steps):
-        probability_NA = (q_NA * inverse).softmax(-1)
-        mean_N = (probability_NA * finite_NA).sum(-1)
-        slope = float(mean_N.mean() - chosen)
-        curvature = float(((probability_NA * finite_NA.square()).sum(-1) - mean_N.square()).mean())
+        slope, curvature = _derivatives(positions, inverse)
         low, high = (low, min(high, inverse)) if slope > 0 else (max(low, inverse), high)
         proposal = min(max(inverse - slope / max(curvature, 1e-12), inverse / 4), inverse * 4)
         before, inverse = inverse, proposal if low < proposal < high else math.sqrt(low * high)
@@ -54,15 +57,34 @@ def fit_inverse_temperature(q_NA: Tensor, target_N: Tensor, start: float | None 
     return inverse
 
 
-def cross_fitted_nats(q_NA: Tensor, target_N: Tensor) -> float:
-    """Each half of the text scored at the temperature that is best for the other half, so that no half fits itself."""
-    middle = len(target_N) // 2
-    first, second = (q_NA[:middle], target_N[:middle]), (q_NA[middle:], target_N[middle:])
-    if middle == 0:
+def _derivatives(positions: Positions, inverse: float) -> tuple[float, float]:
+    """First and second derivative of `nats` in b."""
+    slope = curvature = 0.0
+    for q_MA, target_M in positions.blocks():
+        finite_MA = q_MA.masked_fill(q_MA.isinf(), 0.0)
+        probability_MA = (q_MA * inverse).softmax(-1)
+        mean_M = (probability_MA * finite_MA).sum(-1)
+        slope += float((mean_M - finite_MA.gather(1, target_M[:, None])[:, 0]).sum())
+        curvature += float(((probability_MA * finite_MA.square()).sum(-1) - mean_M.square()).sum())
+    return slope / len(positions), curvature / len(positions)
+
+
+def fit_inverse_temperature(q_NA: Tensor, target_N: Tensor, start: float | None = None) -> float:
+    """`fit` to what is in memory: q_NA float32, target_N int64."""
+    return fit(Held(q_NA, target_N), start)
+
+
+def cross_fitted_nats(positions: Positions) -> float:
+    """Each half of the text scored at the temperature that is best for the other half, so that no half fits itself.
+
+    Raises:
+        ValueError: fewer than two positions.
+    """
+    if len(positions) < 2:
         raise ValueError("cross-fitting needs at least two positions")
-    of_first = nats(*first, fit_inverse_temperature(*second))
-    of_second = nats(*second, fit_inverse_temperature(*first))
-    return (of_first * middle + of_second * (len(target_N) - middle)) / len(target_N)
+    first, second = positions.halves()
+    of_first, of_second = nats(first, fit(second)), nats(second, fit(first))
+    return (of_first * len(first) + of_second * len(second)) / len(positions)
 
 
 def distinct_share(tokens: list[list[int]], n: int) -> float:

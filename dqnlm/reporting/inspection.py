@@ -14,11 +14,11 @@ from torch import Tensor
 
 from dqnlm.data.tokenizers import REPLACEMENT, ByteTokenizer, Tokenizer
 from dqnlm.errors import UserError
-from dqnlm.evaluator import _windows as windows
 from dqnlm.heads.distributional import DistributionalHead, taken
 from dqnlm.networks.noisy import set_noise
 from dqnlm.ops.bootstrap import masked_q
 from dqnlm.policy import Policy
+from dqnlm.text_positions import windows
 
 BEST = 5  # tokens named at each position
 MOST_TOKENS = 20_000  # of one page; a browser is slow with more
