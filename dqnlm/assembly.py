@@ -14,6 +14,8 @@ from dqnlm.checks import kind, pays_only_the_match
 from dqnlm.config import assemble, instantiate
 from dqnlm.data import tokenizers
 from dqnlm.data.corpora import Corpus
+from dqnlm.data.logs import Log
+from dqnlm.data.pair_files import read_dialogues
 from dqnlm.data.pairs import Pairs
 from dqnlm.data.tokenizers import Tokenizer
 from dqnlm.data.trajectories import NoData, Trajectories
@@ -87,7 +89,7 @@ def build_env(
     if num_envs is not None and "copies" in node:
         node["copies"] = 1
     pool: dict[str, Any] = {"device": device, "seed": seed, "evaluating": evaluating}
-    hosts = pool | {"dialogues": node["num_envs"]}
+    hosts = pool | {"dialogues": node.get("num_envs"), "read_dialogues": read_dialogues}
     pool["make_partner"] = lambda part: assemble(part, hosts, "env.partner")
     wanted = inspect.signature(resolve_target(node["_target_"])).parameters
     if ("corpus_ids" in wanted, "prompts" in wanted) != (isinstance(data, Corpus), isinstance(data, Pairs)):

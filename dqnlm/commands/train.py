@@ -168,6 +168,9 @@ def _anchor_paths(config: dict[str, Any], base: Path) -> None:
     data, trainer = config["data"], config["trainer"]
     if isinstance(data.get("path"), str):
         data["path"] = str(base / Path(data["path"]).expanduser())
+    partner = config["env"].get("partner", {})
+    if isinstance(partner.get("path"), str):
+        partner["path"] = str(base / Path(partner["path"]).expanduser())
     start = trainer.get("init_from")
     if isinstance(start, str) and (base / Path(start).expanduser()).exists():  # else the short name of a run
         trainer["init_from"] = str(base / Path(start).expanduser())

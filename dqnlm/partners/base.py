@@ -9,7 +9,7 @@ To bring your own, write a class like this in a file of yours and name it in an 
       _target_: my_partner.MyPartner    # permitted by +allow_targets=[my_partner]
 
 Positional parameters of the constructor are supplied by name, as many as it takes: `dialogues` (how many it leads at once),
-`seed` and `evaluating`. Keyword-only parameters are the keys of its YAML.
+`seed`, `evaluating` and `read_dialogues` (of a file in DailyDialog's format). Keyword-only parameters are the keys of its YAML.
 """
 
 from __future__ import annotations

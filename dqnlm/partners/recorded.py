@@ -1,0 +1,123 @@
+"""A partner that says the turns of logged dialogues, whatever the agent answers.
+
+Of a dialogue u1 u2 u3 u4 ... it says u1; the agent answers in the place of u2 and is paid chrF with u2, from 0 to 1 (Popovic
+2015); then it says u3, and so on. It never hears what was said: what is learned is to say what people said there, on pages
+that hold the agent's own words.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+
+from dqnlm.errors import UserError
+from dqnlm.partners.base import Answer, Partner
+from dqnlm.types import Bounds
+
+LINE_BREAK = "\n"
+
+
+class Recorded(Partner):
+    """Plays recorded dialogues, drawn evenly.
+
+    Args:
+        dialogues: dialogues at once.
+        seed: of the generator that draws them.
+        evaluating: place i plays the i-th of the held-out dialogues (modulo), every time; else the others are drawn.
+        read_dialogues: (path, name of its setting) -> the turns of each dialogue of a file in DailyDialog's format, and the
+            file's description.
+        path: the file; None for the one of the data folder.
+        heldout_fraction: share of the dialogues, at the end of the file, that is for evaluation alone.
+        turn_length: most characters of a turn; a dialogue ends before a longer one.
+
+    Raises:
+        UserError: a file that cannot be read, a number out of range, or a part without a dialogue of two turns.
+    """
+
+    reward_bounds = Bounds(0.0, 1.0)
+
+    def __init__(
+        self, dialogues: int, seed: int, evaluating: bool, read_dialogues: Callable[[str | None, str], tuple[Any, Any]],
+        *, path: str | None, heldout_fraction: float, turn_length: int,
+    ) -> None:  # fmt: skip
+        if not 0 < heldout_fraction < 1 or turn_length < 1:
+            raise UserError(
+                "env.partner.heldout_fraction must lie between 0 and 1 (both excluded) and env.partner.turn_length be at least "
+                f"1, not {heldout_fraction} and {turn_length}"
+            )
+        spoken, self.source = read_dialogues(path, "env.partner.path")
+        kept = [turns for turns in (_short(turns, turn_length) for turns in spoken) if len(turns) > 1]
+        cut = int(len(kept) * (1 - heldout_fraction))
+        self._dialogues = kept[cut:] if evaluating else kept[:cut]
+        if not self._dialogues:
+            raise UserError(
+                f"env.partner: {len(kept)} dialogues of {self.source.name} begin with two turns of at most {turn_length} "
+                "characters, too few to hold out and to learn from; raise env.partner.turn_length, or give another file"
+            )
+        self._about = (
+            f"{len(kept):,} of its {len(spoken):,} dialogues begin with two turns of at most {turn_length} characters"
+        )
+        turns = [turn for dialogue in kept for turn in dialogue]
+        self.alphabet = "".join(sorted({LINE_BREAK, *"".join(turns)}))
+        self.longest_opening = self.longest_answer = max(len(turn) for turn in turns) + 1
+        self.evaluating = evaluating
+        self._metric = _chrf()
+        self._generator = torch.Generator().manual_seed(seed)
+        self._number = [i % len(self._dialogues) for i in range(dialogues)]  # of each place, which dialogue
+        self._next = [1] * dialogues  # ... and the turn that the agent answers in the place of
+
+    def begin(self, places: list[int]) -> list[str]:
+        if not self.evaluating:
+            drawn = torch.randint(len(self._dialogues), (len(places),), generator=self._generator).tolist()
+            for place, number in zip(places, drawn, strict=True):
+                self._number[place] = number
+        for place in places:
+            self._next[place] = 1
+        return [self._dialogues[self._number[place]][0] + LINE_BREAK for place in places]
+
+    def answer(self, places: list[int], utterances: list[str]) -> list[Answer]:
+        answers = []
+        for place, utterance in zip(places, utterances, strict=True):
+            turns, now = self._dialogues[self._number[place]], self._next[place]
+            reward = self._metric.sentence_score(utterance.removesuffix(LINE_BREAK), [turns[now]]).score / 100
+            over = now + 2 >= len(turns)  # nothing was said after what the partner would say now
+            answers.append(Answer("" if over else turns[now + 1] + LINE_BREAK, min(reward, 1.0), over))
+            self._next[place] = now + 2
+        return answers
+
+    def notes(self) -> list[str]:
+        return [f"The partner says the turns of {self.source.origin}, whatever is answered; {self._about}."]
+
+    def state_dict(self) -> dict[str, Any]:
+        return {
+            "sha256": self.source.sha256, "number": list(self._number), "next": list(self._next),
+            "generator": self._generator.get_state(),
+        }  # fmt: skip
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Raises UserError where the file is another than the one that was saved."""
+        if state["sha256"] != self.source.sha256:
+            raise UserError(
+                f"env.partner: {self.source.origin} is no longer the file that this run began with (its sha256 differs); put "
+                "it back"
+            )
+        self._number, self._next = list(state["number"]), list(state["next"])
+        self._generator.set_state(state["generator"].cpu())
+
+
+def _short(turns: list[str], length: int) -> list[str]:
+    """The turns before the first one that is longer."""
+    return turns[: next((i for i, turn in enumerate(turns) if len(turn) > length), len(turns))]
+
+
+def _chrf() -> Any:
+    """sacrebleu's chrF2. Raises UserError where it is not installed."""
+    try:
+        from sacrebleu.metrics import CHRF
+    except ModuleNotFoundError as error:
+        raise UserError(
+            "a recorded partner pays by chrF and needs the package sacrebleu: pip install 'dqnlm[text]'"
+        ) from error
+    return CHRF()
