@@ -209,4 +209,7 @@ class Trainer:
             "rollouts": self.rollouts_done, "updates": parts.updates, "env_steps": parts.actor.env_steps,
             "transitions": int(parts.learner.transitions), "wall_s": round(journal.wall_seconds, 1),
         }  # fmt: skip
-        return {"status": status, "last": journal.last, "best": journal.best, "totals": totals, "notes": parts.notes}
+        return {
+            "status": status, "last": journal.last, "best": journal.best, "best_metric": journal.best_metric,
+            "totals": totals, "notes": parts.notes,
+        }  # fmt: skip

@@ -77,4 +77,7 @@ def rising(top: float = 0.4, steps: int = 5) -> list[dict[str, Any]]:
     return points
 
 
-FINISHED = {"status": "finished", "last": {"eval/accuracy": 0.4}, "best": {"eval/accuracy": 0.41}, "totals": {}}
+FINISHED = {
+    "status": "finished", "last": {"eval/accuracy": 0.4}, "best": {"eval/accuracy": 0.41, "eval/return": 7.5},
+    "best_metric": "eval/accuracy", "totals": {},
+}  # fmt: skip

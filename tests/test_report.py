@@ -176,7 +176,7 @@ def test_warnings_before_comparing(tmp_path: Path) -> None:
 
 def test_page_is_self_contained_and_escaped(tmp_path: Path) -> None:
     """Guards generated text that becomes markup, resources from elsewhere, and ids that two charts share."""
-    evil = "<script>alert(1)</script> & \"quotes\" $x^2$ <img src=x>"
+    evil = '<script>alert(1)</script> & "quotes" $x^2$ <img src=x>'
     samples = [{"step": step, "kind": evil, "prompt": evil, "text": f"{evil} {step}"} for step in (0, 100, 200, 400)]
     points = [{**entry, "eval/<b>odd": 1.0, "loss/$\\frac": 2.0} for entry in rising()]
     changes = {"learner.gamma": evil, "seed": 1}
@@ -220,6 +220,14 @@ def test_terminal_table_and_files(tmp_path: Path, capsys: pytest.CaptureFixture[
     assert (a / "report.html").exists()
 
 
+def test_runs_elsewhere_need_no_output_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Bug: a comparison of runs that were copied here, refused because there is no folder `outputs`."""
+    runs = [make_run(tmp_path / "copied" / day / "a", points=rising(0.3)) for day in ("one", "two")]
+    monkeypatch.chdir(tmp_path)
+    assert main([str(run) for run in runs]) == 0
+    assert (tmp_path / "copied" / "report.html").exists() and not (tmp_path / "outputs").exists()
+
+
 def test_unknown_figure_and_places(tmp_path: Path) -> None:
     """Guards an empty chart for a mistyped figure, and a page lost because its folder is not there."""
     run = make_run(tmp_path / "a")
@@ -243,7 +251,11 @@ def test_without_matplotlib(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
 
 def test_the_first_figure_is_one_that_there_is(tmp_path: Path) -> None:
     """Bug: a report of runs without a text is refused for lack of eval/accuracy."""
-    points = {"text": {"eval/accuracy": 0.3, "eval/return": 1.0}, "game": {"eval/return": 2.0}, "neither": {"loss/td": 1.0}}
+    points = {
+        "text": {"eval/accuracy": 0.3, "eval/return": 1.0},
+        "game": {"eval/return": 2.0},
+        "neither": {"loss/td": 1.0},
+    }
     runs = {
         name: load_run(make_run(tmp_path / name, points=[{"step": 1, "transitions": 1, "wall_s": 1.0} | figures]), name)
         for name, figures in points.items()

@@ -48,8 +48,18 @@ def test_figures_come_from_the_last_line_that_has_them(tmp_path: Path, capsys: p
     points = [point(100, eval_accuracy=0.1), point(200, eval_accuracy=0.2), point(300, loss_td=0.5)]
     make_run(tmp_path / "d" / "1", points=points, summary=FINISHED)
     [row] = listed(capsys, "--output-dir", str(tmp_path))
-    assert (row["step"], row["wall_s"], row["eval/accuracy"], row["best eval/accuracy"]) == (300, 150.0, 0.2, 0.41)
+    assert (row["step"], row["wall_s"], row["eval/accuracy"], row["best"]) == (300, 150.0, 0.2, 0.41)
     assert row["eval/return"] is None and row["experiment"] == "shakespeare"
+
+
+def test_best_is_of_the_figure_that_the_run_goes_by(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Bug: the accuracy of a run that is judged by its return; a figure guessed where the summary does not name it."""
+    make_run(tmp_path / "d" / "1", summary=FINISHED | {"best_metric": "eval/return"})
+    make_run(tmp_path / "d" / "2", summary={key: value for key, value in FINISHED.items() if key != "best_metric"})
+    rows = listed(capsys, "--output-dir", str(tmp_path))
+    assert [(row["best"], row["best_metric"]) for row in rows] == [(7.5, "eval/return"), (None, None)]
+    main(["--output-dir", str(tmp_path)])
+    assert "7.500" in (output := capsys.readouterr().out) and "eval/return" in output
 
 
 def test_damaged_run_does_not_hide_the_others(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

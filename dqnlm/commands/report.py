@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 from pathlib import Path
 
 from dqnlm.errors import UserError
@@ -55,7 +56,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("runs", nargs="+", metavar="RUN", help="a folder, `latest`, or a unique prefix of a run's name")
     parser.add_argument("--output", metavar="FILE", help="where the page goes (default: report.html in the run's "
-                        "folder; for several runs in the output folder)")  # fmt: skip
+                        "folder; for several runs in the output folder, or in the one that holds them all)")  # fmt: skip
     parser.add_argument(
         "--metric", help="the figure that comes first (default: eval/accuracy where a run has it, else eval/return)"
     )
@@ -75,7 +76,13 @@ def _find(names: list[str], output_dir: Path) -> list[Path]:
 
 
 def _default_output(paths: list[Path], output_dir: Path) -> Path:
-    return (paths[0] if len(paths) == 1 else output_dir) / "report.html"
+    """In the one run; of several in the output folder, or, where not all are below it, in the folder that holds them all."""
+    if len(paths) == 1:
+        return paths[0] / "report.html"
+    real = [path.resolve() for path in paths]
+    if all(path.is_relative_to(output_dir.resolve()) for path in real):
+        return output_dir / "report.html"
+    return Path(os.path.commonpath([path.parent for path in real])) / "report.html"
 
 
 def _check_writable(target: Path) -> None:

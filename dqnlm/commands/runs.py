@@ -15,9 +15,9 @@ from dqnlm.reporting.names import run_name
 from dqnlm.reporting.tables import duration_text, figure_text, make_console, print_table
 
 FIGURES = ("eval/accuracy", "eval/nats", "eval/return")
-BEST = "best eval/accuracy"
+BEST, BEST_METRIC = "best", "best_metric"  # the greatest (or least) value, and of which figure: trainer.best_metric
 WIDE = 150  # characters of a screen that has room for every column and its whole heading
-KEYS = ("name", "experiment", "status", "step", "wall_s", *FIGURES, BEST)
+KEYS = ("name", "experiment", "status", "step", "wall_s", *FIGURES, BEST, BEST_METRIC)
 
 
 def main(argv: list[str]) -> int:
@@ -59,7 +59,8 @@ def describe(path: Path, output_dir: Path) -> dict[str, Any]:
         logged = next((point[key] for point in reversed(points) if is_number(point.get(key))), None)
         row[key] = recorded.get(key) if logged is None else logged
     # Without a summary the best figure would need the whole file.
-    row[BEST] = ((summary or {}).get("best") or {}).get("eval/accuracy")
+    row[BEST_METRIC] = (summary or {}).get(BEST_METRIC)
+    row[BEST] = ((summary or {}).get("best") or {}).get(row[BEST_METRIC])
     return row
 
 
@@ -109,14 +110,16 @@ def _print(rows: list[dict[str, Any]]) -> None:
     console = make_console()
     # The name of a run says its experiment too; a narrow screen needs the room for figures.
     narrow = console.is_terminal and console.width < WIDE
+    told = [] if narrow else ["experiment"]
+    figures = [*FIGURES, BEST, *([] if narrow else [BEST_METRIC])]
     cells = [
-        [str(row["name"]), *([] if narrow else [figure_text(row["experiment"])]), str(row["status"]),
-         figure_text(row["step"]), duration_text(row["wall_s"]), *(figure_text(row[key]) for key in (*FIGURES, BEST))]
+        [str(row["name"]), *(figure_text(row[key]) for key in told), str(row["status"]), figure_text(row["step"]),
+         duration_text(row["wall_s"]), *(figure_text(row[key]) for key in figures)]
         for row in rows
     ]  # fmt: skip
-    figures = [key.removeprefix("eval/") if narrow else key for key in FIGURES] + ["best accuracy" if narrow else BEST]
-    columns = ["run", *([] if narrow else ["experiment"]), "status", "updates", "wall time", *figures]
-    print_table(console, columns, cells, numbers=6)
+    headings = [key.removeprefix("eval/") if narrow else key.replace(BEST_METRIC, "of") for key in figures]
+    columns = ["run", *told, "status", "updates", "wall time", *headings]
+    print_table(console, columns, cells, numbers=2 + len(figures))
     for row in rows:
         if row["problem"]:
             console.print(f"note: {row['name']}: {row['problem']}", markup=False, highlight=False)
