@@ -10,6 +10,9 @@ from typing import Any
 import pytest
 import run_tools as tools
 
+from dqnlm import load_policy
+from dqnlm.answering import answer as answers_of
+from dqnlm.commands import generate
 from dqnlm.data import pairs
 from dqnlm.data.pair_files import TextPair
 from dqnlm.data.pair_records import from_hub, from_json_lines
@@ -109,7 +112,8 @@ def test_wrong_names_of_a_data_set(folder: Path) -> None:
 
 
 @pytest.mark.parametrize("kind", ["jsonl", "hub"])
-def test_a_run_on_each(kind: str, folder: Path, tmp_path: Path) -> None:
+def test_a_run_on_each(kind: str, folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Bug: `dqnlm generate` that goes on past the answer's end, or a prompt that is not ended."""
     own = (
         [f"data.path='{folder / 'train.jsonl'}'", "data.heldout_fraction=0.4"]
         if kind == "jsonl"
@@ -121,3 +125,13 @@ def test_a_run_on_each(kind: str, folder: Path, tmp_path: Path) -> None:
         "network.context=20", "buffer.capacity=2000", "trainer.rollouts=2",
     )  # fmt: skip
     assert summary["status"] == "finished"
+    capsys.readouterr()
+    for prompt in ("ein 3", "ein 3\n"):
+        generate.main(
+            [str(tmp_path / "run"), "--prompt", prompt, "--device", "cpu", "--max-tokens", "12", "--policy", "greedy"]
+        )
+        question, answer, *rest = capsys.readouterr().out.split("\n")
+        assert question == "ein 3" and rest == [""]
+        assert [answer] == answers_of(load_policy(tmp_path / "run"), ["ein 3"], 12)
+    with pytest.raises(UserError, match="add --prompt"):
+        generate.main([str(tmp_path / "run"), "--device", "cpu"])

@@ -6,13 +6,15 @@ import argparse
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from dqnlm.commands.run_arguments import add_run_arguments
 
 if TYPE_CHECKING:
     from dqnlm.policy import Policy
 
+
+LINE_BREAK = "\n"  # ends a prompt and an answer
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
@@ -36,7 +38,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--top-k", type=int, help="choose among the k best tokens only")
     parser.add_argument("--n", type=int, default=1, help="texts to write (default: 1)")
     parser.add_argument("--seed", type=int, default=0, help="of the choices (default: 0)")
-    parser.add_argument("--stop", help="end a text before this string")
+    parser.add_argument(
+        "--stop", help="end a text before this string (default: a line break where the run answers prompts)"
+    )
     return parser
 
 
@@ -45,16 +49,18 @@ def main(argv: list[str]) -> int:
     arguments = _parser().parse_args(argv)
 
     from dqnlm.errors import UserError
-    from dqnlm.loading import load_policy
+    from dqnlm.loading import load_policy_and_config
 
     for name, value in (("--max-tokens", arguments.max_tokens), ("--n", arguments.n)):
         if value < 1:
             raise UserError(f"{name} must be at least 1, not {value}")
     prompt = _prompt(arguments)
-    policy = load_policy(
-        arguments.run, arguments.checkpoint, output_dir=arguments.output_dir, device=arguments.device,
-        allow_targets=arguments.allow_targets,
-    )  # fmt: skip
+    policy, config = load_policy_and_config(
+        arguments.run, arguments.checkpoint, arguments.output_dir, arguments.device, arguments.allow_targets
+    )
+    stop = arguments.stop
+    if _answers(config):
+        prompt, stop = _question(prompt), LINE_BREAK if stop is None else stop
     kind = arguments.policy or policy.default
     print(f"{arguments.run}, checkpoint {arguments.checkpoint} (step {policy.step}), policy {kind}", file=sys.stderr)
     for number in range(arguments.n):
@@ -62,7 +68,7 @@ def main(argv: list[str]) -> int:
             print("\n" + "-" * 40)
         text = pieces(policy, prompt, arguments, number)  # finds mistakes before anything is printed
         sys.stdout.write(prompt)
-        for piece in until(text, arguments.stop):
+        for piece in until(text, stop):
             sys.stdout.write(piece)
             sys.stdout.flush()
         print()
@@ -70,6 +76,26 @@ def main(argv: list[str]) -> int:
 
 
 def _prompt(arguments: argparse.Namespace) -> str:
+def _answers(config: dict[str, Any]) -> bool:
+    """Whether the run answers prompts, each ended by a line break."""
+    from dqnlm.validation import resolve_target
+
+    return bool(getattr(resolve_target(config["env"]["_target_"]), "generated", False))
+
+
+def _question(prompt: str) -> str:
+    """The prompt with the line break that says "now answer".
+
+    Raises:
+        UserError: nothing is asked.
+    """
+    from dqnlm.errors import UserError
+
+    if not prompt.strip():
+        raise UserError("this run answers prompts, and none is given: add --prompt TEXT")
+    return prompt.removesuffix(LINE_BREAK) + LINE_BREAK
+
+
     """From the command line, a file or standard input.
 
     Raises:
