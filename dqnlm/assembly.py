@@ -22,6 +22,7 @@ from dqnlm.data.trajectories import NoData, Trajectories
 from dqnlm.envs.base import Environment
 from dqnlm.errors import UserError
 from dqnlm.heads.base import Head
+from dqnlm.log_parts import shape_of
 from dqnlm.memory import check_outputs
 from dqnlm.networks.base import Body, OneHotEncoder, QNetwork, TokenEncoder, VectorEncoder
 from dqnlm.networks.projections import Linear
@@ -32,7 +33,8 @@ from dqnlm.types import Bounds
 from dqnlm.validation import resolve_target
 
 Config = dict[str, Any]
-Data = Corpus | Pairs | Trajectories | NoData
+Data = Corpus | Pairs | Log | Trajectories | NoData
+OnText = Corpus | Pairs | Log  # with a tokenizer of its own
 
 # Independent random streams of one run: seed * 1000 + the stream's number.
 STREAM_ENV, STREAM_EXPLORATION, STREAM_BUFFER, STREAM_EVALUATION = 1, 2, 3, 4
@@ -92,13 +94,21 @@ def build_env(
     hosts = pool | {"dialogues": node.get("num_envs"), "read_dialogues": read_dialogues}
     pool["make_partner"] = lambda part: assemble(part, hosts, "env.partner")
     wanted = inspect.signature(resolve_target(node["_target_"])).parameters
+    if ("log_shape" in wanted) != isinstance(data, Log):
+        raise UserError(_wrong_log(config, isinstance(data, Log)))
     if ("corpus_ids" in wanted, "prompts" in wanted) != (isinstance(data, Corpus), isinstance(data, Pairs)):
         raise UserError(_wrong_data(config, "corpus_ids" in wanted, "prompts" in wanted, isinstance(data, Pairs)))
-    if isinstance(data, Corpus | Pairs):
+    if isinstance(data, OnText):
         pool |= {
             "num_actions": data.tokenizer.vocabulary_size, "legal_mask_A": legal_tokens(config, data),
             "tokenizer": data.tokenizer, "train_ids": data.train_ids,
         }  # fmt: skip
+    if isinstance(data, Log):
+        pool["log_shape"] = shape_of(data)
+    elif kind(config["reward"]) == "NoReward" and isinstance(data, OnText):
+        raise UserError(
+            f"reward=none: env={kind(node)} has no other rewards to learn from; choose one (env=logged has a log's)"
+        )
     if isinstance(data, Corpus):
         stop = node["stop_token"]
         pool["corpus_ids"] = data.heldout_ids if evaluating else data.train_ids
@@ -111,6 +121,17 @@ def build_env(
         pool["reward"] = build_reward(config["reward"], pool)
     env: Environment = assemble(node, pool, "env")
     return env
+
+
+def _wrong_log(config: Config, is_log: bool) -> str:
+    """The environment or the data is of a log alone, and the other is not."""
+    env, data = (kind(config[group]) for group in ("env", "data"))
+    if is_log:
+        return f"data={data} is a log to learn from alone, and env={env} is a task of another kind; set env=logged"
+    return (
+        f"env={env} learns from a log alone, which data={data} does not give: set data=logged data.path=FILE.jsonl (+experiment="
+        "logged sets both)"
+    )
 
 
 def _wrong_data(config: Config, on_text: bool, on_pairs: bool, on_answers: bool) -> str:
@@ -156,7 +177,7 @@ def _one_token(corpus: Corpus, text: str) -> int:
 
 def legal_tokens(config: Config, data: Data) -> Tensor | None:
     """legal_A: what the agent may write at any time; None for everything. The unknown token never."""
-    if not isinstance(data, Corpus | Pairs):
+    if not isinstance(data, OnText):
         return None
     tokenizer, allowed = data.tokenizer, config["env"].get("allowed")
     if allowed is None and tokenizer.unknown_id is None:
@@ -173,7 +194,7 @@ def legal_tokens(config: Config, data: Data) -> Tensor | None:
 
 def tokenizer_of(data: Data, env: Environment) -> Tokenizer | None:
     """The text's, or one character a token of the environment's alphabet; None where observations are no characters."""
-    if isinstance(data, Corpus | Pairs):
+    if isinstance(data, OnText):
         return data.tokenizer
     if env.alphabet is None:
         return None
@@ -278,13 +299,15 @@ def outputs_of(objectives: dict[str, Objective]) -> tuple[str, ...]:
     return tuple(sorted({name for objective in objectives.values() for name in objective.needs_outputs}))
 
 
-def build_buffer(config: Config, env: Environment, lookahead: int | None, history: int, device: torch.device) -> Any:
+def build_buffer(
+    config: Config, env: Environment, lookahead: int | None, history: int, device: torch.device, logged_rows: int
+) -> Any:
     """Where rows are kept."""
     layout = Layout(
         row_transitions=env.row_transitions, first_decision=env.first_decision, num_tokens=env.num_tokens,
         num_actions=env.num_actions, observation_size=env.observation_size, interleaved=env.interleaved,
         stores_actions=not env.actions_are_observed, gamma=config["learner"]["gamma"], history=history,
-        lookahead=lookahead, copies=env.copies,
+        lookahead=lookahead, copies=env.copies, logged_rows=logged_rows,
     )  # fmt: skip
     pool = {"layout": layout, "device": device, "generator": stream(device, config["seed"], STREAM_BUFFER)}
     return assemble(config["buffer"], pool, "buffer")

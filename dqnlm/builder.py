@@ -8,20 +8,21 @@ from typing import Any
 
 import torch
 
-from dqnlm import assembly, beginnings, checkpoint, evaluators, header, saved_state
+from dqnlm import assembly, beginnings, checkpoint, evaluators, header, log_parts, saved_state
 from dqnlm.actor import Actor
 from dqnlm.buffers.base import Buffer
 from dqnlm.checks import check_combination
 from dqnlm.config import instantiate, load_run_config, save_run_config
 from dqnlm.console import RunConsole
 from dqnlm.data.corpora import Corpus
+from dqnlm.data.logs import Log
 from dqnlm.data.trajectories import Trajectories
 from dqnlm.envs.base import Environment
 from dqnlm.errors import UserError
 from dqnlm.files import write_json_atomic
 from dqnlm.guards import naming_disk, naming_memory
-from dqnlm.metrics import Accumulator
 from dqnlm.learner_checks import check_learner
+from dqnlm.metrics import Accumulator
 from dqnlm.objectives.base import Objective
 from dqnlm.part_checks import check_parts
 from dqnlm.parts import Parts
@@ -93,8 +94,8 @@ def build(config: Config, run: RunDirectory, resumed_from: Path | None = None) -
         UserError: a combination that cannot work, or data that is not there.
     """
     check_combination(config)
-    if config["threads"] is not None:
     check_learner(config)
+    if config["threads"] is not None:
         torch.set_num_threads(config["threads"])
     device, seed = assembly.choose_device(config["device"]), config["seed"]
     data = assembly.build_data(config, resumed_from is None or was_bundled(run))
@@ -108,6 +109,8 @@ def build(config: Config, run: RunDirectory, resumed_from: Path | None = None) -
     saved = None if resumed_from is None else checkpoint.load(resumed_from, "policy", torch.device("cpu"))
     recipe = None if saved is None else saved.get("recipe")
     policy = assembly.build_policy(config, data, env, head, assembly.outputs_of(objectives), device, recipe)
+    if isinstance(data, Log):
+        log_parts.require_fit(data, policy)
     if config["trainer"]["init_from"] is not None and resumed_from is None:
         beginnings.load_weights(policy, config)
     settings = config["trainer"]
@@ -119,8 +122,8 @@ def build(config: Config, run: RunDirectory, resumed_from: Path | None = None) -
         config["learner"], policy.network, target, objectives, optimization, accumulator, env.restart, head, env.legal
     )
     history = max(policy.network.context, policy.network.reach or 0)
-    buffer = assembly.build_buffer(config, env, farthest(objectives), history, device)
-    logged = add_logged(data, buffer, policy, env) if isinstance(data, Trajectories) else 0
+    buffer = assembly.build_buffer(config, env, farthest(objectives), history, device, rows_of(data))
+    logged = add_logged(data, buffer, policy, env)
     exploration = instantiate(
         config["exploration"], assembly.stream(device, seed, assembly.STREAM_EXPLORATION), env.copies
     )
@@ -145,12 +148,21 @@ def farthest(objectives: dict[str, Objective]) -> int | None:
     return max(known) if len(known) == len(reaches) else None
 
 
-def add_logged(data: Trajectories, buffer: Buffer, policy: Policy, env: Environment) -> int:
-    """Puts logged rows into the buffer; returns how many.
+def rows_of(data: assembly.Data) -> int:
+    """Logged rows to learn from."""
+    return len(data.train) if isinstance(data, Log) else len(data) if isinstance(data, Trajectories) else 0
+
+
+def add_logged(data: assembly.Data, buffer: Buffer, policy: Policy, env: Environment) -> int:
+    """Puts logged rows into the buffer; returns how many, 0 where the data is no log.
 
     Raises:
         UserError: the environment's tokens are no characters, or the buffer is smaller than the data.
     """
+    if isinstance(data, Log):
+        return log_parts.add_rows(data, buffer, policy)
+    if not isinstance(data, Trajectories):
+        return 0
     if policy.tokens is None:
         raise UserError("logged text cannot be learned from here: this environment's tokens are no characters")
     if data.first_decision() < env.first_decision:

@@ -8,7 +8,10 @@ from dqnlm.errors import UserError
 
 Config = dict[str, Any]
 DISTRIBUTIONAL = ("Categorical", "Quantile", "ImplicitQuantile")
-BEST_METRICS = ("eval/accuracy", "eval/nats", "eval/nats_softmax", "eval/return")
+BEST_METRICS = (
+    "eval/accuracy", "eval/nats", "eval/nats_softmax", "eval/return", "eval/nats_best", "eval/return_correlation",
+    "eval/return_explained",
+)  # fmt: skip
 
 
 def kind(node: Config) -> str:
@@ -27,6 +30,7 @@ def check_combination(config: Config) -> None:
     Raises:
         UserError: what does not go together, why, and what to set.
     """
+    _check_log(config)
     _check_numbers(config)
     _check_feedback(config)
     _check_cloning(config)
@@ -229,6 +233,23 @@ def _check_trainer(settings: Config, env: Config) -> None:
     if settings["samples"] < 1 or settings["sample_tokens"] < 1 or settings["sample_temperature"] <= 0:
         raise UserError(
             "trainer.samples and trainer.sample_tokens must be at least 1, trainer.sample_temperature above 0"
+        )
+
+
+def _check_log(config: Config) -> None:
+    """Nothing can be played beside a log alone."""
+    settings = config["trainer"]
+    if kind(config["env"]) != "Logged":
+        return
+    if settings["rollouts"] or settings["offline_rounds"] < 1:
+        raise UserError(
+            f"env=logged has nothing to play, and trainer.rollouts={settings['rollouts']} plays: set trainer.rollouts=0 and "
+            "trainer.offline_rounds to the rounds of updates on the log"
+        )
+    if settings["declared_policy"] == "probability":
+        raise UserError(
+            "trainer.declared_policy=probability needs Q to be the probability of being the rewarded token, and a log tells the "
+            "reward of one token; set declared_policy=boltzmann or reweighted"
         )
 
 

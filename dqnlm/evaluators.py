@@ -6,22 +6,30 @@ from typing import Any
 
 import torch
 
-from dqnlm.assembly import STREAM_EVALUATION, Data, build_env, legal_tokens
+from dqnlm.assembly import STREAM_EVALUATION, Data, build_env, build_reward, legal_tokens
+from dqnlm.checks import kind
 from dqnlm.data.baselines import baselines
 from dqnlm.data.corpora import Corpus
+from dqnlm.data.logs import Log
 from dqnlm.data.pairs import Pairs
 from dqnlm.envs.base import Environment
+from dqnlm.envs.logged import Logged
 from dqnlm.episodes import EpisodeEvaluator
+from dqnlm.errors import UserError
 from dqnlm.evaluator import TextEvaluator
+from dqnlm.log_evaluator import LogEvaluator
 from dqnlm.pair_evaluator import PairEvaluator
+from dqnlm.parts import Evaluator
+from dqnlm.rewards.base import Reward
 
 Config = dict[str, Any]
 
 
-def build_evaluator(config: Config, data: Data, device: torch.device) -> TextEvaluator | EpisodeEvaluator:
+def build_evaluator(config: Config, data: Data, device: torch.device) -> Evaluator:
     """Scores on the held-out part of a text, or on episodes alone; the same episodes at every evaluation."""
     settings, seed = config["trainer"], config["seed"] * 1000 + STREAM_EVALUATION
-
+    if isinstance(data, Log):
+        return _of_log(config, data, device)
     episodes = settings["evaluation_episodes"]
     if isinstance(data, Pairs):  # each pair once
         episodes = min(episodes, len(data.heldout.texts))
@@ -45,3 +53,38 @@ def build_evaluator(config: Config, data: Data, device: torch.device) -> TextEva
         data.heldout_ids, make_env, frequent, gamma, settings["samples"], settings["sample_tokens"],
         settings["sample_temperature"], seed, baselines(reference, data.heldout_ids, data.tokenizer.vocabulary_size),
     )  # fmt: skip
+
+
+LEARN_RETURNS = ("td", "path_consistency", "trajectory")  # objectives after which Q is a return
+
+
+def _of_log(config: Config, data: Log, device: torch.device) -> LogEvaluator:
+    """On the held-out rows, and on greedy answers to their prompts."""
+    env = build_env(config, data, device, config["seed"], evaluating=True)
+    assert isinstance(env, Logged)
+    settings = config["trainer"]
+    return LogEvaluator(
+        data.heldout, _judge(config, data), env.horizon, config["learner"]["gamma"], settings["betas"], settings["samples"],
+        settings["evaluation_episodes"], bool(set(LEARN_RETURNS) & set(config["objective"])),
+    )  # fmt: skip
+
+
+def _judge(config: Config, data: Log) -> Reward | None:
+    """The run's reward, which here judges greedy answers alone; None for none.
+
+    Raises:
+        UserError: a reward that needs a text to compare with, token by token.
+    """
+    if kind(config["reward"]) == "NoReward":
+        return None
+    pool: dict[str, Any] = {
+        "num_actions": data.tokenizer.vocabulary_size, "tokenizer": data.tokenizer, "train_ids": data.train_ids,
+        "stop_id": data.tokenizer.end_id,
+    }  # fmt: skip
+    reward = build_reward(config["reward"], pool)
+    if not reward.judged:
+        raise UserError(
+            f"reward={kind(config['reward'])} compares token by token with a given text, and with a log there is none: set "
+            "reward=none, or a judge of the greedy answers: reward=function, classifier, language_model, lexicon"
+        )
+    return reward

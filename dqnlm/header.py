@@ -14,16 +14,18 @@ from typing import Any
 import torch
 from torch import nn
 
+from dqnlm.assembly import Data, OnText
 from dqnlm.checks import kind
 from dqnlm.console import clock
 from dqnlm.data.corpora import Corpus
+from dqnlm.data.logs import Log
 from dqnlm.data.pairs import Pairs
-from dqnlm.data.trajectories import NoData, Trajectories
+from dqnlm.envs.logged import Logged
 from dqnlm.trainer import Trainer
 
-Data = Corpus | Pairs | Trajectories | NoData
 Config = dict[str, Any]
 PACKAGES = ("dqnlm", "torch", "hydra-core", "omegaconf", "datasets", "numpy")
+OF_PRETRAINED = ("transformers", "peft", "tokenizers", "safetensors")  # and of runs on a pretrained model
 
 
 def idle_components(config: Config, on_text: bool = True) -> list[str]:
@@ -80,6 +82,8 @@ def manifest(config: Config, choices: dict[str, Any], command_line: list[str], d
     """What produced this run, for manifest.json."""
     source, device = data.source, trainer.parts.accumulator.device
     sizes: dict[str, Any] = {"logged_rows": trainer.parts.logged_rows}
+    if isinstance(data, Log):
+        sizes["heldout_rows"] = len(data.heldout)
     if isinstance(data, Pairs):
         sizes = {part: len(getattr(data, part).texts) for part in ("train", "heldout", "test")}
     if isinstance(data, Corpus):
@@ -93,13 +97,18 @@ def manifest(config: Config, choices: dict[str, Any], command_line: list[str], d
         "device_name": torch.cuda.get_device_name(device) if device.type == "cuda" else platform.machine(),
         "threads": torch.get_num_threads(),
         "python": platform.python_version(),
-        "versions": {name: _version(name) for name in PACKAGES},
+        "versions": {name: _version(name) for name in (*PACKAGES, *(OF_PRETRAINED if is_pretrained(trainer) else ()))},
         "git_commit": _git_commit(),
         "data": {
             "name": source.name, "origin": source.origin, "sha256": source.sha256, "bundled": source.bundled,
             **sizes, "fingerprint": trainer.parts.fingerprint,
         },
     }  # fmt: skip
+
+
+def is_pretrained(trainer: Trainer) -> bool:
+    """Whether the network's trunk is a model of transformers."""
+    return trainer.parts.policy.network.body.recipe is not None
 
 
 def _version(package: str) -> str | None:
@@ -144,7 +153,7 @@ def show(config: Config, trainer: Trainer, data: Data, resumed_from: Path | None
         f"folder      {parts.directory.path}",
     ]
     lines += [f"note        {text}" for text in parts.notes if not source.bundled]
-    lines += [f"idle        {text}" for text in idle_components(config, isinstance(data, Corpus | Pairs))]
+    lines += [f"idle        {text}" for text in idle_components(config, isinstance(data, OnText))]
     if not parts.actor.env.exact_resume:
         lines.append("note        this environment's state cannot be saved: resuming starts its episodes anew")
     if resumed_from is not None:
@@ -162,11 +171,21 @@ def _of_data(data: Data, logged_rows: int) -> str:
     if isinstance(data, Pairs):
         sizes = ", ".join(f"{len(getattr(data, part).texts):,} {part}" for part in ("train", "heldout", "test"))
         return f"pairs       {name}: {sizes}, vocabulary {data.tokenizer.vocabulary_size}"
+    if isinstance(data, Log):
+        longest = max(row.transitions for row in data.train.rows)
+        return (
+            f"log         {name}: {len(data.train):,} rows to learn from, {len(data.heldout):,} held out, vocabulary "
+            f"{data.tokenizer.vocabulary_size}, longest row {longest + 1:,} tokens"
+        )
     return f"data        {name}" + (f": {logged_rows:,} logged rows" if logged_rows else "")
 
 
 def _of_environment(config: Config, trainer: Trainer) -> str:
     env, node = trainer.parts.actor.env, config["env"]
+    if isinstance(env, Logged):
+        judge = kind(config["reward"])
+        judged = "nobody judges" if judge == "NoReward" else f"{judge} judges"
+        return f"environment none: nothing is played; {judged} greedy answers to held-out prompts"
     if "horizon" in node and "transition" in node:
         return (
             f"environment {env.num_envs} x {node['horizon']} decisions a rollout, transition {node['transition']}, reward "

@@ -9,10 +9,11 @@ from typing import Any
 from dqnlm import saved_state
 from dqnlm.diagnostics import diagnostics, warnings
 from dqnlm.errors import UserError
+from dqnlm.log_evaluator import LogEvaluator
 from dqnlm.metrics import Figures, JsonLines
 from dqnlm.parts import Parts
 
-LOWER_IS_BETTER = ("eval/nats", "eval/nats_softmax")
+LOWER_IS_BETTER = ("eval/nats", "eval/nats_softmax", "eval/nats_best")
 
 
 class Journal:
@@ -20,7 +21,7 @@ class Journal:
 
     Args:
         parts: of the run.
-        best_metric: figure of an evaluation that `best` goes by; None: eval/accuracy on text, else eval/return.
+        best_metric: figure of an evaluation that `best` goes by; None: the first of `Parts.best_metrics`.
         updates_between_logs: gradient steps, for messages.
 
     Attributes:
@@ -32,7 +33,7 @@ class Journal:
 
     def __init__(self, parts: Parts, best_metric: str | None, updates_between_logs: int) -> None:
         self.parts, self.updates_between_logs = parts, updates_between_logs
-        self.best_metric = best_metric or ("eval/return" if parts.by_episodes else "eval/accuracy")
+        self.best_metric = best_metric or parts.best_metrics[0]
         self.best: Figures = {}
         self.last: Figures = {}
         self.evaluations_without_gain = 0
@@ -123,7 +124,8 @@ class Journal:
         parts.console.print(parts.evaluator.table(evaluation, parts.policy, parts.updates, done))
         for prompt, text in evaluation.samples:
             self.samples.write({"step": parts.updates, "kind": parts.policy.declared, "prompt": prompt, "text": text})
-            parts.console.panel("sample", [prompt + text if parts.by_episodes else text], "dim")
+            whole = parts.by_episodes or isinstance(parts.evaluator, LogEvaluator)
+            parts.console.panel("sample", [prompt + text if whole else text], "dim")
         self.record(evaluation.figures)
         self._note_best(evaluation.figures)
 

@@ -106,8 +106,10 @@ def _check_data(config: Config, parts: Parts) -> None:
         raise UserError("buffer=prioritized replays large errors, and no objective here has any; set buffer=uniform")
     on_text = parts.policy.tokens is not None and not parts.by_episodes
     best = settings["best_metric"]
-    if best is not None and best != "eval/return" and not on_text:
-        raise UserError(f"trainer.best_metric={best} is a figure of text; here it is eval/return (or null)")
+    if best is not None and best not in parts.best_metrics:
+        raise UserError(
+            f"trainer.best_metric={best} is no figure of this run; it has {', '.join(parts.best_metrics)} (or null)"
+        )
     if not on_text and settings["declared_policy"] == "probability":
         raise UserError("trainer.declared_policy=probability is for text; use boltzmann or reweighted")
 

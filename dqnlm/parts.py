@@ -12,12 +12,14 @@ from dqnlm.episodes import EpisodeEvaluator
 from dqnlm.evaluator import TextEvaluator
 from dqnlm.exploration import Exploration
 from dqnlm.learner import Learner
+from dqnlm.log_evaluator import LogEvaluator
 from dqnlm.metrics import Accumulator, Logger
 from dqnlm.policy import Policy
 from dqnlm.run_directory import RunDirectory
 from dqnlm.warm_start import Demonstrations, WarmStart
 
-Evaluator = TextEvaluator | EpisodeEvaluator
+Evaluator = TextEvaluator | EpisodeEvaluator | LogEvaluator
+OF_TEXT = ("eval/accuracy", "eval/nats", "eval/nats_softmax", "eval/return")
 
 
 @dataclass
@@ -46,6 +48,13 @@ class Parts:
     def by_episodes(self) -> bool:
         """Whether evaluations are episodes alone, without a text."""
         return isinstance(self.evaluator, EpisodeEvaluator)
+
+    @property
+    def best_metrics(self) -> tuple[str, ...]:
+        """Figures of the evaluations that the best policy can be chosen by, the default first."""
+        if isinstance(self.evaluator, LogEvaluator):
+            return self.evaluator.best_metrics
+        return ("eval/return",) if self.by_episodes else OF_TEXT
 
     @property
     def updates(self) -> int:

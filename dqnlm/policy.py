@@ -13,6 +13,7 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor
 
+from dqnlm.data.ended_tokenizer import before_end
 from dqnlm.data.tokenizers import Tokenizer
 from dqnlm.errors import UserError
 from dqnlm.exploration import sample_categorical
@@ -186,9 +187,10 @@ class Policy:
         top_k: int | None = None,
         seed: int = 0,
     ) -> list[str]:
-        """`n` texts that continue the prompt (which is not repeated), each cut before `stop` where that occurs."""
+        """`n` texts that continue the prompt (which is not repeated), each cut before the run's end token, and before `stop`."""
         columns = list(
             self.stream(prompt, max_tokens, policy=policy, temperature=temperature, top_k=top_k, n=n, seed=seed)
         )
-        texts = [self.tokenizer.decode([row[i] for row in columns]) for i in range(n)]
+        rows = [before_end([row[i] for row in columns], self.tokenizer.end_id) for i in range(n)]
+        texts = [self.tokenizer.decode(row) for row in rows]
         return [t.split(stop)[0] if stop else t for t in texts]

@@ -99,7 +99,7 @@ class Trainer:
         batch = self.parts.buffer.sample(self.batch_rows - mixed)
         if demonstrations is not None:
             batch = joined(batch, demonstrations.batch(mixed, judged=True))
-        return trimmed(batch) if self.parts.actor.env.generated else batch
+        return trimmed(batch) if self.parts.actor.env.uneven else batch
 
     def _warm_up(self) -> None:
         """One round of the warm start; after the last, target and reference policy begin where it ended."""

@@ -23,8 +23,8 @@ OWN_PREFIX = "dqnlm"
 # Where the parts of a run live. No other module may be named: a run's folder must not reach, say, `load_policy`, which
 # could be told to permit code.
 PARTS = (
-    "bootstraps", "buffers", "data.corpora", "data.pairs", "data.trajectories", "envs", "exploration", "heads", "learner",
-    "metrics", "multistep", "networks", "objectives", "optimization", "partners", "rewards", "target", "trainer",
+    "bootstraps", "buffers", "data.corpora", "data.logs", "data.pairs", "data.trajectories", "envs", "exploration", "heads",
+    "learner", "metrics", "multistep", "networks", "objectives", "optimization", "partners", "rewards", "target", "trainer",
 )  # fmt: skip
 Where = Callable[[str], str]  # dotted key -> where its value came from, in words
 

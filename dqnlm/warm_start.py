@@ -104,7 +104,7 @@ class WarmStart:
         """Some gradient steps, fewer at the end; True when they were the last."""
         for _ in range(min(updates, self.updates - self.cloner.updates)):
             batch = self.demonstrations.batch(self.rows, judged=False)
-            self.cloner.update(trimmed(batch) if self.demonstrations.env.generated else batch)
+            self.cloner.update(trimmed(batch) if self.demonstrations.env.uneven else batch)
         return self.cloner.updates == self.updates
 
     def state_dict(self) -> dict[str, Any]:

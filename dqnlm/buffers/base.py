@@ -23,7 +23,8 @@ class Buffer(ABC):
         layout: what rows are like.
         device: where the rows live.
         generator: draws rows, on that device.
-        capacity: transitions kept, where a row counts as its longest: row_transitions - first_decision.
+        capacity: transitions kept, where a row counts as its longest: row_transitions - first_decision; None: as many as
+            the logged rows take.
         sample: whole `rows`, or windows around single `transitions`.
         more_bytes: what the buffer itself keeps for each transition.
 
@@ -34,7 +35,8 @@ class Buffer(ABC):
         bytes_per_transition: of the ring.
 
     Raises:
-        UserError: no room for one group of rows, more memory than there is, or groups where single decisions are drawn.
+        UserError: no room for one group of rows, no logged rows to go by, more memory than there is, or groups where single
+            decisions are drawn.
     """
 
     needs_errors: bool = False
@@ -45,14 +47,16 @@ class Buffer(ABC):
         device: torch.device,
         generator: torch.Generator,
         *,
-        capacity: int,
+        capacity: int | None,
         sample: Literal["rows", "transitions"],
         more_bytes: int = 0,
     ) -> None:
         self.copies, self.device, self.generator, self.mode = layout.copies, device, generator, sample
         copies, longest = layout.copies, layout.row_transitions
         decisions = longest - layout.first_decision
-        self.rows = capacity // (decisions * copies) * copies
+        if capacity is None and layout.logged_rows == 0:
+            raise UserError("buffer.capacity=null is as many as logged data has, and there is none: set a number")
+        self.rows = layout.logged_rows if capacity is None else capacity // (decisions * copies) * copies
         if self.rows < 1:
             raise UserError(
                 f"buffer.capacity={capacity} transitions is less than {copies} rows of {decisions} decisions; "

@@ -43,7 +43,7 @@ class PrioritizedBuffer(Buffer):
         device: torch.device,
         generator: torch.Generator,
         *,
-        capacity: int,
+        capacity: int | None,
         sample: Literal["rows", "transitions"],
         alpha: float,
         beta_start: float,

@@ -27,7 +27,7 @@ class RolloutBuffer(Buffer):
         device: torch.device,
         generator: torch.Generator,
         *,
-        capacity: int,
+        capacity: int | None,
     ) -> None:
         super().__init__(
             layout, device, generator, capacity=capacity, sample="rows",

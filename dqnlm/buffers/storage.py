@@ -35,6 +35,7 @@ class Layout:
         history: observations up to a decision, its own included, that the network can use.
         lookahead: decisions that a target spans, the taken one included; None: to the row's end.
         copies: rows come in groups of so many with equal observations; groups are drawn whole.
+        logged_rows: rows of logged data that there are, which a buffer of capacity null holds; 0 for none.
     """
 
     row_transitions: int
@@ -48,6 +49,7 @@ class Layout:
     history: int
     lookahead: int | None
     copies: int
+    logged_rows: int = 0
 
 
 class Storage:
@@ -57,7 +59,7 @@ class Storage:
         rows: how many are kept.
         layout: what rows are like.
         device: where the ring lives.
-        capacity: the setting that `rows` came from, for the message.
+        capacity: the setting that `rows` came from, for the message; None: the logged rows.
         more_bytes: what the buffer itself keeps for each transition.
 
     Attributes:
@@ -72,7 +74,7 @@ class Storage:
         rows: int,
         layout: Layout,
         device: torch.device,
-        capacity: int,
+        capacity: int | None,
         more_bytes: int,
     ) -> None:
         self.rows, self.row_transitions, self.first, self.gamma = (
@@ -222,12 +224,19 @@ def token_type(ids: int) -> torch.dtype:
 
 
 def refuse_if_it_cannot_fit(
-    rows: int, row_transitions: int, bytes_per_transition: int, device: torch.device, capacity: int
+    rows: int, row_transitions: int, bytes_per_transition: int, device: torch.device, capacity: int | None
 ) -> None:
     """Raises UserError with the arithmetic when the ring is larger than the memory that is free."""
     needed = (rows + 1) * (row_transitions + 1) * bytes_per_transition
     free = free_memory(device)
+    if needed > free and capacity is None:
+        raise UserError(
+            f"the log needs {rows:,} rows x {row_transitions + 1} observations (all as long as the longest) x "
+            f"{bytes_per_transition} bytes = {needed / 2**30:.2f} GiB, but {device} has {free / 2**30:.2f} GiB free; leave out "
+            "its longest rows (data.max_tokens=N), or give fewer"
+        )
     if needed > free:
+        assert capacity is not None
         fitting = int(free * 0.8 / needed * capacity)
         raise UserError(
             f"buffer.capacity={capacity:,} needs {rows:,} rows x {row_transitions + 1} observations x "

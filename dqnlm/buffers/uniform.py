@@ -20,7 +20,7 @@ class UniformBuffer(Buffer):
         device: torch.device,
         generator: torch.Generator,
         *,
-        capacity: int,
+        capacity: int | None,
         sample: Literal["rows", "transitions"],
     ) -> None:
         super().__init__(

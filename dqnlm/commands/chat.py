@@ -2,7 +2,7 @@
 
 A run of Wordle guesses the word that you think of: type the marks of each guess, or let `--secret WORD` answer for you. Any
 other run on text gets each line that you type, and its line break, as what it goes on from; a run of a dialogue also
-reads all that was said before.
+reads all that was said before. A run on a log alone gets the line as a prompt, and `--suffix` behind it.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 Config = dict[str, Any]
 Write = Callable[[str], str]  # the page so far -> what the policy writes next
 QUIT = "quit"
-_WORDLE = "dqnlm.partners.wordle.Wordle"
+_WORDLE, _LOGGED = "dqnlm.partners.wordle.Wordle", "dqnlm.envs.logged.Logged"
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -30,6 +30,9 @@ def _parser() -> argparse.ArgumentParser:
     )  # fmt: skip
     add_run_arguments(parser)
     parser.add_argument("--secret", metavar="WORD", help="a run of Wordle: play this word and show the game")
+    parser.add_argument(
+        "--suffix", help="put behind each line (default: a line break; nothing for a run on a log alone)"
+    )
     parser.add_argument("--max-tokens", type=int, default=100, help="most tokens in a reply on text (default: 100)")
     parser.add_argument(
         "--policy",
@@ -64,12 +67,12 @@ def main(argv: list[str]) -> int:
     return _talk(policy, config["env"], arguments)
 
 
-def _writer(policy: Policy, most: int, arguments: argparse.Namespace) -> Write:
-    """Writes up to the first line break, which is left out, or `most` tokens."""
+def _writer(policy: Policy, most: int, arguments: argparse.Namespace, stop: str | None = "\n") -> Write:
+    """Writes up to the first `stop`, which is left out, or the run's end token, or `most` tokens."""
 
     def write(page: str) -> str:
         found = policy.generate(
-            page, most, stop="\n", policy=arguments.policy, temperature=arguments.temperature, seed=arguments.seed
+            page, most, stop=stop, policy=arguments.policy, temperature=arguments.temperature, seed=arguments.seed
         )
         return found[0]
 
@@ -132,14 +135,17 @@ def _marks(guess: str, known: bool, secret: str | None, prompt: str) -> str | No
 
 
 def _talk(policy: Policy, env: Config, arguments: argparse.Namespace) -> int:
-    """Each line is read with its line break, and answered; characters that the run does not know are named."""
+    """Each line is read with its suffix, and answered; characters that the run does not know are named."""
     from dqnlm.errors import UserError
 
     dialogue = "partner" in env
-    write = _writer(policy, env["utterance_length"] if dialogue else arguments.max_tokens, arguments)
+    of_log = env["_target_"] == _LOGGED
+    suffix = arguments.suffix if arguments.suffix is not None else "" if of_log else "\n"
+    most = env["utterance_length"] if dialogue else arguments.max_tokens
+    write = _writer(policy, most, arguments, None if of_log else "\n")
     page = ""
     while (line := _ask("you: ")) is not None:
-        said = (page if dialogue else "") + line + "\n"
+        said = (page if dialogue else "") + line + suffix
         try:
             reply = write(said)
         except UserError as error:

@@ -53,6 +53,10 @@ def main(argv: list[str]) -> int:
     policy, config = load_policy_and_config(
         arguments.run, arguments.checkpoint, arguments.output_dir, arguments.device, arguments.allow_targets
     )
+    if arguments.data_path is not None and "heldout_path" in config["data"]:
+        raise UserError(
+            "--data-path is for runs on a text; this one is scored on the rows that its log holds out: leave it out"
+        )
     if arguments.data_path is not None and "max_tokens" in config["data"]:
         raise UserError(
             "--data-path is for runs on a text; this one answers prompts: choose its part of the data with --split"
@@ -72,7 +76,7 @@ def main(argv: list[str]) -> int:
     if arguments.json:
         print(json.dumps({"step": policy.step, "checkpoint": arguments.checkpoint} | evaluation.figures))
         return 0
-    done = "whole text" if isinstance(data, Corpus) else "greedy episodes"
+    done = "whole text" if isinstance(data, Corpus) else _episodes(data)
     _print(data, evaluator.table(evaluation, policy, policy.step, done), evaluation.samples, policy.step, arguments)
     return 0
 
@@ -112,7 +116,7 @@ def _print(data: Data, table: Table, samples: list[tuple[str, str]], step: int, 
     from dqnlm.data.corpora import Corpus
 
     console = Console(highlight=False)
-    on = _what(data, arguments.data_path) if isinstance(data, Corpus) else "greedy episodes"
+    on = _what(data, arguments.data_path) if isinstance(data, Corpus) else _episodes(data)
     console.print(f"{arguments.run}, checkpoint {arguments.checkpoint} (step {step}), on {on}")
     if isinstance(data, Corpus) and data.heldout_unknown:
         console.print(f"{data.heldout_unknown} characters are unknown to the run: counted as misses, left out of nats")
@@ -122,6 +126,13 @@ def _print(data: Data, table: Table, samples: list[tuple[str, str]], step: int, 
     for prompt, text in samples[:2]:
         console.rule("sample")
         console.print(text if isinstance(data, Corpus) else prompt + text, markup=False)
+
+
+def _episodes(data: Data) -> str:
+    """What a run without a text is scored on."""
+    from dqnlm.data.logs import Log
+
+    return f"{len(data.heldout):,} held-out rows" if isinstance(data, Log) else "greedy episodes"
 
 
 def _what(corpus: Corpus, path: str | None) -> str:

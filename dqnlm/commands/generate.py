@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import itertools
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,8 +14,8 @@ from dqnlm.commands.run_arguments import add_run_arguments
 if TYPE_CHECKING:
     from dqnlm.policy import Policy
 
-
 LINE_BREAK = "\n"  # ends a prompt and an answer
+
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
@@ -75,7 +76,6 @@ def main(argv: list[str]) -> int:
     return 0
 
 
-def _prompt(arguments: argparse.Namespace) -> str:
 def _answers(config: dict[str, Any]) -> bool:
     """Whether the run answers prompts, each ended by a line break."""
     from dqnlm.validation import resolve_target
@@ -96,6 +96,7 @@ def _question(prompt: str) -> str:
     return prompt.removesuffix(LINE_BREAK) + LINE_BREAK
 
 
+def _prompt(arguments: argparse.Namespace) -> str:
     """From the command line, a file or standard input.
 
     Raises:
@@ -117,12 +118,13 @@ def _question(prompt: str) -> str:
 
 
 def pieces(policy: Policy, prompt: str, arguments: argparse.Namespace, number: int) -> Iterator[str]:
-    """Text as it is written; each of several texts has a seed of its own."""
+    """Text as it is written, up to the run's end token if it has one; each of several texts has a seed of its own."""
     rows = policy.stream(
         prompt, arguments.max_tokens, policy=arguments.policy, temperature=arguments.temperature, top_k=arguments.top_k,
         seed=arguments.seed + number,
     )  # fmt: skip
-    return policy.tokenizer.stream(row[0] for row in rows)
+    end_id = policy.tokenizer.end_id
+    return policy.tokenizer.stream(itertools.takewhile(lambda token: token != end_id, (row[0] for row in rows)))
 
 
 def until(parts: Iterator[str], stop: str | None) -> Iterator[str]:

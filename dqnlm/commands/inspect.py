@@ -114,9 +114,7 @@ def _of_q(policy: Policy, config: dict[str, Any]) -> list[str]:
         return [f"No objective of this run ({', '.join(config['objective'])}) learns returns: Q is a preference, a logit of "
                 "the actions that the run has copied, and only differences within a position mean anything."]  # fmt: skip
     gamma, low, high = config["learner"]["gamma"], float(policy.head.low), float(policy.head.high)
-    paid = (
-        f"reward {kind(config['reward'])}" if "transition" in config["env"] else f"the rewards of {kind(config['env'])}"
-    )
+    paid = f"reward {kind(config['reward'])}" if "transition" in config["env"] else f"the rewards of {_payer(config)}"
     told = [f"Q of a token is the return promised for choosing it after the text so far: the sum of {paid} from there on, "
             f"discounted by {gamma} a decision."]  # fmt: skip
     if math.isfinite(low) or math.isfinite(high):
@@ -129,6 +127,13 @@ def _of_q(policy: Policy, config: dict[str, Any]) -> list[str]:
     elif policy.head.is_probability:
         told.append("Q is the probability of being the text's own token.")
     return told
+
+
+def _payer(config: dict[str, Any]) -> str:
+    """Who rewards where no reward of the run's own does: the log, or the task."""
+    from dqnlm.checks import kind
+
+    return "the log" if kind(config["env"]) == "Logged" else kind(config["env"])
 
 
 def _of_value(policy: Policy) -> str:

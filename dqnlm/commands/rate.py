@@ -1,6 +1,7 @@
 """`dqnlm rate RUN`: shows a run's samples one by one and keeps what a person thinks of them, to train on.
 
-Each rating is one line {"prompt", "completion", "reward", ...} of a JSONL file that `data=trajectories` reads, written at once.
+Each rating is one line {"prompt", "completion", "reward", ...} of a JSONL file that `data=logged` and `data=trajectories` read,
+written at once.
 """
 
 from __future__ import annotations
@@ -24,10 +25,8 @@ if TYPE_CHECKING:
 
 KEYS = "score 1 to 5, s = skip, u = undo the last, q = quit: "
 OFFLINE_ROUNDS = 1000  # in the command that is proposed at the end
-NOT_YET = (
-    "note: this run's environment plays on a plain text, and dqnlm cannot train on ratings there yet; the file is what "
-    "data=trajectories reads in environments with an alphabet of their own"
-)
+# What of a run on text is kept in that command: its data and task are another.
+KEPT_OF_TEXT = ("network", "device=", "threads=", "seed=", "logger=", "+allow_targets=")
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -77,18 +76,20 @@ def main(argv: list[str]) -> int:
     name = run_name(folder, Path(arguments.output_dir))
     origin = {"run": name, "checkpoint": arguments.checkpoint, "step": policy.step}
     print(f"{name}, checkpoint {arguments.checkpoint} (step {policy.step}); ratings go to {ratings.path}")
-    if not learns_from_ratings(config):
-        print(NOT_YET)
-    before = len(ratings.rewards)
+    before, stop = len(ratings.rewards), None
+    if _plays_on(config, "prompts"):  # what its prompts and answers end in
+        stop, arguments.prompt = "\n", arguments.prompt.rstrip("\n") + "\n"
     try:
-        session(samples(policy, arguments, set(ratings.rewards)), ratings, origin, read_key)
+        session(samples(policy, arguments, set(ratings.rewards), stop), ratings, origin, read_key)
     finally:
         _conclude(ratings, len(ratings.rewards) - before, folder, config)
     return 0
 
 
-def samples(policy: Policy, arguments: argparse.Namespace, seen: set[tuple[str, str]]) -> Iterator[Sample]:
-    """Texts that differ from those in `seen` and from one another, of `n` seeds.
+def samples(
+    policy: Policy, arguments: argparse.Namespace, seen: set[tuple[str, str]], stop: str | None = None
+) -> Iterator[Sample]:
+    """Texts that differ from those in `seen` and from one another, of `n` seeds, each up to `stop`.
 
     Raises:
         UserError: the policy is greedy, so that all samples would be the same.
@@ -103,6 +104,7 @@ def samples(policy: Policy, arguments: argparse.Namespace, seen: set[tuple[str, 
         [text] = policy.generate(
             arguments.prompt, arguments.max_tokens, policy=kind, temperature=arguments.temperature, seed=seed
         )
+        text = text.split(stop)[0] if stop else text
         if text and (arguments.prompt, text) not in seen:
             seen.add((arguments.prompt, text))
             yield Sample(arguments.prompt, text, seed)
@@ -172,12 +174,11 @@ def read_key() -> str:
     return "" if key == b"\x04" else key.decode("ascii", "replace")  # Ctrl-D ends the input
 
 
-def learns_from_ratings(config: dict[str, Any]) -> bool:
-    """Whether the run's environment takes trajectories: those that play on a plain text do not (`assembly.build_env`)."""
+def _plays_on(config: dict[str, Any], *names: str) -> bool:
+    """Whether the run's environment is given one of these (`assembly.build_env`)."""
     from dqnlm.validation import resolve_target
 
-    taken = inspect.signature(resolve_target(config["env"]["_target_"])).parameters
-    return not {"corpus_ids", "prompts"} & set(taken)
+    return bool(set(names) & set(inspect.signature(resolve_target(config["env"]["_target_"])).parameters))
 
 
 def _conclude(ratings: Ratings, new: int, folder: Path, config: dict[str, Any]) -> None:
@@ -187,18 +188,44 @@ def _conclude(ratings: Ratings, new: int, folder: Path, config: dict[str, Any]) 
         return
     mean = sum(ratings.rewards.values()) / count
     print(f"\n{count} ratings in {ratings.path} ({new} of this session), mean reward {mean:.3f}")
-    if learns_from_ratings(config):
-        print(f"to train on them: {training_command(ratings.path, folder)}")
+    on_text = _plays_on(config, "corpus_ids", "prompts", "log_shape")
+    command = command_on_text(ratings, _typed(folder)) if on_text else training_command(ratings.path, folder)
+    print(f"to train on them: {command}")
+
+
+def command_on_text(ratings: Ratings, typed: list[str]) -> str:
+    """A run on the ratings alone, with the network of the command `typed`; what they lack of a log is said in settings."""
+    kept = [word for word in typed if word.startswith(KEPT_OF_TEXT) and "=" in word]
+    own = ["+experiment=logged", f"data.path={_quoted(ratings.path)}"]
+    own += ["data.heldout_by=row"] if len({prompt for prompt, _ in ratings.rewards}) == 1 else []
+    own += ["data.reward_scaling=none"] if len(set(ratings.rewards.values())) == 1 else []
+    if not any(word.startswith(("network=pretrained", "network.context=")) for word in kept):
+        longest = max(len(prompt) + len(completion) for prompt, completion in ratings.rewards)
+        own.append(f"network.context={longest}")  # a token a character, and the end token
+    return shlex.join(["dqnlm", "train", *own, *kept, f"trainer.offline_rounds={OFFLINE_ROUNDS}"])
 
 
 def training_command(path: Path, folder: Path) -> str:
     """The run's own command with these ratings as its data."""
+    replaced = ("data=", "data.", "output_dir=", "hydra.", "trainer.rollouts=", "trainer.offline_rounds=", "+debug=")
+    kept = [word for word in _typed(folder) if "=" in word and not word.startswith(replaced)]
+    own = [
+        "data=trajectories",
+        f"data.path={_quoted(path)}",
+        "trainer.rollouts=0",
+        f"trainer.offline_rounds={OFFLINE_ROUNDS}",
+    ]
+    return shlex.join(["dqnlm", "train", *kept, *own])
+
+
+def _typed(folder: Path) -> list[str]:
+    """The words of the command that began the run."""
     from dqnlm.run_directory import RunDirectory
 
     manifest = json.loads(RunDirectory(folder).manifest.read_text(encoding="utf-8"))
-    replaced = ("data=", "data.", "output_dir=", "hydra.", "trainer.rollouts=", "trainer.offline_rounds=", "+debug=")
-    kept = [word for word in map(str, manifest["command_line"]) if "=" in word and not word.startswith(replaced)]
-    # In Hydra's grammar a space or a comma means something; quoted, it does not.
-    quoted = "'" + str(path).replace("'", "\\'") + "'"
-    own = ["data=trajectories", f"data.path={quoted}", "trainer.rollouts=0", f"trainer.offline_rounds={OFFLINE_ROUNDS}"]
-    return shlex.join(["dqnlm", "train", *kept, *own])
+    return [str(word) for word in manifest["command_line"]]
+
+
+def _quoted(path: Path) -> str:
+    """In Hydra's grammar a space or a comma means something; quoted, it does not."""
+    return "'" + str(path).replace("'", "\\'") + "'"

@@ -70,6 +70,11 @@ class PretrainedTokenizer(Tokenizer):
                 given = text
         yield self.decode(seen)[len(given) :]
 
+    def id_of(self, token: str) -> int | None:
+        """Id of the token that is called so; None where there is none."""
+        found: int | None = self._fast.token_to_id(token)
+        return found
+
     def count_unknown(self, text: str) -> int:
         """See `Tokenizer.count_unknown`."""
         return len(self._unknown_places(text))
@@ -117,3 +122,35 @@ def read(folder: str) -> PretrainedTokenizer:
         ) from None
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"data.tokenizer: {path} cannot be read: {error}") from error
+
+
+def end_of_text(folder: str) -> int | None:
+    """Id of the token that a model ends its texts with, by the files beside its tokenizer; None where they name none.
+
+    Raises:
+        UserError: as `read`, or a file beside it is no JSON.
+    """
+    tokenizer = read(folder)
+    beside = Path(folder).expanduser() if Path(folder).expanduser().is_dir() else Path(folder).expanduser().parent
+    for name in ("tokenizer_config.json", "special_tokens_map.json"):
+        token = _settings(beside / name).get("eos_token")
+        text = token.get("content") if isinstance(token, dict) else token
+        if isinstance(text, str) and (found := tokenizer.id_of(text)) is not None:
+            return found
+    for name in ("generation_config.json", "config.json"):
+        number = _settings(beside / name).get("eos_token_id")
+        number = number[0] if isinstance(number, list) and number else number
+        if isinstance(number, int) and 0 <= number < tokenizer.vocabulary_size:
+            return number
+    return None
+
+
+def _settings(path: Path) -> dict[str, Any]:
+    """An object in a file; {} where there is no such file."""
+    if not path.is_file():
+        return {}
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise UserError(f"data.tokenizer: {path} cannot be read: {error}") from error
+    return found if isinstance(found, dict) else {}

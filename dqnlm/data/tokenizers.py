@@ -31,10 +31,12 @@ class Tokenizer(ABC):
     Attributes:
         vocabulary_size: number of ids; the number of actions of an environment on this text.
         unknown_id: the id of every character outside the vocabulary; None where there is no such character.
+        end_id: the token that ends an answer; None where none does.
     """
 
     vocabulary_size: int
     unknown_id: int | None
+    end_id: int | None = None
 
     @property
     def dtype(self) -> torch.dtype:
@@ -205,8 +207,12 @@ def from_state(state: dict[str, Any]) -> Tokenizer:
         from dqnlm.data.pretrained_tokenizer import PretrainedTokenizer
 
         return PretrainedTokenizer(state["json"])
+    if kind == "ended" and isinstance(state.get("text"), dict) and isinstance(state.get("end_id"), int):
+        from dqnlm.data.ended_tokenizer import EndedTokenizer
+
+        return EndedTokenizer(from_state(state["text"]), state["end_id"])
     raise UserError(
-        f"a saved tokenizer is damaged or of another version: kind is {kind!r}, not character, byte or pretrained."
+        f"a saved tokenizer is damaged or of another version: kind is {kind!r}, not character, byte, pretrained or ended."
     )
 
 

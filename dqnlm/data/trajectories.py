@@ -1,32 +1,20 @@
-"""Logged episodes with rewards, as rows to learn from; targets of the config group `data` that need no text.
-
-A trajectory with P prompt tokens, C completion tokens and X tokens of the text after it becomes one row:
-
-    time         0 ... P-2    P-1 ... P+C-2          P+C-1 ... P+C+X-2
-    observation  the prompt   its last; completion   the completion's last; what follows but its last
-    step         no decision  a decision each        no decision
-
-The action at time t is observation t + 1. With X = 0 the episode terminates with the last decision; else the row is cut
-after its last step, and its last observation has a value. In a dialogue the partner's parts of the completion are steps
-without a decision, too.
-"""
+"""Logged episodes with rewards, as rows to learn from; targets of the config group `data` that need no text."""
 
 from __future__ import annotations
 
-import functools
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
-import numpy as np
 import torch
 
 from dqnlm.data.tokenizers import Tokenizer
 from dqnlm.data.trajectory_files import DataSource, read_file, read_hub
 from dqnlm.data.trajectory_records import Trajectory, content_sha256, dialogue
 from dqnlm.data.trajectory_returns import RewardScaling, episode_returns, keep_best, scale
+from dqnlm.data.trajectory_rows import padded, token_rows
 from dqnlm.errors import UserError
 from dqnlm.tasks import maze, random_walks, wordle, wordle_players, wordle_words
-from dqnlm.types import DECISION, TERMINATED, TRUNCATED, Rows
+from dqnlm.types import Rows
 
 
 @dataclass(frozen=True)
@@ -76,33 +64,14 @@ class Trajectories:
             UserError: a text has characters that the tokenizer does not know, a trajectory is longer than a row, or its
                 rewards are not one for each token; the message names the file and the line.
         """
+        rows = token_rows(self.items, tokenizer)
+        too_long = [row.transitions > row_transitions for row in rows]
+        if any(too_long):
+            first = too_long.index(True)
+            raise self._too_long(self.items[first], rows[first].transitions, row_transitions, sum(too_long) - 1)
+        return padded(rows, row_transitions, tokenizer.dtype, device)
 
-        @functools.cache  # observations and commands of a log repeat
-        def encode(text: str) -> list[int]:
-            return tokenizer.encode_strict(text).tolist()
-
-        shape = (len(self.items), row_transitions)
-        observation_BS = np.zeros((shape[0], row_transitions + 1), np.int32)
-        reward_BT, flag_BT = np.zeros(shape, np.float32), np.zeros(shape, np.uint8)
-        length_B = np.zeros(shape[0], np.int64)
-        for b, trajectory in enumerate(self.items):
-            prompt, after = (_ids(encode, trajectory, name, getattr(trajectory, name)) for name in ("prompt", "next"))
-            completion, rewards, flags = _completion(encode, trajectory)
-            tokens = [*prompt, *completion, *after]
-            length_B[b] = length = len(tokens) - 1
-            if length > row_transitions:
-                raise self._too_long(trajectory, length, row_transitions)
-            begin, end = len(prompt) - 1, len(prompt) - 1 + len(completion)
-            observation_BS[b, : length + 1] = tokens
-            reward_BT[b, begin:end] = rewards
-            flag_BT[b, begin:end] = flags
-            flag_BT[b, length - 1] |= TRUNCATED if after else TERMINATED
-        observation = torch.from_numpy(observation_BS).to(device, tokenizer.dtype)
-        tensors = (torch.from_numpy(array).to(device) for array in (reward_BT, flag_BT, length_B))
-        return Rows(observation, observation[:, 1:].clone(), *tensors)
-
-    def _too_long(self, trajectory: Trajectory, length: int, row_transitions: int) -> UserError:
-        others = sum(len(t.prompt) + len(t.completion) + len(t.next) - 1 > row_transitions for t in self.items) - 1
+    def _too_long(self, trajectory: Trajectory, length: int, row_transitions: int, others: int) -> UserError:
         more = f" (and {others:,} others)" if others > 0 else ""
         return UserError(
             f"{trajectory.place}{more}: prompt, completion and next are {length + 1:,} tokens, {length:,} transitions, but a "
@@ -122,38 +91,6 @@ class NoData:
     def fingerprint(self) -> str:
         """Always the same."""
         return self.source.sha256
-
-
-def _completion(
-    encode: Callable[[str], list[int]], trajectory: Trajectory
-) -> tuple[list[int], list[float], list[int]]:
-    """Tokens, rewards and flags of a completion, part by part."""
-    tokens, rewards, flags = list[int](), list[float](), list[int]()
-    for text, paid, agent in trajectory.parts():
-        ids = _ids(encode, trajectory, "completion", text)
-        tokens += ids
-        rewards += _rewards(trajectory, paid, len(ids))
-        flags += [DECISION if agent else 0] * len(ids)
-    return tokens, rewards, flags
-
-
-def _ids(encode: Callable[[str], list[int]], trajectory: Trajectory, name: str, text: str) -> list[int]:
-    try:
-        return encode(text)
-    except UserError as error:
-        raise UserError(f"{trajectory.place}, {name}: {error}") from error
-
-
-def _rewards(trajectory: Trajectory, rewards: tuple[float, ...], tokens: int) -> list[float]:
-    """One for each token; where tokens are not characters, a single reward at the end moves to the last token."""
-    if len(rewards) == tokens:
-        return list(rewards)
-    if any(rewards[:-1]):
-        raise UserError(
-            f"{trajectory.place}: there are {len(rewards)} rewards, but the completion is {tokens} tokens. Give one for each "
-            "token, or a single reward."
-        )
-    return [0.0] * (tokens - 1) + list(rewards[-1:])
 
 
 def _prepared(items: list[Trajectory], source: DataSource, best: float | None, scaling: RewardScaling) -> Trajectories:
@@ -181,15 +118,24 @@ def trajectories(
     Raises:
         UserError: neither or both of path and name, a file or a line that is wrong, a share or a scaling that cannot be.
     """
-    if (path is None) == (name is None):
-        what = "a file or a data set" if path is None else "only one of the two"
-        raise UserError(f"data=trajectories needs {what}: data.path=FILE or data.name=OWNER/NAME.")
-    if path is not None:
-        items, source = read_file(path)
-    else:
-        assert name is not None
-        items, source = read_hub(name=name, config=config, split=split, revision=revision)
+    items, source = read_log(path, name, config, split, revision, "trajectories")
     return _prepared(items, source, keep_best, reward_scaling)
+
+
+def read_log(
+    path: str | None, name: str | None, config: str | None, split: str, revision: str | None, option: str
+) -> tuple[list[Trajectory], DataSource]:
+    """From a file, or from the Hub; `option` is what the data is called, for messages.
+
+    Raises:
+        UserError: neither or both of path and name, or a file or a line that is wrong.
+    """
+    if path is not None and name is None:
+        return read_file(path)
+    if name is not None and path is None:
+        return read_hub(name=name, config=config, split=split, revision=revision)
+    what = "a file or a data set" if path is None else "only one of the two"
+    raise UserError(f"data={option} needs {what}: data.path=FILE or data.name=OWNER/NAME.")
 
 
 def random_walks_log(*, graph_seed: int, keep_best: float | None, reward_scaling: RewardScaling) -> Trajectories:

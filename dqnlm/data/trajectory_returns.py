@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from dqnlm.data.trajectory_records import Trajectory
 from dqnlm.errors import UserError
@@ -55,25 +55,38 @@ def keep_best(trajectories: Sequence[Trajectory], share: float) -> tuple[list[Tr
     return [trajectories[place] for place in kept], note
 
 
-def scale(trajectories: Sequence[Trajectory], scaling: RewardScaling) -> tuple[list[Trajectory], str | None]:
-    """Rewards in other units, and a note with the arithmetic (None where nothing was done).
+class Scale(NamedTuple):
+    """New return = (return - shift) / unit; `name` is the setting."""
 
-    Over the returns G of all episodes, new return = (G - shift) / unit:
+    name: RewardScaling
+    shift: float
+    unit: float
+
+
+def scale(trajectories: Sequence[Trajectory], scaling: RewardScaling) -> tuple[list[Trajectory], str | None]:
+    """Rewards in other units, and a note with the arithmetic (None where nothing was done); see `measured`.
+
+    Raises:
+        UserError: as `measured` and `applied`.
+    """
+    found = measured(trajectories, scaling)
+    return applied(trajectories, found), described(found)
+
+
+def measured(trajectories: Sequence[Trajectory], scaling: RewardScaling) -> Scale:
+    """Shift and unit, over the returns G of all episodes:
 
         standardise           shift = mean of G,              unit = sqrt(mean of (G - mean)^2)
         divide_by_deviation   shift = 0,                      unit = the same deviation
         to_unit_range         shift = (max G + min G) / 2,    unit = (max G - min G) / 2: the range becomes [-1, 1]
-
-    Every reward is divided by the unit; the shift is first taken from the last reward of each episode, so that a reward
-    in the middle keeps its sign and zeros stay zeros.
+        none                  shift = 0,                      unit = 1
 
     Raises:
-        UserError: all returns are equal; or a shift is asked for and an episode goes on after its last row (`next`):
-            its end is not there to carry the shift, and paying it elsewhere would change which behaviour is best.
+        UserError: all returns are equal.
     """
     if scaling == "none":
-        return list(trajectories), None
-    returns, last = episode_returns(trajectories), [places[-1] for places in episodes(trajectories)]
+        return Scale(scaling, 0.0, 1.0)
+    returns = episode_returns(trajectories)
     low, high, mean = min(returns), max(returns), _mean(returns)
     if high - low <= 1e-9 * max(abs(low), abs(high)):
         raise UserError(
@@ -86,19 +99,40 @@ def scale(trajectories: Sequence[Trajectory], scaling: RewardScaling) -> tuple[l
         "divide_by_deviation": (0.0, deviation),
         "to_unit_range": ((high + low) / 2, (high - low) / 2),
     }[scaling]
+    return Scale(scaling, shift, unit)
+
+
+def applied(trajectories: Sequence[Trajectory], scaling: Scale) -> list[Trajectory]:
+    """Every reward divided by the unit; the shift is first taken from the last reward of each episode, so that a reward in
+    the middle keeps its sign and zeros stay zeros.
+
+    Raises:
+        UserError: a shift is asked for and an episode goes on after its last row (`next`): its end is not there to carry the
+            shift, and paying it elsewhere would change which behaviour is best.
+    """
+    _, shift, unit = scaling
+    last = [places[-1] for places in episodes(trajectories)]
     cut = sum(trajectories[place].next != "" for place in last)
     if shift and cut:
         raise UserError(
-            f"data.reward_scaling={scaling} moves the return of each episode at its end, but {cut:,} of {len(last):,} episodes "
-            "go on after their last row (they have a next text). Use data.reward_scaling=divide_by_deviation."
+            f"data.reward_scaling={scaling.name} moves the return of each episode at its end, but {cut:,} of {len(last):,} "
+            "episodes go on after their last row (they have a next text). Use data.reward_scaling=divide_by_deviation."
         )
+    if scaling.name == "none":
+        return list(trajectories)
     result = [replace(t, rewards=tuple(r / unit for r in t.rewards)) for t in trajectories]
     for place in last if shift else []:
         rewards = trajectories[place].rewards
         result[place] = replace(result[place], rewards=(*result[place].rewards[:-1], (rewards[-1] - shift) / unit))
-    moved = f", after {shift:.6g} was taken from the last reward of each episode" if shift else ""
-    note = f"Rewards were scaled (data.reward_scaling={scaling}): each is divided by {unit:.6g}{moved}."
-    return result, note
+    return result
+
+
+def described(scaling: Scale) -> str | None:
+    """The arithmetic in words; None where nothing is done."""
+    if scaling.name == "none":
+        return None
+    moved = f", after {scaling.shift:.6g} was taken from the last reward of each episode" if scaling.shift else ""
+    return f"Rewards were scaled (data.reward_scaling={scaling.name}): each is divided by {scaling.unit:.6g}{moved}."
 
 
 def _mean(values: Sequence[float]) -> float:

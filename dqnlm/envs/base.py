@@ -45,6 +45,7 @@ class Environment(ABC):
         generated: whole episodes are written at once, each to its own end: `prompts` and `judge` in the place of `step`.
         stop_id: token that ends an episode when chosen; None for none.
         parallel: observations do not depend on actions, so that `reveal` and `score` may be used.
+        uneven: rows differ so much in length that each batch is cut to its longest row, which asks the host.
         lockstep: all episodes start and end at the same time, which the host knows.
         interleaved: steps without a decision may follow a decision in the same row.
         restart: where an episode goes on in a new row, that row begins with so many last observations of the old one and
@@ -65,6 +66,7 @@ class Environment(ABC):
     device: torch.device
     copies: int = 1
     generated: bool = False
+    uneven: bool = False
     stop_id: int | None = None
     parallel: bool = False
     lockstep: bool = False

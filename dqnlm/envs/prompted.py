@@ -45,7 +45,7 @@ class Prompted(Environment):
         UserError: a number below 1, copies that do not divide E, or a reward that pays before the answer is finished.
     """
 
-    generated = True
+    generated = uneven = True
     actions_are_observed = True
     stop_id: int
 

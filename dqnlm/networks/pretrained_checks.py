@@ -50,6 +50,10 @@ def model_ids(
     Raises:
         UserError: they are no tokens of the model.
     """
+    if (
+        tokenizer is not None and tokenizer["kind"] == "ended"
+    ):  # the text's tokenizer, with one of its tokens as the end
+        tokenizer = tokenizer["text"]
     kind = None if tokenizer is None else tokenizer["kind"]
     if kind == "character" and tokenizer is not None and len(tokenizer["characters"]) == num_tokens:
         return source.character_ids(recipe, tokenizer["characters"])

@@ -1,0 +1,111 @@
+"""Logged: a log of texts with rewards is all there is. Nothing is played; the task only says what rows are like.
+
+What `trainer.rollouts` would do here, nobody can: who would pay for other answers? Greedy answers to held-out prompts are
+written, and judged where there is a judge, by the evaluation (`dqnlm.log_evaluator`).
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from dqnlm.envs.base import Environment
+from dqnlm.errors import UserError
+from dqnlm.types import Bounds, TimeStep
+
+
+class LogShape(NamedTuple):
+    """What the rows of a log are like.
+
+    Attributes:
+        row_transitions: T of the longest.
+        longest_completion: most decisions in one.
+        first_decision: no row has a decision before this time.
+        interleaved: some have steps without a decision after a decision.
+        cut: some end before their episode does.
+        restart: observations with which the episode's next row then begins; 0 where none is cut.
+        rewards: least and greatest reward of a decision.
+        paid_at_end: only the last decision of an episode is paid anything, and no episode has two rows.
+    """
+
+    row_transitions: int
+    longest_completion: int
+    first_decision: int
+    interleaved: bool
+    cut: bool
+    restart: int
+    rewards: Bounds
+    paid_at_end: bool
+
+
+class Logged(Environment):
+    """The task of a log.
+
+    Args:
+        log_shape: what its rows are like.
+        num_actions: A.
+        legal_mask_A: bool, which tokens may be chosen; None for all.
+        device: where rows live.
+        horizon: most tokens of a greedy answer to a held-out prompt, its end token included; None: as many as the longest
+            logged completion has.
+
+    Attributes:
+        horizon: as above, a number.
+
+    Raises:
+        UserError: a horizon below 1.
+    """
+
+    num_envs = 1
+    actions_are_observed = True
+    uneven = True
+
+    def __init__(
+        self,
+        log_shape: LogShape,
+        num_actions: int,
+        legal_mask_A: Tensor | None,
+        device: torch.device,
+        *,
+        horizon: int | None,
+    ) -> None:
+        if horizon is not None and horizon < 1:
+            raise UserError(
+                f"env.horizon is {horizon}; it must be 1 or more, or null for the longest logged completion"
+            )
+        self.shape, self.device = log_shape, torch.device(device)
+        self.horizon = log_shape.longest_completion if horizon is None else horizon
+        self.num_actions = self.num_tokens = num_actions
+        self.row_transitions = self.episode_steps = log_shape.row_transitions
+        self.first_decision, self.interleaved = log_shape.first_decision, log_shape.interleaved
+        self.cuts_rows, self.restart = log_shape.cut, log_shape.restart
+        self._legal_mask_A = None if legal_mask_A is None else legal_mask_A.to(self.device)
+
+    def reset(self) -> Tensor:
+        """Nothing begins."""
+        return torch.zeros(1, dtype=torch.int64, device=self.device)
+
+    def step(self, action_E: Tensor) -> TimeStep:
+        raise NotImplementedError("there is nothing to play beside a log: trainer.rollouts=0")
+
+    def legal(self, observation_BS: Tensor) -> Tensor | None:
+        return self._legal_mask_A
+
+    def return_bounds(self, gamma: float) -> Bounds:
+        """Those of the rewards where only the end of an episode is paid; else none are known."""
+        if not self.shape.paid_at_end:
+            return Bounds(float("-inf"), float("inf"))
+        low, high = self.shape.rewards
+        return Bounds(low, high) if gamma == 1 else Bounds(min(low, 0.0), max(high, 0.0))
+
+    @property
+    def reward_bounds(self) -> Bounds:
+        return self.shape.rewards
+
+    def state_dict(self) -> dict[str, Any]:
+        return {}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        pass
