@@ -14,6 +14,7 @@ from dqnlm.checks import kind, pays_only_the_match
 from dqnlm.config import assemble, instantiate
 from dqnlm.data import tokenizers
 from dqnlm.data.corpora import Corpus
+from dqnlm.data.logs import Log
 from dqnlm.data.pair_files import read_dialogues
 from dqnlm.data.pairs import Pairs
 from dqnlm.data.tokenizers import Tokenizer

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import itertools
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -117,12 +118,13 @@ def _prompt(arguments: argparse.Namespace) -> str:
 
 
 def pieces(policy: Policy, prompt: str, arguments: argparse.Namespace, number: int) -> Iterator[str]:
-    """Text as it is written; each of several texts has a seed of its own."""
+    """Text as it is written, up to the run's end token if it has one; each of several texts has a seed of its own."""
     rows = policy.stream(
         prompt, arguments.max_tokens, policy=arguments.policy, temperature=arguments.temperature, top_k=arguments.top_k,
         seed=arguments.seed + number,
     )  # fmt: skip
-    return policy.tokenizer.stream(row[0] for row in rows)
+    end_id = policy.tokenizer.end_id
+    return policy.tokenizer.stream(itertools.takewhile(lambda token: token != end_id, (row[0] for row in rows)))
 
 
 def until(parts: Iterator[str], stop: str | None) -> Iterator[str]:
