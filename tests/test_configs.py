@@ -21,7 +21,8 @@ PACKAGE = Path(builder.__file__).parent
 # Options that need a model, a user's file or pairs of texts on disk: test_pretrained.py, test_text_rewards.py,
 # test_function_reward.py, test_pairs.py and test_recorded_partner.py write them, and try these options.
 ELSEWHERE = {("network", "pretrained"), ("experiment", "ilql"), ("reward", "classifier"), ("reward", "function")}
-ELSEWHERE |= {("env", "recorded_dialogue"), ("env", "translation"), ("env", "logged"), ("experiment", "logged"), ("reward", "none")}  # test_logged.py
+ELSEWHERE |= {("env", "recorded_dialogue"), ("env", "translation")}
+ELSEWHERE |= {("env", "logged"), ("experiment", "logged"), ("reward", "none")}  # test_logged.py
 
 
 def every_option() -> list[tuple[str, str]]:
