@@ -81,8 +81,9 @@ LEARNING = ["trainer.offline_rounds=150", "trainer.evaluate_every=150", "trainer
 def test_greedy_answers_beat_the_cloned_ones(tmp_path: Path) -> None:
     """A log whose most frequent answer is its worst: cloning writes that one, the values find the best.
 
-    ILQL must earn 1.5 of 2 on held-out prompts, and cloning (its own beta 0, and behaviour_cloning) at most .5. By the
-    seeds 1 to 10: see the bounds measured in the commit; a false alarm in less than 1 of 100 seeds.
+    ILQL must earn 1.5 of 2 on held-out prompts, and cloning (its own beta 0, and behaviour_cloning) at most .5. In ten logs
+    and runs with the seeds 1 to 10 it was 2.0, 0.0 and 0.0 each time, the correlation .93 to .98 and all pairs in order: no
+    false alarm in ten (below 26 % with 95 % confidence by count alone), and none near a threshold.
     """
     log = write_log(tmp_path / "log.jsonl", 200)
     ilql = run(tmp_path / "ilql", settings(log, *LEARNING, *judge(tmp_path)))["last"]

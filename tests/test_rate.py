@@ -264,7 +264,70 @@ def test_the_command_that_is_printed_trains(run: Run, trained: Path, tmp_path: P
     assert json.loads(manifest.read_text())["data"]["origin"] == str(file)
 
 
-def test_no_command_is_promised_where_none_works(run: Run, tmp_path: Path) -> None:
-    """Bug: a person rates for an hour and is told only then that nothing learns from it, or is told a command that fails."""
-    out = words(run, tmp_path / "ratings.jsonl", "5")
-    assert out.index(rate.NOT_YET[:40]) < out.index("seed 0") and "dqnlm train" not in out
+def train_on(out: str, folder: Path) -> dict[str, Any]:
+    """Runs the printed command with two rounds and a tiny network; its manifest."""
+    command = shlex.split(out.split("to train on them: ")[1].strip())
+    assert command[:3] == ["dqnlm", "train", "+experiment=logged"] and not any("output_dir" in word for word in command)
+    command[command.index(f"trainer.offline_rounds={rate.OFFLINE_ROUNDS}")] = "trainer.offline_rounds=2"
+    smaller = [
+        "device=cpu",
+        "threads=1",
+        "logger=none",
+        "trainer.progress=false",
+        "network.layers=1",
+        "network.width=16",
+    ]
+    kept = {word.split("=")[0] for word in command}
+    assert cli.main([*command[1:], f"output_dir={folder}", *(w for w in smaller if w.split("=")[0] not in kept)]) == 0
+    [manifest] = folder.glob("*/*/manifest.json")
+    found: dict[str, Any] = json.loads(manifest.read_text())
+    assert json.loads((manifest.parent / "summary.json").read_text())["last"]["eval/nats"] > 0
+    return found
+
+
+def test_ratings_of_a_text_are_trained_on(run: Run, tmp_path: Path) -> None:
+    """Bug: ratings of a run on a text that nothing learns from. All are of one prompt; and a log may hold line breaks."""
+    out = words(run, tmp_path / "it's, rated.jsonl", "51342")
+    assert "data.heldout_by=row" in out and "data.reward_scaling" not in out
+    data = train_on(out, tmp_path / "out")["data"]
+    assert (data["name"], data["logged_rows"], data["heldout_rows"]) == ("it's, rated.jsonl", 4, 1)
+
+
+def test_ratings_of_answers_are_trained_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Bug: an answer is continued beyond its line break, or the prompt is kept without the one that it was read with."""
+    from test_pairs import NAMES, write_parallel
+
+    pytest.importorskip("sacrebleu")
+    path = write_parallel(tmp_path / "texts")
+    named = [f"data.{part}={name}" for part, name in NAMES.items()]
+    pairs = [
+        "data=translation",
+        f"data.path={path}",
+        "data.source=x",
+        "data.target=y",
+        *named,
+        "data.tokenizer=character",
+    ]
+    small = ["data.vocabulary_size=null", "network.layers=1", "network.width=16", "network.heads=2", "env.num_envs=8"]
+    small += [
+        "trainer.rollouts=2",
+        "trainer.evaluation_episodes=4",
+        "env.horizon=6",
+        "data.max_tokens=10",
+        "network.context=16",
+    ]
+    chosen = ["env=translation", "reward=edit_distance", "head.loss=huber", *pairs, *small, "device=cpu", "threads=1"]
+    monkeypatch.chdir(tmp_path)
+    assert cli.main(["train", *chosen, "logger=none", "trainer.progress=false"]) == 0
+    for prompt in ("abc", "ab\n"):
+        monkeypatch.setattr(sys, "stdin", io.StringIO("5\n2\n3\n"))
+        keys = ["latest", "--prompt", prompt, "--max-tokens", "6", "--temperature", "9", "--output", "rated.jsonl"]
+        assert cli.main(["rate", *keys, "--device", "cpu"]) == 0
+    rated = tools.lines(tmp_path / "rated.jsonl")
+    assert {row["prompt"] for row in rated} == {"abc\n", "ab\n"} and not any("\n" in row["completion"] for row in rated)
+    out = capsys.readouterr().out
+    out = out[out.rindex("to train on them") :]  # of the second session
+    assert "heldout_by" not in out
+    assert train_on(out, tmp_path / "out")["data"]["logged_rows"] > 0
