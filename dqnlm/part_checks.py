@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from dqnlm.checks import kind
-from dqnlm.envs.base import Environment
+import torch
+
+from dqnlm.checks import kind, named
 from dqnlm.errors import UserError
 from dqnlm.parts import Parts
 
@@ -75,9 +76,8 @@ def _check_learning_starts(settings: Config, parts: Parts) -> None:
 def _check_data(config: Config, parts: Parts) -> None:
     """Logged data where it is needed, and rows of the kind that an objective or a figure needs."""
     settings, env = config["trainer"], parts.actor.env
-    has_references = type(env).demonstrate is not Environment.demonstrate
     for key in ("warm_start_updates", "demonstration_share"):
-        if settings[key] and not has_references:
+        if settings[key] and env.demonstrate(1, torch.Generator(env.device), judged=False) is None:
             raise UserError(
                 f"trainer.{key} needs a task with answers of its own, such as a text, and env={kind(config['env'])} has none"
             )

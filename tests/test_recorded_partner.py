@@ -14,6 +14,7 @@ from dqnlm.data.pair_files import read_dialogues
 from dqnlm.envs.dialogue import Dialogue
 from dqnlm.errors import UserError
 from dqnlm.partners.recorded import Recorded
+from dqnlm.partners.wordle import Wordle
 from dqnlm.types import DECISION, TERMINATED
 
 pytest.importorskip("sacrebleu")
@@ -96,10 +97,40 @@ def test_a_row_by_hand(tmp_path: Path) -> None:
     assert rewards == pytest.approx([0, 0, 1, 0, 0, 0, 1])
 
 
+def test_demonstrations_are_what_was_said(tmp_path: Path) -> None:
+    """hello - (hi y, cut) - how - (fine): bye answers nobody. Bug: the partner's turns cloned, an end too early or late."""
+    env = Dialogue(
+        torch.device("cpu"),
+        lambda node: make(write(tmp_path), places=1),
+        num_envs=1,
+        utterance_length=4,
+        max_turns=2,
+        partner={},
+    )
+    rows = env.demonstrate(1, torch.Generator().manual_seed(0), judged=True)
+    assert rows is not None
+    length = int(rows.length_B[0])
+    assert "".join(env.alphabet[i] for i in rows.observation_BS[0, : length + 1].tolist()) == "hello\nhi yhow\nfine"
+    decided = [4 + 1 + i for i in range(4)] + [5 + 4 + 4 + i for i in range(4)]
+    flags = rows.flag_BT[0].tolist()
+    assert [t for t, flag in enumerate(flags) if flag & DECISION] == decided
+    assert [t for t, flag in enumerate(flags) if flag & TERMINATED] == [16] and length == 17
+    paid = rows.reward_BT[0].nonzero()[:, 0].tolist()
+    assert (
+        paid == [8, 16] and float(rows.reward_BT[0, 16]) == pytest.approx(1) and 0.3 < float(rows.reward_BT[0, 8]) < 1
+    )
+    assert torch.equal(rows.action_BT, rows.observation_BS[:, 1:])
+    silent = Dialogue(
+        torch.device("cpu"), lambda node: Wordle(1, 0, False, words="bundled"), num_envs=1, utterance_length=6, max_turns=6,
+        partner={},
+    )  # fmt: skip
+    assert silent.demonstrate(1, torch.Generator(), judged=False) is None
+
+
 SETTINGS = [
     "data=none", "network=gru", "network.context=80", "network.width=8", "head.loss=huber", "env.num_envs=4",
     "env.utterance_length=8", "env.partner.turn_length=12", "env.partner.heldout_fraction=0.4", "trainer.rollout_steps=60",
-    "trainer.learning_starts=480", "buffer.capacity=4000", "trainer.best_metric=null",
+    "trainer.learning_starts=480", "buffer.capacity=4000", "trainer.best_metric=null", "trainer.warm_start_updates=2",
 ]  # fmt: skip
 
 

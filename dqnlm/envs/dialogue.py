@@ -21,9 +21,9 @@ from torch import Tensor
 
 from dqnlm.envs.base import Environment
 from dqnlm.errors import UserError
-from dqnlm.partners.base import Answer, Partner
+from dqnlm.partners.base import Answer, Partner, Turn
 from dqnlm.rewards.base import discounted_length
-from dqnlm.types import DECISION, TERMINATED, Bounds, TimeStep
+from dqnlm.types import DECISION, TERMINATED, Bounds, Rows, TimeStep
 
 LINE_BREAK = "\n"
 
@@ -165,6 +165,31 @@ class Dialogue(Environment):
             self._coming[place] = "" if over else self._readable(answer.text, self.partner.longest_answer)
             found.append(answer._replace(over=over))
         return found
+
+    def demonstrate(self, count: int, generator: torch.Generator, judged: bool) -> Rows | None:
+        """Dialogues of the partner's in which the agent's turns are known, cut after `max_turns` of them."""
+        drawn = [self.partner.demonstrate(generator, self.utterance_length) for _ in range(count)]
+        found = [turns[: 2 * self.max_turns] for turns in drawn if turns is not None]
+        return self._rows(found, judged) if len(found) == count else None
+
+    def _rows(self, dialogues: list[list[Turn]], judged: bool) -> Rows:
+        """Whole dialogues as rows, right-padded."""
+        shape = (len(dialogues), self.row_transitions)
+        observation_BS = torch.zeros(shape[0], shape[1] + 1, dtype=torch.int64)
+        reward_BT, flag_BT = torch.zeros(shape), torch.zeros(shape, dtype=torch.uint8)
+        length_B = torch.zeros(shape[0], dtype=torch.int64)
+        for b, turns in enumerate(dialogues):
+            end = 0  # characters on the page; the step to character t is t - 1
+            for turn in turns:
+                begin, end = end, end + len(turn.text)
+                observation_BS[b, begin:end] = torch.tensor([self._id[character] for character in turn.text])
+                if turn.agent:
+                    flag_BT[b, begin - 1 : end - 1] = DECISION
+                    reward_BT[b, end - 2] = turn.reward if judged else 0.0
+            flag_BT[b, end - 2] |= TERMINATED
+            length_B[b] = end - 1
+        rows = (observation_BS, observation_BS[:, 1:], reward_BT, flag_BT, length_B)
+        return Rows(*(x.to(self.device) for x in rows))
 
     def return_bounds(self, gamma: float) -> Bounds:
         """Rewards come at most one a decision and `max_turns` in all: bounds times 1 + gamma + ... + gamma^(max_turns - 1)."""

@@ -17,6 +17,8 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from typing import Any, NamedTuple
 
+import torch
+
 from dqnlm.types import Bounds
 
 
@@ -32,6 +34,20 @@ class Answer(NamedTuple):
     text: str
     reward: float
     over: bool
+
+
+class Turn(NamedTuple):
+    """A part of a dialogue of which both sides are known.
+
+    Attributes:
+        text: what was said, with its line break (or cut without one).
+        agent: whether it stands in the agent's place.
+        reward: what it is paid there.
+    """
+
+    text: str
+    agent: bool
+    reward: float
 
 
 class Partner(ABC):
@@ -59,6 +75,18 @@ class Partner(ABC):
     @abstractmethod
     def answer(self, places: list[int], utterances: list[str]) -> list[Answer]:
         """What is said to each utterance, which is as the agent wrote it: with its line break, or cut without one."""
+
+    def demonstrate(self, generator: torch.Generator, longest: int) -> list[Turn] | None:
+        """A dialogue with what the agent might say, to be cloned; None where the partner knows none.
+
+        Args:
+            generator: draws it; the dialogues that are led are left alone.
+            longest: most characters of the agent's turns.
+
+        Returns:
+            Turns of both sides by turns, the partner's first.
+        """
+        return None
 
     def references(self) -> dict[str, float]:
         """Mean returns that are known without learning, for the table; may be {}."""

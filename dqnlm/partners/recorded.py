@@ -13,7 +13,7 @@ from typing import Any
 import torch
 
 from dqnlm.errors import UserError
-from dqnlm.partners.base import Answer, Partner
+from dqnlm.partners.base import Answer, Partner, Turn
 from dqnlm.types import Bounds
 
 LINE_BREAK = "\n"
@@ -81,11 +81,24 @@ class Recorded(Partner):
         answers = []
         for place, utterance in zip(places, utterances, strict=True):
             turns, now = self._dialogues[self._number[place]], self._next[place]
-            reward = self._metric.sentence_score(utterance.removesuffix(LINE_BREAK), [turns[now]]).score / 100
+            reward = self._likeness(utterance, turns[now])
             over = now + 2 >= len(turns)  # nothing was said after what the partner would say now
-            answers.append(Answer("" if over else turns[now + 1] + LINE_BREAK, min(reward, 1.0), over))
+            answers.append(Answer("" if over else turns[now + 1] + LINE_BREAK, reward, over))
             self._next[place] = now + 2
         return answers
+
+    def _likeness(self, utterance: str, turn: str) -> float:
+        score: float = self._metric.sentence_score(utterance.removesuffix(LINE_BREAK), [turn]).score
+        return min(score / 100, 1.0)
+
+    def demonstrate(self, generator: torch.Generator, longest: int) -> list[Turn]:
+        """A recorded dialogue, up to the last turn that has one before it."""
+        number = torch.randint(len(self._dialogues), (), generator=generator, device=generator.device)
+        turns, found = self._dialogues[int(number)], []
+        for i, turn in enumerate(turns[: len(turns) // 2 * 2]):
+            said = (turn + LINE_BREAK)[:longest] if i % 2 else turn + LINE_BREAK
+            found.append(Turn(said, i % 2 == 1, self._likeness(said, turn) if i % 2 else 0.0))
+        return found
 
     def notes(self) -> list[str]:
         return [f"The partner says the turns of {self.source.origin}, whatever is answered; {self._about}."]
