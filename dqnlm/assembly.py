@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from dqnlm.buffers.storage import Layout
-from dqnlm.checks import kind, pays_only_the_match
+from dqnlm.checks import kind, named, pays_only_the_match
 from dqnlm.config import assemble, instantiate
 from dqnlm.data import tokenizers
 from dqnlm.data.corpora import Corpus
@@ -107,7 +107,7 @@ def build_env(
         pool["log_shape"] = shape_of(data)
     elif kind(config["reward"]) == "NoReward" and isinstance(data, OnText):
         raise UserError(
-            f"reward=none: env={kind(node)} has no other rewards to learn from; choose one (env=logged has a log's)"
+            f"reward=none: env={named(config, 'env')} has no other rewards to learn from; choose one (env=logged has a log's)"
         )
     if isinstance(data, Corpus):
         stop = node["stop_token"]
@@ -125,7 +125,7 @@ def build_env(
 
 def _wrong_log(config: Config, is_log: bool) -> str:
     """The environment or the data is of a log alone, and the other is not."""
-    env, data = (kind(config[group]) for group in ("env", "data"))
+    env, data = (named(config, group) for group in ("env", "data"))
     if is_log:
         return f"data={data} is a log to learn from alone, and env={env} is a task of another kind; set env=logged"
     return (
@@ -136,23 +136,23 @@ def _wrong_log(config: Config, is_log: bool) -> str:
 
 def _wrong_data(config: Config, on_text: bool, on_pairs: bool, on_answers: bool) -> str:
     """What the environment plays on, and what the data is instead."""
-    name = kind(config["env"])
+    name = named(config, "env")
     if on_text:
         return (
-            f"env={name} plays on a text, but data={kind(config['data'])} is none; set data=tiny_shakespeare, data=text_file "
+            f"env={name} plays on a text, but data={named(config, 'data')} is none; set data=tiny_shakespeare, data=text_file "
             "data.path=FILE, or data=bundled"
         )
     if on_pairs:
         return (
-            f"env={name} answers prompts, but data={kind(config['data'])} holds none; set data=translation, data=replies or "
+            f"env={name} answers prompts, but data={named(config, 'data')} holds none; set data=translation, data=replies or "
             "data=translation_jsonl with data.path, or data=translation_hub with data.name"
         )
     if on_answers:
         return (
-            f"data={kind(config['data'])} is prompts with answers, which env={name} does not read; set env=translation"
+            f"data={named(config, 'data')} is prompts with answers, which env={name} does not read; set env=translation"
         )
     return (
-        f"env={name} brings its own tasks, and a text (data={kind(config['data'])}) would be read by nothing; set data=none, "
+        f"env={name} brings its own tasks, and a text (data={named(config, 'data')}) would be read by nothing; set data=none, "
         "or data=trajectories data.path=FILE to learn from logged episodes"
     )
 

@@ -68,6 +68,17 @@ def options(group: str, config_dir: str | Path | None = None) -> list[tuple[str,
     return [(name, description(files[name], name)) for name in sorted(files)]
 
 
+def option_of(group: str, target: str) -> str:
+    """The packaged option of a group whose code is `target`; of several the one that is named like it, else its own name."""
+    code = target.rpartition(".")[2]
+    line = re.compile(rf"^_target_:\s*{re.escape(target)}\s*(?:#.*)?$", re.MULTILINE)
+    root = packaged_root() / group
+    found = [path.stem for path in sorted(root.glob(f"*{SUFFIX}")) if line.search(path.read_text(encoding="utf-8"))]
+    if len(found) > 1:
+        found = [name for name in found if name.replace("_", "") == code.lower()]
+    return found[0] if len(found) == 1 else code
+
+
 def description(path: Path, option: str) -> str:
     """The first comment of the file that is no `# @package`, without the option's name before it."""
     for line in path.read_text(encoding="utf-8").splitlines():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from dqnlm.catalogue import option_of
 from dqnlm.errors import UserError
 
 Config = dict[str, Any]
@@ -17,6 +18,11 @@ BEST_METRICS = (
 def kind(node: Config) -> str:
     """The last part of `_target_`: what a group was set to, in code."""
     return str(node["_target_"]).rsplit(".", 1)[-1]
+
+
+def named(config: Config, group: str) -> str:
+    """What a group was set to, as it is typed."""
+    return option_of(group, config[group]["_target_"])
 
 
 def pays_only_the_match(reward: Config) -> bool:
@@ -57,18 +63,21 @@ def _check_bootstrap(config: Config) -> None:
     if head in DISTRIBUTIONAL:
         if bootstrap not in ("Max", "Double"):
             raise UserError(
-                f"bootstrap={bootstrap.lower()} is a mixture over actions, and its target is not derived for a distribution "
-                f"of returns (head={head}); use bootstrap=double or max, or head=scalar"
+                f"bootstrap={named(config, 'bootstrap')} is a mixture over actions, and its target is not derived for a "
+                f"distribution of returns (head={named(config, 'head')}); use bootstrap=double or max, or head=scalar"
             )
         if returns == "Lambda":
             raise UserError(
                 f"returns=lambda mixes returns of all lengths, and its target is not derived for a distribution of returns "
-                f"(head={head}); use returns=n_step, or head=scalar"
+                f"(head={named(config, 'head')}); use returns=n_step, or head=scalar"
             )
         if config["learner"]["feedback"] == "all_actions":
-            raise UserError(f"learner.feedback=all_actions needs head=scalar or head=normalised, not {head}")
+            raise UserError(
+                f"learner.feedback=all_actions needs head=scalar or head=normalised, not head={named(config, 'head')}"
+            )
     soft = [name for name in ("path_consistency", "trajectory") if name in objectives]
-    soft += [f"bootstrap={bootstrap.lower()}"] if "td" in objectives and bootstrap in ("Soft", "Munchausen") else []
+    if "td" in objectives and bootstrap in ("Soft", "Munchausen"):
+        soft.append(f"bootstrap={named(config, 'bootstrap')}")
     if soft and (head in ("Normalised", *DISTRIBUTIONAL) or config["head"].get("loss") == "logistic"):
         raise UserError(
             f"{soft[0]} adds entropy to the return, which then leaves the bounds of the reward that the head is scaled by; set "

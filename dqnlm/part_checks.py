@@ -24,7 +24,7 @@ def check_parts(config: Config, parts: Parts) -> None:
         shape = config["env"]
         if "prompt_length" not in shape:
             raise UserError(
-                f"rows of {kind(shape)} have up to {env.row_transitions} transitions, more than network.context="
+                f"rows of env={named(config, 'env')} have up to {env.row_transitions} transitions, more than network.context="
                 f"{network.context} reads; set network.context={env.row_transitions}"
             )
         raise UserError(
@@ -79,7 +79,7 @@ def _check_data(config: Config, parts: Parts) -> None:
     for key in ("warm_start_updates", "demonstration_share"):
         if settings[key] and env.demonstrate(1, torch.Generator(env.device), judged=False) is None:
             raise UserError(
-                f"trainer.{key} needs a task with answers of its own, such as a text, and env={kind(config['env'])} has none"
+                f"trainer.{key} needs a task with answers of its own, such as a text, and env={named(config, 'env')} has none"
             )
     alone = settings["rollouts"] == 0 and not settings["warm_start_updates"]
     if not parts.logged_rows and (alone or settings["offline_rounds"]):

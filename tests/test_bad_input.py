@@ -188,7 +188,7 @@ IMPOSSIBLE_ON_LOGGED_DATA: list[tuple[list[str], str]] = [
     (["data=none"], "set data=trajectories data.path=FILE"),
     (["data=bundled"], "set data=none"),
     (["trainer.offline_rounds=0", "trainer.rollouts=2"], "trainer.offline_rounds"),
-    (["trainer.best_metric=eval/accuracy"], "figure of text"),
+    (["trainer.best_metric=eval/accuracy"], "is no figure of this run"),
     (["trainer.declared_policy=probability"], "use boltzmann or reweighted"),
     (["algorithm=ilql", "objective.expectile_value.expectile=1.5"], "between 0 and 1"),
     (["algorithm=behaviour_cloning", "buffer=prioritized"], "buffer=uniform"),

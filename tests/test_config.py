@@ -297,3 +297,12 @@ def test_only_the_configuration_layer_knows_hydra() -> None:
                for line in path.read_text().splitlines())
     }  # fmt: skip
     assert users == {"composition.py", "config.py", "commands/train.py"}
+
+
+def test_options_are_named_by_their_code() -> None:
+    """Bug: a message that tells a class, which nobody can type; of several options with the same code any one of them."""
+    assert catalogue.option_of("env", "dqnlm.envs.prompted.Prompted") == "translation"
+    assert catalogue.option_of("env", "dqnlm.envs.dialogue.Dialogue") == "dialogue"
+    assert catalogue.option_of("head", "dqnlm.heads.implicit_quantile.ImplicitQuantile") == "implicit_quantile"
+    assert catalogue.option_of("data", "dqnlm.data.pairs.replies") == "replies"
+    assert catalogue.option_of("env", "mine.Env") == "Env"

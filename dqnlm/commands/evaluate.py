@@ -88,7 +88,7 @@ def _data(policy: Policy, config: dict[str, Any], arguments: argparse.Namespace)
         UserError: the run's data is not what it was trained on, there is none, or a text is given to a run without one.
     """
     from dqnlm import assembly
-    from dqnlm.checks import kind
+    from dqnlm.checks import named
     from dqnlm.data.corpora import build_corpus
     from dqnlm.data.sources import text_file
     from dqnlm.errors import UserError
@@ -96,7 +96,7 @@ def _data(policy: Policy, config: dict[str, Any], arguments: argparse.Namespace)
 
     if arguments.data_path is not None:
         if "tokenizer" not in config["data"]:
-            raise UserError(f"--data-path: this run plays {kind(config['env'])}, not a text; leave it out")
+            raise UserError(f"--data-path: this run plays env={named(config, 'env')}, not a text; leave it out")
         corpus = build_corpus(text_file(path=arguments.data_path), "character", 1.0, policy.tokenizer)
         corpus.require_tokens(policy.network.context + 1, "one window of the network")
         return corpus

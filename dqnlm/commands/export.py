@@ -70,12 +70,12 @@ def _require_exportable(policy: Policy, config: dict[str, Any], run: str) -> Non
     Raises:
         UserError: another network, or no output `policy`.
     """
-    from dqnlm.checks import kind
+    from dqnlm.checks import named
     from dqnlm.errors import UserError
 
     if policy.network.body.recipe is None:
         raise UserError(
-            f"{run} is a run on network={kind(config['network']).lower()}, dqnlm's own, which transformers cannot load; use it "
+            f"{run} is a run on network={named(config, 'network')}, dqnlm's own, which transformers cannot load; use it "
             "with dqnlm generate, or in Python: from dqnlm import load_policy"
         )
     if "policy" not in policy.network.projections:

@@ -80,7 +80,7 @@ class Prompted(Environment):
             )
         if not reward.judged:
             raise UserError(
-                f"{type(reward).__name__} compares token by token with a text of the same length, and answers have lengths of "
+                "this reward compares token by token with a text of the same length, and answers have lengths of "
                 "their own: use reward=chrf, bleu, rouge_l, edit_distance, language_model, function or a mixture of these"
             )
         self.device, self.num_envs, self.horizon = torch.device(device), num_envs, horizon

@@ -143,7 +143,7 @@ class TextReward(JudgedReward):
         said = on_host(episodes, self.stop_id)
         if self.needs_reference and not any(said.references):
             raise UserError(
-                f"this reward ({type(self).__name__}) compares with a reference, and here is none to compare with; use a reward "
+                "this reward compares with a reference, and here is none to compare with; use a reward "
                 "that judges the text alone, such as reward=language_model or reward=function"
             )
         reward_BH = torch.zeros(episodes.action_BH.shape, dtype=torch.float32)
