@@ -62,6 +62,7 @@ def answers(
     """
     network.eval()
     E, device = len(length_E), prompt_EP.device
+    prompt_EP = prompt_EP[:, : int(length_E.max())]
     output, state = network.prefill_apart(prompt_EP, length_E, network.initial_state(E, device))
     action_EH = torch.zeros(E, most, dtype=torch.int64, device=device)
     said_E = torch.zeros(E, dtype=torch.int64, device=device)

@@ -65,15 +65,16 @@ def batch_of(rows: Rows, gamma: float, first: int) -> Batch:
 
 
 def trimmed(batch: Batch) -> Batch:
-    """The same rows without the padding that all of them have at the end; asks the host how long the longest is.
+    """The same rows without what all of them lack: padding at the end, and decisions before the first that one has.
 
-    Answers have lengths of their own, and most are far from the longest that there could be.
+    Prompts and answers have lengths of their own, and most are far from the longest, or the shortest, that there could be.
+    Asks the host for the two times.
     """
-    longest = max(int(batch.length_B.max()), batch.first + 1)
-    if longest == batch.mask_BT.shape[1]:
-        return batch
+    first_B = (batch.mask_BT > 0).float().argmax(1)
+    longest, first = torch.stack([batch.length_B.max(), first_B.min()]).tolist()
+    longest, first = max(longest, batch.first + 1), max(first, batch.first)
     width = {name: longest for name in ("action_BT", "reward_BT", "discount_BT", "mask_BT", "learn_BT")}
-    fields: dict[str, Any] = dict(vars(batch))
+    fields: dict[str, Any] = dict(vars(batch)) | {"first": first}
     for name, times in (width | {"observation_BS": longest + 1}).items():
         fields[name] = None if fields[name] is None else fields[name][:, :times]
     return Batch(**fields)

@@ -13,8 +13,8 @@ from dqnlm.envs.continuation import Continuation
 from dqnlm.errors import UserError
 from dqnlm.rewards.exact_match import ExactMatch
 from dqnlm.run_directory import RunDirectory
-from dqnlm.types import DECISION, TERMINATED, Rows
-from dqnlm.warm_start import batch_of, joined
+from dqnlm.types import DECISION, TERMINATED, Batch, Rows
+from dqnlm.warm_start import batch_of, joined, trimmed
 
 CPU = torch.device("cpu")
 SOFT = [
@@ -143,3 +143,20 @@ def test_share_of_demonstrations(share: float, own: int, tmp_path: Path) -> None
     trainer.parts.actor.rollout()
     batch = trainer._sample()
     assert (batch.index_B >= 0).sum() == own and len(batch.index_B) == 4
+
+
+def test_what_no_row_has_is_cut_off() -> None:
+    """Bug: a decision cut off, the last observation lost, or `first` that no longer says where outputs begin.
+
+    Rows of lengths 5 and 4 with their first decisions at 2 and 3, in tensors of width 8: times 0 to 4 stay, the first is 2.
+    """
+    mask_BT = torch.tensor([[0, 0, 1, 1, 1, 0, 0, 0], [0, 0, 0, 1, 0, 0, 0, 0]]).float()
+    observation_BS, wide_BT = torch.arange(18).view(2, 9), torch.arange(16.0).view(2, 8)
+    batch = Batch(
+        observation_BS, observation_BS[:, 1:], wide_BT, wide_BT, mask_BT, torch.tensor([5, 4]), torch.ones(2), torch.zeros(2), 1,
+    )  # fmt: skip
+    cut = trimmed(batch)
+    assert cut.first == 2 and torch.equal(cut.observation_BS, observation_BS[:, :6])
+    for name in ("action_BT", "reward_BT", "discount_BT", "mask_BT"):
+        assert torch.equal(getattr(cut, name), getattr(batch, name)[:, :5])
+    assert cut.mask_BT[:, cut.first :].sum() == mask_BT.sum() and torch.equal(cut.weight_B, batch.weight_B)

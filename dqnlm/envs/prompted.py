@@ -91,7 +91,8 @@ class Prompted(Environment):
         self.row_transitions = self.episode_steps = self._longest + horizon - 1
         self.first_decision = int((prompts.start_K[1:] - prompts.start_K[:-1]).min()) - 1
         sides = (self._prompts[1], self._references[1])
-        self._length_K = torch.stack([start_K[1:] - start_K[:-1] for start_K in sides]).sum(0)
+        prompt_K, reference_K = (start_K[1:] - start_K[:-1] for start_K in sides)
+        self._prompt_length_K, self._length_K = prompt_K, prompt_K + reference_K
         self._legal_mask_A = None if legal_mask_A is None else legal_mask_A.to(self.device)
         self._copies, self._count = 1 if evaluating else copies_of_a_prompt, len(prompts.start_K) - 1
         self._generator = torch.Generator(self.device).manual_seed(seed)
@@ -106,27 +107,29 @@ class Prompted(Environment):
         if self._fixed_E is not None:
             self.pair_E = self._fixed_E
         else:
-            shape = (self.num_envs // self._copies,)
-            drawn_E = torch.randint(self._count, shape, generator=self._generator, device=self.device)
-            self.pair_E = drawn_E.repeat_interleave(self._copies)
+            drawn = self._neighbours(self.num_envs // self._copies, self._prompt_length_K, self._generator)
+            self.pair_E = drawn.repeat_interleave(self._copies)
         return _padded(self._prompts, self.pair_E, self._longest)
 
     def judge(self, action_EH: Tensor, length_E: Tensor) -> Rows:
         return self._rows(self.pair_E, action_EH, length_E, judged=True)
 
     def demonstrate(self, count: int, generator: torch.Generator, judged: bool) -> Rows:
-        """Pairs of the data, the answer cut where it is longer than the horizon.
-
-        Those of one call are about equally long, so that a batch has little padding: of some times `count` random ones, put
-        in order of their length, `count` neighbours.
-        """
-        pair_X = torch.randint(self._count, (count * _DRAWN,), generator=generator, device=self.device)
-        block = torch.randint(_DRAWN, (1,), generator=generator, device=self.device)
-        pair_B = pair_X[self._length_K[pair_X].argsort(stable=True)].view(_DRAWN, count)[block][0]
+        """Pairs of the data, about equally long, the answer cut where it is longer than the horizon."""
+        pair_B = self._neighbours(count, self._length_K, generator)
         width = max(self.horizon, self._longest_reference + 1)
         said_BH, length_B = _padded(self._references, pair_B, width)
         said_BH = said_BH.scatter(1, length_B[:, None], self.stop_id)[:, : self.horizon]
         return self._rows(pair_B, said_BH, (length_B + 1).clamp(max=self.horizon), judged)
+
+    def _neighbours(self, count: int, length_K: Tensor, generator: torch.Generator) -> Tensor:
+        """Numbers of `count` random pairs that are about equally long, so that a batch of them has little padding.
+
+        Of some times `count` random ones, put in order of their length, `count` neighbours: each pair as likely as any other.
+        """
+        pair_X = torch.randint(self._count, (count * _DRAWN,), generator=generator, device=self.device)
+        block = torch.randint(_DRAWN, (1,), generator=generator, device=self.device)
+        return pair_X[length_K[pair_X].argsort(stable=True)].view(_DRAWN, count)[block][0]
 
     def _rows(self, pair_B: Tensor, action_BH: Tensor, length_B: Tensor, judged: bool) -> Rows:
         """Prompt and answer end to end, right-padded; the answer's padding must be behind its length."""
