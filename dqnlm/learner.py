@@ -23,7 +23,7 @@ from dqnlm.heads.base import Head
 from dqnlm.metrics import Accumulator
 from dqnlm.networks.base import QNetwork
 from dqnlm.networks.noisy import has_noise, resample_noise, set_noise
-from dqnlm.objectives.base import Legal, Objective, Outputs
+from dqnlm.objectives.base import Legal, Objective, Outputs, require_rows_apart
 from dqnlm.objectives.reference import ReferenceReward
 from dqnlm.ops.losses import masked_mean
 from dqnlm.optimization import Optimization
@@ -106,7 +106,7 @@ class Learner:
                 "learner.reference_weight must be at least 0 and learner.reference_temperature above 0, both finite, not "
                 f"{reference_weight} and {reference_temperature}"
             )
-        _check_rows_at_once(rows_at_once, objectives)
+        require_rows_apart(objectives, rows_at_once)
         self.rows_at_once = rows_at_once
         self.network, self.target, self.objectives, self.optimization = network, target, objectives, optimization
         self.restart = restart
@@ -254,16 +254,3 @@ class Learner:
 def for_all_copies(output: dict[str, Tensor], copies: int) -> dict[str, Tensor]:
     """Each row `copies` times in a row; their gradients add up in the one forward."""
     return output if copies == 1 else {name: raw.repeat_interleave(copies, 0) for name, raw in output.items()}
-
-
-def _check_rows_at_once(rows_at_once: int | None, objectives: dict[str, Objective]) -> None:
-    if rows_at_once is None:
-        return
-    if rows_at_once < 1:
-        raise UserError(f"learner.rows_at_once must be at least 1 (or null for the whole batch), not {rows_at_once}")
-    for name, objective in objectives.items():
-        if objective.needs_whole_batch:
-            raise UserError(
-                f"objective {name} compares the rows of a batch with one another, so they cannot be read learner.rows_at_once="
-                f"{rows_at_once} at a time; set it to null, or change the objective (trajectory: baseline=value)"
-            )

@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 from torch import Tensor
 
+from dqnlm.errors import UserError
 from dqnlm.heads.base import Head
 from dqnlm.ops.bootstrap import soft_value
 from dqnlm.types import Batch
@@ -101,3 +102,17 @@ class Objective(ABC):
 
         `reference`: outputs of the network as it was before its own trial and error, where `needs_reference`.
         """
+
+
+def require_rows_apart(objectives: dict[str, Objective], rows_at_once: int | None) -> None:
+    """Raises UserError where some rows at a time are asked for, and an objective compares rows, or the number is below 1."""
+    if rows_at_once is None:
+        return
+    if rows_at_once < 1:
+        raise UserError(f"learner.rows_at_once must be at least 1 (or null for the whole batch), not {rows_at_once}")
+    for name, objective in objectives.items():
+        if objective.needs_whole_batch:
+            raise UserError(
+                f"objective {name} compares the rows of a batch with one another, so they cannot be read learner.rows_at_once="
+                f"{rows_at_once} at a time; set it to null, or change the objective (trajectory: baseline=value)"
+            )
