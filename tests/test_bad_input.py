@@ -154,6 +154,7 @@ IMPOSSIBLE: list[tuple[list[str], str]] = [
     (["reward=function", "reward.path=/nowhere/rewards.py:score"], "if you trust it, permit it"),
     (["reward=language_model", "reward.order=9"], "an n-gram has 1 to 6 tokens"),
     ([FREE, "reward=edit_distance", "reward.scale=0"], "reward.scale is 0"),
+    (["env=translation", "algorithm=tbrm", "objective.trajectory.baseline=siblings"], "set it to 4 or so"),
     (["learner.reference_temperature=2"], "leave the temperature at 1"),
     (["learner.reference_weight=1", "learner.feedback=all_actions"], "Set objective=[td], or the weight to 0"),
     (["learner.reference_weight=1"], "trainer.warm_start_updates or trainer.init_from=RUN"),
@@ -193,6 +194,8 @@ IMPOSSIBLE_ON_LOGGED_DATA: list[tuple[list[str], str]] = [
     (["algorithm=ilql", "objective.expectile_value.expectile=1.5"], "between 0 and 1"),
     (["algorithm=behaviour_cloning", "buffer=prioritized"], "buffer=uniform"),
     (["network=transformer", "network.context=5", "~network.window", "~network.hidden"], "set network.context=9"),
+    (["env=logged", "data=logged", "trainer.rollouts=2"], "set trainer.rollouts=0"),
+    (["env=logged", "data=logged", "trainer.declared_policy=probability"], "set declared_policy=boltzmann"),
     (["algorithm=behaviour_cloning", "trainer.rollouts=2"], "data=trajectories trainer.rollouts=0"),
 ]
 
