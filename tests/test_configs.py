@@ -22,7 +22,12 @@ PACKAGE = Path(builder.__file__).parent
 # test_function_reward.py, test_pairs.py and test_recorded_partner.py write them, and try these options.
 ELSEWHERE = {("network", "pretrained"), ("experiment", "ilql"), ("reward", "classifier"), ("reward", "function")}
 ELSEWHERE |= {("env", "recorded_dialogue"), ("env", "translation")}
-ELSEWHERE |= {("env", "logged"), ("experiment", "logged"), ("reward", "none")}  # test_logged.py
+ELSEWHERE |= {
+    ("env", "logged"),
+    ("experiment", "logged"),
+    ("experiment", "logged_pretrained"),
+    ("reward", "none"),
+}  # test_logged.py
 
 
 def every_option() -> list[tuple[str, str]]:

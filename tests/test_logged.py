@@ -128,8 +128,8 @@ def on_a_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     pytest.importorskip("transformers", reason="network=pretrained needs transformers")
     root = tmp_path_factory.mktemp("logged")
     model, log = tiny_model(root / "model"), write_log(root / "log.jsonl")
-    words = [word for word in TYPED if not word.startswith("network.context")]
-    named = ["network=pretrained", f"network.name_or_path={model}", "network.context=11", f"data.path={log}"]
+    words = ["+experiment=logged_pretrained", *(w for w in TYPED[1:] if not w.startswith("network.context"))]
+    named = [f"network.name_or_path={model}", "network.context=11", f"data.path={log}"]
     assert cli.main(["train", *words, *named, f"output_dir={root / 'outputs'}"]) == 0
     (folder,) = (root / "outputs").glob("*/*")
     return folder
@@ -235,8 +235,8 @@ def test_dialogues_and_episodes_of_several_rows(tmp_path: Path) -> None:
         ),
         (["reward=exact_match"], r"reward=ExactMatch compares token by token.*reward=none"),
         (["reward=chrf"], "needs 'tokenizer'|compares with a reference"),
-        (["data=trajectories"], r"env=Logged learns from a log alone.*data=logged"),
-        (["env=random_walks"], "env=RandomWalks is a task of another kind.*env=logged"),
+        (["data=trajectories"], r"env=logged learns from a log alone.*data=logged"),
+        (["env=random_walks"], "env=random_walks is a task of another kind.*env=logged"),
         (["trainer.best_metric=eval/return"], r"eval/return is no figure of this run; it has eval/nats_best"),
         (
             ["trainer.declared_policy=probability", "trainer.beta=null", "trainer.betas=[]"],

@@ -206,3 +206,62 @@ def test_what_cannot_be(tmp_path: Path, lines: list[Any], settings: dict[str, An
     """Bug: a traceback, or a message that does not say which line."""
     with pytest.raises(UserError, match=message):
         read(write(tmp_path / "log.jsonl", lines), **settings)
+
+
+def write_model_files(folder: Path, **files: Any) -> Path:
+    """A tokenizer of two special tokens and a few letters, and JSON files beside it."""
+    models = pytest.importorskip("pretrained_models")
+    folder.mkdir()
+    models.tiny_gpt2_script().write_tokenizer(folder, "abcx0123456789")
+    (folder / "tokenizer_config.json").unlink()
+    for name, content in files.items():
+        (folder / f"{name}.json").write_text(json.dumps(content))
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("files", "expected"),
+    [
+        ({"tokenizer_config": {"eos_token": "<end>"}}, 1),
+        ({"special_tokens_map": {"eos_token": {"content": "<end>"}}}, 1),
+        ({"tokenizer_config": {"eos_token": None}, "config": {"eos_token_id": 3}}, 3),
+        ({"generation_config": {"eos_token_id": [2, 3]}, "config": {"eos_token_id": 3}}, 2),
+        ({"config": {"eos_token_id": 999}}, None),
+    ],
+)
+def test_a_model_s_end_of_text(tmp_path: Path, files: dict[str, Any], expected: int | None) -> None:
+    """Bug: another token than the model ends with, or one that is not there."""
+    pytest.importorskip("transformers", reason="pretrained models")
+    folder = write_model_files(tmp_path / "model", **files)
+    log = write(tmp_path / "log.jsonl", [rated("a", "x", 1), rated("b", "x", 0)])
+    if expected is None:
+        with pytest.raises(UserError, match=r"names the model's end-of-text token.*data\.end_token=false"):
+            read(log, tokenizer=str(folder))
+        assert read(log, tokenizer=str(folder), end_token=False).tokenizer.end_id is None
+    else:
+        assert read(log, tokenizer=str(folder)).tokenizer.end_id == expected
+    with pytest.raises(UserError, match=r"log\.jsonl, line \d, prompt: .*'z' \(position 1\)"):
+        read(
+            write(tmp_path / "log.jsonl", [rated("z", "x", 1), rated("z1", "x", 0)]),
+            tokenizer=str(folder),
+            end_token=False,
+        )
+
+
+def test_a_tokenizer_of_the_hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Bug: a name that network.name_or_path takes is no tokenizer. The Hub is played by a folder."""
+    pytest.importorskip("transformers", reason="pretrained models")
+    import huggingface_hub
+
+    folder = write_model_files(tmp_path / "model", tokenizer_config={"eos_token": "<end>"})
+
+    def download(repository: str, name: str) -> str:
+        if repository != "owner/name" or not (folder / name).is_file():
+            raise FileNotFoundError(name)
+        return str(folder / name)
+
+    monkeypatch.setattr(huggingface_hub, "hf_hub_download", download)
+    log = write(tmp_path / "log.jsonl", [rated("a", "x", 1), rated("b", "x", 0)])
+    assert read(log, tokenizer="owner/name").tokenizer.end_id == 1
+    with pytest.raises(UserError, match=r"data\.tokenizer=owner/other: there is no"):
+        read(log, tokenizer="owner/other")

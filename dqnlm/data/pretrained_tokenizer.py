@@ -105,49 +105,71 @@ class PretrainedTokenizer(Tokenizer):
         return [place for place, is_known in enumerate(known) if not is_known and not text[place].isspace()]
 
 
-def read(folder: str) -> PretrainedTokenizer:
-    """The tokenizer of a model's folder, or a `tokenizer.json` itself.
+def read(where: str) -> PretrainedTokenizer:
+    """The tokenizer of a model's folder, a `tokenizer.json` itself, or that of OWNER/NAME on the Hub.
 
     Raises:
         UserError: there is none, or it cannot be read.
     """
-    path = Path(folder).expanduser()
-    path = path / FILE if path.is_dir() else path
+    path = _file(where, FILE)
+    if path is None:
+        raise UserError(
+            f"data.tokenizer={where}: there is no {Path(where).expanduser() / FILE}. Write character, byte, or the folder of a "
+            f"model with a {FILE} (a fast tokenizer's save_pretrained writes one)."
+        )
     try:
         return PretrainedTokenizer(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise UserError(
-            f"data.tokenizer={folder}: there is no {path}. Write character, byte, or the folder of a model with a {FILE} (a fast "
-            "tokenizer's save_pretrained writes one)."
-        ) from None
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"data.tokenizer: {path} cannot be read: {error}") from error
 
 
-def end_of_text(folder: str) -> int | None:
+def end_of_text(where: str) -> int | None:
     """Id of the token that a model ends its texts with, by the files beside its tokenizer; None where they name none.
 
     Raises:
         UserError: as `read`, or a file beside it is no JSON.
     """
-    tokenizer = read(folder)
-    beside = Path(folder).expanduser() if Path(folder).expanduser().is_dir() else Path(folder).expanduser().parent
+    tokenizer = read(where)
     for name in ("tokenizer_config.json", "special_tokens_map.json"):
-        token = _settings(beside / name).get("eos_token")
+        token = _settings(where, name).get("eos_token")
         text = token.get("content") if isinstance(token, dict) else token
         if isinstance(text, str) and (found := tokenizer.id_of(text)) is not None:
             return found
     for name in ("generation_config.json", "config.json"):
-        number = _settings(beside / name).get("eos_token_id")
+        number = _settings(where, name).get("eos_token_id")
         number = number[0] if isinstance(number, list) and number else number
         if isinstance(number, int) and 0 <= number < tokenizer.vocabulary_size:
             return number
     return None
 
 
-def _settings(path: Path) -> dict[str, Any]:
-    """An object in a file; {} where there is no such file."""
-    if not path.is_file():
+def _file(where: str, name: str) -> Path | None:
+    """A file of the model: in its folder, beside its tokenizer.json, or (OWNER/NAME) of the Hub; None where there is none."""
+    path = Path(where).expanduser()
+    if path.is_file():
+        path = path if name == FILE else path.with_name(name)
+    elif path.is_dir() or where.startswith((".", "/", "~")) or where.count("/") != 1:
+        path = path / name
+    else:
+        return _of_hub(where, name)
+    return path if path.is_file() else None
+
+
+def _of_hub(where: str, name: str) -> Path | None:
+    """From the Hub, or a copy of it; None where there is neither."""
+    import huggingface_hub
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+
+    try:
+        return Path(huggingface_hub.hf_hub_download(where, name))
+    except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError):
+        return None
+
+
+def _settings(where: str, name: str) -> dict[str, Any]:
+    """An object in a file of the model; {} where there is no such file."""
+    path = _file(where, name)
+    if path is None:
         return {}
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
