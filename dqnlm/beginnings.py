@@ -43,7 +43,8 @@ def build_warm_start(config: Config, env: Environment, policy: Policy, accumulat
         policy.network, target.none(policy.network), {"warm_start": cloning}, optimization, accumulator,
     )  # fmt: skip
     demonstrations = build_demonstrations(config, env, STREAM_WARM_START)
-    return WarmStart(cloner, demonstrations, settings["warm_start_updates"], settings["batch_rows"])
+    rows = settings["batch_rows"] if settings["warm_start_rows"] is None else settings["warm_start_rows"]
+    return WarmStart(cloner, demonstrations, settings["warm_start_updates"], rows)
 
 
 def build_demonstrations(config: Config, env: Environment, number: int) -> Demonstrations:

@@ -227,7 +227,7 @@ def _refuse_another_run(before: Config, after: Config) -> None:
     warm = before["trainer"]["warm_start_updates"]
     for key in (
         "warm_start_updates",
-        *(["updates_per_rollout"] if warm else []),
+        *(["updates_per_rollout", "warm_start_rows"] if warm else []),
     ):  # where a round of it ends is counted by both
         if before["trainer"][key] != after["trainer"][key]:
             raise UserError(

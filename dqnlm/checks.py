@@ -219,6 +219,10 @@ def _check_trainer(settings: Config, env: Config) -> None:
             raise UserError(f"trainer.{key} must be at least 0, not {settings[key]}")
     if settings["rollouts"] + settings["offline_rounds"] + settings["warm_start_updates"] < 1:
         raise UserError("trainer.rollouts must be at least 1 (or trainer.offline_rounds, with logged data)")
+    if settings["warm_start_rows"] is not None and settings["warm_start_rows"] < 1:
+        raise UserError(
+            f"trainer.warm_start_rows must be at least 1 (or null for batch_rows), not {settings['warm_start_rows']}"
+        )
     if settings["warm_start_lr"] is not None and settings["warm_start_lr"] <= 0:
         raise UserError(
             f"trainer.warm_start_lr must be above 0 (or null for optimizer.lr), not {settings['warm_start_lr']}"

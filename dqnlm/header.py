@@ -35,6 +35,8 @@ def idle_components(config: Config, on_text: bool = True) -> list[str]:
     idle = [] if on_text else ["reward: the environment brings its own rewards"]
     if config["trainer"]["warm_start_lr"] is not None and not config["trainer"]["warm_start_updates"]:
         idle.append("trainer.warm_start_lr: this run has no warm start")
+    if config["trainer"]["warm_start_rows"] is not None and not config["trainer"]["warm_start_updates"]:
+        idle.append("trainer.warm_start_rows: this run has no warm start")
     if list(objectives) == ["cross_entropy"]:
         return [
             *idle,

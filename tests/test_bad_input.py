@@ -103,6 +103,10 @@ IMPOSSIBLE: list[tuple[list[str], str]] = [
     ([FREE, "trainer.demonstration_share=0.5", "buffer.sample=transitions"], "set buffer=uniform buffer.sample=rows"),
     (["trainer.warm_start_updates=5", "head.loss=logistic"], "head.loss=huber or squared"),
     (
+        ["trainer.warm_start_updates=5", "head.loss=huber", "trainer.warm_start_rows=0"],
+        "trainer.warm_start_rows must be at least 1",
+    ),
+    (
         ["trainer.warm_start_updates=5", "head.loss=huber", "trainer.warm_start_lr=0"],
         "trainer.warm_start_lr must be above 0",
     ),

@@ -153,29 +153,27 @@ def test_a_reference_policy_takes_the_place_of_the_entropy() -> None:
 
 
 def test_siblings_are_compared_with_each_other() -> None:
-    """Bug: rows of another prompt in the mean, the answer taken for part of the prompt, V's error in the policy's gradient.
+    """Bug: rows of another prompt in the mean, the answer taken for part of the prompt, a gradient into the value.
 
     T 1, one decision each with Q 1 3 6 (V = 6.0550, log pi = -5.0550, -3.0550, -.0550). Rows 0 and 1 read 7, row 2 reads 8:
     x = 4 + 3.0550 = 7.0550, 1 + .0550 = 1.0550 and 2 + 5.0550 = 7.0550. Deviations from the mean of the same prompt (4.0550):
-    3, -3 and 0; V less x: -1, 5, -1. Losses: 4.5 + .5, 4.5 + 12.5, 0 + .5.
+    3, -3 and 0, squared and halved 4.5, 4.5 and 0. All Q of a row greater by 10: the same.
     """
     objective = Trajectory(
         HEADS["squared"](), anything, weight=1.0, temperature=1.0, reference="none", baseline="siblings"
     )
-    q_B1A1 = torch.cat([Q] * 3).requires_grad_()
     batch = Batch(
         torch.tensor([[7, 1], [7, 2], [8, 0]]), torch.tensor([[1], [2], [0]]), torch.tensor([[4.0], [1.0], [2.0]]),
         torch.ones(3, 1), torch.ones(3, 1), torch.tensor([1, 1, 1]), torch.ones(3), torch.zeros(3),
     )  # fmt: skip
-    loss_B = objective({"q": q_B1A1}, None, batch).loss_BT
-    assert loss_B.tolist() == pytest.approx([5.0, 17.0, 0.5], abs=2e-3)
-    loss_B.sum().backward()
-    assert q_B1A1.grad is not None
-    probability_A = Q.flatten().softmax(0)
-    for row, (deviation, value_error, action) in enumerate([(3.0, -1.0, 1), (-3.0, 5.0, 2), (0.0, -1.0, 0)]):
-        towards_A = torch.nn.functional.one_hot(torch.tensor(action), 3) - probability_A
-        expected_A = -deviation * towards_A + value_error * probability_A
-        torch.testing.assert_close(q_B1A1.grad[row].flatten(), expected_A, atol=2e-3, rtol=1e-3)
+    for offset in (0.0, 10.0):
+        q_B1A1 = (torch.cat([Q] * 3) + torch.tensor([offset, 0.0, 0.0]).view(3, 1, 1, 1)).requires_grad_()
+        loss_B = objective({"q": q_B1A1}, None, batch).loss_BT
+        assert loss_B.tolist() == pytest.approx([4.5, 4.5, 0.0], abs=2e-3)
+        [gradient] = torch.autograd.grad(loss_B.sum(), [q_B1A1])
+        for row, (deviation, action) in enumerate([(3.0, 1), (-3.0, 2), (0.0, 0)]):
+            towards_A = torch.nn.functional.one_hot(torch.tensor(action), 3) - Q.flatten().softmax(0)
+            torch.testing.assert_close(gradient[row].flatten(), -deviation * towards_A, atol=2e-3, rtol=1e-3)
 
 
 def test_normaliser_of_cloning() -> None:

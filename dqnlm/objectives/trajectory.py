@@ -9,13 +9,14 @@ One value at the start and one number at the end; no bootstrap in between, so a 
 credited to all of its tokens together. The entropy-regularised optimum has residual 0 on every trajectory of a
 deterministic task, with gamma 1.
 
-Where several rows answer the same prompt, V(s_1) need not be waited for: at the optimum x_b = sum_t (r_t - T log pi) is
-T log Z for each of them, so their spread is a loss by itself (VarGrad, Richter et al. 2020, arXiv 2010.10436):
+Where several rows answer the same prompt, V(s_1) need not be learned: at the optimum x_b = sum_t (r_t - T log pi) is T log Z
+for each of them, so their spread is a loss by itself (VarGrad, Richter et al. 2020, arXiv 2010.10436):
 
-    loss_b = (x_b - mean x)^2 / 2 + (V(s_1) - x_b)^2 / 2        the mean over the rows of the batch with this prompt;
-                                                                 no gradient through x_b in the second part
+    loss_b = (x_b - mean x)^2 / 2        the mean over the rows of the batch with this prompt
 
-The first part moves the policy, free of the error of a V that is still being learned; the second keeps Q in return units.
+It moves nothing but the policy, whoever chose the actions. Q is then known up to a number for each state, so what it promises
+(eval/overestimation) means nothing. A V that follows returns in the same network moves what the policy is made of: with it,
+translations got worse again after 50 updates.
 """
 
 from __future__ import annotations
@@ -43,7 +44,7 @@ class Trajectory(Objective):
         temperature: T, in return units.
         reference: `start` compares with the policy that the run began with (after its warm start), `none` with nothing.
         baseline: what a return is compared with: `value`, V(s_1), or `siblings`, the rows of the batch with the same
-            prompt. A row without siblings moves V alone.
+            prompt; a row without siblings then teaches nothing.
 
     Raises:
         UserError: a temperature that is not above 0.
@@ -75,14 +76,15 @@ class Trajectory(Objective):
         allowed_BT = 0.0 if reference is None else reference_term(self.head, reference, fields, legal, self.temperature)
         first_B1 = fields.mask_BT.argmax(1, keepdim=True)
         surplus_BT = (fields.reward_BT + allowed_BT - (taken_BT - value_BT)) * fields.mask_BT
-        surplus_B, value_B = surplus_BT.sum(1), value_BT.gather(1, first_B1).squeeze(1)
-        loss_B = losses.squared(value_B, surplus_B.detach() if self.among_siblings else surplus_B)
+        surplus_B = surplus_BT.sum(1)
         if self.among_siblings:
             same_BB = same_prompt(batch.observation_BS, batch.first + first_B1)
-            loss_B = loss_B + losses.squared(surplus_B, (same_BB @ surplus_B) / same_BB.sum(1))
+            baseline_B = (same_BB @ surplus_B) / same_BB.sum(1)
+        else:
+            baseline_B = value_BT.gather(1, first_B1).squeeze(1)
         figures = {"q/taken_mean": taken_BT, "value/mean": value_BT}
-        error_BT = (surplus_B - value_B).detach()[:, None].expand_as(taken_BT)
-        return Result(loss_B, figures, error_BT)
+        error_BT = (surplus_B - baseline_B).detach()[:, None].expand_as(taken_BT)
+        return Result(losses.squared(surplus_B, baseline_B), figures, error_BT)
 
 
 def same_prompt(observation_BS: Tensor, first_B1: Tensor) -> Tensor:
