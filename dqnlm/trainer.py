@@ -70,7 +70,8 @@ class Trainer:
         self.save_every, self.save_seconds = save_every, None if save_minutes is None else save_minutes * 60
         self.patience = early_stopping_evaluations
         # Read by the builder: rollout_steps, warm_start_lr, warm_start_rows, demonstration_share, keep_last, declared_policy,
-        # beta, betas, samples, sample_*, evaluation_episodes, init_from, init_scale and progress belong to the parts that are handed in.
+        # beta, betas, samples, sample_*, evaluation_episodes, init_from, init_scale and progress belong to the parts that are
+        # handed in.
         self.journal = Journal(parts, best_metric, log_every * updates_per_rollout)
         self.rollouts_done = 0
         self._stop_signal: int | None = None
