@@ -24,7 +24,7 @@ def scores(answers: list[str], references: list[str]) -> tuple[Figures, dict[str
     except ModuleNotFoundError as error:
         raise UserError("scoring answers needs the package sacrebleu: pip install 'dqnlm[text]'") from error
     figures, signatures = {}, {}
-    for name, metric in (("chrf", CHRF()), ("bleu", BLEU())):
+    for name, metric in (("chrf", CHRF()), ("bleu", BLEU(force=True))):  # force: no warning at each evaluation
         figures[f"eval/{name}"] = float(metric.corpus_score(answers, [references]).score)
         signatures[name] = str(metric.get_signature())
     figures["eval/length_ratio"] = sum(map(len, answers)) / max(sum(map(len, references)), 1)
