@@ -237,10 +237,15 @@ def test_dialogue_files(tmp_path: Path) -> None:
     """Every turn after the first, with the two before it; whole dialogues are held out."""
     file = tmp_path / "talk.txt"
     file.write_text("".join(f"hello {i} __eou__ yes __eou__ no {i} __eou__\n" for i in range(10)))
-    parts, _ = dialogues(str(file), 2, 0.2)
-    assert [len(parts[name]) for name in ("train", "heldout", "test")] == [16, 2, 2]
+    parts, source = dialogues(str(file), 2, 0.2)
+    assert [len(parts[name]) for name in ("train", "heldout", "test")] == [16, 2, 2] and source.notes == []
     assert parts["train"][:2] == [TextPair("hello 0", "yes"), TextPair("hello 0 | yes", "no 0")]
     assert parts["heldout"][0].prompt == "hello 8" and parts["test"][0].prompt == "hello 9"
+    said = [f"hello {i} __eou__ yes __eou__ no {i} __eou__" for i in range(10)]
+    said[8] = "hello 3 __eou__ yes __eou__ else 8 __eou__"  # its first pair is that of dialogue 3
+    file.write_text("\n".join(said))
+    parts, source = dialogues(str(file), 2, 0.2)
+    assert [len(parts[name]) for name in ("train", "heldout", "test")] == [16, 0, 2] and "1 held-out" in source.notes[0]
     file.write_text("a line without an end\n")
     with pytest.raises(UserError, match="line 1 has no __eou__"):
         dialogues(str(file), 2, 0.2)
