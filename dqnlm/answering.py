@@ -70,6 +70,8 @@ def answer_ids(
         raise UserError(f"--beam counts hypotheses and must be at least 1, not {beam}")
     if beam > 1 and temperature is not None:
         raise UserError("--beam searches and --temperature draws; give one of them")
+    if temperature is not None and temperature <= 0:
+        raise UserError(f"--temperature must be above 0, not {temperature:g}; for the best token leave it out")
     stop = int(policy.tokenizer.encode(STOP)[0])
     ids = [_prompt_ids(policy, text, stop, most) for text in prompts]
     generator = torch.Generator(policy.device).manual_seed(seed)

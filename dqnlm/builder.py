@@ -38,7 +38,11 @@ def start(config: Config, directory: Path, *, choices: dict[str, Any], command_l
     run = RunDirectory(directory)
     with naming_disk(directory), naming_memory():
         save_run_config(config, run.config)
-        trainer, data = build(config, run)
+        try:
+            trainer, data = build(config, run)
+        except UserError:
+            run.abandon()
+            raise
         write_json_atomic(run.manifest, header.manifest(config, choices, command_line, data, trainer))
         header.show(config, trainer, data)
         return trainer.run()

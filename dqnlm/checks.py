@@ -95,12 +95,8 @@ def _check_bootstrap(config: Config) -> None:
         raise UserError(
             f"objective trajectory sums whole episodes and needs learner.gamma=1, not {config['learner']['gamma']}"
         )
-    siblings = "trajectory" in objectives and objectives["trajectory"]["baseline"] == "siblings"
-    if siblings and (copies := config["env"].get("copies_of_a_prompt", 2)) < 2:
-        raise UserError(
-            "objective.trajectory.baseline=siblings compares answers to the same prompt, and env.copies_of_a_prompt="
-            f"{copies} makes one of each; set it to 4 or so, with buffer=rollout, or set baseline=value"
-        )
+    if "trajectory" in objectives and objectives["trajectory"]["baseline"] == "siblings":
+        _check_siblings(config)
     graphs = [config[group].get("graph_seed") for group in ("data", "env")]
     if None not in graphs and graphs[0] != graphs[1]:
         raise UserError(
@@ -263,6 +259,25 @@ def _check_log(config: Config) -> None:
         raise UserError(
             "trainer.declared_policy=probability needs Q to be the probability of being the rewarded token, and a log tells the "
             "reward of one token; set declared_policy=boltzmann or reweighted"
+        )
+
+
+def _check_siblings(config: Config) -> None:
+    """Every batch must hold all answers to its prompts."""
+    env, settings = config["env"], config["trainer"]
+    answers = "objective.trajectory.baseline=siblings compares the answers to one prompt in a batch: "
+    if env.get("copies_of_a_prompt", 1) < 2:
+        raise UserError(
+            f"{answers}set env.copies_of_a_prompt=4 or so, in an environment that has it (env=translation), or baseline=value"
+        )
+    if kind(config["buffer"]) != "RolloutBuffer" or settings["batch_rows"] < env["num_envs"]:
+        raise UserError(
+            f"{answers}set buffer=rollout and trainer.batch_rows={env['num_envs']} (env.num_envs), a whole rollout, or "
+            "baseline=value"
+        )
+    if settings["demonstration_share"]:
+        raise UserError(
+            f"{answers}a demonstration has no siblings; set trainer.demonstration_share=0, or baseline=value"
         )
 
 

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 
 from dqnlm.assembly import STREAM_EVALUATION, Data, build_env, build_reward, legal_tokens
+from dqnlm.catalogue import option_of
 from dqnlm.checks import kind
 from dqnlm.data.baselines import baselines
 from dqnlm.data.corpora import Corpus
@@ -84,7 +85,8 @@ def _judge(config: Config, data: Log) -> Reward | None:
     reward = build_reward(config["reward"], pool)
     if not reward.judged:
         raise UserError(
-            f"reward={kind(config['reward'])} compares token by token with a given text, and with a log there is none: set "
-            "reward=none, or a judge of the greedy answers: reward=function, classifier, language_model, lexicon"
+            f"reward={option_of('reward', config['reward']['_target_'])} compares token by token with a given text, and with a "
+            "log there is none: set reward=none, or a judge of the greedy answers: reward=function, classifier, language_model, "
+            "lexicon"
         )
     return reward

@@ -127,16 +127,24 @@ class LogEvaluator:
         figures["eval/distinct_2"] = fitting.distinct_share([before_end(ids, end_id) for ids in said], 2)
         if self.judge is None:
             return figures
-        return_B = self._judged(said, policy.device)
+        return_B = self._judged(self.asked, said, policy.device)
         error = float(return_B.std()) / len(said) ** 0.5 if len(said) > 1 else 0.0
-        logged = self._judged([_first_said(self.rows[place]) for place in self.asked], policy.device)
         figures |= {"eval/return": float(return_B.mean()), "eval/return_error": error}
-        return figures | {"eval/return_logged": float(logged.mean())} | self._betas(policy)
+        return figures | {"eval/return_logged": self._return_logged(policy.device)} | self._betas(policy)
 
-    def _judged(self, said: list[list[int]], device: torch.device) -> Tensor:
-        """return_B of answers to the prompts."""
+    def _return_logged(self, device: torch.device) -> float:
+        """Of all that the log says to the same prompts: the mean for each prompt, and of these."""
+        number = {self.texts[place]: k for k, place in enumerate(self.asked)}
+        places = [place for place, text in enumerate(self.texts) if text in number]
+        return_B = self._judged(places, [_first_said(self.rows[place]) for place in places], device).cpu()
+        prompt_B = torch.tensor([number[self.texts[place]] for place in places])
+        sum_P = torch.zeros(len(number)).index_add(0, prompt_B, return_B)
+        return float((sum_P / prompt_B.bincount()).mean())
+
+    def _judged(self, places: list[int], said: list[list[int]], device: torch.device) -> Tensor:
+        """return_B of answers to the prompts of these rows."""
         assert self.judge is not None
-        prompts = [torch.from_numpy(self.rows[i].ids[: self.rows[i].prompt]).long() for i in self.asked]
+        prompts = [torch.from_numpy(self.rows[i].ids[: self.rows[i].prompt]).long() for i in places]
         prompt_BP, prompt_length_B = _padded(prompts, device)
         action_BH, length_B = _padded([torch.tensor(ids) for ids in said], device)
         nothing_B = torch.zeros_like(length_B)
@@ -150,7 +158,7 @@ class LogEvaluator:
         if policy.declared == "reweighted":
             try:
                 for policy.beta in self.betas:
-                    mean = self._judged(self._answers(policy), policy.device).mean()
+                    mean = self._judged(self.asked, self._answers(policy), policy.device).mean()
                     figures[f"eval/return_beta_{policy.beta:g}"] = float(mean)
             finally:
                 policy.beta = fixed

@@ -65,6 +65,11 @@ class RunDirectory:
         """Whether a run has begun here."""
         return any((self.path / name).is_file() for name in RUN_FILES)
 
+    def abandon(self) -> None:
+        """Removes what would make this a run: it was refused before it began, and the command, corrected, may use the folder."""
+        for name in RUN_FILES:
+            (self.path / name).unlink(missing_ok=True)
+
 
 def safe_name(text: str, longest: int = 80) -> str:
     """`text` as one part of a path on any system: no separators, no spaces, no leading dot or dash."""

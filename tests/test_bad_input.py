@@ -12,7 +12,7 @@ import run_tools as tools
 
 from dqnlm import builder, checks, cli, config, learner_checks, part_checks
 from dqnlm.errors import UserError
-from dqnlm.run_directory import RunDirectory
+from dqnlm.run_directory import RunDirectory, require_fresh
 
 Train = Callable[..., str]
 
@@ -79,6 +79,10 @@ def test_output_folder_that_cannot_be_written(refused: Train, text: Path) -> Non
     assert "output_dir" in refused(text, f"output_dir='{text}'")
 
 
+SIBLINGS = [
+    "env=translation", "env.copies_of_a_prompt=2", "env.num_envs=4", "algorithm=tbrm", "objective.trajectory.baseline=siblings",
+    "buffer=rollout", "trainer.batch_rows=4",
+]  # fmt: skip
 FREE, TEACHER_REFERENCE = "env.transition=free", "exploration=reference"
 MATCHING, PROBABILITY = "exploration=probability_matching", "trainer.declared_policy=probability"
 # What does not go together, and a part of the message: which settings to change.
@@ -158,7 +162,10 @@ IMPOSSIBLE: list[tuple[list[str], str]] = [
     (["reward=function", "reward.path=/nowhere/rewards.py:score"], "if you trust it, permit it"),
     (["reward=language_model", "reward.order=9"], "an n-gram has 1 to 6 tokens"),
     ([FREE, "reward=edit_distance", "reward.scale=0"], "reward.scale is 0"),
-    (["env=translation", "algorithm=tbrm", "objective.trajectory.baseline=siblings"], "set it to 4 or so"),
+    (["env=translation", "algorithm=tbrm", "objective.trajectory.baseline=siblings"], "env.copies_of_a_prompt=4 or so"),
+    ([word for word in SIBLINGS if word != "buffer=rollout"], "set buffer=rollout and trainer.batch_rows=4"),
+    ([*SIBLINGS, "trainer.batch_rows=2"], "set buffer=rollout and trainer.batch_rows=4"),
+    ([*SIBLINGS, "trainer.demonstration_share=0.5"], "set trainer.demonstration_share=0"),
     (["learner.reference_temperature=2"], "leave the temperature at 1"),
     (["learner.reference_weight=1", "learner.feedback=all_actions"], "Set objective=[td], or the weight to 0"),
     (["learner.reference_weight=1"], "trainer.warm_start_updates or trainer.init_from=RUN"),
@@ -247,3 +254,12 @@ def test_allowed_combinations_next_to_the_refused_ones(tmp_path: Path, text: Pat
     for number, overrides in enumerate(allowed):
         found = tools.start(tmp_path / str(number), text, "trainer.rollouts=2", *overrides)
         assert found["status"] == "finished", overrides
+
+
+def test_a_refused_run_leaves_its_folder_free(tmp_path: Path) -> None:
+    """Bug: the corrected command is told that the folder holds a run."""
+    text = tools.write_text(tmp_path / "text.txt")
+    with pytest.raises(UserError):
+        tools.start(tmp_path / "run", text, "env.horizon=9999")
+    assert not RunDirectory(tmp_path / "run").is_run
+    require_fresh(tmp_path / "run")

@@ -199,8 +199,9 @@ def test_greedy_answers(context: int) -> None:
     assert figures["eval/length"] == pytest.approx(sum(map(len, said)) / len(said))
     assert figures["eval/unfinished_share"] == pytest.approx(sum(5 not in ids for ids in said) / len(said))
     assert evaluator.best_metrics[0] == "eval/return" and "eval/return_beta_0" in figures
-    logged = [items[[i.prompt for i in items].index(prompt)].completion.split("dd")[0] for prompt in prompts]
-    assert figures["eval/return_logged"] == pytest.approx(sum(text.count("a") for text in logged) / len(prompts))
+    first_said = {p: [i.completion.split("dd")[0].count("a") for i in items if i.prompt == p] for p in prompts}
+    means = [sum(counts) / len(counts) for counts in first_said.values()]
+    assert figures["eval/return_logged"] == pytest.approx(sum(means) / len(prompts))
 
 
 def test_figures_without_a_judge_or_values() -> None:

@@ -135,6 +135,31 @@ def test_a_file_of_its_own_is_held_out(tmp_path: Path) -> None:
         read(write(tmp_path / "a.jsonl", [rated("a", "x", 1)]), heldout_path=str(other))
 
 
+def test_a_file_of_its_own_tears_no_episode(tmp_path: Path) -> None:
+    """Bug: an episode loses its last row, which held its reward, or an equal row stands on both sides."""
+    episodes = [
+        rated(p, "x", r) | {"episode": e}
+        for e, rows in enumerate([[("a", 0), ("b", 1)], [("c", 0), ("d", 2)]])
+        for p, r in rows
+    ]
+    path, other = write(tmp_path / "log.jsonl", episodes), write(tmp_path / "other.jsonl", [rated("b", "y", 0)])
+    log = read(path, heldout_path=str(other))
+    assert [t.prompt for t in log.train.items] == ["c", "d"] and "2 logged rows are left out" in log.source.notes[1]
+    same = write(tmp_path / "same.jsonl", [rated("d", "x", 5), rated("e", "x", 5)])
+    log = read(path, heldout_path=str(same), heldout_by="row")
+    assert [t.prompt for t in log.train.items] == ["a", "b"] and "equal rows are held out" in log.source.notes[1]
+
+
+def test_half_a_character_is_refused_with_its_line(tmp_path: Path) -> None:
+    """Bug: a traceback of the tokenizer, or a text that cannot be written out again."""
+    path = tmp_path / "log.jsonl"
+    path.write_text(
+        '{"prompt": "ab", "completion": "c", "reward": 1}\n{"prompt": "a\\ud800", "completion": "c", "reward": 1}\n'
+    )
+    with pytest.raises(UserError, match=r"log\.jsonl, line 2: prompt has '\\ud800' at position 2"):
+        read(path)
+
+
 def test_the_scale_is_the_training_part_s(tmp_path: Path) -> None:
     """Bug: held-out returns in other units. Of 0, 2 and 4: mean 2, deviation sqrt(8 / 3)."""
     path = write(tmp_path / "log.jsonl", [rated(p, "x", r) for p, r in zip("abc", (0, 2, 4), strict=True)])

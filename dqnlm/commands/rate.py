@@ -12,6 +12,7 @@ import json
 import os
 import shlex
 import sys
+from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -196,13 +197,20 @@ def _conclude(ratings: Ratings, new: int, folder: Path, config: dict[str, Any]) 
 def command_on_text(ratings: Ratings, typed: list[str]) -> str:
     """A run on the ratings alone, with the network of the command `typed`; what they lack of a log is said in settings."""
     kept = [word for word in typed if word.startswith(KEPT_OF_TEXT) and "=" in word]
-    own = ["+experiment=logged", f"data.path={_quoted(ratings.path)}"]
+    pretrained = "+experiment=logged_pretrained" in typed
+    own = [f"+experiment=logged{'_pretrained' * pretrained}", f"data.path={_quoted(ratings.path)}"]
     own += ["data.heldout_by=row"] if len({prompt for prompt, _ in ratings.rewards}) == 1 else []
-    own += ["data.reward_scaling=none"] if len(set(ratings.rewards.values())) == 1 else []
-    if not any(word.startswith(("network=pretrained", "network.context=")) for word in kept):
+    own += ["data.reward_scaling=none"] if _may_be_constant(list(ratings.rewards.values())) else []
+    if not pretrained and not any(word.startswith(("network=pretrained", "network.context=")) for word in kept):
         longest = max(len(prompt) + len(completion) for prompt, completion in ratings.rewards)
         own.append(f"network.context={longest}")  # a token a character, and the end token
     return shlex.join(["dqnlm", "train", *own, *kept, f"trainer.offline_rounds={OFFLINE_ROUNDS}"])
+
+
+def _may_be_constant(rewards: list[float]) -> bool:
+    """Whether all rewards may be equal once a tenth of them is held out."""
+    others = len(rewards) - max(Counter(rewards).values())
+    return others <= max(1, round(0.1 * len(rewards)))
 
 
 def training_command(path: Path, folder: Path) -> str:

@@ -166,14 +166,21 @@ def _start(cfg: DictConfig, settings: Any, directory: Path) -> str:
 def _anchor_paths(config: dict[str, Any], base: Path) -> None:
     """Paths as typed are relative to where the command was typed; the run keeps them whole, to be resumed anywhere."""
     data, trainer = config["data"], config["trainer"]
-    if isinstance(data.get("path"), str):
-        data["path"] = str(base / Path(data["path"]).expanduser())
+    for key in ("path", "heldout_path"):
+        if isinstance(data.get(key), str):
+            data[key] = str(base / Path(data[key]).expanduser())
     partner = config["env"].get("partner", {})
     if isinstance(partner.get("path"), str):
         partner["path"] = str(base / Path(partner["path"]).expanduser())
-    start = trainer.get("init_from")
-    if isinstance(start, str) and (base / Path(start).expanduser()).exists():  # else the short name of a run
-        trainer["init_from"] = str(base / Path(start).expanduser())
+    # Else the short name of a run, or a name on the Hub.
+    for group, key in (
+        (trainer, "init_from"),
+        (data, "tokenizer"),
+        (data, "name"),
+        (config["network"], "name_or_path"),
+    ):
+        if isinstance(group.get(key), str) and (base / Path(group[key]).expanduser()).exists():
+            group[key] = str(base / Path(group[key]).expanduser())
     trust(config["reward"], base)
     config["output_dir"] = str(base / Path(config["output_dir"]).expanduser())
 

@@ -49,15 +49,17 @@ def split(
     return train, heldout, note
 
 
-def without_prompts(items: Sequence[Trajectory], heldout: Sequence[Trajectory]) -> tuple[list[Trajectory], str | None]:
-    """The rows whose prompt is not held out, and a note where there were others."""
-    prompts = {item.prompt for item in heldout}
-    kept = [item for item in items if item.prompt not in prompts]
-    dropped = len(items) - len(kept)
-    return (
-        kept,
-        f"{dropped:,} logged rows are left out: their prompts are held out (data.heldout_path)." if dropped else None,
-    )
+def without(
+    items: Sequence[Trajectory], heldout: Sequence[Trajectory], by: HeldoutBy
+) -> tuple[list[Trajectory], str | None]:
+    """What shares no prompt (or, by row, no row) with `heldout`, episodes left out whole; and a note where some did."""
+    shared = {next(_links(item, by)) for item in heldout}
+    torn = {item.episode for item in items if item.episode >= 0 and next(_links(item, by)) in shared}
+    kept = [item for item in items if next(_links(item, by)) not in shared and item.episode not in torn]
+    if len(kept) == len(items):
+        return kept, None
+    what = "their prompts are" if by == "prompt" else "equal rows are"
+    return kept, f"{len(items) - len(kept):,} logged rows are left out: {what} held out (data.heldout_path)."
 
 
 def _groups(items: Sequence[Trajectory], by: HeldoutBy) -> list[list[int]]:

@@ -1,7 +1,8 @@
 """A log of any text with rewards, as token rows to learn from and token rows to evaluate on; target of `data=logged`.
 
 The tokenizer is a pretrained model's own, or made from the training part. With `end_token` each of the agent's parts (a
-completion, a turn of a dialogue) ends in a token that stands in no text, so that texts may hold line breaks.
+completion, a turn of a dialogue) ends in a token of its own, so that texts may hold line breaks. From scratch it stands in no
+text; a pretrained model's stands where a text spells it out.
 """
 
 from __future__ import annotations
@@ -140,11 +141,11 @@ def _parts(
         heldout, _ = read_file(heldout_path)
     except UserError as error:
         raise UserError(str(error).replace("data.path:", "data.heldout_path:")) from error
-    train, dropped = log_split.without_prompts(items, heldout) if by == "prompt" else (items, None)
+    train, dropped = log_split.without(items, heldout, by)
     if not train:
         raise UserError(
-            f"data.heldout_path={heldout_path} holds every prompt of {whole}, so nothing is left to learn from: give another "
-            "file, or set data.heldout_by=row"
+            f"data.heldout_path={heldout_path} holds every {by} of {whole}, so nothing is left to learn from: give another file"
+            + (", or set data.heldout_by=row" if by == "prompt" else "")
         )
     said = f"Held out {len(heldout):,} rows of {heldout_path} (data.heldout_path) beside {len(train):,} to learn from."
     return train, heldout, [said, *([dropped] if dropped else [])]

@@ -70,6 +70,19 @@ def content_sha256(trajectories: Iterable[Trajectory]) -> str:
 
 def trajectory_of(place: str, record: Any) -> Trajectory:
     """One record. Raises UserError that names the place and the field."""
+    found = _trajectory(place, record)
+    for name in ("prompt", "completion", "next"):
+        try:
+            getattr(found, name).encode("utf-8")
+        except UnicodeEncodeError as error:
+            raise UserError(
+                f"{place}: {name} has {error.object[error.start]!r} at position {error.start + 1}, half of a pair that stands "
+                "for one character; write both halves, or leave it out."
+            ) from None
+    return found
+
+
+def _trajectory(place: str, record: Any) -> Trajectory:
     if not isinstance(record, Mapping):
         raise UserError(f'{place} is no object but {_shown(record)}; write {{"prompt": ..., "completion": ..., ...}}.')
     if record.get("turns") is not None:
@@ -117,7 +130,9 @@ def _dialogue(place: str, record: Mapping[str, Any]) -> Trajectory:
     speakers = [agent for _, agent, _ in turns]
     if True not in speakers or speakers[0]:
         why = "the agent says nothing" if True not in speakers else "the agent's first choice follows no character"
-        raise UserError(f"{place}: {why}; begin with a turn of the partner (agent: false), and give the agent one after it.")
+        raise UserError(
+            f"{place}: {why}; begin with a turn of the partner (agent: false), and give the agent one after it."
+        )
     if all(turn.get("reward") is None for turn in record["turns"]):
         raise UserError(f"{place}: no turn has a reward; give one to at least one turn of the agent.")
     return dialogue(turns, _episode(record, place), place)
@@ -125,7 +140,9 @@ def _dialogue(place: str, record: Mapping[str, Any]) -> Trajectory:
 
 def _turn(turn: Any, place: str) -> tuple[str, bool, float]:
     if not isinstance(turn, Mapping):
-        raise UserError(f'{place} is no object but {_shown(turn)}; write {{"text": ..., "agent": true, "reward": ...}}.')
+        raise UserError(
+            f'{place} is no object but {_shown(turn)}; write {{"text": ..., "agent": true, "reward": ...}}.'
+        )
     text, agent, reward = turn.get("text"), turn.get("agent"), turn.get("reward")
     if not isinstance(text, str) or not text:
         raise UserError(f"{place}: text is {_shown(text)}; it must be a text of at least one character.")
