@@ -245,7 +245,7 @@ def test_texts_that_are_the_same_are_shown_once() -> None:
             return [["x", "y", "x", "", "z"][seed - 3]]
 
     arguments = rate._parser().parse_args(["run", "--prompt", "p", "--n", "5", "--seed", "3"])
-    found: Iterator[Sample] = rate.samples(Fixed(), arguments, {("p", "z")})  # type: ignore[arg-type]
+    found: Iterator[Sample] = rate.samples(Fixed(), arguments, ["p"], {("p", "z")})  # type: ignore[arg-type]
     assert list(found) == [Sample("p", "x", 3), Sample("p", "y", 4)]
 
 
@@ -262,6 +262,19 @@ def test_the_command_that_is_printed_trains(run: Run, trained: Path, tmp_path: P
     assert cli.main([*command[1:], f"output_dir={tmp_path / 'out'}", "trainer.evaluation_episodes=2"]) == 0
     [manifest] = (tmp_path / "out").glob("*/*/manifest.json")
     assert json.loads(manifest.read_text())["data"]["origin"] == str(file)
+
+
+def test_the_command_on_a_log_keeps_the_model(tmp_path: Path) -> None:
+    """Bug: ratings of a pretrained run train on the experiment without a model; or are scaled where they may all be equal."""
+    ratings = Ratings(tmp_path / "rated.jsonl", "raw")
+    ratings.rewards = {("a", "b"): 5.0, ("c", "d"): 1.0}
+    command = rate.command_on_text(
+        ratings, ["dqnlm", "train", "+experiment=logged_pretrained", "network.name_or_path=gpt"]
+    )
+    assert "+experiment=logged_pretrained" in command and "network.name_or_path=gpt" in command
+    assert "network.context" not in command and "data.reward_scaling=none" in command
+    ratings.rewards |= {("e", "f"): 1.0, ("g", "h"): 5.0, ("i", "j"): 3.0}
+    assert "reward_scaling" not in rate.command_on_text(ratings, ["+experiment=shakespeare"])
 
 
 def train_on(out: str, folder: Path) -> dict[str, Any]:
@@ -331,3 +344,8 @@ def test_ratings_of_answers_are_trained_on(
     out = out[out.rindex("to train on them") :]  # of the second session
     assert "heldout_by" not in out
     assert train_on(out, tmp_path / "out")["data"]["logged_rows"] > 0
+    monkeypatch.setattr(sys, "stdin", io.StringIO("5\n2\n"))  # without a prompt: those of the held-out pairs take turns
+    keys = ["latest", "--n", "2", "--max-tokens", "6", "--output", "own.jsonl", "--device", "cpu"]
+    assert cli.main(["rate", *keys]) == 0
+    asked = [row["prompt"] for row in tools.lines(tmp_path / "own.jsonl")]
+    assert asked == ["ab\n", "abc\n"][: len(asked)] and asked

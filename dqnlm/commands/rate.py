@@ -38,7 +38,10 @@ def _parser() -> argparse.ArgumentParser:
         epilog=f"keys: {KEYS.removesuffix(': ')}. Where standard input is no terminal, one key a line is read.",
     )
     add_run_arguments(parser)
-    parser.add_argument("--prompt", default="\n", help="text that the samples continue (default: a line break)")
+    parser.add_argument(
+        "--prompt",
+        help="text that the samples continue (default: a line break; held-out prompts where the run has such)",
+    )
     parser.add_argument("--n", type=int, default=20, help="samples to show (default: 20)")
     parser.add_argument("--max-tokens", type=int, default=200, help="tokens of each (default: 200)")
     parser.add_argument("--temperature", type=float, help="of the declared policy, as in dqnlm generate")
@@ -77,38 +80,63 @@ def main(argv: list[str]) -> int:
     name = run_name(folder, Path(arguments.output_dir))
     origin = {"run": name, "checkpoint": arguments.checkpoint, "step": policy.step}
     print(f"{name}, checkpoint {arguments.checkpoint} (step {policy.step}); ratings go to {ratings.path}")
-    before, stop = len(ratings.rewards), None
-    if _plays_on(config, "prompts"):  # what its prompts and answers end in
-        stop, arguments.prompt = "\n", arguments.prompt.rstrip("\n") + "\n"
+    before = len(ratings.rewards)
+    stop = "\n" if _plays_on(config, "prompts") else None  # what its prompts and answers end in
+    prompts = _prompts(arguments, config, stop)
     try:
-        session(samples(policy, arguments, set(ratings.rewards), stop), ratings, origin, read_key)
+        session(samples(policy, arguments, prompts, set(ratings.rewards), stop), ratings, origin, read_key)
     finally:
         _conclude(ratings, len(ratings.rewards) - before, folder, config)
     return 0
 
 
+def _prompts(arguments: argparse.Namespace, config: dict[str, Any], stop: str | None) -> list[str]:
+    """The one that was given, else those of the run's held-out part, else a line break."""
+    from dqnlm import assembly
+    from dqnlm.data.logs import Log
+    from dqnlm.data.pairs import Pairs
+
+    if arguments.prompt is not None:
+        return [arguments.prompt if stop is None else arguments.prompt.rstrip(stop) + stop]
+    if not _plays_on(config, "prompts", "log_shape"):
+        return ["\n"]
+    data = assembly.build_data(config)
+    assert isinstance(data, Pairs | Log)
+    texts = (
+        [pair.prompt + "\n" for pair in data.heldout.texts]
+        if isinstance(data, Pairs)
+        else [t.prompt for t in data.heldout.items]
+    )
+    return list(dict.fromkeys(texts))
+
+
 def samples(
-    policy: Policy, arguments: argparse.Namespace, seen: set[tuple[str, str]], stop: str | None = None
+    policy: Policy,
+    arguments: argparse.Namespace,
+    prompts: list[str],
+    seen: set[tuple[str, str]],
+    stop: str | None = None,
 ) -> Iterator[Sample]:
-    """Texts that differ from those in `seen` and from one another, of `n` seeds, each up to `stop`.
+    """Texts that differ from those in `seen` and from one another, of `n` seeds, each up to `stop`; prompts take turns.
 
     Raises:
-        UserError: the policy is greedy, so that all samples would be the same.
+        UserError: the policy is greedy, so that all samples of a prompt would be the same.
     """
     kind = policy.default if arguments.temperature is None else policy.declared
-    if kind == "greedy" and arguments.n > 1:
+    if kind == "greedy" and arguments.n > len(prompts):
         raise UserError(
             "this run writes greedily (no text has fitted a temperature to its Q), so all samples of a prompt would be the "
-            "same: give --temperature, in units of its returns, or --n 1"
+            f"same: give --temperature, in units of its returns, or --n {len(prompts)}"
         )
-    for seed in range(arguments.seed, arguments.seed + arguments.n):
+    for number, seed in enumerate(range(arguments.seed, arguments.seed + arguments.n)):
+        prompt = prompts[number % len(prompts)]
         [text] = policy.generate(
-            arguments.prompt, arguments.max_tokens, policy=kind, temperature=arguments.temperature, seed=seed
+            prompt, arguments.max_tokens, policy=kind, temperature=arguments.temperature, seed=seed
         )
         text = text.split(stop)[0] if stop else text
-        if text and (arguments.prompt, text) not in seen:
-            seen.add((arguments.prompt, text))
-            yield Sample(arguments.prompt, text, seed)
+        if text and (prompt, text) not in seen:
+            seen.add((prompt, text))
+            yield Sample(prompt, text, seed)
 
 
 def session(texts: Iterator[Sample], ratings: Ratings, origin: dict[str, Any], key_of: Callable[[], str]) -> None:
