@@ -129,6 +129,7 @@ ELSEWHERE = {
     "buffer/prioritized/capacity",
     "buffer/rollout/capacity",
     "objective/cross_entropy/output",
+    "objective/trajectory/baseline",
     "head/normalised/value_weight",
 }
 

@@ -233,7 +233,7 @@ def test_dialogues_and_episodes_of_several_rows(tmp_path: Path) -> None:
             ["network.context=6"],
             r"rows are longer than network\.context=6 .*line \d+.* network\.context=8, or .*max_tokens=7",
         ),
-        (["reward=exact_match"], r"reward=ExactMatch compares token by token.*reward=none"),
+        (["reward=exact_match"], r"reward=exact_match compares token by token.*reward=none"),
         (["reward=chrf"], "needs 'tokenizer'|compares with a reference"),
         (["data=trajectories"], r"env=logged learns from a log alone.*data=logged"),
         (["env=random_walks"], "env=random_walks is a task of another kind.*env=logged"),

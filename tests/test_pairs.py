@@ -342,6 +342,21 @@ def test_drawn_answers_are_scored_and_saved(tmp_path: Path, capsys: pytest.Captu
     assert first["eval/return"] == pytest.approx(sum(line["reward"] for line in lines) / len(lines), abs=1e-5)
 
 
+def test_what_answers_are_compared_with_changes_what_is_learned(tmp_path: Path) -> None:
+    """Bug: `baseline` is read and changes nothing; or siblings are not found among the rows of a rollout."""
+    folder = write_parallel(tmp_path / "pairs")
+    together = [*TINY_PAIRS, "env.copies_of_a_prompt=2", "buffer=rollout", "trainer.log_every=1"]
+    losses = {}
+    for baseline in ("value", "siblings"):
+        tools.start(tmp_path / baseline, folder, *together, f"objective.trajectory.baseline={baseline}")
+        lines = tools.lines(RunDirectory(tmp_path / baseline).metrics)
+        losses[baseline] = [line["loss/trajectory"] for line in lines if "loss/trajectory" in line]
+    assert (
+        len(losses["value"]) == len(losses["siblings"]) > 3 and max(losses["siblings"]) > 0.01
+    )  # 0 where siblings say the same
+    assert all(one != other for one, other in zip(*losses.values(), strict=True))
+
+
 def levenshtein(one: str, other: str) -> int:
     """The plain recursion."""
     if not one or not other:
