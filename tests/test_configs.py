@@ -21,6 +21,7 @@ PACKAGE = Path(builder.__file__).parent
 # Options that need a model, a user's file or pairs of texts on disk: test_pretrained.py, test_text_rewards.py,
 # test_function_reward.py, test_pairs.py and test_recorded_partner.py write them, and try these options.
 ELSEWHERE = {("network", "pretrained"), ("experiment", "ilql"), ("reward", "classifier"), ("reward", "function")}
+ELSEWHERE |= {("reward", "causal_model")}
 ELSEWHERE |= {("env", "recorded_dialogue"), ("env", "translation")}
 ELSEWHERE |= {
     ("env", "logged"),

@@ -8,6 +8,7 @@ import random
 from pathlib import Path
 from typing import Any
 
+import pretrained_models
 import pytest
 import run_tools as tools
 import torch
@@ -17,6 +18,7 @@ from torch import Tensor
 from dqnlm import assembly, cli, config
 from dqnlm.data.tokenizers import ByteTokenizer, CharacterTokenizer
 from dqnlm.errors import UserError
+from dqnlm.rewards import saved_models
 from dqnlm.rewards.base import Episodes
 from dqnlm.rewards.overlap import common_subsequence, edit_distance
 from dqnlm.rewards.text import TextReward, on_host
@@ -251,7 +253,7 @@ def test_real_text_is_fluent_and_noise_is_not() -> None:
 WHOLE = {path.stem for path in CONFIGS.glob("*.yaml") if "\nincrements:" in path.read_text()}
 
 
-@pytest.mark.parametrize("name", sorted(WHOLE - {"function", "classifier"}))  # these two need a file
+@pytest.mark.parametrize("name", sorted(WHOLE - {"function", "classifier", "causal_model"}))  # these need a file
 def test_increments_sum_to_the_score(name: str) -> None:
     """For every reward of whole texts: true and false pay the same in all."""
     if name in ("bleu", "chrf"):
@@ -275,6 +277,8 @@ def test_increments_sum_to_the_score(name: str) -> None:
         ("length", {"target": 0}, "reward.target is 0"),
         ("function", {}, "reward.path=FILE.py:FUNCTION"),
         ("classifier", {}, "reward.name_or_path"),
+        ("causal_model", {}, "reward.name_or_path"),
+        ("causal_model", {"floor": 1.0}, "reward.floor is 1"),
     ],
 )
 def test_refused_settings(name: str, changes: dict[str, Any], words: str) -> None:
@@ -321,6 +325,47 @@ def test_classifier(tmp_path: Path) -> None:
         build("classifier", name_or_path=str(folder), label="best")
     with pytest.raises(UserError, match="no sequence classifier"):
         build("classifier", name_or_path=str(tmp_path))
+
+
+def test_causal_model(tmp_path: Path) -> None:
+    """A tiny model with random weights: the mean over the completion of what the library says of each token by itself.
+
+    Bug: the prompt's tokens counted, padding read, the wrong token's probability, an empty text that is the likeliest.
+    """
+    transformers = pytest.importorskip("transformers")
+    pretrained_models.tiny_gpt2_script().write_model(
+        tmp_path / "gpt", "thecasonmr. ", layers=1, heads=2, width=16, positions=12
+    )
+    words = transformers.AutoTokenizer.from_pretrained(tmp_path / "gpt")
+    model = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "gpt").eval()
+    for parameter in model.parameters():
+        torch.nn.init.normal_(parameter, std=0.5, generator=torch.Generator().manual_seed(1))
+    model.save_pretrained(tmp_path / "gpt")
+    begin = words.bos_token_id if words.bos_token_id is not None else words.eos_token_id
+    if begin is None:
+        with pytest.raises(UserError, match="names no token that a text begins with"):
+            build("causal_model", name_or_path=str(tmp_path / "gpt"), max_tokens=12)
+        words.eos_token = words.convert_ids_to_tokens(0)
+        words.save_pretrained(tmp_path / "gpt")
+        saved_models.loaded.cache_clear()
+        begin = 0
+    prompts, said = ["a ", "the cat sat on the", ""], ["cat|", "on a", "|"]
+    reward = build("causal_model", name_or_path=str(tmp_path / "gpt"), max_tokens=12, batch_rows=2, floor=-4.0)
+    found = reward.judge(episodes(prompts, said, [""] * 3)).sum(1).tolist()
+    for prompt, text, mean in list(zip(prompts, said, found, strict=True))[:2]:
+        tokens = words(text.rstrip("|"), add_special_tokens=False).input_ids
+        before = [begin, *words(prompt, add_special_tokens=False).input_ids][-(12 - len(tokens)) :]
+        logs = []
+        for number, token in enumerate(tokens):
+            with torch.no_grad():
+                logit_A = model(torch.tensor([before + tokens[:number]])).logits[0, -1]
+            logs.append(max(float(logit_A.log_softmax(-1)[token]), -4.0))
+        assert mean == pytest.approx(sum(logs) / len(logs), abs=1e-4)
+    assert found[2] == -4.0 and found[0] != found[1]
+    with pytest.raises(UserError, match="this model reads 12"):
+        build("causal_model", name_or_path=str(tmp_path / "gpt"))
+    with pytest.raises(UserError, match="no causal language model"):
+        build("causal_model", name_or_path=str(tmp_path))
 
 
 def test_every_option_is_described_and_composes() -> None:

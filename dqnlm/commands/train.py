@@ -173,12 +173,10 @@ def _anchor_paths(config: dict[str, Any], base: Path) -> None:
     if isinstance(partner.get("path"), str):
         partner["path"] = str(base / Path(partner["path"]).expanduser())
     # Else the short name of a run, or a name on the Hub.
-    for group, key in (
-        (trainer, "init_from"),
-        (data, "tokenizer"),
-        (data, "name"),
-        (config["network"], "name_or_path"),
-    ):
+    judges = [config["reward"], *config["reward"].get("parts", {}).values()]
+    named = [(trainer, "init_from"), (data, "name")]
+    named += [] if data.get("tokenizer") in ("character", "byte", "bpe") else [(data, "tokenizer")]
+    for group, key in [*named, *((part, "name_or_path") for part in (config["network"], *judges))]:
         if isinstance(group.get(key), str) and (base / Path(group[key]).expanduser()).exists():
             group[key] = str(base / Path(group[key]).expanduser())
     trust(config["reward"], base)

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import functools
-from typing import Any
-
 import torch
 
 from dqnlm.errors import UserError
+from dqnlm.rewards.saved_models import loaded
 from dqnlm.rewards.text import Decoder, TextReward
 
 
@@ -38,7 +36,7 @@ class Classifier(TextReward):
             raise UserError("reward=classifier needs reward.name_or_path, the folder of a saved sequence classifier")
         if min(max_tokens, batch_rows) < 1:
             raise UserError("reward.max_tokens and reward.batch_rows must be 1 or more")
-        self._words, self._model = loaded(name_or_path, str(device))
+        self._words, self._model = loaded(name_or_path, str(device), "AutoModelForSequenceClassification", "classifier")
         self._label = _label_id(self._model.config.label2id, label)
         self.with_prompt, self.max_tokens, self.batch_rows = with_prompt, max_tokens, batch_rows
 
@@ -64,23 +62,3 @@ def _label_id(label2id: dict[str, int], label: str) -> int:
     if label.isdecimal() and int(label) in label2id.values():
         return int(label)
     raise UserError(f"reward.label={label}: the classifier has no such label; it has: {', '.join(label2id)}")
-
-
-@functools.lru_cache(maxsize=2)  # an evaluation builds its environment, and so the reward, many times
-def loaded(name_or_path: str, device: str) -> tuple[Any, Any]:
-    """(tokenizer, model) in evaluation mode."""
-    try:
-        from transformers import AutoModelForSequenceClassification, AutoTokenizer
-    except ImportError as error:
-        raise UserError(
-            "reward=classifier needs the package transformers, which is not installed: pip install 'dqnlm[pretrained]'"
-        ) from error
-    try:
-        words = AutoTokenizer.from_pretrained(name_or_path, local_files_only=True)
-        model = AutoModelForSequenceClassification.from_pretrained(name_or_path, local_files_only=True)
-    except (OSError, ValueError) as error:
-        raise UserError(
-            f"reward.name_or_path={name_or_path}: no sequence classifier with its tokenizer can be read there "
-            f"({str(error).splitlines()[0]})"
-        ) from error
-    return words, model.to(device).eval()
