@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from dqnlm import assembly, beginnings, checkpoint, evaluators, header, log_parts, saved_state
+from dqnlm import assembly, beginnings, checkpoint, evaluators, header, log_parts, saved_state, task_assembly
 from dqnlm.actor import Actor
 from dqnlm.buffers.base import Buffer
 from dqnlm.checks import check_combination
@@ -91,7 +91,7 @@ def _resume(run: RunDirectory, before: Config, config: Config) -> dict[str, Any]
     return trainer.run()
 
 
-def build(config: Config, run: RunDirectory, resumed_from: Path | None = None) -> tuple[Trainer, assembly.Data]:
+def build(config: Config, run: RunDirectory, resumed_from: Path | None = None) -> tuple[Trainer, task_assembly.Data]:
     """All parts, in the order in which they need one another; `resumed_from` is the checkpoint that will be put back.
 
     Raises:
@@ -102,10 +102,10 @@ def build(config: Config, run: RunDirectory, resumed_from: Path | None = None) -
     if config["threads"] is not None:
         torch.set_num_threads(config["threads"])
     device, seed = assembly.choose_device(config["device"]), config["seed"]
-    data = assembly.build_data(config, resumed_from is None or was_bundled(run))
+    data = task_assembly.build_data(config, resumed_from is None or was_bundled(run))
     console = RunConsole(run.log, config["trainer"]["progress"])
     torch.manual_seed(seed)
-    env = assembly.build_env(config, data, device, seed * 1000 + assembly.STREAM_ENV)
+    env = task_assembly.build_env(config, data, device, seed * 1000 + assembly.STREAM_ENV)
     if isinstance(data, Corpus):
         data.require_tokens(max(env.row_transitions + 1, 3), "an episode (env.prompt_length + env.horizon)")
     head = assembly.build_head(config, env)
@@ -152,12 +152,12 @@ def farthest(objectives: dict[str, Objective]) -> int | None:
     return max(known) if len(known) == len(reaches) else None
 
 
-def rows_of(data: assembly.Data) -> int:
+def rows_of(data: task_assembly.Data) -> int:
     """Logged rows to learn from."""
     return len(data.train) if isinstance(data, Log) else len(data) if isinstance(data, Trajectories) else 0
 
 
-def add_logged(data: assembly.Data, buffer: Buffer, policy: Policy, env: Environment) -> int:
+def add_logged(data: task_assembly.Data, buffer: Buffer, policy: Policy, env: Environment) -> int:
     """Puts logged rows into the buffer; returns how many, 0 where the data is no log.
 
     Raises:

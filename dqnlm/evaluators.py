@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from dqnlm.assembly import STREAM_EVALUATION, Data, build_env, build_reward, legal_tokens
+from dqnlm.assembly import STREAM_EVALUATION
 from dqnlm.catalogue import option_of
 from dqnlm.checks import kind
 from dqnlm.data.baselines import baselines
@@ -22,6 +22,7 @@ from dqnlm.log_evaluator import LogEvaluator
 from dqnlm.pair_evaluator import PairEvaluator
 from dqnlm.parts import Evaluator
 from dqnlm.rewards.base import Reward
+from dqnlm.task_assembly import Data, build_env, build_reward, legal_tokens
 
 Config = dict[str, Any]
 

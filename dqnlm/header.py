@@ -14,13 +14,13 @@ from typing import Any
 import torch
 from torch import nn
 
-from dqnlm.assembly import Data, OnText
 from dqnlm.checks import kind
 from dqnlm.console import clock
 from dqnlm.data.corpora import Corpus
 from dqnlm.data.logs import Log
 from dqnlm.data.pairs import Pairs
 from dqnlm.envs.logged import Logged
+from dqnlm.task_assembly import Data, OnText
 from dqnlm.trainer import Trainer
 
 Config = dict[str, Any]

@@ -20,10 +20,10 @@ from pathlib import Path
 from studies import interval, train
 
 from dqnlm.answering import Decoding
-from dqnlm.assembly import build_data
 from dqnlm.commands.evaluate_answers import answer_part
 from dqnlm.data.pairs import Pairs
 from dqnlm.loading import load_policy_and_config
+from dqnlm.task_assembly import build_data
 
 POLICIES = ("clone", "agent", "control")
 SHOWN = ("return", "return_error", "chrf", "bleu", "length_ratio", "distinct_2", "distinct_2_references")

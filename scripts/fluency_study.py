@@ -27,7 +27,7 @@ import torch
 from studies import interval, train
 from torch import Tensor
 
-from dqnlm import assembly
+from dqnlm import task_assembly
 from dqnlm.envs.continuation import Continuation
 from dqnlm.generation import generate
 from dqnlm.loading import load_policy, load_policy_and_config
@@ -81,8 +81,8 @@ def sample(run: Path, paid_by: Path, judge: Policy, temperature: float, episodes
     """Texts after held-out prompts, the same for every run of this text, paid by the reward of the run `paid_by`."""
     policy = load_policy(run, "last", device="cpu")
     _, config = load_policy_and_config(paid_by, "last", run.parent, "cpu")
-    data = assembly.build_data(config)
-    env = assembly.build_env(config, data, policy.device, 12345, evaluating=True, num_envs=episodes)
+    data = task_assembly.build_data(config)
+    env = task_assembly.build_env(config, data, policy.device, 12345, evaluating=True, num_envs=episodes)
     assert isinstance(env, Continuation)
     env.reset()
     window_ES = env._window_ES

@@ -21,6 +21,7 @@ from dqnlm.tasks import wordle, wordle_players, wordle_words
 
 
 def main(argv: list[str]) -> int:
+    """Prints the mean return of blind guessing and of the searcher at each width. Returns the exit code: 2 for bad input."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--words", default="auto", help="auto, bundled, or a file with one word a line (default: auto)")
     parser.add_argument("--width", nargs="+", default=["1", "10"], help="guesses tried at each point: numbers, or all")

@@ -12,7 +12,7 @@ import torch
 from environment_tools import A, continuation, given, random_actions
 from torch import Tensor
 
-from dqnlm import assembly, builder
+from dqnlm import builder, task_assembly
 from dqnlm.errors import UserError
 from dqnlm.rewards.base import Episodes, JudgedReward, without_prompt
 from dqnlm.rewards.exact_match import ExactMatch
@@ -200,13 +200,13 @@ def test_the_builder_hands_rewards_what_they_name() -> None:
     pool: dict[str, Any] = {"num_actions": A, "stop_id": None, "tokenizer": None}
     length = {"_target_": "dqnlm.rewards.wording.Length", "target": 4, "scale": 2.0, "clip": None, "increments": False}
     mixture = {"_target_": "dqnlm.rewards.mixture.Mixture", "parts": {"long": {**length, "weight": -3.0}}}
-    reward = assembly.build_reward(mixture, pool)
+    reward = task_assembly.build_reward(mixture, pool)
     assert reward.judged and reward.num_actions == A and reward.bounds == (-6.0, 0.0)
     lexicon = {key: value for key, value in length.items() if key != "target"} | {
         "_target_": "dqnlm.rewards.wording.Lexicon"
     }
     with pytest.raises(UserError, match="needs 'train_ids', which this run has not"):
-        assembly.build_reward(lexicon, pool)
+        task_assembly.build_reward(lexicon, pool)
 
 
 def test_bounds_reach_the_head() -> None:

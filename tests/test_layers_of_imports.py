@@ -44,7 +44,7 @@ LAYERS: list[list[str]] = [
     ],
     ["warm_start"],
     ["parts", "saved_state", "journal", "trainer"],
-    ["checks", "learner_checks", "memory", "part_checks", "header", "log_parts", "assembly"],
+    ["checks", "learner_checks", "memory", "part_checks", "header", "log_parts", "task_assembly", "assembly"],
     ["beginnings", "evaluators"],
     ["builder", "loading"],
     ["reporting"],
@@ -140,7 +140,17 @@ def test_only_the_configuration_knows_hydra_and_omegaconf() -> None:
 
 def test_parts_do_not_know_the_program_around_them() -> None:
     """Bug: a network, loss or environment that reads the configuration, prints, or needs a run folder."""
-    program = {"config", "composition", "run_directory", "console", "trainer", "builder", "cli", "assembly"}
+    program = {
+        "config",
+        "composition",
+        "run_directory",
+        "console",
+        "trainer",
+        "builder",
+        "cli",
+        "assembly",
+        "task_assembly",
+    }
     parts = {
         "types",
         "ops",

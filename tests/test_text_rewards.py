@@ -15,7 +15,7 @@ import torch
 import yaml
 from torch import Tensor
 
-from dqnlm import assembly, cli, config
+from dqnlm import cli, config, task_assembly
 from dqnlm.data.tokenizers import ByteTokenizer, CharacterTokenizer
 from dqnlm.errors import UserError
 from dqnlm.rewards import saved_models
@@ -52,7 +52,7 @@ def build(name: str, **changes: Any) -> TextReward:
         "num_actions": TOKENS.vocabulary_size, "tokenizer": TOKENS, "stop_id": STOP, "train_ids": TOKENS.encode(TRAINING),
         "device": "cpu",
     }  # fmt: skip
-    return assembly.build_reward(node, pool)  # type: ignore[return-value]
+    return task_assembly.build_reward(node, pool)  # type: ignore[return-value]
 
 
 def score(name: str, said: str, reference: str = "", prompt: str = "a ", **changes: Any) -> float:

@@ -12,9 +12,9 @@ from dqnlm.commands.run_arguments import add_run_arguments
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from dqnlm.assembly import Data
     from dqnlm.data.corpora import Corpus
     from dqnlm.policy import Policy
+    from dqnlm.task_assembly import Data
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -87,7 +87,7 @@ def _data(policy: Policy, config: dict[str, Any], arguments: argparse.Namespace)
     Raises:
         UserError: the run's data is not what it was trained on, there is none, or a text is given to a run without one.
     """
-    from dqnlm import assembly
+    from dqnlm import task_assembly
     from dqnlm.checks import named
     from dqnlm.data.corpora import build_corpus
     from dqnlm.data.sources import text_file
@@ -100,7 +100,7 @@ def _data(policy: Policy, config: dict[str, Any], arguments: argparse.Namespace)
         corpus = build_corpus(text_file(path=arguments.data_path), "character", 1.0, policy.tokenizer)
         corpus.require_tokens(policy.network.context + 1, "one window of the network")
         return corpus
-    data = assembly.build_data(config)
+    data = task_assembly.build_data(config)
     manifest = json.loads(RunDirectory(find_run(arguments.run, arguments.output_dir)).manifest.read_text())
     if data.fingerprint() != manifest["data"]["fingerprint"]:
         raise UserError(

@@ -13,7 +13,6 @@ from rich.console import Console
 from torch import Tensor
 
 from dqnlm.answering import Decoding, answer_ids
-from dqnlm.assembly import build_env
 from dqnlm.data.pair_files import TextPair
 from dqnlm.data.pairs import Pairs
 from dqnlm.envs.prompted import Prompted
@@ -22,6 +21,7 @@ from dqnlm.files import write_text_atomic
 from dqnlm.metrics import Figures
 from dqnlm.policy import Policy
 from dqnlm.scores import scores
+from dqnlm.task_assembly import build_env
 
 
 class Answered(NamedTuple):

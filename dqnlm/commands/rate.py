@@ -92,7 +92,7 @@ def main(argv: list[str]) -> int:
 
 def _prompts(arguments: argparse.Namespace, config: dict[str, Any], stop: str | None) -> list[str]:
     """The one that was given, else those of the run's held-out part, else a line break."""
-    from dqnlm import assembly
+    from dqnlm import task_assembly
     from dqnlm.data.logs import Log
     from dqnlm.data.pairs import Pairs
 
@@ -100,7 +100,7 @@ def _prompts(arguments: argparse.Namespace, config: dict[str, Any], stop: str | 
         return [arguments.prompt if stop is None else arguments.prompt.rstrip(stop) + stop]
     if not _plays_on(config, "prompts", "log_shape"):
         return ["\n"]
-    data = assembly.build_data(config)
+    data = task_assembly.build_data(config)
     assert isinstance(data, Pairs | Log)
     texts = (
         [pair.prompt + "\n" for pair in data.heldout.texts]
@@ -204,7 +204,7 @@ def read_key() -> str:
 
 
 def _plays_on(config: dict[str, Any], *names: str) -> bool:
-    """Whether the run's environment is given one of these (`assembly.build_env`)."""
+    """Whether the run's environment is given one of these (`task_assembly.build_env`)."""
     from dqnlm.validation import resolve_target
 
     return bool(set(names) & set(inspect.signature(resolve_target(config["env"]["_target_"])).parameters))

@@ -105,6 +105,7 @@ def build_pairs(
     kind: PairTokenizer,
     vocabulary_size: int | None,
     max_tokens: int,
+    limit: int | None = None,
 ) -> Pairs:
     """Tokenizer and ids.
 
@@ -112,6 +113,7 @@ def build_pairs(
         parts: `train`, `heldout` and `test`.
         kind: of the tokenizer; `vocabulary_size` belongs to bpe alone.
         max_tokens: longest prompt, and longest answer, that is kept; what is longer is left out and counted in the notes.
+        limit: first pairs that are learned from, and the tokenizer with them; None for all.
 
     Raises:
         UserError: a part that is empty, settings that do not go together.
@@ -121,6 +123,9 @@ def build_pairs(
             "data.tokenizer=bpe needs data.vocabulary_size (such as 2000), and the other tokenizers take "
             f"data.vocabulary_size=null; it is {vocabulary_size}"
         )
+    if limit is not None and limit < 1:
+        raise UserError(f"data.limit counts training pairs and must be at least 1 (or null for all), not {limit}")
+    parts = parts | {"train": parts["train"][:limit]}
     sides = [side for pair in parts["train"] for side in (pair.prompt, pair.answer)]
     if vocabulary_size is not None:
         tokenizer: Tokenizer = train_bpe(sides, vocabulary_size)
@@ -172,8 +177,7 @@ def translation(
     """Target of `data=translation`; see `pair_files.parallel`."""
     names = {"train": train, "heldout": heldout, "test": test}
     parts, origin = pair_files.parallel(path, names, source, target)
-    parts["train"] = _limited(parts["train"], limit)
-    return build_pairs(parts, origin, tokenizer, vocabulary_size, max_tokens)
+    return build_pairs(parts, origin, tokenizer, vocabulary_size, max_tokens, limit)
 
 
 def translation_jsonl(
@@ -189,8 +193,7 @@ def translation_jsonl(
 ) -> Pairs:
     """Target of `data=translation_jsonl`; see `pair_records.from_json_lines`."""
     parts, origin = pair_records.from_json_lines(path, source, target, heldout_fraction)
-    parts["train"] = _limited(parts["train"], limit)
-    return build_pairs(parts, origin, tokenizer, vocabulary_size, max_tokens)
+    return build_pairs(parts, origin, tokenizer, vocabulary_size, max_tokens, limit)
 
 
 def translation_hub(
@@ -211,8 +214,7 @@ def translation_hub(
     """Target of `data=translation_hub`; see `pair_records.from_hub`."""
     splits = {"train": train, "heldout": heldout, "test": test}
     parts, origin = pair_records.from_hub(name, config, revision, splits, source, target)
-    parts["train"] = _limited(parts["train"], limit)
-    return build_pairs(parts, origin, tokenizer, vocabulary_size, max_tokens)
+    return build_pairs(parts, origin, tokenizer, vocabulary_size, max_tokens, limit)
 
 
 def replies(
@@ -227,11 +229,4 @@ def replies(
 ) -> Pairs:
     """Target of `data=replies`; see `pair_files.dialogues`."""
     parts, origin = pair_files.dialogues(path, context_turns, heldout_fraction)
-    parts["train"] = _limited(parts["train"], limit)
-    return build_pairs(parts, origin, tokenizer, vocabulary_size, max_tokens)
-
-
-def _limited(pairs: list[TextPair], limit: int | None) -> list[TextPair]:
-    if limit is not None and limit < 1:
-        raise UserError(f"data.limit counts training pairs and must be at least 1 (or null for all), not {limit}")
-    return pairs[:limit]
+    return build_pairs(parts, origin, tokenizer, vocabulary_size, max_tokens, limit)
