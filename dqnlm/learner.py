@@ -235,7 +235,7 @@ class Learner:
         return {
             "network": self.network.state_dict(),
             "target": self.target.state_dict(),
-            "optimizer": self.optimization.optimizer.state_dict(),
+            "optimizer": self.optimization.state_dict(),
             "reference": {} if self.reference is None else self.reference.state_dict(),
             "updates": self.updates,
             "transitions": self.transitions.clone(),

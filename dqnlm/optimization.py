@@ -7,45 +7,45 @@ from typing import Any, Literal
 
 import torch
 from torch import nn
+from torch.optim import Optimizer
 
 from dqnlm.errors import UserError
+from dqnlm.networks.base import QNetwork
 
 
 class Optimization:
-    """Adam (Kingma and Ba 2015) or AdamW (Loshchilov and Hutter 2019) with a schedule of the learning rate.
+    """One optimizer, or several that share the parameters among them, and the schedule of their learning rate.
 
     lr(u) = lr * min((u + 1) / warmup, 1) * (final + (1 - final) (1 + cos(pi u / total)) / 2)      cosine
-    Weight decay applies to matrices (embeddings too), not to biases, norms' gains or other vectors.
 
     Args:
-        network: whose parameters move.
+        optimizers: of parameters that no other of them has; all move at the same rate.
         total_updates: length of the schedule.
+
+    Raises:
+        UserError: a setting outside its range.
     """
 
     def __init__(
         self,
-        network: nn.Module,
+        optimizers: list[Optimizer],
         total_updates: int,
-        decoupled: bool,
         lr: float,
-        betas: list[float],
-        eps: float,
-        weight_decay: float,
         warmup_updates: int,
         schedule: str,
         final_fraction: float | None,
     ) -> None:
-        _check(lr, betas, eps, weight_decay, warmup_updates, schedule, final_fraction)
+        if warmup_updates < 0:
+            raise UserError(f"optimizer.warmup_updates counts updates and cannot be {warmup_updates}")
+        if (schedule == "constant") != (final_fraction is None):
+            raise UserError(
+                f"optimizer.final_fraction={final_fraction} does not fit optimizer.schedule={schedule}: "
+                "cosine needs a number (0.1 ends at a tenth), constant takes null"
+            )
+        self.optimizers = optimizers
         self.lr, self.warmup, self.schedule = lr, warmup_updates, schedule
         self.final_fraction = 1.0 if final_fraction is None else final_fraction
         self.total_updates = max(total_updates, 1)
-        matrices = [p for p in network.parameters() if p.dim() >= 2]
-        others = [p for p in network.parameters() if p.dim() < 2]
-        groups = [{"params": matrices, "weight_decay": weight_decay}, {"params": others, "weight_decay": 0.0}]
-        kind = torch.optim.AdamW if decoupled else torch.optim.Adam
-        self.optimizer = kind(
-            [g for g in groups if g["params"]], lr=lr, betas=(betas[0], betas[1]), eps=eps, fused=True
-        )
 
     def rate(self, updates_done: int) -> float:
         """Learning rate of the update after `updates_done`."""
@@ -56,48 +56,52 @@ class Optimization:
         return self.lr * warm * (self.final_fraction + (1 - self.final_fraction) * (1 + math.cos(math.pi * done)) / 2)
 
     def zero_grad(self) -> None:
-        self.optimizer.zero_grad(set_to_none=True)
+        for optimizer in self.optimizers:
+            optimizer.zero_grad(set_to_none=True)
 
     def step(self, updates_done: int) -> None:
         """One step at the scheduled rate."""
-        for group in self.optimizer.param_groups:
-            group["lr"] = self.rate(updates_done)
-        self.optimizer.step()
+        for optimizer in self.optimizers:
+            for group in optimizer.param_groups:
+                group["lr"] = self.rate(updates_done)
+            optimizer.step()
 
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Moments and step counts of a saved run; betas, eps and weight decay stay those of the configuration.
+    def state_dict(self) -> list[dict[str, Any]]:
+        """Of each optimizer, its moments and step counts."""
+        return [optimizer.state_dict() for optimizer in self.optimizers]
+
+    def load_state_dict(self, state: list[dict[str, Any]]) -> None:
+        """Moments and step counts of a saved run; betas, weight decay and the like stay those of the configuration.
 
         torch would put the saved ones back, so that one changed on a resume would be shown but not used.
         """
-        ours = [{key: group[key] for key in ("betas", "eps", "weight_decay")} for group in self.optimizer.param_groups]
-        self.optimizer.load_state_dict(state)
-        for group, settings in zip(self.optimizer.param_groups, ours, strict=True):
-            group.update(settings)
+        for optimizer, saved in zip(self.optimizers, state, strict=True):
+            ours = [{k: v for k, v in group.items() if k != "params"} for group in optimizer.param_groups]
+            optimizer.load_state_dict(saved)
+            for group, settings in zip(optimizer.param_groups, ours, strict=True):
+                group.update(settings)
 
 
-def _check(
-    lr: float,
-    betas: list[float],
-    eps: float,
-    weight_decay: float,
-    warmup: int,
-    schedule: str,
-    final_fraction: float | None,
-) -> None:
+def _adam(
+    parameters: list[nn.Parameter], decoupled: bool, lr: float, betas: list[float], eps: float, weight_decay: float
+) -> Optimizer:
+    """Adam or AdamW; weight decay applies to matrices (embeddings too), not to biases, norms' gains or other vectors."""
+    _check(lr, eps, weight_decay)
+    if len(betas) != 2 or not all(0 <= b < 1 for b in betas):
+        raise UserError(f"optimizer.betas are two numbers in [0, 1), not {betas}")
+    matrices = [p for p in parameters if p.dim() >= 2]
+    others = [p for p in parameters if p.dim() < 2]
+    groups = [{"params": matrices, "weight_decay": weight_decay}, {"params": others, "weight_decay": 0.0}]
+    kind = torch.optim.AdamW if decoupled else torch.optim.Adam
+    return kind([g for g in groups if g["params"]], lr=lr, betas=(betas[0], betas[1]), eps=eps, fused=True)
+
+
+def _check(lr: float, eps: float, weight_decay: float) -> None:
     if lr <= 0:
         raise UserError(f"optimizer.lr must be above 0, not {lr}")
     for name, value in (("eps", eps), ("weight_decay", weight_decay)):
         if value < 0:
             raise UserError(f"optimizer.{name} cannot be below 0, and it is {value}")
-    if len(betas) != 2 or not all(0 <= b < 1 for b in betas):
-        raise UserError(f"optimizer.betas are two numbers in [0, 1), not {betas}")
-    if warmup < 0:
-        raise UserError(f"optimizer.warmup_updates counts updates and cannot be {warmup}")
-    if (schedule == "constant") != (final_fraction is None):
-        raise UserError(
-            f"optimizer.final_fraction={final_fraction} does not fit optimizer.schedule={schedule}: "
-            "cosine needs a number (0.1 ends at a tenth), constant takes null"
-        )
 
 
 def adamw(
@@ -112,10 +116,9 @@ def adamw(
     schedule: Literal["constant", "cosine"],
     final_fraction: float | None,
 ) -> Optimization:
-    """AdamW: the weight decay is applied to the weights, not to the gradient."""
-    return Optimization(
-        network, total_updates, True, lr, betas, eps, weight_decay, warmup_updates, schedule, final_fraction
-    )
+    """AdamW (Loshchilov and Hutter 2019): the weight decay is applied to the weights, not to the gradient."""
+    optimizer = _adam(list(network.parameters()), True, lr, betas, eps, weight_decay)
+    return Optimization([optimizer], total_updates, lr, warmup_updates, schedule, final_fraction)
 
 
 def adam(
@@ -129,5 +132,46 @@ def adam(
     schedule: Literal["constant", "cosine"],
     final_fraction: float | None,
 ) -> Optimization:
-    """Adam without weight decay."""
-    return Optimization(network, total_updates, False, lr, betas, eps, 0.0, warmup_updates, schedule, final_fraction)
+    """Adam (Kingma and Ba 2015) without weight decay."""
+    optimizer = _adam(list(network.parameters()), False, lr, betas, eps, 0.0)
+    return Optimization([optimizer], total_updates, lr, warmup_updates, schedule, final_fraction)
+
+
+def muon(
+    network: QNetwork,
+    total_updates: int,
+    *,
+    lr: float,
+    momentum: float,
+    betas: list[float],
+    eps: float,
+    weight_decay: float,
+    warmup_updates: int,
+    schedule: Literal["constant", "cosine"],
+    final_fraction: float | None,
+) -> Optimization:
+    """Muon (Jordan et al. 2024) for the matrices inside the body, AdamW for embeddings, outputs and vectors.
+
+    The step of a matrix W (m x n) is the nearest semi-orthogonal matrix of its momentum, times 0.2 sqrt(max(m, n)): as long
+    as an AdamW step usually is, so that one learning rate serves both (Liu et al. 2025, section 2.2).
+
+    Raises:
+        UserError: a setting outside its range, or a body without a matrix that moves.
+    """
+    if not 0 <= momentum < 1:
+        raise UserError(f"optimizer.momentum must be in [0, 1), not {momentum}")
+    _check(lr, eps, weight_decay)
+    tables = {id(m.weight) for m in network.modules() if isinstance(m, nn.Embedding)}
+    hidden = [p for p in network.body.parameters() if p.dim() == 2 and p.requires_grad and id(p) not in tables]
+    if not hidden:
+        raise UserError(
+            "optimizer=muon turns the steps of the matrices inside the network's body, and this body has none; "
+            "set optimizer=adamw."
+        )
+    inside = {id(p) for p in hidden}
+    rest = [p for p in network.parameters() if id(p) not in inside]
+    orthogonal = torch.optim.Muon(
+        hidden, lr=lr, weight_decay=weight_decay, momentum=momentum, adjust_lr_fn="match_rms_adamw"
+    )
+    optimizers: list[Optimizer] = [orthogonal, _adam(rest, True, lr, betas, eps, weight_decay)]
+    return Optimization(optimizers, total_updates, lr, warmup_updates, schedule, final_fraction)

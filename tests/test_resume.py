@@ -51,6 +51,7 @@ CASES: dict[str, list[str]] = {
         *FREE, "algorithm=tbrm", "objective.trajectory.reference=start", "trainer.warm_start_updates=5",
         "trainer.demonstration_share=0.5", "trainer.rollouts=8", "env.prompt_length=3", "target=polyak",
     ],
+    "Muon": ["optimizer=muon"],
     "munchausen, heads alone in the target": ["algorithm=munchausen_dqn", "target.heads_only=true"],
 }  # fmt: skip
 

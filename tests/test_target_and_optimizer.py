@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from learner_tools import make_learner, random_batch
+from learner_tools import make_learner, make_network, random_batch
 from torch import Tensor, nn
 
 from dqnlm import optimization, target
@@ -177,15 +177,15 @@ def test_decay_is_for_matrices_only() -> None:
     optimizer.step(0)
     factors = [float((b / a).mean()) for a, b in zip(before, weights(online), strict=True)]
     assert factors == pytest.approx([0.95, 1.0, 1.0, 0.95])
-    covered = sum(len(g["params"]) for g in optimizer.optimizer.param_groups)
+    covered = sum(len(g["params"]) for o in optimizer.optimizers for g in o.param_groups)
     assert covered == len(before)
 
 
 def test_loading_keeps_the_settings_of_the_configuration() -> None:
     """Guards a weight decay that is changed on a resume, shown in config.yaml, and not used: torch puts the saved one back."""
     saved, changed = (optimization.adamw(network(), 8, **(ADAMW | {"weight_decay": decay})) for decay in (0.5, 0.1))
-    changed.load_state_dict(saved.optimizer.state_dict())
-    assert [group["weight_decay"] for group in changed.optimizer.param_groups] == [0.1, 0.0]
+    changed.load_state_dict(saved.state_dict())
+    assert [group["weight_decay"] for group in changed.optimizers[0].param_groups] == [0.1, 0.0]
 
 
 def test_adam_decays_nothing() -> None:
@@ -213,3 +213,57 @@ def test_optimizer_user_errors(change: dict[str, Any], words: str) -> None:
     """Guards settings that are taken and then ignored, such as a final fraction without a schedule."""
     with pytest.raises(UserError, match=words.replace(".", r"\.")):
         optimization.adamw(network(), 8, **(ADAMW | change))
+
+
+MUON = ADAMW | {"momentum": 0.5, "weight_decay": 0.0}
+
+
+def steps_taken(
+    optimizer: optimization.Optimization, online: nn.Module, gradients: list[Tensor], step: int
+) -> list[Tensor]:
+    """What one step moves each parameter by, given its gradient."""
+    before = weights(online)
+    for parameter, gradient in zip(online.parameters(), gradients, strict=True):
+        parameter.grad = gradient.clone()
+    optimizer.step(step)
+    return [a - b for a, b in zip(before, weights(online), strict=True)]
+
+
+def test_muon_turns_the_steps_of_hidden_matrices_alone() -> None:
+    """Guards momentum left out, a step as long as the gradient, and embeddings or outputs among the turned ones.
+
+    A step of a hidden m x n matrix is lr 0.2 sqrt(max(m, n)) times the semi-orthogonal factor U V' of Nesterov's average.
+    Five Newton-Schulz steps in bfloat16 leave singular values in [0.65, 1.25] of that (Jordan et al. 2024), and the
+    singular vectors of the average, here found by SVD. The other parameters take Adam's first step, lr sign(gradient).
+    """
+    online = make_network()
+    optimizer = optimization.muon(online, 8, **MUON)
+    first, second = ([torch.randn_like(p) for p in online.parameters()] for _ in range(2))
+    moved = steps_taken(optimizer, online, first, 0)
+    again = steps_taken(optimizer, online, second, 1)
+    hidden = {id(p) for p in online.body.parameters() if p.dim() == 2}
+    assert len(hidden) == 2  # the GRU's two matrices
+    for parameter, step, later, g_1, g_2 in zip(online.parameters(), moved, again, first, second, strict=True):
+        if id(parameter) not in hidden:
+            torch.testing.assert_close(step, 0.1 * g_1.sign(), rtol=1e-3, atol=1e-5)
+            continue
+        # Momentum .5: average_1 = .5 g_1 and average_2 = .25 g_1 + .5 g_2; Nesterov steps along .5 g + .5 average.
+        for found, average in ((step, g_1), (later, 0.5 * g_2 + 0.5 * (0.25 * g_1 + 0.5 * g_2))):
+            u, _, v = torch.linalg.svd(average, full_matrices=False)
+            unit = 0.1 * 0.2 * max(parameter.shape) ** 0.5
+            factor = u.T @ found @ v.T / unit
+            size = factor.diagonal()
+            assert ((size > 0.65) & (size < 1.25)).all()
+            assert (factor - torch.diag(size)).abs().max() < 0.05
+
+
+def test_muon_reaches_every_parameter_once_and_refuses_what_cannot_be() -> None:
+    online = make_network()
+    optimizer = optimization.muon(online, 8, **MUON)
+    covered = [id(p) for o in optimizer.optimizers for g in o.param_groups for p in g["params"]]
+    assert sorted(covered) == sorted(id(p) for p in online.parameters())
+    with pytest.raises(UserError, match=r"optimizer\.momentum"):
+        optimization.muon(online, 8, **(MUON | {"momentum": 1.0}))
+    online.body.requires_grad_(False)
+    with pytest.raises(UserError, match="optimizer=adamw"):
+        optimization.muon(online, 8, **MUON)
