@@ -1,4 +1,4 @@
-"""Scripts that study runs (walks_needed, fluency_study, answers_study): what they compute, and the counts they rest on."""
+"""Scripts that study runs (walks_needed, and the `_study` ones): what they compute, and the counts they rest on."""
 
 from __future__ import annotations
 
@@ -100,3 +100,29 @@ def test_a_study_of_answers_gives_the_control_its_updates(tmp_path: Path, monkey
         assert (f"trainer.init_from={tmp_path / 'clone_4'}" in overrides) == (name != "clone_4")
     assert "trainer.warm_start_updates=25" in started["control_4"] and "trainer.rollouts=0" in started["control_4"]
     assert "trainer.warm_start_updates=0" in started["agent_4"] and "trainer.rollouts=0" not in started["agent_4"]
+
+
+def test_a_study_of_wordle_compares_last_checkpoints_of_the_same_seed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Bug: the greatest evaluation in place of the last, seeds crossed, or players of other games.
+
+    Last returns -2, -3 and -5, -5: differences 3 and 2, mean 2.5, half-width t(1) sd / sqrt 2 = 12.706 * .5 = 6.353.
+    """
+    study, started = script("wordle_study"), {}
+    last = {"agent_0": -2.0, "agent_1": -3.0, "clone_0": -5.0, "clone_1": -5.0}
+
+    def train(folder: Path, *overrides: str) -> None:
+        started[folder.name] = overrides
+        folder.mkdir(parents=True)
+        records = [{"eval/return": -1.0}, {"loss/td": 1.0}, {"eval/return": last[folder.name]}]
+        (folder / "metrics.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records))
+
+    monkeypatch.setattr(study, "train", train)
+    arguments = ["--seeds", "0,1", "--players", "agent,clone", "--output-dir", str(tmp_path), "data.games=50"]
+    monkeypatch.setattr("sys.argv", ["wordle_study.py", *arguments])
+    assert study.main() == 0
+    assert started["clone_1"] == ("+experiment=wordle_behaviour_cloning", "seed=1", "data.games=50")
+    shown = capsys.readouterr().out
+    assert "| agent | -2.000, -3.000 | -1.000, -1.000 |" in shown
+    assert "agent less clone, last checkpoint, mean and 95 % interval: +2.500 (-3.853 to +8.853)" in shown
