@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from dqnlm.buffers.storage import Layout
-from dqnlm.checks import pays_only_the_match
+from dqnlm.choices import pays_only_the_match
 from dqnlm.config import assemble
 from dqnlm.data.tokenizers import Tokenizer
 from dqnlm.envs.base import Environment

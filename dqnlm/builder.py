@@ -21,7 +21,6 @@ from dqnlm.envs.base import Environment
 from dqnlm.errors import UserError
 from dqnlm.files import write_json_atomic
 from dqnlm.guards import naming_disk, naming_memory
-from dqnlm.learner_checks import check_learner
 from dqnlm.metrics import Accumulator
 from dqnlm.objectives.base import Objective
 from dqnlm.part_checks import check_parts
@@ -98,7 +97,6 @@ def build(config: Config, run: RunDirectory, resumed_from: Path | None = None) -
         UserError: a combination that cannot work, or data that is not there.
     """
     check_combination(config)
-    check_learner(config)
     if config["threads"] is not None:
         torch.set_num_threads(config["threads"])
     device, seed = assembly.choose_device(config["device"]), config["seed"]

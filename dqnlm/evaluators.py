@@ -8,7 +8,7 @@ import torch
 
 from dqnlm.assembly import STREAM_EVALUATION
 from dqnlm.catalogue import option_of
-from dqnlm.checks import kind
+from dqnlm.choices import kind
 from dqnlm.data.baselines import baselines
 from dqnlm.data.corpora import Corpus
 from dqnlm.data.logs import Log

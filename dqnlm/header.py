@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from dqnlm.checks import kind
+from dqnlm.choices import kind
 from dqnlm.console import clock
 from dqnlm.data.corpora import Corpus
 from dqnlm.data.logs import Log

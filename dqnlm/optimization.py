@@ -76,7 +76,7 @@ class Optimization:
         torch would put the saved ones back, so that one changed on a resume would be shown but not used.
         """
         for optimizer, saved in zip(self.optimizers, state, strict=True):
-            ours = [{k: v for k, v in group.items() if k != "params"} for group in optimizer.param_groups]
+            ours = [{k: v for k, v in group.items() if k not in ("params", "lr")} for group in optimizer.param_groups]
             optimizer.load_state_dict(saved)
             for group, settings in zip(optimizer.param_groups, ours, strict=True):
                 group.update(settings)

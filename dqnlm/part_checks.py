@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from dqnlm.checks import kind, named
+from dqnlm.choices import kind, named
 from dqnlm.errors import UserError
 from dqnlm.parts import Parts
 

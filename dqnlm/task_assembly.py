@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from dqnlm.checks import kind, named
+from dqnlm.choices import kind, named
 from dqnlm.config import assemble, instantiate
 from dqnlm.data import tokenizers
 from dqnlm.data.corpora import Corpus

@@ -15,6 +15,7 @@ LAYERS: list[list[str]] = [
     [
         "annotations",
         "catalogue",
+        "choices",
         "validation",
         "user_code",
         "config_errors",

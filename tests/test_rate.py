@@ -18,7 +18,7 @@ import pytest
 import run_tools as tools
 
 from dqnlm import cli, load_policy
-from dqnlm.commands import rate
+from dqnlm.commands import rate, rated_training
 from dqnlm.data.ratings import Ratings, Sample, reward_of
 from dqnlm.data.trajectory_files import read_file
 from dqnlm.errors import UserError
@@ -258,7 +258,7 @@ def test_the_command_that_is_printed_trains(run: Run, trained: Path, tmp_path: P
     command = shlex.split(out.split("to train on them: ")[1].strip())
     assert command[:3] == ["dqnlm", "train", "+experiment=random_walks"] and "device=cpu" in command
     assert not any(word.startswith("output_dir") for word in command)
-    command[command.index(f"trainer.offline_rounds={rate.OFFLINE_ROUNDS}")] = "trainer.offline_rounds=2"
+    command[command.index(f"trainer.offline_rounds={rated_training.OFFLINE_ROUNDS}")] = "trainer.offline_rounds=2"
     assert cli.main([*command[1:], f"output_dir={tmp_path / 'out'}", "trainer.evaluation_episodes=2"]) == 0
     [manifest] = (tmp_path / "out").glob("*/*/manifest.json")
     assert json.loads(manifest.read_text())["data"]["origin"] == str(file)
@@ -268,20 +268,20 @@ def test_the_command_on_a_log_keeps_the_model(tmp_path: Path) -> None:
     """Bug: ratings of a pretrained run train on the experiment without a model; or are scaled where they may all be equal."""
     ratings = Ratings(tmp_path / "rated.jsonl", "raw")
     ratings.rewards = {("a", "b"): 5.0, ("c", "d"): 1.0}
-    command = rate.command_on_text(
+    command = rated_training.command_on_text(
         ratings, ["dqnlm", "train", "+experiment=logged_pretrained", "network.name_or_path=gpt"]
     )
     assert "+experiment=logged_pretrained" in command and "network.name_or_path=gpt" in command
     assert "network.context" not in command and "data.reward_scaling=none" in command
     ratings.rewards |= {("e", "f"): 1.0, ("g", "h"): 5.0, ("i", "j"): 3.0}
-    assert "reward_scaling" not in rate.command_on_text(ratings, ["+experiment=shakespeare"])
+    assert "reward_scaling" not in rated_training.command_on_text(ratings, ["+experiment=shakespeare"])
 
 
 def train_on(out: str, folder: Path) -> dict[str, Any]:
     """Runs the printed command with two rounds and a tiny network; its manifest."""
     command = shlex.split(out.split("to train on them: ")[1].strip())
     assert command[:3] == ["dqnlm", "train", "+experiment=logged"] and not any("output_dir" in word for word in command)
-    command[command.index(f"trainer.offline_rounds={rate.OFFLINE_ROUNDS}")] = "trainer.offline_rounds=2"
+    command[command.index(f"trainer.offline_rounds={rated_training.OFFLINE_ROUNDS}")] = "trainer.offline_rounds=2"
     smaller = [
         "device=cpu",
         "threads=1",

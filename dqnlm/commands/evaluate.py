@@ -88,7 +88,7 @@ def _data(policy: Policy, config: dict[str, Any], arguments: argparse.Namespace)
         UserError: the run's data is not what it was trained on, there is none, or a text is given to a run without one.
     """
     from dqnlm import task_assembly
-    from dqnlm.checks import named
+    from dqnlm.choices import named
     from dqnlm.data.corpora import build_corpus
     from dqnlm.data.sources import text_file
     from dqnlm.errors import UserError

@@ -70,7 +70,7 @@ def _require_exportable(policy: Policy, config: dict[str, Any], run: str) -> Non
     Raises:
         UserError: another network, or no output `policy`.
     """
-    from dqnlm.checks import named
+    from dqnlm.choices import named
     from dqnlm.errors import UserError
 
     if policy.network.body.recipe is None:

@@ -85,7 +85,7 @@ def _text(arguments: argparse.Namespace) -> str:
 
 def heading(policy: Policy, config: dict[str, Any], folder: Path, arguments: argparse.Namespace) -> Heading:
     """Which run and checkpoint it is, and what the figures mean there."""
-    from dqnlm.checks import kind
+    from dqnlm.choices import kind
     from dqnlm.reporting.inspection_page import Heading
     from dqnlm.reporting.names import run_name
 
@@ -108,7 +108,7 @@ def _experiment(folder: Path) -> str:
 
 
 def _of_q(policy: Policy, config: dict[str, Any]) -> list[str]:
-    from dqnlm.checks import kind
+    from dqnlm.choices import kind
 
     if not set(LEARN_RETURNS) & set(config["objective"]):
         return [f"No objective of this run ({', '.join(config['objective'])}) learns returns: Q is a preference, a logit of "
@@ -131,7 +131,7 @@ def _of_q(policy: Policy, config: dict[str, Any]) -> list[str]:
 
 def _payer(config: dict[str, Any]) -> str:
     """Who rewards where no reward of the run's own does: the log, or the task."""
-    from dqnlm.checks import kind
+    from dqnlm.choices import kind
 
     return "the log" if kind(config["env"]) == "Logged" else kind(config["env"])
 

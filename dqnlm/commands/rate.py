@@ -8,15 +8,13 @@ from __future__ import annotations
 
 import argparse
 import inspect
-import json
 import os
-import shlex
 import sys
-from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from dqnlm.commands.rated_training import command_on_text, training_command, typed
 from dqnlm.commands.run_arguments import add_run_arguments
 from dqnlm.data.ratings import SCORES, Ratings, Sample
 from dqnlm.errors import UserError
@@ -25,9 +23,6 @@ if TYPE_CHECKING:
     from dqnlm.policy import Policy
 
 KEYS = "score 1 to 5, s = skip, u = undo the last, q = quit: "
-OFFLINE_ROUNDS = 1000  # in the command that is proposed at the end
-# What of a run on text is kept in that command: its data and task are another.
-KEPT_OF_TEXT = ("network", "device=", "threads=", "seed=", "logger=", "+allow_targets=")
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -218,50 +213,5 @@ def _conclude(ratings: Ratings, new: int, folder: Path, config: dict[str, Any]) 
     mean = sum(ratings.rewards.values()) / count
     print(f"\n{count} ratings in {ratings.path} ({new} of this session), mean reward {mean:.3f}")
     on_text = _plays_on(config, "corpus_ids", "prompts", "log_shape")
-    command = command_on_text(ratings, _typed(folder)) if on_text else training_command(ratings.path, folder)
+    command = command_on_text(ratings, typed(folder)) if on_text else training_command(ratings.path, folder)
     print(f"to train on them: {command}")
-
-
-def command_on_text(ratings: Ratings, typed: list[str]) -> str:
-    """A run on the ratings alone, with the network of the command `typed`; what they lack of a log is said in settings."""
-    kept = [word for word in typed if word.startswith(KEPT_OF_TEXT) and "=" in word]
-    pretrained = "+experiment=logged_pretrained" in typed
-    own = [f"+experiment=logged{'_pretrained' * pretrained}", f"data.path={_quoted(ratings.path)}"]
-    own += ["data.heldout_by=row"] if len({prompt for prompt, _ in ratings.rewards}) == 1 else []
-    own += ["data.reward_scaling=none"] if _may_be_constant(list(ratings.rewards.values())) else []
-    if not pretrained and not any(word.startswith(("network=pretrained", "network.context=")) for word in kept):
-        longest = max(len(prompt) + len(completion) for prompt, completion in ratings.rewards)
-        own.append(f"network.context={longest}")  # a token a character, and the end token
-    return shlex.join(["dqnlm", "train", *own, *kept, f"trainer.offline_rounds={OFFLINE_ROUNDS}"])
-
-
-def _may_be_constant(rewards: list[float]) -> bool:
-    """Whether all rewards may be equal once a tenth of them is held out."""
-    others = len(rewards) - max(Counter(rewards).values())
-    return others <= max(1, round(0.1 * len(rewards)))
-
-
-def training_command(path: Path, folder: Path) -> str:
-    """The run's own command with these ratings as its data."""
-    replaced = ("data=", "data.", "output_dir=", "hydra.", "trainer.rollouts=", "trainer.offline_rounds=", "+debug=")
-    kept = [word for word in _typed(folder) if "=" in word and not word.startswith(replaced)]
-    own = [
-        "data=trajectories",
-        f"data.path={_quoted(path)}",
-        "trainer.rollouts=0",
-        f"trainer.offline_rounds={OFFLINE_ROUNDS}",
-    ]
-    return shlex.join(["dqnlm", "train", *kept, *own])
-
-
-def _typed(folder: Path) -> list[str]:
-    """The words of the command that began the run."""
-    from dqnlm.run_directory import RunDirectory
-
-    manifest = json.loads(RunDirectory(folder).manifest.read_text(encoding="utf-8"))
-    return [str(word) for word in manifest["command_line"]]
-
-
-def _quoted(path: Path) -> str:
-    """In Hydra's grammar a space or a comma means something; quoted, it does not."""
-    return "'" + str(path).replace("'", "\\'") + "'"
