@@ -122,10 +122,13 @@ def evaluation_table(
 def episode_table(figures: dict[str, float], references: dict[str, float], step: int, done: str) -> Table:
     """Greedy episodes beside returns that are known without learning."""
     table = Table(title=f"evaluation after {step} updates ({done})", title_justify="left")
-    for heading in ("policy", "return", "+-", "least", "steps", "Q promised too much by"):
-        table.add_column(heading, justify="left" if heading == "policy" else "right", no_wrap=True)
-    names = ("return", "return_error", "return_least", "length", "overestimation")
-    cells = [f"{figures[f'eval/{name}']:.3f}" for name in names]
+    shown = {"return": "return", "return_error": "+-", "return_least": "least", "length": "steps"}
+    if "eval/overestimation" in figures:
+        shown["overestimation"] = "Q promised too much by"
+    table.add_column("policy", no_wrap=True)
+    for heading in shown.values():
+        table.add_column(heading, justify="right", no_wrap=True)
+    cells = [f"{figures[f'eval/{name}']:.3f}" for name in shown]
     table.add_row("greedy", *cells, style="bold")
     for name, value in figures.items():
         if name.startswith("eval/return_beta_"):

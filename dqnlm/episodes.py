@@ -6,6 +6,8 @@ eval/return_least    the worst of them
 eval/length          steps an episode
 eval/q_start         mean over episodes of max_a Q(s_0, a): what the network promises
 eval/overestimation  that promise less the mean discounted return that followed (van Hasselt et al. 2016, figure 3)
+
+The last two are left out where Q is no return in the units of the reward.
 """
 
 from __future__ import annotations
@@ -97,19 +99,20 @@ def play_greedily(env: Environment, policy: Policy, gamma: float) -> Collector:
     return collector
 
 
-def episode_figures(collector: Collector, policy: Policy) -> Figures:
-    """The figures of the module's text."""
+def episode_figures(collector: Collector, policy: Policy, q_is_return: bool) -> Figures:
+    """The figures of the module's text; without the last two where Q is no return in the units of the reward."""
     return_E = collector.returns()
     error = return_E.std() / len(return_E) ** 0.5 if len(return_E) > 1 else return_E.new_zeros(())
-    q_start = start_values(collector, policy)
-    return {
+    figures = {
         "eval/return": float(return_E.mean()),
         "eval/return_error": float(error),
         "eval/return_least": float(return_E.min()),
         "eval/length": float(collector.steps().float().mean()),
-        "eval/q_start": q_start,
-        "eval/overestimation": q_start - float(collector.discounted().mean()),
     }
+    if q_is_return:
+        figures["eval/q_start"] = start_values(collector, policy)
+        figures["eval/overestimation"] = figures["eval/q_start"] - float(collector.discounted().mean())
+    return figures
 
 
 @torch.no_grad()
@@ -143,10 +146,14 @@ class EpisodeEvaluator:
         gamma: discount of the overestimation.
         betas: further strengths of a reweighted policy, each shown beside the one that acts.
         samples: episodes shown as text, where the environment's tokens are characters.
+        q_is_return: whether Q promises the return in the units of the reward, and may be compared with it.
     """
 
-    def __init__(self, make_env: Callable[[], Environment], gamma: float, betas: list[float], samples: int) -> None:
+    def __init__(
+        self, make_env: Callable[[], Environment], gamma: float, betas: list[float], samples: int, q_is_return: bool
+    ) -> None:
         self.make_env, self.gamma, self.betas, self.samples = make_env, gamma, betas, samples
+        self.q_is_return = q_is_return
         self.references = make_env().references()
 
     @torch.no_grad()
@@ -166,7 +173,7 @@ class EpisodeEvaluator:
         return episode_table(evaluation.figures, self.references, step, done)
 
     def _figures(self, collector: Collector, policy: Policy) -> Figures:
-        return episode_figures(collector, policy)
+        return episode_figures(collector, policy, self.q_is_return)
 
     def _betas(self, policy: Policy) -> Figures:
         figures, fixed = {}, policy.beta

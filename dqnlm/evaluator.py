@@ -78,7 +78,7 @@ class TextEvaluator:
 
     def _episodes(self, policy: Policy) -> Figures:
         collector = play_greedily(self.make_env(), policy, self.gamma)
-        figures = episode_figures(collector, policy) | {"eval/return_best_constant": self.best_constant()[0]}
+        figures = episode_figures(collector, policy, True) | {"eval/return_best_constant": self.best_constant()[0]}
         texts = collector.texts()
         figures |= {f"eval/distinct_{n}": fitting.distinct_share(texts, n) for n in (1, 2, 3)}
         return figures | {"eval/top_token_share": fitting.top_token_share(texts)}

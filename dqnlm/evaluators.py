@@ -39,12 +39,12 @@ def build_evaluator(config: Config, data: Data, device: torch.device) -> Evaluat
     def make_env() -> Environment:
         return build_env(config, data, device, seed, evaluating=True, num_envs=episodes)
 
-    gamma = config["learner"]["gamma"]
+    gamma, q_is_return = config["learner"]["gamma"], promises_returns(config)
     if isinstance(data, Pairs):
         texts = [pair.answer for pair in data.heldout.texts]
-        return PairEvaluator(make_env, gamma, settings["betas"], settings["samples"], texts)
+        return PairEvaluator(make_env, gamma, settings["betas"], settings["samples"], q_is_return, texts)
     if not isinstance(data, Corpus):
-        return EpisodeEvaluator(make_env, gamma, settings["betas"], settings["samples"])
+        return EpisodeEvaluator(make_env, gamma, settings["betas"], settings["samples"], q_is_return)
     frequency_A = torch.bincount(data.train_ids.long(), minlength=data.tokenizer.vocabulary_size)
     legal_A = legal_tokens(config, data)
     if legal_A is not None:
@@ -58,6 +58,14 @@ def build_evaluator(config: Config, data: Data, device: torch.device) -> Evaluat
 
 
 LEARN_RETURNS = ("td", "path_consistency", "trajectory")  # objectives after which Q is a return
+
+
+def promises_returns(config: Config) -> bool:
+    """Whether Q is the return in the units of the reward: learned as one, with its level, and from rewards as they came."""
+    objectives = config["objective"]
+    compared = "trajectory" in objectives and objectives["trajectory"]["baseline"] == "siblings"  # differences alone
+    scaled = config["data"].get("reward_scaling", "none") != "none"
+    return bool(set(LEARN_RETURNS) & set(objectives)) and not compared and not scaled
 
 
 def _of_log(config: Config, data: Log, device: torch.device) -> LogEvaluator:

@@ -24,6 +24,7 @@ class PairEvaluator(EpisodeEvaluator):
         gamma: discount of eval/overestimation.
         betas: further strengths of a reweighted policy.
         samples: answers shown.
+        q_is_return: as there.
         references: answer i of the data, as text.
     """
 
@@ -33,9 +34,10 @@ class PairEvaluator(EpisodeEvaluator):
         gamma: float,
         betas: list[float],
         samples: int,
+        q_is_return: bool,
         references: list[str],
     ) -> None:
-        super().__init__(make_env, gamma, betas, samples)
+        super().__init__(make_env, gamma, betas, samples, q_is_return)
         self.texts = references
 
     def _figures(self, collector: Collector, policy: Policy) -> Figures:
