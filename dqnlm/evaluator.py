@@ -36,6 +36,7 @@ class TextEvaluator:
         make_env: a new environment on the held-out text, always with the same episodes.
         frequent_ids: tokens by falling frequency in the training text.
         gamma: discount of eval/overestimation.
+        q_is_return: whether Q promises the return in the units of the reward.
         baselines: name -> (accuracy, nats) of what needs no learning, for the table.
     """
 
@@ -45,6 +46,7 @@ class TextEvaluator:
         make_env: Callable[[], Environment],
         frequent_ids: list[int],
         gamma: float,
+        q_is_return: bool,
         samples: int,
         sample_tokens: int,
         sample_temperature: float,
@@ -53,7 +55,7 @@ class TextEvaluator:
     ) -> None:
         self.heldout_ids, self.make_env, self.frequent_ids = heldout_ids, make_env, frequent_ids
         self.samples, self.sample_tokens, self.sample_temperature = samples, sample_tokens, sample_temperature
-        self.gamma, self.seed, self.baselines = gamma, seed, baselines
+        self.gamma, self.q_is_return, self.seed, self.baselines = gamma, q_is_return, seed, baselines
         self._best_constant: tuple[float, int] | None = None
 
     @torch.no_grad()
@@ -78,7 +80,9 @@ class TextEvaluator:
 
     def _episodes(self, policy: Policy) -> Figures:
         collector = play_greedily(self.make_env(), policy, self.gamma)
-        figures = episode_figures(collector, policy, True) | {"eval/return_best_constant": self.best_constant()[0]}
+        figures = episode_figures(collector, policy, self.q_is_return) | {
+            "eval/return_best_constant": self.best_constant()[0]
+        }
         texts = collector.texts()
         figures |= {f"eval/distinct_{n}": fitting.distinct_share(texts, n) for n in (1, 2, 3)}
         return figures | {"eval/top_token_share": fitting.top_token_share(texts)}

@@ -8,7 +8,7 @@ import torch
 
 from dqnlm.assembly import STREAM_EVALUATION
 from dqnlm.catalogue import option_of
-from dqnlm.choices import kind
+from dqnlm.choices import kind, learns_returns, why_q_is_no_return
 from dqnlm.data.baselines import baselines
 from dqnlm.data.corpora import Corpus
 from dqnlm.data.logs import Log
@@ -39,7 +39,7 @@ def build_evaluator(config: Config, data: Data, device: torch.device) -> Evaluat
     def make_env() -> Environment:
         return build_env(config, data, device, seed, evaluating=True, num_envs=episodes)
 
-    gamma, q_is_return = config["learner"]["gamma"], promises_returns(config)
+    gamma, q_is_return = config["learner"]["gamma"], why_q_is_no_return(config) is None
     if isinstance(data, Pairs):
         texts = [pair.answer for pair in data.heldout.texts]
         return PairEvaluator(make_env, gamma, settings["betas"], settings["samples"], q_is_return, texts)
@@ -52,20 +52,9 @@ def build_evaluator(config: Config, data: Data, device: torch.device) -> Evaluat
     frequent = [i for i in frequency_A.argsort(descending=True).tolist() if frequency_A[i] >= 0]
     reference = data.train_ids if len(data.train_ids) else data.heldout_ids
     return TextEvaluator(
-        data.heldout_ids, make_env, frequent, gamma, settings["samples"], settings["sample_tokens"],
+        data.heldout_ids, make_env, frequent, gamma, q_is_return, settings["samples"], settings["sample_tokens"],
         settings["sample_temperature"], seed, baselines(reference, data.heldout_ids, data.tokenizer.vocabulary_size),
     )  # fmt: skip
-
-
-LEARN_RETURNS = ("td", "path_consistency", "trajectory")  # objectives after which Q is a return
-
-
-def promises_returns(config: Config) -> bool:
-    """Whether Q is the return in the units of the reward: learned as one, with its level, and from rewards as they came."""
-    objectives = config["objective"]
-    compared = "trajectory" in objectives and objectives["trajectory"]["baseline"] == "siblings"  # differences alone
-    scaled = config["data"].get("reward_scaling", "none") != "none"
-    return bool(set(LEARN_RETURNS) & set(objectives)) and not compared and not scaled
 
 
 def _of_log(config: Config, data: Log, device: torch.device) -> LogEvaluator:
@@ -75,7 +64,7 @@ def _of_log(config: Config, data: Log, device: torch.device) -> LogEvaluator:
     settings = config["trainer"]
     return LogEvaluator(
         data.heldout, _judge(config, data), env.horizon, config["learner"]["gamma"], settings["betas"], settings["samples"],
-        settings["evaluation_episodes"], bool(set(LEARN_RETURNS) & set(config["objective"])),
+        settings["evaluation_episodes"], learns_returns(config),
     )  # fmt: skip
 
 

@@ -138,7 +138,7 @@ def show(config: Config, trainer: Trainer, data: Data, resumed_from: Path | None
     parameters = sum(p.numel() for p in parts.policy.network.parameters())
     buffer, device = parts.buffer, parts.accumulator.device
     ring = (buffer.rows + 1) * (buffer.storage.row_transitions + 1) * buffer.bytes_per_transition
-    weights = parameters * 4 * (4 + parts.learner.target.copies)  # weights, gradient, two moments, target
+    weights = parameters * 4 * (4 + parts.learner.target.copies)  # weights, gradient, two moments (Muon: one), target
     learner = config["learner"]
     lines = [
         _of_data(data, parts.logged_rows),

@@ -70,11 +70,13 @@ class Optimization:
         """Of each optimizer, its moments and step counts."""
         return [optimizer.state_dict() for optimizer in self.optimizers]
 
-    def load_state_dict(self, state: list[dict[str, Any]]) -> None:
+    def load_state_dict(self, state: list[dict[str, Any]] | dict[str, Any]) -> None:
         """Moments and step counts of a saved run; betas, weight decay and the like stay those of the configuration.
 
         torch would put the saved ones back, so that one changed on a resume would be shown but not used.
         """
+        if isinstance(state, dict):  # of a run whose one optimizer was saved by itself
+            state = [state]
         for optimizer, saved in zip(self.optimizers, state, strict=True):
             ours = [{k: v for k, v in group.items() if k not in ("params", "lr")} for group in optimizer.param_groups]
             optimizer.load_state_dict(saved)
@@ -137,6 +139,15 @@ def adam(
     return Optimization([optimizer], total_updates, lr, warmup_updates, schedule, final_fraction)
 
 
+def _hidden_matrices(body: nn.Module) -> list[nn.Parameter]:
+    """Matrices that move and read features: no tables of embeddings (nor their LoRA), no biases that happen to have two axes."""
+    tables = {id(m.weight) for m in body.modules() if isinstance(m, nn.Embedding)}
+    return [
+        p for name, p in body.named_parameters()
+        if p.dim() == 2 and p.requires_grad and id(p) not in tables and "embedding" not in name and not name.endswith("bias")
+    ]  # fmt: skip
+
+
 def muon(
     network: QNetwork,
     total_updates: int,
@@ -150,10 +161,11 @@ def muon(
     schedule: Literal["constant", "cosine"],
     final_fraction: float | None,
 ) -> Optimization:
-    """Muon (Jordan et al. 2024) for the matrices inside the body, AdamW for embeddings, outputs and vectors.
+    """Muon (Jordan et al. 2024) for the matrices inside the body, AdamW for embeddings, outputs, biases and what is no matrix.
 
-    The step of a matrix W (m x n) is the nearest semi-orthogonal matrix of its momentum, times 0.2 sqrt(max(m, n)): as long
-    as an AdamW step usually is, so that one learning rate serves both (Liu et al. 2025, section 2.2).
+    The step of a matrix W (m x n) is close to the semi-orthogonal matrix nearest to Nesterov's average of its gradients, times
+    0.2 sqrt(max(m, n)): as long as an AdamW step usually is, so that one learning rate serves both (Liu et al. 2025, section
+    2.2). A stack of matrices in one parameter (the experts of some pretrained models) is left to AdamW.
 
     Raises:
         UserError: a setting outside its range, or a body without a matrix that moves.
@@ -161,12 +173,11 @@ def muon(
     if not 0 <= momentum < 1:
         raise UserError(f"optimizer.momentum must be in [0, 1), not {momentum}")
     _check(lr, eps, weight_decay)
-    tables = {id(m.weight) for m in network.modules() if isinstance(m, nn.Embedding)}
-    hidden = [p for p in network.body.parameters() if p.dim() == 2 and p.requires_grad and id(p) not in tables]
+    hidden = _hidden_matrices(network.body)
     if not hidden:
         raise UserError(
-            "optimizer=muon turns the steps of the matrices inside the network's body, and this body has none; "
-            "set optimizer=adamw."
+            "optimizer=muon turns the steps of the matrices inside the network's body, and this body has none that moves; "
+            "set optimizer=adamw"
         )
     inside = {id(p) for p in hidden}
     rest = [p for p in network.parameters() if id(p) not in inside]

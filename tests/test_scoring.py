@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
+import run_tools as tools
 import torch
 
+from dqnlm import builder
+from dqnlm.choices import why_q_is_no_return
 from dqnlm.composition import compose
 from dqnlm.console import episode_table
-from dqnlm.evaluators import promises_returns
 from dqnlm.text_positions import windows
 
 
@@ -31,13 +35,16 @@ def test_every_position_is_scored_once_after_what_stands_before_it(length: int, 
         (["+experiment=random_walks", "data.reward_scaling=standardise"], False),
         (["+experiment=random_walks", "algorithm=behaviour_cloning", "exploration=greedy"], False),
         (["+experiment=translation", "objective.trajectory.baseline=siblings"], False),
-        (["+experiment=translation", "objective.trajectory.baseline=value"], True),
+        (["+experiment=translation", "objective.trajectory.baseline=value"], False),
+        (["+experiment=random_walks", "learner.reference_weight=0.1"], False),
+        (["+experiment=random_walks", "algorithm=soft_q"], True),
+        (["+experiment=random_walks", "algorithm=tbrm"], True),
     ],
 )
 def test_what_q_promises_is_compared_with_returns_in_the_same_units_alone(overrides: list[str], promised: bool) -> None:
-    """Guards a row "Q promised too much by" of logits, of Q in deviations, or of Q without a level."""
+    """Guards a promise of logits, of Q in deviations, of Q without a level, or of Q that holds a reference policy."""
     config, _ = compose(overrides)
-    assert promises_returns(config) == promised
+    assert (why_q_is_no_return(config) is None) == promised
 
 
 @pytest.mark.parametrize("promised", [True, False])
@@ -46,3 +53,16 @@ def test_the_table_of_episodes_has_a_column_for_what_q_promised_where_that_is_kn
     table = episode_table(figures | ({"eval/overestimation": 7.25} if promised else {}), {"optimum": 4.0}, 1, "done")
     row = [next(iter(column.cells)) for column in table.columns]
     assert row == ["greedy", "1.000", "0.500", "-2.000", "3.000", *(["7.250"] if promised else [])]
+
+
+@pytest.mark.parametrize("objective", ["td", "cross_entropy"])
+def test_a_run_says_what_q_promised_where_q_is_a_return(objective: str, tmp_path: Path) -> None:
+    """Guards the figure computed after all, by either of two evaluators: of episodes, and of a text."""
+    cloning = ["algorithm=behaviour_cloning"] if objective == "cross_entropy" else []
+    walks = ["+experiment=random_walks", "trainer.offline_rounds=2", "trainer.evaluate_every=2", "trainer.log_every=2"]
+    checked, choices = tools.settings([*walks, *cloning, "logger=none", "trainer.progress=false"])
+    (tmp_path / "walks").mkdir()
+    of_walks = builder.start(checked, tmp_path / "walks", choices=choices, command_line=["dqnlm", "train"])
+    of_text = tools.start(tmp_path / "text", tools.write_text(tmp_path / "text.txt"), *cloning)
+    for last in (of_walks["last"], of_text["last"]):
+        assert ("eval/overestimation" in last) == ("eval/q_start" in last) == (objective == "td")

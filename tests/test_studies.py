@@ -110,7 +110,7 @@ def test_a_study_of_wordle_compares_last_checkpoints_of_the_same_seed(
     Last returns -2, -3 and -5, -5: differences 3 and 2, mean 2.5, half-width t(1) sd / sqrt 2 = 12.706 * .5 = 6.353.
     """
     study, started = script("wordle_study"), {}
-    last = {"agent_0": -2.0, "agent_1": -3.0, "clone_0": -5.0, "clone_1": -5.0}
+    last = {"agent_0": -2.0, "agent_1": -3.0, "clone_0": -5.0, "clone_1": -5.0, "filtered_0": -4.0, "filtered_1": -4.0}
 
     def train(folder: Path, *overrides: str) -> None:
         started[folder.name] = overrides
@@ -119,10 +119,15 @@ def test_a_study_of_wordle_compares_last_checkpoints_of_the_same_seed(
         (folder / "metrics.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records))
 
     monkeypatch.setattr(study, "train", train)
-    arguments = ["--seeds", "0,1", "--players", "agent,clone", "--output-dir", str(tmp_path), "data.games=50"]
-    monkeypatch.setattr("sys.argv", ["wordle_study.py", *arguments])
+    monkeypatch.setattr(
+        "sys.argv", ["wordle_study.py", "--seeds", "0,1", "--output-dir", str(tmp_path), "data.games=50"]
+    )
     assert study.main() == 0
-    assert started["clone_1"] == ("+experiment=wordle_behaviour_cloning", "seed=1", "data.games=50")
+    cloning, common = "+experiment=wordle_behaviour_cloning", ("seed=1", "data.games=50")
+    assert started["agent_1"] == ("+experiment=wordle", *common)
+    assert started["clone_1"] == (cloning, *common)
+    assert started["filtered_1"] == (cloning, "data.keep_best=0.1", "trainer.offline_rounds=6000", *common)
     shown = capsys.readouterr().out
     assert "| agent | -2.000, -3.000 | -1.000, -1.000 |" in shown
     assert "agent less clone, last checkpoint, mean and 95 % interval: +2.500 (-3.853 to +8.853)" in shown
+    assert "agent less filtered, last checkpoint, mean and 95 % interval: +1.500 (-4.853 to +7.853)" in shown

@@ -257,6 +257,42 @@ def test_muon_turns_the_steps_of_hidden_matrices_alone() -> None:
             assert (factor - torch.diag(size)).abs().max() < 0.05
 
 
+def test_muon_turns_no_embedding_and_no_bias() -> None:
+    """Guards tables inside a body, their LoRA, and biases of two axes, orthogonalised as if they mixed features."""
+    body = nn.ModuleDict(
+        {"table": nn.Embedding(6, 4), "inner": nn.Linear(4, 4), "lora_embedding_a": nn.Linear(4, 2, bias=False)}
+    )
+    body["experts"] = nn.ParameterDict(
+        {"up": nn.Parameter(torch.randn(3, 4, 4)), "up_bias": nn.Parameter(torch.randn(3, 4))}
+    )
+    network = nn.Module()
+    network.body, network.output = body, nn.Linear(4, 5)
+    optimizer = optimization.muon(network, 8, **MUON)  # type: ignore[arg-type]
+    turned = [p for group in optimizer.optimizers[0].param_groups for p in group["params"]]
+    assert len(turned) == 1 and turned[0] is body["inner"].weight
+
+
+def test_muon_decays_hidden_matrices_and_the_other_matrices_alike() -> None:
+    """With gradient 0 a matrix shrinks by 1 - lr * decay = 0.95, vectors stay."""
+    online = make_network()
+    optimizer = optimization.muon(online, 8, **(MUON | {"weight_decay": 0.5}))
+    before = weights(online)
+    zero = [torch.zeros_like(p) for p in online.parameters()]
+    for w, moved in zip(before, steps_taken(optimizer, online, zero, 0), strict=True):
+        torch.testing.assert_close(moved, 0.05 * w if w.dim() >= 2 else torch.zeros_like(w))
+
+
+def test_a_state_that_was_saved_of_one_optimizer_by_itself_is_read() -> None:
+    """Guards runs that were saved before there could be two: their moments must come back."""
+    saved, fresh = (optimization.adamw(network(), 8, **ADAMW) for _ in range(2))
+    for parameter in (p for group in saved.optimizers[0].param_groups for p in group["params"]):
+        parameter.grad = torch.ones_like(parameter)
+    saved.step(0)
+    fresh.load_state_dict(saved.optimizers[0].state_dict())
+    moments = [state["exp_avg"] for state in fresh.optimizers[0].state.values()]
+    assert len(moments) == 2 and all((m > 0).all() for m in moments)
+
+
 def test_muon_reaches_every_parameter_once_and_refuses_what_cannot_be() -> None:
     online = make_network()
     optimizer = optimization.muon(online, 8, **MUON)

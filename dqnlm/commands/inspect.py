@@ -15,8 +15,6 @@ if TYPE_CHECKING:
     from dqnlm.policy import Policy
     from dqnlm.reporting.inspection_page import Heading
 
-LEARN_RETURNS = ("td", "path_consistency", "trajectory")  # objectives after which Q is a return
-
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
@@ -108,11 +106,10 @@ def _experiment(folder: Path) -> str:
 
 
 def _of_q(policy: Policy, config: dict[str, Any]) -> list[str]:
-    from dqnlm.choices import kind
+    from dqnlm.choices import kind, why_q_is_no_return
 
-    if not set(LEARN_RETURNS) & set(config["objective"]):
-        return [f"No objective of this run ({', '.join(config['objective'])}) learns returns: Q is a preference, a logit of "
-                "the actions that the run has copied, and only differences within a position mean anything."]  # fmt: skip
+    if (reason := why_q_is_no_return(config)) is not None:
+        return [reason]
     gamma, low, high = config["learner"]["gamma"], float(policy.head.low), float(policy.head.high)
     paid = f"reward {kind(config['reward'])}" if "transition" in config["env"] else f"the rewards of {_payer(config)}"
     told = [f"Q of a token is the return promised for choosing it after the text so far: the sum of {paid} from there on, "

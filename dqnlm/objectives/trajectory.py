@@ -15,8 +15,8 @@ for each of them, so their spread is a loss by itself (VarGrad, Richter et al. 2
     loss_b = (x_b - mean x)^2 / 2        the mean over the rows of the batch with this prompt
 
 It moves nothing but the policy, whoever chose the actions. Q is then known up to a number for each state, so what it promises
-(eval/overestimation) means nothing. A V that follows returns in the same network moves what the policy is made of: with it,
-translations got worse again after 50 updates (one seed).
+cannot be compared with what came (no eval/overestimation). A V that follows returns in the same network moves what the policy
+is made of: with it, translations got worse again after 50 updates (one seed).
 """
 
 from __future__ import annotations
