@@ -303,3 +303,22 @@ def test_muon_reaches_every_parameter_once_and_refuses_what_cannot_be() -> None:
     online.body.requires_grad_(False)
     with pytest.raises(UserError, match="optimizer=adamw"):
         optimization.muon(online, 8, **MUON)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"lr": 0.2}, {"momentum": 0.9}, {"betas": [0.5, 0.99]}, {"betas": [0.9, 0.5]}, {"eps": 1.0}, {"weight_decay": 0.5},
+        {"warmup_updates": 4}, COSINE, COSINE | {"final_fraction": 0.9},
+    ],
+)  # fmt: skip
+def test_each_setting_of_muon_changes_what_is_learned(change: dict[str, Any]) -> None:
+    """Guards an option that nothing reads: three steps with the same gradients end at other weights."""
+    ends = []
+    for settings in (MUON | (COSINE if "final_fraction" in change and change != COSINE else {}), MUON | change):
+        online, source = make_network(), torch.Generator().manual_seed(3)
+        optimizer = optimization.muon(online, 4, **settings)
+        for step in range(3):
+            steps_taken(optimizer, online, [torch.randn(p.shape, generator=source) for p in online.parameters()], step)
+        ends.append(weights(online))
+    assert not same(*ends)
