@@ -32,8 +32,8 @@ def learns_returns(config: Config) -> bool:
     return bool(set(LEARN_RETURNS) & set(config["objective"]))
 
 
-def why_q_is_no_return(config: Config) -> str | None:
-    """Why Q cannot be compared with the return in the units of the reward, as a sentence; None where it can.
+def why_q_promises_nothing(config: Config) -> str | None:
+    """Why Q is not the return that is to be expected, as a sentence; None where it is, in whatever units.
 
     Soft values count as returns: the entropy that they are paid for is a part of what they promise.
     """
@@ -50,9 +50,11 @@ def why_q_is_no_return(config: Config) -> str | None:
         )
     if config["learner"]["reference_weight"] > 0 or any(o.get("reference") == "start" for o in objectives.values()):
         return "Q holds log-probabilities of the policy that the run began with beside the rewards."
+    return None
+
+
+def why_q_is_no_return(config: Config) -> str | None:
+    """Why Q cannot be compared with the return in the units of the reward, as a sentence; None where it can."""
     scaling = config["data"].get("reward_scaling", "none")
-    return (
-        None
-        if scaling == "none"
-        else f"Q is in the units that data.reward_scaling={scaling} left, not in the rewards'."
-    )
+    scaled = f"Q is in the units that data.reward_scaling={scaling} left, not in the rewards'."
+    return why_q_promises_nothing(config) or (None if scaling == "none" else scaled)

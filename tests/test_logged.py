@@ -165,7 +165,8 @@ def test_every_command_works_on_such_a_run(
     assert call(capsys, "chat", run_, "--max-tokens", "5", "--suffix", "\n")
     page = tmp_path / "page.html"
     call(capsys, "inspect", run_, "--text", "123a\na\nb", "--output", str(page))
-    assert "rewards of the log" in page.read_text()
+    shown = page.read_text()
+    assert "rewards of the log" in shown and "the units that data.reward_scaling=standardise left" in shown
     call(capsys, "export", run_, str(tmp_path / "exported"))
     from transformers import AutoModelForCausalLM, AutoTokenizer
 

@@ -106,14 +106,16 @@ def _experiment(folder: Path) -> str:
 
 
 def _of_q(policy: Policy, config: dict[str, Any]) -> list[str]:
-    from dqnlm.choices import kind, why_q_is_no_return
+    from dqnlm.choices import kind, why_q_is_no_return, why_q_promises_nothing
 
-    if (reason := why_q_is_no_return(config)) is not None:
+    if (reason := why_q_promises_nothing(config)) is not None:
         return [reason]
     gamma, low, high = config["learner"]["gamma"], float(policy.head.low), float(policy.head.high)
     paid = f"reward {kind(config['reward'])}" if "transition" in config["env"] else f"the rewards of {_payer(config)}"
     told = [f"Q of a token is the return promised for choosing it after the text so far: the sum of {paid} from there on, "
             f"discounted by {gamma} a decision."]  # fmt: skip
+    if (scaled := why_q_is_no_return(config)) is not None:
+        told.append(scaled)
     if math.isfinite(low) or math.isfinite(high):
         told.append(f"The return lies between {low:g} and {high:g}.")
     else:
