@@ -10,6 +10,7 @@ from __future__ import annotations
 import difflib
 import importlib
 import inspect
+import os
 import sys
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
@@ -99,13 +100,15 @@ def resolve_target(dotted: Any, key: str = "", where: Where = nowhere) -> Callab
     own = dotted.startswith(f"{OWN_PREFIX}.")
     if own and not any(f"{module_name}.".startswith(f"{OWN_PREFIX}.{part}.") for part in PARTS):
         raise UserError(f"{node}: there is no module {module_name} with parts of a run ({where(node)})")
+    if not own and os.getcwd() not in sys.path:  # permitted; last, so that nothing there hides what is installed
+        sys.path.append(os.getcwd())
     try:
         module = importlib.import_module(module_name)
     except ModuleNotFoundError as error:
         # A module missing inside the target's own imports is its author's mistake, or a package to install.
         if error.name is None or not (module_name == error.name or module_name.startswith(f"{error.name}.")):
             raise UserError(f"{node}: {module_name} needs the package {error.name}, which is not installed") from error
-        hint = "" if own else "\n  put its folder on the path: PYTHONPATH=. dqnlm ..."
+        hint = "" if own else "\n  put it into the current folder, or its folder on the path: PYTHONPATH=. dqnlm ..."
         raise UserError(f"{node}: there is no module {module_name} ({where(node)}){hint}") from error
     target = getattr(module, name, None)
     if not callable(target) or (own and target.__module__ != module_name):  # what a module imports is not its own

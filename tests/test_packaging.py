@@ -49,3 +49,16 @@ def test_git_ignores_no_file_of_the_project() -> None:
     ]  # fmt: skip
     found = subprocess.run(["git", "check-ignore", *paths], cwd=ROOT, capture_output=True, text=True, check=False)
     assert found.stdout == ""
+
+
+@needs_checkout
+def test_the_command_runs_beside_a_folder_of_its_name_and_finds_code_there(tmp_path: Path) -> None:
+    """Bug: started from the folder that holds a checkout named dqnlm, the command takes that folder for the package."""
+    (tmp_path / "dqnlm").mkdir()
+    (tmp_path / "mine.py").write_text("def bootstrap(): ...\n")
+    command = [str(Path(sys.executable).parent / "dqnlm"), "train", "bootstrap._target_=mine.nothing"]
+    assert 'bin/dqnlm" "$@"' in (ROOT / "scripts" / "dqnlm").read_text()
+    done = subprocess.run(
+        [*command, "+allow_targets=[mine]"], cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 2 and "mine has no nothing" in done.stderr
