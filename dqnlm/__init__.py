@@ -15,7 +15,7 @@ __all__ = ["load_policy"]
 def __getattr__(name: str) -> Any:
     """`load_policy` is imported when asked for, so that the command line starts without torch."""
     if name == "load_policy":
-        from dqnlm.loading import load_policy
+        from dqnlm.builder.loading import load_policy
 
         return load_policy
     raise AttributeError(f"module 'dqnlm' has no attribute {name!r}")

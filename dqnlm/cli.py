@@ -11,8 +11,9 @@ import importlib
 import os
 import sys
 
-from dqnlm import __version__, interrupts
+from dqnlm import __version__
 from dqnlm.errors import UserError
+from dqnlm.utils import interrupts
 
 COMMANDS: dict[str, tuple[str, str]] = {
     "train": ("dqnlm.commands.train", "train a Q-network; settings as key=value"),
@@ -74,7 +75,7 @@ def _dispatch(arguments: list[str]) -> int:
     if name in ("-sc", "--shell-completion"):
         from dqnlm.commands.train import complete
 
-        return complete(arguments)
+        return complete(arguments, COMMANDS)
     if name not in COMMANDS:
         raise UserError(_unknown(name, rest))
     return importlib.import_module(COMMANDS[name][0]).main(rest)

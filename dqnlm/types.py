@@ -110,6 +110,44 @@ class Batch:
     copies: int = 1
     learn_BT: Tensor | None = None
 
+    @classmethod
+    def from_rows(cls, rows: Rows, gamma: float, first: int) -> Batch:
+        """Whole rows as a batch in which all decisions are learned from, each row with weight 1.
+
+        Args:
+            rows: right-padded rows on the device.
+            gamma: discount of one decision.
+            first: no row has a decision before this time.
+        """
+        count, device = len(rows.length_B), rows.length_B.device
+        return cls(
+            rows.observation_BS.long(), rows.action_BT.long(), rows.reward_BT,
+            discount_from_flags(rows.flag_BT, rows.length_B, gamma), ((rows.flag_BT & DECISION) != 0).float(), rows.length_B,
+            torch.ones(count, device=device), torch.full((count,), -1, device=device), first,
+        )  # fmt: skip
+
+    def trim(self) -> Batch:
+        """The same rows without padding that all of them have, and with `first` at the earliest decision of any row.
+
+        Prompts and answers differ in length, and most are far shorter than the longest possible. Copies two numbers to
+        the host.
+        """
+        first_B = (self.mask_BT > 0).float().argmax(1)
+        longest, first = torch.stack([self.length_B.max(), first_B.min()]).tolist()
+        longest, first = max(longest, self.first + 1), max(first, self.first)
+        width = {name: longest for name in ("action_BT", "reward_BT", "discount_BT", "mask_BT", "learn_BT")}
+        fields: dict[str, Any] = dict(vars(self)) | {"first": first}
+        for name, times in (width | {"observation_BS": longest + 1}).items():
+            fields[name] = None if fields[name] is None else fields[name][:, :times]
+        return Batch(**fields)
+
+    def concat(self, other: Batch) -> Batch:
+        """Rows of both, in this order; both of the same width, without copies or single learned decisions."""
+        fields: dict[str, Any] = {
+            name: torch.cat([value, getattr(other, name)]) for name, value in vars(self).items() if isinstance(value, Tensor)
+        }
+        return Batch(**fields, first=min(self.first, other.first))
+
     def part(self, begin: int, end: int) -> Batch:
         """Rows `begin` .. `end` - 1, which must not divide a group of `copies`; the batch itself where those are all."""
         if begin == 0 and end >= len(self.length_B):

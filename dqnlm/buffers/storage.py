@@ -8,7 +8,6 @@ Nothing here copies to the host: how many rows came in is known on the device on
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
 
 import torch
@@ -16,6 +15,7 @@ from torch import Tensor
 
 from dqnlm.errors import UserError
 from dqnlm.types import DECISION, TERMINATED, Batch, Rows, discount_from_flags
+from dqnlm.utils.memory import free_bytes
 
 
 @dataclass(frozen=True)
@@ -228,7 +228,9 @@ def refuse_if_it_cannot_fit(
 ) -> None:
     """Raises UserError with the arithmetic when the ring is larger than the memory that is free."""
     needed = (rows + 1) * (row_transitions + 1) * bytes_per_transition
-    free = free_memory(device)
+    free = free_bytes(device)
+    if free is None:
+        return
     if needed > free and capacity is None:
         raise UserError(
             f"the log needs {rows:,} rows x {row_transitions + 1} observations (all as long as the longest) x "
@@ -243,14 +245,3 @@ def refuse_if_it_cannot_fit(
             f"{bytes_per_transition} bytes = {needed / 2**30:.2f} GiB, but {device} has {free / 2**30:.2f} GiB free; "
             f"set buffer.capacity={fitting} or less"
         )
-
-
-def free_memory(device: torch.device) -> int:
-    """Bytes that can still be allocated on the device."""
-    if device.type == "cuda":
-        return int(torch.cuda.mem_get_info(device)[0])
-    try:
-        with open("/proc/meminfo") as stream:
-            return next(int(line.split()[1]) * 1024 for line in stream if line.startswith("MemAvailable"))
-    except (OSError, StopIteration):  # not Linux: what the machine has
-        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from dqnlm.commands.run_arguments import add_run_arguments
 
 if TYPE_CHECKING:
-    from dqnlm.policy import Policy
+    from dqnlm.agent.policy import Policy
 
 Config = dict[str, Any]
 Write = Callable[[str], str]  # the page so far -> what the policy writes next
@@ -48,8 +48,8 @@ def main(argv: list[str]) -> int:
     """Plays one game of Wordle, or talks until the input ends."""
     arguments = _parser().parse_args(argv)
 
+    from dqnlm.builder.loading import load_policy_and_config
     from dqnlm.errors import UserError
-    from dqnlm.loading import load_policy_and_config
 
     if arguments.max_tokens < 1:
         raise UserError(f"--max-tokens must be at least 1, not {arguments.max_tokens}")
@@ -90,7 +90,7 @@ def _ask(prompt: str) -> str | None:
 def _wordle(policy: Policy, env: Config, arguments: argparse.Namespace) -> int:
     """One game: prints each guess and the marks on it."""
     from dqnlm.errors import UserError
-    from dqnlm.tasks import wordle, wordle_words
+    from dqnlm.problems import wordle, wordle_words
 
     words, origin = wordle_words.word_list(env["partner"]["words"])
     if arguments.secret is not None and arguments.secret not in words:
@@ -118,7 +118,7 @@ def _wordle(policy: Policy, env: Config, arguments: argparse.Namespace) -> int:
 
 def _marks(guess: str, known: bool, secret: str | None, prompt: str) -> str | None:
     """The marks on a guess, "" for one outside the list (nobody is asked), None when the person leaves."""
-    from dqnlm.tasks import wordle
+    from dqnlm.problems import wordle
 
     if not known:
         return ""

@@ -6,9 +6,9 @@ import argparse
 import shutil
 import sys
 
-from dqnlm import catalogue
+from dqnlm.config import catalogue
 from dqnlm.errors import UserError
-from dqnlm.validation import suggestion
+from dqnlm.utils.suggest import suggestion
 
 ROOT = "train"  # the root file, which is no group
 

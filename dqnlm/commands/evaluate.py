@@ -12,9 +12,9 @@ from dqnlm.commands.run_arguments import add_run_arguments
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from dqnlm.data.corpora import Corpus
-    from dqnlm.policy import Policy
-    from dqnlm.task_assembly import Data
+    from dqnlm.agent.policy import Policy
+    from dqnlm.builder.task_assembly import Data
+    from dqnlm.data.text.corpora import Corpus
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -44,11 +44,11 @@ def main(argv: list[str]) -> int:
     """Prints the table (or JSON) and two samples."""
     arguments = _parser().parse_args(argv)
 
-    from dqnlm import evaluators
-    from dqnlm.data.corpora import Corpus
-    from dqnlm.data.pairs import Pairs
+    from dqnlm.builder import evaluators
+    from dqnlm.builder.loading import load_policy_and_config
+    from dqnlm.data.pairs.dataset import Pairs
+    from dqnlm.data.text.corpora import Corpus
     from dqnlm.errors import UserError
-    from dqnlm.loading import load_policy_and_config
 
     policy, config = load_policy_and_config(
         arguments.run, arguments.checkpoint, arguments.output_dir, arguments.device, arguments.allow_targets
@@ -87,12 +87,12 @@ def _data(policy: Policy, config: dict[str, Any], arguments: argparse.Namespace)
     Raises:
         UserError: the run's data is not what it was trained on, there is none, or a text is given to a run without one.
     """
-    from dqnlm import task_assembly
-    from dqnlm.choices import named
-    from dqnlm.data.corpora import build_corpus
-    from dqnlm.data.sources import text_file
+    from dqnlm.builder import task_assembly
+    from dqnlm.config.selected import named
+    from dqnlm.data.text.corpora import build_corpus
+    from dqnlm.data.text.sources import text_file
     from dqnlm.errors import UserError
-    from dqnlm.run_directory import RunDirectory, find_run
+    from dqnlm.runs.directory import RunDirectory, find_run
 
     if arguments.data_path is not None:
         if "tokenizer" not in config["data"]:
@@ -113,7 +113,7 @@ def _data(policy: Policy, config: dict[str, Any], arguments: argparse.Namespace)
 def _print(data: Data, table: Table, samples: list[tuple[str, str]], step: int, arguments: argparse.Namespace) -> None:
     from rich.console import Console
 
-    from dqnlm.data.corpora import Corpus
+    from dqnlm.data.text.corpora import Corpus
 
     console = Console(highlight=False)
     on = _what(data, arguments.data_path) if isinstance(data, Corpus) else _episodes(data)
@@ -130,7 +130,7 @@ def _print(data: Data, table: Table, samples: list[tuple[str, str]], step: int, 
 
 def _episodes(data: Data) -> str:
     """What a run without a text is scored on."""
-    from dqnlm.data.logs import Log
+    from dqnlm.data.trajectories.log import Log
 
     return f"{len(data.heldout):,} held-out rows" if isinstance(data, Log) else "greedy episodes"
 

@@ -12,16 +12,16 @@ import torch
 from rich.console import Console
 from torch import Tensor
 
-from dqnlm.answering import Decoding, answer_ids
-from dqnlm.data.pair_files import TextPair
-from dqnlm.data.pairs import Pairs
+from dqnlm.agent.policy import Policy
+from dqnlm.builder.task_assembly import build_env
+from dqnlm.data.pairs.dataset import Pairs
+from dqnlm.data.pairs.files import TextPair
 from dqnlm.envs.prompted import Prompted
 from dqnlm.errors import UserError
-from dqnlm.files import write_text_atomic
+from dqnlm.evaluation.decoding import Decoding, answer_ids
+from dqnlm.evaluation.scores import scores
 from dqnlm.metrics import Figures
-from dqnlm.policy import Policy
-from dqnlm.scores import scores
-from dqnlm.task_assembly import build_env
+from dqnlm.utils.files import write_text_atomic
 
 
 class Answered(NamedTuple):
@@ -31,7 +31,7 @@ class Answered(NamedTuple):
         pairs: what was asked, and the references.
         texts: the answers.
         reward_E: summed reward of each.
-        figures: of all of them: those of `dqnlm.scores`, eval/return and its standard error over the answers.
+        figures: of all of them: those of `dqnlm.evaluation.scores`, eval/return and its standard error over the answers.
         signatures: metric -> sacreBLEU's signature.
     """
 

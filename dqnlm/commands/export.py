@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from dqnlm.commands.run_arguments import add_run_arguments
 
 if TYPE_CHECKING:
-    from dqnlm.policy import Policy
+    from dqnlm.agent.policy import Policy
 
 HEADS, CARD = "heads.safetensors", "README.md"
 
@@ -33,8 +33,8 @@ def main(argv: list[str]) -> int:
     arguments = _parser().parse_args(argv)
     _require_free(arguments.dir)
 
-    from dqnlm.guards import naming_disk
-    from dqnlm.loading import load_policy_and_config
+    from dqnlm.builder.loading import load_policy_and_config
+    from dqnlm.utils.failures import naming_disk
 
     policy, config = load_policy_and_config(
         arguments.run, arguments.checkpoint, arguments.output_dir, "cpu", arguments.allow_targets
@@ -70,7 +70,7 @@ def _require_exportable(policy: Policy, config: dict[str, Any], run: str) -> Non
     Raises:
         UserError: another network, or no output `policy`.
     """
-    from dqnlm.choices import named
+    from dqnlm.config.selected import named
     from dqnlm.errors import UserError
 
     if policy.network.body.recipe is None:
@@ -87,7 +87,7 @@ def _require_exportable(policy: Policy, config: dict[str, Any], run: str) -> Non
 
 def _summary(run: str, output_dir: str) -> dict[str, Any]:
     """The run's summary.json; {} while it has none."""
-    from dqnlm.run_directory import RunDirectory, find_run
+    from dqnlm.runs.directory import RunDirectory, find_run
 
     path = RunDirectory(find_run(run, output_dir)).summary
     return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}

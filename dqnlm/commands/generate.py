@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from dqnlm.commands.run_arguments import add_run_arguments
 
 if TYPE_CHECKING:
-    from dqnlm.policy import Policy
+    from dqnlm.agent.policy import Policy
 
 LINE_BREAK = "\n"  # ends a prompt and an answer
 
@@ -49,8 +49,8 @@ def main(argv: list[str]) -> int:
     """Prints the prompt and what follows; several texts are divided by a line."""
     arguments = _parser().parse_args(argv)
 
+    from dqnlm.builder.loading import load_policy_and_config
     from dqnlm.errors import UserError
-    from dqnlm.loading import load_policy_and_config
 
     for name, value in (("--max-tokens", arguments.max_tokens), ("--n", arguments.n)):
         if value < 1:
@@ -78,7 +78,7 @@ def main(argv: list[str]) -> int:
 
 def _answers(config: dict[str, Any]) -> bool:
     """Whether the run answers prompts, each ended by a line break."""
-    from dqnlm.validation import resolve_target
+    from dqnlm.config.schema import resolve_target
 
     return bool(getattr(resolve_target(config["env"]["_target_"]), "generated", False))
 

@@ -13,7 +13,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from dqnlm import __version__
 from dqnlm.errors import UserError
 
 PACKAGES = ("torch", "hydra-core", "omegaconf", "datasets", "rich", "tqdm", "numpy", "tensorboard", "matplotlib")
@@ -37,7 +36,7 @@ def collect(output_dir: Path) -> dict[str, Any]:
 
 def versions() -> dict[str, str | None]:
     """Of dqnlm, Python, the system and each package; None where it is not installed."""
-    found: dict[str, str | None] = {"dqnlm": __version__, "python": platform.python_version()}
+    found: dict[str, str | None] = {"dqnlm": importlib.metadata.version("dqnlm"), "python": platform.python_version()}
     found["system"] = platform.platform()
     for package in PACKAGES:
         try:
@@ -64,7 +63,7 @@ def devices() -> dict[str, Any]:
 
 def data() -> dict[str, Any]:
     """Where tiny Shakespeare would come from, without downloading it."""
-    from dqnlm.data.sources import tiny_shakespeare
+    from dqnlm.data.text.sources import tiny_shakespeare
 
     with _offline():
         try:
@@ -89,7 +88,7 @@ def _offline() -> Iterator[None]:
 
 def output(output_dir: Path) -> dict[str, Any]:
     """The output folder: how many runs it holds, whether it can be written, free disk space in bytes."""
-    from dqnlm.run_directory import list_runs
+    from dqnlm.runs.directory import list_runs
 
     folder = output_dir.absolute()
     existing = next(parent for parent in (folder, *folder.parents) if parent.exists())

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from dqnlm.commands.run_arguments import add_run_arguments
 
 if TYPE_CHECKING:
-    from dqnlm.policy import Policy
+    from dqnlm.agent.policy import Policy
     from dqnlm.reporting.inspection_page import Heading
 
 
@@ -41,12 +41,12 @@ def main(argv: list[str]) -> int:
     """
     arguments = _parser().parse_args(argv)
 
+    from dqnlm.builder.loading import load_policy_and_config
     from dqnlm.errors import UserError
-    from dqnlm.files import write_text_atomic
-    from dqnlm.loading import load_policy_and_config
-    from dqnlm.reporting.inspection import inspect_text
+    from dqnlm.evaluation.inspection import inspect_text
     from dqnlm.reporting.inspection_page import build_page
-    from dqnlm.run_directory import find_run
+    from dqnlm.runs.directory import find_run
+    from dqnlm.utils.files import write_text_atomic
 
     folder = find_run(arguments.run, arguments.output_dir)
     output = Path(arguments.output) if arguments.output else folder / "inspect.html"
@@ -83,7 +83,7 @@ def _text(arguments: argparse.Namespace) -> str:
 
 def heading(policy: Policy, config: dict[str, Any], folder: Path, arguments: argparse.Namespace) -> Heading:
     """Which run and checkpoint it is, and what the figures mean there."""
-    from dqnlm.choices import kind
+    from dqnlm.config.selected import kind
     from dqnlm.reporting.inspection_page import Heading
     from dqnlm.reporting.names import run_name
 
@@ -96,7 +96,7 @@ def heading(policy: Policy, config: dict[str, Any], folder: Path, arguments: arg
 
 def _experiment(folder: Path) -> str:
     """As the manifest has it."""
-    from dqnlm.run_directory import RunDirectory
+    from dqnlm.runs.directory import RunDirectory
 
     try:
         choices = json.loads(RunDirectory(folder).manifest.read_text(encoding="utf-8"))["choices"]
@@ -106,7 +106,7 @@ def _experiment(folder: Path) -> str:
 
 
 def _of_q(policy: Policy, config: dict[str, Any]) -> list[str]:
-    from dqnlm.choices import kind, why_q_is_no_return, why_q_promises_nothing
+    from dqnlm.config.selected import kind, why_q_is_no_return, why_q_promises_nothing
 
     if (reason := why_q_promises_nothing(config)) is not None:
         return [reason]
@@ -130,7 +130,7 @@ def _of_q(policy: Policy, config: dict[str, Any]) -> list[str]:
 
 def _payer(config: dict[str, Any]) -> str:
     """Who rewards where no reward of the run's own does: the log, or the task."""
-    from dqnlm.choices import kind
+    from dqnlm.config.selected import kind
 
     return "the log" if kind(config["env"]) == "Logged" else kind(config["env"])
 
@@ -142,7 +142,7 @@ def _of_value(policy: Policy) -> str:
 
 
 def _of_probability(policy: Policy) -> str:
-    from dqnlm.reporting.inspection import has_probabilities
+    from dqnlm.evaluation.inspection import has_probabilities
 
     if not has_probabilities(policy):
         return "There are no probabilities: no text has fitted a temperature to Q, and the run chooses greedily."

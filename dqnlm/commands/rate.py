@@ -16,11 +16,11 @@ from typing import TYPE_CHECKING, Any
 
 from dqnlm.commands.rated_training import command_on_text, training_command, typed
 from dqnlm.commands.run_arguments import add_run_arguments
-from dqnlm.data.ratings import SCORES, Ratings, Sample
+from dqnlm.data.trajectories.ratings import SCORES, Ratings, Sample
 from dqnlm.errors import UserError
 
 if TYPE_CHECKING:
-    from dqnlm.policy import Policy
+    from dqnlm.agent.policy import Policy
 
 KEYS = "score 1 to 5, s = skip, u = undo the last, q = quit: "
 
@@ -60,9 +60,9 @@ def main(argv: list[str]) -> int:
     """
     arguments = _parser().parse_args(argv)
 
-    from dqnlm.loading import load_policy_and_config
+    from dqnlm.builder.loading import load_policy_and_config
     from dqnlm.reporting.names import run_name
-    from dqnlm.run_directory import find_run
+    from dqnlm.runs.directory import find_run
 
     for name, value in (("--max-tokens", arguments.max_tokens), ("--n", arguments.n)):
         if value < 1:
@@ -87,9 +87,9 @@ def main(argv: list[str]) -> int:
 
 def _prompts(arguments: argparse.Namespace, config: dict[str, Any], stop: str | None) -> list[str]:
     """The one that was given, else those of the run's held-out part, else a line break."""
-    from dqnlm import task_assembly
-    from dqnlm.data.logs import Log
-    from dqnlm.data.pairs import Pairs
+    from dqnlm.builder import task_assembly
+    from dqnlm.data.pairs.dataset import Pairs
+    from dqnlm.data.trajectories.log import Log
 
     if arguments.prompt is not None:
         return [arguments.prompt if stop is None else arguments.prompt.rstrip(stop) + stop]
@@ -200,7 +200,7 @@ def read_key() -> str:
 
 def _plays_on(config: dict[str, Any], *names: str) -> bool:
     """Whether the run's environment is given one of these (`task_assembly.build_env`)."""
-    from dqnlm.validation import resolve_target
+    from dqnlm.config.schema import resolve_target
 
     return bool(set(names) & set(inspect.signature(resolve_target(config["env"]["_target_"])).parameters))
 

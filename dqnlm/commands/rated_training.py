@@ -7,8 +7,8 @@ import shlex
 from collections import Counter
 from pathlib import Path
 
-from dqnlm.data.ratings import Ratings
-from dqnlm.run_directory import RunDirectory
+from dqnlm.data.trajectories.ratings import Ratings
+from dqnlm.runs.directory import RunDirectory
 
 OFFLINE_ROUNDS = 1000  # in the command that is proposed at the end
 # What of a run on text is kept in that command: its data and task are another.

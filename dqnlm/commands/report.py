@@ -7,7 +7,6 @@ import os
 from pathlib import Path
 
 from dqnlm.errors import UserError
-from dqnlm.files import write_bytes_atomic, write_text_atomic
 from dqnlm.reporting.compare import (
     ABSENT,
     check_figure,
@@ -24,6 +23,7 @@ from dqnlm.reporting.curves import AXES, chart_png, require_matplotlib
 from dqnlm.reporting.loading import RunData, load_run
 from dqnlm.reporting.names import run_name
 from dqnlm.reporting.tables import duration_text, figure_text, make_console, print_table
+from dqnlm.utils.files import write_bytes_atomic, write_text_atomic
 
 TERMINAL_SETTINGS = 3  # columns of settings that a terminal has room for; the page shows all
 
@@ -69,7 +69,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _find(names: list[str], output_dir: Path) -> list[Path]:
-    from dqnlm.run_directory import find_run
+    from dqnlm.runs.directory import find_run
 
     paths = [find_run(name, output_dir) for name in names]
     return list({path.resolve(): path for path in paths}.values())  # a run named twice counts once

@@ -21,11 +21,11 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--output-dir", default="outputs", help="where runs are (default: outputs)")
     arguments = parser.parse_intermixed_args(argv)
 
-    from dqnlm.run_directory import find_run
+    from dqnlm.runs.directory import find_run
 
     folder = find_run(arguments.run, arguments.output_dir)
 
-    from dqnlm.builder import resume
+    from dqnlm.builder.launch import resume
 
     resume(folder, arguments.overrides)
     return 0

@@ -85,7 +85,7 @@ def _check_key(key: str | None) -> None:
 
 
 def _list(output_dir: Path) -> list[Path]:
-    from dqnlm.run_directory import list_runs
+    from dqnlm.runs.directory import list_runs
 
     if output_dir.exists() and not output_dir.is_dir():
         raise UserError(f"--output-dir {output_dir} is a file, not a folder of runs.")

@@ -2,7 +2,7 @@
 
 Hydra owns overrides, sweeps and launchers; its own messages, logs and folders never reach the user. One job is
 
-    compose -> validate -> builder.start(config, directory, choices=..., command_line=...)
+    compose -> validate -> launch.start(config, directory, choices=..., command_line=...)
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import os
 import shutil
 import sys
 import traceback
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -24,13 +24,13 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
 from dqnlm.commands.train_arguments import HELP, Request, expand, parse, swept_keys
-from dqnlm.composition import VERSION_BASE, choices_of, compose, expanded, hydra_setting, plain, quoted
-from dqnlm.config import validate
+from dqnlm.config.composition import VERSION_BASE, choices_of, compose, expanded, hydra_setting, plain, quoted
+from dqnlm.config.inapplicable import drop_inapplicable
+from dqnlm.config.user_code import trust
+from dqnlm.config.validation import validate
 from dqnlm.errors import UserError
-from dqnlm.files import write_json_atomic
-from dqnlm.presets import drop_inapplicable
-from dqnlm.run_directory import RunDirectory, natural, require_fresh, reserve, safe_name
-from dqnlm.user_code import trust
+from dqnlm.runs.directory import RunDirectory, natural, require_fresh, reserve, safe_name
+from dqnlm.utils.files import write_json_atomic
 
 PREFLIGHT_LIMIT = 64  # jobs of a sweep that are checked before the first one starts
 INTERRUPTED = 130
@@ -44,7 +44,7 @@ def main(argv: list[str]) -> int:
         return 0
     request = parse(argv)
     if request.shell_completion:
-        return complete(argv)
+        return complete(argv, ("train",))
     if request.info or request.hydra_help:
         return hand_over(request, [])
     jobs = expand(request, PREFLIGHT_LIMIT)
@@ -157,9 +157,9 @@ def _start(cfg: DictConfig, settings: Any, directory: Path) -> str:
     config = validate(config, choices, overrides, config_dir=config_dir)
     _anchor_paths(config, Path(settings.runtime.cwd))
     flags = ["--config-dir", config_dir] if config_dir else []
-    from dqnlm import builder
+    from dqnlm.builder import launch
 
-    summary = builder.start(config, directory, choices=choices, command_line=["dqnlm", "train", *flags, *overrides])
+    summary = launch.start(config, directory, choices=choices, command_line=["dqnlm", "train", *flags, *overrides])
     return str(summary.get("status", "finished"))
 
 
@@ -213,14 +213,12 @@ def _job_folder(number: Any, differing: Any) -> str:
 OmegaConf.register_new_resolver("dqnlm_job_folder", _job_folder, replace=True)
 
 
-def complete(argv: list[str]) -> int:
+def complete(argv: list[str], commands: Iterable[str]) -> int:
     """Shell completion: Hydra's, behind the sub-commands. Its script knows only `dqnlm <overrides>`."""
-    from dqnlm.cli import COMMANDS
-
     if any(argument.startswith("query=") for argument in argv):
         words = os.environ.get("COMP_LINE", "").split(" ")
         if len(words) <= 2:
-            print("\n".join(name for name in COMMANDS if name.startswith("".join(words[1:]))))
+            print("\n".join(name for name in commands if name.startswith("".join(words[1:]))))
             return 0
         if words[1] != "train":
             return 0

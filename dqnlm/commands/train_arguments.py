@@ -9,8 +9,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NoReturn
 
-from dqnlm import catalogue
-from dqnlm.composition import parse_overrides
+from dqnlm.config import catalogue
+from dqnlm.config.composition import parse_overrides
 from dqnlm.errors import UserError
 
 HELP = """usage: dqnlm train [key=value ...] [+experiment=NAME] [-m] [flags]

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dqnlm.data.reading import TextSource, sha256_of
+from dqnlm.data.text.reading import TextSource, sha256_of
 from dqnlm.errors import UserError
 
 if TYPE_CHECKING:

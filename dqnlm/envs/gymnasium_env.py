@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from dqnlm.envs import gymnasium_copies as copies
+from dqnlm.envs import gymnasium_state as copies
 from dqnlm.envs.base import Environment
 from dqnlm.errors import UserError
 from dqnlm.rewards.base import discounted_length

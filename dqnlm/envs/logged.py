@@ -1,7 +1,7 @@
 """Logged: a log of texts with rewards is all there is. Nothing is played; the task only says what rows are like.
 
 What `trainer.rollouts` would do here, nobody can: who would pay for other answers? Greedy answers to held-out prompts are
-written, and judged where there is a judge, by the evaluation (`dqnlm.log_evaluator`).
+written, and judged where there is a judge, by the evaluation (`dqnlm.evaluation.logged`).
 """
 
 from __future__ import annotations

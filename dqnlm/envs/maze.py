@@ -22,8 +22,8 @@ from torch import Tensor
 
 from dqnlm.envs.base import Environment
 from dqnlm.errors import UserError
+from dqnlm.problems import maze
 from dqnlm.rewards.base import discounted_length
-from dqnlm.tasks import maze
 from dqnlm.types import DECISION, TERMINATED, TRUNCATED, Bounds, TimeStep
 
 _INVALID = len(maze.COMMANDS)  # number of the outcome that is no command

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from dqnlm.envs.base import Environment
 from dqnlm.errors import UserError
-from dqnlm.tasks.random_walks import (
+from dqnlm.problems.random_walks import (
     ALPHABET,
     GOAL,
     MAX_NODES,

@@ -1,4 +1,4 @@
-"""A small random decision process, of which dynamic programming knows the answer (`dqnlm.tasks.tabular`)."""
+"""A small random decision process, of which dynamic programming knows the answer (`dqnlm.problems.tabular`)."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from torch import Tensor
 
 from dqnlm.envs.base import Environment
 from dqnlm.errors import UserError
-from dqnlm.tasks.tabular import MAX_SEED, random_process
+from dqnlm.problems.tabular import MAX_SEED, random_process
 from dqnlm.types import DECISION, TERMINATED, TRUNCATED, Bounds, TimeStep
 
 

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from dqnlm.errors import UserError
 from dqnlm.networks.projections import Linear
+from dqnlm.ops.masking import rows_where
 
 State = dict[str, Tensor]
 
@@ -169,9 +170,6 @@ class Body(nn.Module, ABC):
         return kept, state
 
 
-def rows_where(mask_E: Tensor, new: Tensor, old: Tensor) -> Tensor:
-    """`new` in the rows where the mask is True, `old` elsewhere; one and the same object is given back as it is."""
-    return new if new is old else torch.where(mask_E.view(-1, *[1] * (new.dim() - 1)), new, old)
 
 
 class QNetwork(nn.Module):

@@ -16,11 +16,11 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from dqnlm.bootstraps import Bootstrap, StateValues
 from dqnlm.heads.base import Head
 from dqnlm.heads.distributional import DistributionalHead
-from dqnlm.multistep import Returns
 from dqnlm.objectives.base import Legal, Objective, Outputs, Result, legal_from, present
+from dqnlm.objectives.bootstrap import Bootstrap, StateValues
+from dqnlm.objectives.returns import Returns
 from dqnlm.ops import bootstrap as value_of
 from dqnlm.types import Batch
 

@@ -8,7 +8,7 @@ import torch
 
 from dqnlm.errors import UserError
 from dqnlm.partners.base import Answer, Partner
-from dqnlm.tasks import wordle, wordle_players, wordle_words
+from dqnlm.problems import wordle, wordle_players, wordle_words
 from dqnlm.types import Bounds
 
 

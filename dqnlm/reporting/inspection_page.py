@@ -18,8 +18,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from dqnlm.evaluation.inspection import Inspection
 from dqnlm.reporting.curves import thin
-from dqnlm.reporting.inspection import Inspection
 from dqnlm.reporting.inspection_style import LEVELS, SCRIPT, STYLE
 from dqnlm.reporting.tables import figure_text
 

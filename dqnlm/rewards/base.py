@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from dqnlm.ops.masking import rows_where
 from dqnlm.types import Bounds
 
 State = dict[str, Tensor]  # every tensor's first axis is E
@@ -51,13 +52,6 @@ def without_prompt(action_BH: Tensor, reference_BH: Tensor) -> Episodes:
 def discounted_length(gamma: float, steps: float) -> float:
     """Sum of gamma^i for i < steps; `steps` may be infinite (the sum is then infinite at gamma 1)."""
     return steps if gamma == 1.0 else (1.0 - gamma**steps) / (1.0 - gamma)
-
-
-def masked_where(mask_E: Tensor, new: Tensor, old: Tensor) -> Tensor:
-    """`new` in the rows where `mask_E` holds, `old` elsewhere; both start with axis E. No work if nothing changed."""
-    if new is old:
-        return old
-    return torch.where(mask_E.view(-1, *[1] * (new.dim() - 1)), new, old)
 
 
 class Reward(ABC):
@@ -182,13 +176,13 @@ class StatefulReward(Reward):
     def reset(self, reference_EH: Tensor, mask_E: Tensor | None = None) -> None:
         fresh = self._start(reference_EH)
         if mask_E is not None and self._state:
-            fresh = {name: masked_where(mask_E, new, self._state[name]) for name, new in fresh.items()}
+            fresh = {name: rows_where(mask_E, new, self._state[name]) for name, new in fresh.items()}
         self._state = fresh
 
     def step(self, action_E: Tensor, active_E: Tensor | None = None) -> Tensor:
         state, reward_E = self._advance(self._state, action_E)
         if active_E is not None:
-            state = {name: masked_where(active_E, new, self._state[name]) for name, new in state.items()}
+            state = {name: rows_where(active_E, new, self._state[name]) for name, new in state.items()}
             reward_E = torch.where(active_E, reward_E, 0.0)
         self._state = state
         return reward_E

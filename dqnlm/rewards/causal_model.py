@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from dqnlm.errors import UserError
-from dqnlm.rewards.saved_models import loaded
+from dqnlm.rewards.pretrained import loaded
 from dqnlm.rewards.text import Decoder, TextReward
 from dqnlm.types import Bounds
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 from dqnlm.errors import UserError
-from dqnlm.rewards.saved_models import loaded
+from dqnlm.rewards.pretrained import loaded
 from dqnlm.rewards.text import Decoder, TextReward
 
 

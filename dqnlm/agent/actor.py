@@ -1,0 +1,273 @@
+"""Plays the environments and puts finished rows into the buffer.
+
+    generated (prompts)  all answers are written at once, each to its own end, and judged when all are finished
+    parallel (teacher)   observations do not depend on actions: ONE forward gives Q(s_t, .) for all t, and every action
+                         of the episode is chosen at once
+    step by step (free)  the network reads one observation at a time and carries its state (KV cache)
+
+Weights change only between rollouts, so a carried state is never stale: a rollout that goes on with unfinished episodes
+reads their observations anew.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+from dqnlm.agent.exploration import Exploration
+from dqnlm.agent.generation import answers
+from dqnlm.agent.policy import Policy
+from dqnlm.envs.base import Environment
+from dqnlm.metrics import Accumulator
+from dqnlm.networks.base import State
+from dqnlm.networks.noisy import has_noise, resample_noise, set_noise
+from dqnlm.ops.masking import rows_where
+from dqnlm.types import DECISION, Rows, TimeStep
+
+_ASK_EVERY = 16  # steps between two looks at whether an evaluation has all its episodes
+
+
+class RowSink(Protocol):
+    """Where finished rows go."""
+
+    def add(self, rows: Rows, keep_B: Tensor | None = None) -> None: ...
+
+    def finished(self, return_E: Tensor, over_E: Tensor) -> None:
+        """Told at each time when rows may have ended: the returns of the episodes that are over (bool)."""
+
+
+class Actor:
+    """Acts in `env` with `network` and `exploration`, vectorised.
+
+    Args:
+        rollout_steps: decisions of each environment in a rollout; None for whole episodes.
+    """
+
+    def __init__(
+        self,
+        env: Environment,
+        policy: Policy,
+        exploration: Exploration,
+        buffer: RowSink,
+        accumulator: Accumulator,
+        rollout_steps: int | None,
+    ) -> None:
+        self.env, self.policy, self.network, self.exploration = env, policy, policy.network, exploration
+        self.buffer, self.accumulator, self.rollout_steps = buffer, accumulator, rollout_steps
+        self.env_steps = 0  # steps of all environments together; prompts that are played step by step count too
+        self.episodes = torch.zeros((), dtype=torch.int64, device=env.device)  # that have ended
+        self.noisy = has_noise(policy.network)
+        rows, device = env.num_envs, env.device
+        shape, dtype = ((env.observation_size,), torch.float32) if env.observation_size else ((), torch.int64)
+        self.return_E = torch.zeros(rows, device=device)  # of the episode so far, undiscounted
+        self.steps_E = torch.zeros(rows, dtype=torch.int64, device=device)
+        self.open = Rows(  # the rows being written, one an environment
+            torch.zeros(rows, env.row_transitions + 1, *shape, dtype=dtype, device=device),
+            torch.zeros(rows, env.row_transitions, dtype=torch.int64, device=device),
+            torch.zeros(rows, env.row_transitions, device=device),
+            torch.zeros(rows, env.row_transitions, dtype=torch.uint8, device=device),
+            torch.zeros(rows, dtype=torch.int64, device=device),
+        )
+        self._every_E = torch.arange(rows, device=device)
+        self.time = 0  # transitions in the open rows; counted on the host only in lockstep
+        if not env.parallel:
+            self.open.observation_BS[:, 0] = env.reset()
+        else:
+            env.reset()
+
+    @torch.no_grad()
+    def rollout(self, noise: bool = True, until: Callable[[], bool] | None = None) -> None:
+        """Plays one rollout; `exploration` must have been advanced.
+
+        Args:
+            noise: a noisy network acts with new noise (which is its exploration), else with its mean weights.
+            until: asked now and then, whether enough was played (evaluation; step by step only).
+        """
+        self.network.eval()
+        if self.noisy:
+            set_noise(self.network, noise)
+            if noise:
+                resample_noise(self.network)
+        if self.env.parallel:
+            self._play_parallel()
+        elif self.env.generated:
+            self._play_generated()
+        else:
+            self._play_step_by_step(until)
+
+    def _play_parallel(self) -> None:
+        observation_ES = self.env.reveal()
+        if self.exploration.needs_q:
+            output = self.network(observation_ES[:: self.env.copies, :-1], self.env.first_decision)
+            output = {name: raw.repeat_interleave(self.env.copies, 0) for name, raw in output.items()}
+            legal = self.env.legal(observation_ES[:, self.env.first_decision : -1])
+            chosen = self.exploration(self.policy.preference(output), legal, self.policy.log_probability(output))
+            action_ET = torch.cat([observation_ES[:, 1 : self.env.first_decision + 1], chosen], 1)
+        else:
+            action_ET = observation_ES[:, 1:]
+        rows = self.env.score(action_ET)
+        self.buffer.add(rows)
+        self.buffer.finished(rows.reward_BT.sum(1), torch.ones_like(rows.length_B, dtype=torch.bool))
+        self.episodes += len(rows.length_B)
+        self.env_steps += action_ET.shape[0] * (action_ET.shape[1] - self.env.first_decision)
+        self.accumulator.add("rollout/return", rows.reward_BT.sum(), rows.reward_BT.shape[0])
+        self._log_parts(rows.flag_BT[:, self.env.first_decision :])
+
+    def _play_generated(self) -> None:
+        prompt_EP, length_E = self.env.prompts()
+        legal = self.env.legal(prompt_EP[:, :1])
+
+        def choose(output: dict[str, Tensor]) -> Tensor:
+            return self.exploration(self.policy.preference(output), legal, self.policy.log_probability(output))
+
+        action_EH, said_E = answers(
+            self.network,
+            prompt_EP,
+            length_E,
+            choose,
+            self.env.stop_id,
+            self.env.row_transitions - prompt_EP.shape[1] + 1,
+        )
+        rows = self.env.judge(action_EH, said_E)
+        return_E, every_E = rows.reward_BT.sum(1), torch.ones_like(said_E, dtype=torch.bool)
+        self.buffer.add(rows)
+        self.buffer.finished(return_E, every_E)
+        self.episodes += len(said_E)
+        self.env_steps += int(said_E.sum())
+        self.accumulator.add("rollout/return", return_E.sum(), len(said_E))
+        self.accumulator.add("rollout/length", said_E.sum(), len(said_E))
+        self._log_parts(torch.where(every_E[:, None], rows.flag_BT, 0))
+
+    def _play_step_by_step(self, until: Callable[[], bool] | None) -> None:
+        # In lockstep the prompt is read at once; else it is played, so that a whole episode takes all of a row's steps.
+        whole = self.env.row_transitions - (self.env.first_decision if self.env.lockstep else 0)
+        steps = self.rollout_steps or whole
+        output, state = self._read_open_rows()
+        for played in range(1, steps + 1):
+            action_E = self._choose(output)
+            output, state = self._advance(action_E, state)
+            self.env_steps += self.env.num_envs
+            if until is not None and played % _ASK_EVERY == 0 and until():
+                break
+
+    def _choose(self, output: dict[str, Tensor]) -> Tensor:
+        observation_E = self.open.observation_BS[self._every_E, self.open.length_B]
+        legal = self.env.legal(observation_E[:, None])
+        legal = legal if legal is None or legal.dim() < 3 else legal[:, 0]
+        return self.exploration(self.policy.preference(output), legal, self.policy.log_probability(output))
+
+    def _advance(self, action_E: Tensor, state: State) -> tuple[dict[str, Tensor], State]:
+        """One step of all environments: writes it into the open rows, closes those that ended, reads what is next."""
+        step, rows = self.env.step(action_E), self.open
+        at_E1 = rows.length_B[:, None]
+        rows.action_BT.scatter_(1, at_E1, action_E[:, None])
+        rows.reward_BT.scatter_(1, at_E1, step.reward_E[:, None])
+        rows.flag_BT.scatter_(1, at_E1, step.flag_E[:, None])
+        rows.observation_BS[self._every_E, rows.length_B + 1] = step.observation_E
+        rows.length_B += 1
+        self.return_E += step.reward_E
+        self.steps_E += 1
+        self.time += 1
+        if step.judged_ET is not None:
+            self._judged(step.judged_ET, step.last_E)
+        self._log_parts(step.flag_E if step.judged_ET is None else rows.flag_BT * step.last_E[:, None])
+        if not self.env.lockstep or self.time == self.env.row_transitions:
+            self._close(step)
+            state = self.network.reset(state, step.last_E)
+        return self._read_next(step.next_observation_E, state)
+
+    def _judged(self, judged_ET: Tensor, last_E: Tensor) -> None:
+        """Puts the rewards of whole rows in the place of those given step by step, also in the return so far."""
+        reward_BT = torch.where(last_E[:, None], judged_ET, self.open.reward_BT)
+        self.return_E += (reward_BT - self.open.reward_BT).sum(1)
+        self.open.reward_BT.copy_(reward_BT)
+
+    def _close(self, step: TimeStep) -> None:
+        """Hands finished rows on and starts new ones; counts finished episodes."""
+        rows, last_E, over_E = self.open, step.last_E, step.over_E
+        self.buffer.add(rows, last_E)
+        self.buffer.finished(self.return_E, over_E)
+        self.episodes += over_E.sum()
+        self.accumulator.add("rollout/return", (self.return_E * over_E).sum(), over_E.sum())
+        self.accumulator.add("rollout/length", (self.steps_E * over_E).sum(), over_E.sum())
+        for total_E in (self.return_E, self.steps_E):
+            total_E.masked_fill_(over_E, 0)
+        for field in (rows.action_BT, rows.reward_BT, rows.flag_BT):
+            field.masked_fill_(last_E[:, None], 0)
+        wide = last_E.view(-1, *[1] * (rows.observation_BS.dim() - 1))
+        rows.observation_BS.masked_fill_(wide, 0)
+        rows.length_B.masked_fill_(last_E, 0)
+        rows.observation_BS[:, 0] = torch.where(wide[:, 0], step.next_observation_E, rows.observation_BS[:, 0])
+        self.time = 0 if self.env.lockstep else self.time
+
+    def _read_next(self, observation_E: Tensor, state: State) -> tuple[dict[str, Tensor], State]:
+        """Feeds the next observation; at the start of a lockstep episode the whole prompt at once."""
+        prompt_EP = self.env.skip_prompt() if self.env.lockstep and self.time == 0 else None
+        if prompt_EP is None:
+            return self.network.step(observation_E, state)
+        return self._read_prompt(prompt_EP, state)
+
+    def _read_prompt(self, prompt_EP: Tensor, state: State) -> tuple[dict[str, Tensor], State]:
+        given = prompt_EP.shape[1] - 1
+        self.open.observation_BS[:, : given + 1] = prompt_EP
+        self.open.action_BT[:, :given] = prompt_EP[:, 1:]
+        self.open.length_B += given
+        self.time = given
+        output, state = self.network.prefill(prompt_EP, state)
+        return {name: raw[:, -1] for name, raw in output.items()}, state
+
+    def _read_open_rows(self) -> tuple[dict[str, Tensor], State]:
+        """The network's state after all observations of the open rows, under the weights of now."""
+        rows = self.open
+        state = self.network.initial_state(self.env.num_envs, self.env.device)
+        if self.env.lockstep:
+            if self.time == 0:
+                return self._read_next(rows.observation_BS[:, 0], state)
+            output, state = self.network.prefill(rows.observation_BS[:, : self.time + 1], state)
+            return {name: raw[:, -1] for name, raw in output.items()}, state
+        return self._reread_apart(state)
+
+    def _reread_apart(self, state: State) -> tuple[dict[str, Tensor], State]:
+        """As above where each environment stands at its own time: those that begin later keep their first state until then.
+
+        Tensors that a body updates in place (a KV cache) are the same object before and after; their entries beyond a
+        row's own position are never read, and are overwritten later.
+        """
+        rows, kept = self.open, None
+        reach = self.env.row_transitions if self.network.reach is None else self.network.reach
+        for back in reversed(range(min(reach, self.env.row_transitions))):
+            before = dict(state)
+            at_E = rows.length_B - back
+            now_E = at_E >= 0
+            positions = {k: v.clone() for k, v in before.items() if v.dim() == 1}
+            output, after = self.network.step(rows.observation_BS[self._every_E, at_E.clamp(min=0)], state)
+            state = {k: rows_where(now_E, v, positions.get(k, before[k])) for k, v in after.items()}
+            kept = output if kept is None else {k: rows_where(now_E, v, kept[k]) for k, v in output.items()}
+        assert kept is not None
+        return kept, state
+
+    def _log_parts(self, flag: Tensor) -> None:
+        """Mean of each part over the decisions just judged, which `flag` tells (a part is 0 at other steps)."""
+        for name, part in self.env.reward_parts().items():
+            self.accumulator.add(f"reward/{name}", part.sum(), ((flag & DECISION) != 0).sum())
+
+    def state_dict(self) -> dict[str, Any]:
+        fields = {k: v.clone() for k, v in vars(self.open).items()}
+        running = {"return_E": self.return_E.clone(), "steps_E": self.steps_E.clone()}
+        counts = {"env_steps": self.env_steps, "episodes": self.episodes.clone()}
+        return {"open": fields, "time": self.time, "running": running} | counts
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.env_steps = state["env_steps"]
+        self.episodes.copy_(state["episodes"])
+        if not self.env.exact_resume:  # the environment's episodes start anew, so the open rows do too
+            self.open.observation_BS[:, 0] = self.env.reset()
+            return
+        for name, value in state["open"].items():
+            getattr(self.open, name).copy_(value)
+        self.time = state["time"]
+        self.return_E.copy_(state["running"]["return_E"])
+        self.steps_E.copy_(state["running"]["steps_E"])

@@ -1,0 +1,196 @@
+"""A trained network with its meaning: what it was trained on, how it chooses, how it writes.
+
+from dqnlm import load_policy
+policy = load_policy("outputs/2026-01-01/12-00-00-shakespeare")
+print(policy.generate("ROMEO:", max_tokens=200))
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Literal, NamedTuple
+
+import torch
+from torch import Tensor
+
+from dqnlm.agent.exploration import sample_categorical
+from dqnlm.agent.generation import generate
+from dqnlm.data.tokenizers.base import Tokenizer
+from dqnlm.data.tokenizers.ended import before_end
+from dqnlm.errors import UserError
+from dqnlm.heads.base import Head
+from dqnlm.networks.base import QNetwork
+from dqnlm.ops.bootstrap import masked_q
+
+Kind = Literal["greedy", "boltzmann", "probability", "reweighted"]
+
+
+class Spec(NamedTuple):
+    """The shape of a network's task: what its encoder reads and its outputs score.
+
+    Attributes:
+        num_tokens: token ids that can be observed; 0 for vectors.
+        observation_size: numbers in a vector observation; 0 for tokens.
+        num_actions: A.
+        outputs: named outputs beside q.
+    """
+
+    num_tokens: int
+    observation_size: int
+    num_actions: int
+    outputs: tuple[str, ...] = ()
+
+
+class Policy:
+    """Chooses tokens by Q.
+
+    greedy: argmax Q. boltzmann: softmax(Q / temperature), in return units. probability: Q normalised, where Q is the
+    probability of being the rewarded token (to the power 1 / temperature). reweighted: the behaviour that the output
+    `policy` has cloned, times exp(beta (Q - V)) (Snell et al. 2022); greedy then means the argmax of that.
+
+    Attributes:
+        declared: boltzmann, probability or reweighted, the one that evaluations score.
+        beta: of reweighted, in nats per unit of return; 0 is the cloned behaviour.
+        temperature: of the boltzmann policy, best on held-out text at the last evaluation.
+    """
+
+    def __init__(
+        self,
+        network: QNetwork,
+        head: Head,
+        tokenizer: Tokenizer | None,
+        legal_A: Tensor | None,
+        declared: Kind,
+        temperature: float,
+        step: int = 0,
+        beta: float = 0.0,
+        spec: Spec | None = None,
+    ) -> None:
+        self.network, self.head, self.tokens, self.legal_A = network, head, tokenizer, legal_A
+        self.declared, self.temperature, self.step, self.beta = declared, temperature, step, beta
+        self.spec = spec or Spec(0, 0, 0)
+
+    @property
+    def device(self) -> torch.device:
+        return self.head.low.device
+
+    @property
+    def default(self) -> Kind:
+        """How it writes unless told: as declared; greedily where no text has fitted a temperature to Q."""
+        return "greedy" if self.declared == "boltzmann" and self.temperature == 1.0 else self.declared
+
+    @property
+    def tokenizer(self) -> Tokenizer:
+        """Raises UserError where observations are no text."""
+        if self.tokens is None:
+            raise UserError("this run's environment is no text: it can be evaluated (dqnlm eval), but writes nothing")
+        return self.tokens
+
+    def preference(self, output: dict[str, Tensor]) -> Tensor:
+        """What is maximised, or softened, when acting, XA: Q in return units, or log pi_b + beta (Q - V) in nats.
+
+        Of two Q-functions the smaller counts. V is left out, as it is the same for all actions.
+        """
+        q_XA = self.head.value(output["q"])
+        if "q2" in output:
+            q_XA = torch.minimum(q_XA, self.head.value(output["q2"]))
+        if self.declared != "reweighted":
+            return q_XA
+        return output["policy"].squeeze(-1).float().log_softmax(-1) + self.beta * q_XA
+
+    def log_probability(self, output: dict[str, Tensor]) -> Tensor | None:
+        """As `Head.log_probability`."""
+        return self.head.log_probability(output["q"])
+
+    def q(self, output: dict[str, Tensor]) -> Tensor:
+        """`preference`, -inf where illegal."""
+        return masked_q(self.preference(output), self.legal_A)
+
+    def logits(self, output: dict[str, Tensor], kind: Kind, temperature: float | None) -> Tensor:
+        """Logits of the policy `kind`; the default temperature is the fitted one (boltzmann) or 1.
+
+        Raises:
+            UserError: `probability` where Q is no probability.
+        """
+        if kind == "probability":
+            self._require_probability()
+            log_XA = self.log_probability(output)
+            assert log_XA is not None
+            return masked_q(log_XA, self.legal_A) / (1.0 if temperature is None else temperature)
+        usual = self.temperature if kind == "boltzmann" else 1.0
+        return self.q(output) / (usual if temperature is None else temperature)
+
+    def _require_probability(self) -> None:
+        if not self.head.is_probability:
+            raise UserError(
+                "policy probability: Q of this run is not the probability of being the rewarded token (that takes an "
+                "exact-match reward and a logistic loss with gamma 0, or head=normalised); use boltzmann or greedy"
+            )
+
+    def chooser(
+        self, kind: Kind, temperature: float | None, top_k: int | None, generator: torch.Generator
+    ) -> Callable[[dict[str, Tensor]], Tensor]:
+        """A function from raw outputs to token_E.
+
+        Raises:
+            UserError: a temperature that is not above 0, top_k below 1, or `probability` where Q is no probability.
+        """
+        if kind == "probability":
+            self._require_probability()
+        if (kind == "reweighted") != (self.declared == "reweighted") and kind != "greedy":
+            raise UserError(f"policy {kind}: this run declares {self.declared}; use that, or greedy")
+        if temperature is not None and temperature <= 0:
+            raise UserError(f"--temperature must be above 0, not {temperature}; for the best token use --policy greedy")
+        if top_k is not None and top_k < 1:
+            raise UserError(f"--top-k must be at least 1, not {top_k}")
+
+        def choose(output: dict[str, Tensor]) -> Tensor:
+            if kind == "greedy":
+                return self.q(output).argmax(-1)
+            logit_EA = self.logits(output, kind, temperature)
+            if top_k is not None and top_k < logit_EA.shape[-1]:
+                worst_E1 = logit_EA.topk(top_k, -1).values[..., -1:]
+                logit_EA = logit_EA.masked_fill(logit_EA < worst_E1, float("-inf"))
+            return sample_categorical(logit_EA, generator)
+
+        return choose
+
+    def stream(
+        self,
+        prompt: str = "\n",
+        max_tokens: int = 300,
+        *,
+        policy: Kind | None = None,
+        temperature: float | None = None,
+        top_k: int | None = None,
+        n: int = 1,
+        seed: int = 0,
+    ) -> Iterator[list[int]]:
+        """Yields the next token id of each of `n` texts, `max_tokens` times. Mistakes are raised before the first."""
+        ids = self.tokenizer.encode_strict(prompt)
+        if len(ids) == 0:
+            raise UserError("the prompt is empty; give at least one character (the default is a line break)")
+        prompt_ES = ids.long().to(self.device).expand(n, -1)
+        generator = torch.Generator(self.device).manual_seed(seed)
+        choose = self.chooser(policy or self.default, temperature, top_k, generator)
+        return (token_E.tolist() for token_E in generate(self.network, prompt_ES, choose, max_tokens))
+
+    def generate(
+        self,
+        prompt: str = "\n",
+        max_tokens: int = 300,
+        *,
+        n: int = 1,
+        stop: str | None = None,
+        policy: Kind | None = None,
+        temperature: float | None = None,
+        top_k: int | None = None,
+        seed: int = 0,
+    ) -> list[str]:
+        """`n` texts that continue the prompt (which is not repeated), each cut before the run's end token, and before `stop`."""
+        columns = list(
+            self.stream(prompt, max_tokens, policy=policy, temperature=temperature, top_k=top_k, n=n, seed=seed)
+        )
+        rows = [before_end([row[i] for row in columns], self.tokenizer.end_id) for i in range(n)]
+        texts = [self.tokenizer.decode(row) for row in rows]
+        return [t.split(stop)[0] if stop else t for t in texts]

@@ -1,0 +1,92 @@
+"""How the weights of a run begin: those of another run, and the cloning of the text's own answers before trial and error."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import torch
+from torch import nn
+
+from dqnlm.agent import target
+from dqnlm.agent.demonstrations import Demonstrations, WarmStart
+from dqnlm.agent.learner import Learner
+from dqnlm.agent.policy import Policy
+from dqnlm.builder.agent import STREAM_WARM_START, stream
+from dqnlm.config.schema import instantiate
+from dqnlm.envs.base import Environment
+from dqnlm.errors import UserError
+from dqnlm.metrics import Accumulator
+from dqnlm.networks.projections import Dueling, Linear
+from dqnlm.objectives.cross_entropy import CrossEntropy
+from dqnlm.runs import checkpoint
+from dqnlm.runs.directory import RunDirectory, find_run
+
+Config = dict[str, Any]
+
+# Weight of Z^2 / 2 in the cloning of a warm start, Z the logsumexp of the logits: they end near log-probabilities (Q of a soft
+# policy at temperature 1, value 0). The weight is that of self-normalised language models (Devlin et al. 2014).
+_NORMALISER = 0.1
+
+
+def build_warm_start(config: Config, env: Environment, policy: Policy, accumulator: Accumulator) -> WarmStart | None:
+    """The cloning before the run's own objectives; None for none. It writes into the output that the policy acts by."""
+    settings = config["trainer"]
+    if settings["warm_start_updates"] == 0:
+        return None
+    acts_by: Literal["q", "policy"] = "policy" if policy.declared == "reweighted" else "q"
+    cloning = CrossEntropy(
+        env.legal, weight=1.0, output=acts_by, normaliser_weight=_NORMALISER if acts_by == "q" else 0.0
+    )
+    lr = config["optimizer"]["lr"] if settings["warm_start_lr"] is None else settings["warm_start_lr"]
+    optimization = instantiate(config["optimizer"] | {"lr": lr}, policy.network, settings["warm_start_updates"])
+    cloner: Learner = instantiate(
+        config["learner"] | {"burn_in": 0, "feedback": "taken", "reference_weight": 0.0},
+        policy.network, target.none(policy.network), {"warm_start": cloning}, optimization, accumulator,
+    )  # fmt: skip
+    demonstrations = build_demonstrations(config, env, STREAM_WARM_START)
+    rows = settings["batch_rows"] if settings["warm_start_rows"] is None else settings["warm_start_rows"]
+    return WarmStart(cloner, demonstrations, settings["warm_start_updates"], rows)
+
+
+def build_demonstrations(config: Config, env: Environment, number: int) -> Demonstrations:
+    """References of this environment, drawn from a random stream of their own."""
+    generator = stream(env.device, config["seed"], number)
+    return Demonstrations(env, generator, config["learner"]["gamma"], config["trainer"]["demonstration_share"])
+
+
+def load_weights(policy: Policy, config: Config) -> None:
+    """Starts from the weights of another run (trainer.init_from); the rest of that run is not taken.
+
+    Raises:
+        UserError: the networks or the vocabularies differ.
+    """
+    init_scale = config["trainer"]["init_scale"]
+    source = find_run(config["trainer"]["init_from"], config["output_dir"])
+    path = checkpoint.find(RunDirectory(source).checkpoints, "best")
+    state = checkpoint.load(path, "policy", policy.device)
+    own = None if policy.tokens is None else policy.tokens.state()
+    if state["tokenizer"] != own:
+        raise UserError(
+            f"trainer.init_from={source}: that run has another vocabulary than this text; train on the same text"
+        )
+    if init_scale <= 0:
+        raise UserError(f"trainer.init_scale must be above 0, not {init_scale}")
+    try:
+        policy.network.load_state_dict(state["network"])
+    except RuntimeError as error:
+        raise UserError(
+            f"trainer.init_from={source}: the networks differ ({str(error).splitlines()[-1].strip()}); use the same "
+            "network=, projection= and head= settings as that run's config.yaml"
+        ) from None
+    projection = policy.network.projections["q"]
+    if init_scale == 1:
+        return
+    if not isinstance(projection, Linear | Dueling) or policy.network.body.tie_weights:
+        raise UserError(
+            f"trainer.init_scale={init_scale} scales the last layer of q, which needs projection=linear or dueling, a head "
+            "without sampled quantiles, and network.tie_weights=false; else leave it at 1"
+        )
+    with torch.no_grad():
+        for layer in projection.children():  # a linear layer, or a small network that ends in one
+            for parameter in (layer[-1] if isinstance(layer, nn.Sequential) else layer).parameters():
+                parameter.mul_(init_scale)

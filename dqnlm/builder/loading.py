@@ -1,0 +1,73 @@
+"""A policy from a run's folder. Reads `weights_only` tensors, YAML and JSON: nothing in the folder is ever executed."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from dqnlm.agent.policy import Policy, Spec
+from dqnlm.builder import agent
+from dqnlm.config.run_config import load_run_config
+from dqnlm.data.tokenizers import factory
+from dqnlm.runs import checkpoint
+from dqnlm.runs.directory import RunDirectory, find_run
+from dqnlm.types import Bounds
+
+
+def load_policy(
+    run: str | Path,
+    which: str = "best",
+    *,
+    output_dir: str | Path = "outputs",
+    device: str = "auto",
+    allow_targets: Sequence[str] = (),
+) -> Policy:
+    """The policy of a run, ready to write text; its environment and data are not needed.
+
+    Args:
+        run: a run's folder, `latest`, or a unique prefix of its name.
+        which: `best`, `last`, or a step.
+        output_dir: where short names are looked up.
+        device: auto, cpu, cuda ...
+        allow_targets: modules outside dqnlm whose code the run may use (a network or reward of your own).
+
+    Returns:
+        A `Policy` in evaluation mode, without gradients.
+
+    Raises:
+        UserError: no such run or checkpoint, or it is damaged.
+    """
+    policy, _ = load_policy_and_config(run, which, output_dir, device, allow_targets)
+    return policy
+
+
+def load_policy_and_config(
+    run: str | Path, which: str, output_dir: str | Path, device: str, allow_targets: Sequence[str] = ()
+) -> tuple[Policy, agent.Config]:
+    """As `load_policy`, with the run's configuration."""
+    directory = RunDirectory(find_run(str(run), output_dir))
+    config = load_run_config(directory.config, [f"allow_targets=[{','.join(allow_targets)}]"] if allow_targets else [])
+    where = agent.choose_device(device)
+    path = checkpoint.find(directory.checkpoints, which)
+    state = checkpoint.load(path, "policy", where)
+    bounds = Bounds(float(state["head"]["low"]), float(state["head"]["high"]))
+    head = agent.head_for(config, bounds, state["is_probability"]).to(where)
+    tokenizer = None if state["tokenizer"] is None else factory.from_state(state["tokenizer"])
+    num_tokens, observation_size, num_actions, outputs = state["spec"]
+    spec = Spec(num_tokens, observation_size, num_actions, tuple(outputs))
+    network = agent.build_network(config, spec, head, tokenizer, state.get("recipe")).to(where)
+    with checkpoint.must_fit(directory.path):
+        network.load_state_dict(state["network"])
+    network.eval().requires_grad_(False)
+    policy = Policy(
+        network,
+        head,
+        tokenizer,
+        state["legal"],
+        state["declared"],
+        state["temperature"],
+        state["step"],
+        state["beta"],
+        spec,
+    )
+    return policy, config

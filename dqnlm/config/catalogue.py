@@ -1,0 +1,113 @@
+"""The configuration files that exist: groups, their options, and the one line that says what each is. No Hydra here."""
+
+from __future__ import annotations
+
+import importlib.resources
+import re
+from pathlib import Path
+
+from dqnlm.errors import UserError
+from dqnlm.utils.suggest import suggestion
+
+PRESETS = ("algorithm", "experiment", "debug")  # groups that set values of other groups and have none of their own
+ADDED = ("experiment", "debug")  # presets that no run has by default, so that Hydra wants a plus before them
+SUFFIX = ".yaml"
+
+
+def packaged_root() -> Path:
+    """The folder of the configuration files that come with dqnlm."""
+    return Path(str(importlib.resources.files("dqnlm.configs")))
+
+
+def roots(config_dir: str | Path | None = None) -> list[Path]:
+    """Where options are looked up, first come first served; a user's folder adds to the packaged one.
+
+    Raises:
+        UserError: `config_dir` is no folder.
+    """
+    if config_dir is None:
+        return [packaged_root()]
+    folder = Path(config_dir).absolute()
+    if not folder.is_dir():
+        raise UserError(f"--config-dir {config_dir}: {'is a file' if folder.exists() else 'no such folder'} ({folder})")
+    return [packaged_root(), folder]
+
+
+def groups(config_dir: str | Path | None = None) -> list[str]:
+    """Names of all groups, sorted."""
+    found = set()
+    for root in roots(config_dir):
+        for folder in root.iterdir():
+            if folder.is_dir() and not folder.name.startswith((".", "_")) and any(folder.rglob(f"*{SUFFIX}")):
+                found.add(folder.name)
+    return sorted(found)
+
+
+def option_file(group: str, option: str, config_dir: str | Path | None = None) -> Path | None:
+    """The file of an option, or None."""
+    for root in roots(config_dir):
+        path = root / group / f"{option.removesuffix(SUFFIX)}{SUFFIX}"
+        if path.is_file():
+            return path
+    return None
+
+
+def options(group: str, config_dir: str | Path | None = None) -> list[tuple[str, str]]:
+    """(option, one-line description) of a group, sorted; options in folders are named `folder/option`.
+
+    Raises:
+        UserError: no such group.
+    """
+    files: dict[str, Path] = {}
+    for root in roots(config_dir):
+        for path in sorted((root / group).rglob(f"*{SUFFIX}")):
+            files.setdefault(path.relative_to(root / group).as_posix().removesuffix(SUFFIX), path)
+    if not files:
+        known = groups(config_dir)
+        raise UserError(f"there is no group {group!r}{suggestion(group, known)}\n  groups: {', '.join(known)}")
+    return [(name, description(files[name], name)) for name in sorted(files)]
+
+
+def option_of(group: str, target: str) -> str:
+    """The packaged option of a group whose code is `target`; of several the one that is named like it, else its own name."""
+    code = target.rpartition(".")[2]
+    line = re.compile(rf"^_target_:\s*{re.escape(target)}\s*(?:#.*)?$", re.MULTILINE)
+    root = packaged_root() / group
+    found = [path.stem for path in sorted(root.glob(f"*{SUFFIX}")) if line.search(path.read_text(encoding="utf-8"))]
+    if len(found) > 1:
+        found = [name for name in found if name.replace("_", "") == code.lower()]
+    return found[0] if len(found) == 1 else code
+
+
+def description(path: Path, option: str) -> str:
+    """The first comment of the file that is no `# @package`, without the option's name before it."""
+    for line in path.read_text(encoding="utf-8").splitlines():
+        if not line.startswith("#"):
+            return ""
+        text = line.lstrip("# ").strip()
+        if text and not text.startswith("@"):
+            return re.sub(rf"^(?:{re.escape(option)}|{re.escape(option.rpartition('/')[2])})\s*:\s*", "", text)
+    return ""
+
+
+def read_option(group: str, option: str, config_dir: str | Path | None = None) -> str:
+    """The YAML of an option.
+
+    Raises:
+        UserError: no such group or option; all options are listed.
+    """
+    path = option_file(group, option, config_dir)
+    if path is None:
+        raise UserError(unknown_option(group, option, config_dir))
+    return path.read_text(encoding="utf-8")
+
+
+def unknown_option(group: str, option: str, config_dir: str | Path | None = None, origin: str = "") -> str:
+    """The message for `group=option` where there is no such file."""
+    names = [name for name, _ in options(group, config_dir)]
+    plus = "+" if group in ADDED else ""
+    return (
+        f"{group}: there is no option {option!r}{f' ({origin})' if origin else ''}"
+        f"{suggestion(option, names, f'{plus}{group}=')}\n"
+        f"  options: {', '.join(names)}"
+    )

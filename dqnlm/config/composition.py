@@ -1,0 +1,283 @@
+"""Hydra's composition behind a small door: overrides in, plain dictionary out, mistakes in a user's words.
+
+Only this file, config.py and commands/train.py know Hydra and OmegaConf. Everything here goes through
+`dqnlm.config.run_config`; import from there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import yaml
+from hydra import compose as hydra_compose
+from hydra import initialize_config_dir, initialize_config_module
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
+from hydra.errors import HydraException
+from hydra.types import RunMode
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from dqnlm.config import catalogue
+from dqnlm.config.messages import explain
+from dqnlm.config.schema import nowhere
+from dqnlm.errors import UserError
+
+VERSION_BASE = "1.3"
+
+
+def parse_overrides(overrides: Sequence[str]) -> list[Override]:
+    """Hydra's reading of each `key=value`.
+
+    Raises:
+        UserError: one cannot be read; the message names it.
+    """
+    parser = OverridesParser.create()
+    parsed = []
+    for text in overrides:
+        try:
+            parsed.append(parser.parse_override(text))
+        except HydraException as error:
+            raise UserError(
+                f"cannot read {text!r} as key=value: {str(error).splitlines()[0].removesuffix('.')}\n"
+                "  a value with commas, spaces, brackets or quotes needs quotes of its own: 'key=\"a, b\"'"
+            ) from None
+    return parsed
+
+
+def compose(
+    overrides: Sequence[str],
+    config_dir: str | Path | None = None,
+    *,
+    config_path: str | None = None,
+    config_name: str = "train",
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Defaults, chosen options and overrides merged into one plain dictionary, interpolations resolved.
+
+    Args:
+        overrides: as typed: `network=gru`, `env.horizon=32`, `+experiment=shakespeare`.
+        config_dir: a further folder of options (`--config-dir`).
+        config_path: an absolute folder, or pkg://module, in place of the packaged configuration.
+        config_name: the root file, without .yaml.
+
+    Returns:
+        (config without the `hydra` node, the option chosen in each group).
+
+    Raises:
+        UserError: anything that does not compose.
+    """
+    check_choices(parse_overrides(overrides), config_dir)
+    overrides = expanded(overrides, config_dir)
+    try:
+        with _hydra(config_path):
+            cfg = hydra_compose(config_name, [*overrides, *_search(config_dir)], return_hydra_config=True)
+            if (
+                cfg.hydra.callbacks
+            ):  # Hydra would call their `_target_`, whatever it names, before anything is checked here
+                raise UserError(
+                    "hydra.callbacks: code that Hydra runs by itself is not permitted; take it out of the file"
+                )
+            config = plain(cfg)
+            return config, choices_of(cfg.hydra, config)
+    except (HydraException, OmegaConfBaseException, yaml.YAMLError, ValueError, TypeError, OSError) as error:
+        raise explain(error, overrides, lambda: _settings(overrides, config_dir), config_dir) from error
+
+
+def expanded(overrides: Sequence[str], config_dir: str | Path | None = None) -> list[str]:
+    """An algorithm typed beside an experiment: its choices are added as if typed too.
+
+    Hydra merges an experiment last, so its network head, say, would beat that of `algorithm=c51`, which was typed to try
+    that head on this experiment. What is typed itself is left as it is.
+    """
+    parsed = parse_overrides(overrides)
+    typed = {str(o.key_or_group): o for o in parsed}
+    algorithm = typed.get("algorithm")
+    if algorithm is None or algorithm.is_sweep_override() or not {"experiment", "debug"} & set(typed):
+        return list(overrides)
+    path = catalogue.option_file("algorithm", str(algorithm.value()), config_dir)
+    if path is None:
+        return list(overrides)
+    tree = yaml.safe_load(path.read_text(encoding="utf-8"))
+    groups = catalogue.groups(config_dir)
+    chosen = {
+        k.rpartition("/")[2]: v for entry in tree.pop("defaults") if isinstance(entry, dict) for k, v in entry.items()
+    }
+    found = [f"{group}={_typed(option)}" for group, option in chosen.items() if group not in typed]
+    found += [
+        f"{key}={_typed(value)}" for key, value in _leaves(tree)
+        if key not in typed and not (key.split(".")[0] in groups and key.split(".")[0] in typed)
+    ]  # fmt: skip
+    return [*overrides, *found]
+
+
+def _leaves(tree: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for key, value in tree.items():
+        if isinstance(value, dict):
+            yield from _leaves(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value
+
+
+def _typed(value: Any) -> str:
+    """A YAML value in Hydra's grammar."""
+    if value is None or isinstance(value, bool):
+        return {None: "null", True: "true", False: "false"}[value]
+    if isinstance(value, list):
+        return f"[{','.join(_typed(part) for part in value)}]"
+    return f"'{value}'" if isinstance(value, str) and "${" in value else str(value)
+
+
+def plain(cfg: DictConfig) -> dict[str, Any]:
+    """A composed configuration without the `hydra` node, as plain Python values.
+
+    Raises:
+        UserError: a value is missing (`???`) or an interpolation does not resolve.
+    """
+    own = {key: cfg._get_node(key) for key in cfg if key != "hydra"}
+    root = OmegaConf.create(own)
+    try:
+        value = OmegaConf.to_container(root, resolve=True, throw_on_missing=True)
+    except OmegaConfBaseException as error:
+        raise UserError(f"{error.full_key}: {str(error.msg).splitlines()[0]}") from error
+    assert isinstance(value, dict)
+    return {str(key): part for key, part in value.items()}
+
+
+def choices_of(hydra_node: DictConfig, config: dict[str, Any]) -> dict[str, Any]:
+    """Group -> chosen option (names, where a group takes several), without Hydra's own groups."""
+    chosen = OmegaConf.to_container(hydra_node.runtime.choices)
+    assert isinstance(chosen, dict)
+    choices = {str(group): option for group, option in chosen.items() if not str(group).startswith("hydra/")}
+    for group, part in config.items():  # Hydra forgets choices given as a list
+        if group not in choices and isinstance(part, dict) and part and all(isinstance(n, dict) for n in part.values()):
+            choices[group] = list(part)
+    return choices
+
+
+def check_choices(parsed: Sequence[Override], config_dir: str | Path | None = None) -> None:
+    """Group choices before Hydra sees them: existing options, and a plus where and only where one is needed.
+
+    Raises:
+        UserError: with what to type.
+    """
+    known = catalogue.groups(config_dir)
+    added = {o.key_or_group for o in parsed if o.is_add()}
+    for override in parsed:
+        group = override.key_or_group
+        if group == "allow_targets" and not override.is_add():
+            raise UserError(f"{override.input_line}: code of your own is permitted with a plus: +{override.input_line}")
+        if group == "hydra.searchpath":
+            raise UserError("hydra.searchpath: a folder of your own options is added with --config-dir FOLDER")
+        if group not in known or override.is_delete() or override.is_sweep_override():
+            continue
+        value, text = override.value(), override.input_line or ""
+        if group in catalogue.ADDED and group not in added:
+            raise UserError(f"{text}: {group} is no part of a run unless added\n  type +{text.lstrip('+')}")
+        if group not in catalogue.ADDED and (override.is_add() or override.is_force_add()):
+            raise UserError(f"{text}: a run has a {group} already; choose another without a plus: {text.lstrip('+')}")
+        if value is None:
+            names = ", ".join(name for name, _ in catalogue.options(group, config_dir))
+            raise UserError(f"{text}: a run needs a {group}\n  options: {names}")
+        for option in value if isinstance(value, list) else [value]:
+            name = str(option)
+            if catalogue.option_file(group, name, config_dir) is None:
+                raise UserError(catalogue.unknown_option(group, name, config_dir, f"command line: {text}"))
+
+
+def origin(key: str, overrides: Sequence[str] = (), config_dir: str | Path | None = None) -> str:
+    """Where a dotted key's value came from: the override as typed, else the last file in merge order that has it."""
+    groups = catalogue.groups(config_dir)
+    for text in reversed(overrides):
+        typed = text.lstrip("+~").split("=", 1)[0]
+        if typed not in groups and (key == typed or key.startswith((f"{typed}.", f"{typed}["))):
+            return f"command line: {text}"
+    try:
+        files = list(_merged_files(overrides, config_dir))
+    except (HydraException, OmegaConfBaseException, yaml.YAMLError):
+        return nowhere(key)
+    for label, package, content in reversed(files):
+        tree = OmegaConf.create()
+        OmegaConf.update(tree, package, content, force_add=True) if package else tree.merge_with(content)
+        if _has(OmegaConf.to_container(tree, resolve=False), key):
+            return label
+    return nowhere(key)
+
+
+def _has(tree: Any, key: str) -> bool:
+    for part in key.split("."):
+        if not isinstance(tree, dict) or part not in tree:
+            return False
+        tree = tree[part]
+    return True
+
+
+def _merged_files(overrides: Sequence[str], config_dir: str | Path | None) -> Iterator[tuple[str, str, DictConfig]]:
+    """(name for a message, package, content) of the files behind a composition, in the order they are merged."""
+    with _hydra(None):
+        loader = GlobalHydra.instance().config_loader()
+        defaults = loader.compute_defaults_list("train", [*overrides, *_search(config_dir)], RunMode.RUN).defaults
+    for default in defaults:
+        for root in catalogue.roots(config_dir):
+            path = root / f"{default.config_path}{catalogue.SUFFIX}"
+            if path.is_file() and not str(default.config_path).startswith("hydra/"):
+                label = f"configs/{default.config_path}.yaml" if root == catalogue.packaged_root() else str(path)
+                content = OmegaConf.load(path)
+                assert isinstance(content, DictConfig)
+                content.pop("defaults", None)
+                yield label, default.package or "", content
+                break
+
+
+def _settings(overrides: Sequence[str], config_dir: str | Path | None) -> dict[str, Any]:
+    """What composes from the group choices alone: the settings that exist under these choices, for suggestions."""
+    groups = catalogue.groups(config_dir)
+    chosen = [o.input_line for o in parse_overrides(overrides) if o.key_or_group in groups and o.input_line]
+    with _hydra(None):
+        return plain(hydra_compose("train", [*chosen, *_search(config_dir)]))
+
+
+def _search(config_dir: str | Path | None) -> list[str]:
+    if config_dir is None:
+        return []
+    return [f"hydra.searchpath=[{quoted(f'file://{catalogue.roots(config_dir)[-1]}')}]"]
+
+
+def quoted(text: str | Path) -> str:
+    """Any text as a value in Hydra's grammar.
+
+    Raises:
+        UserError: it holds an interpolation, which no quoting turns off.
+    """
+    if "${" in str(text):
+        raise UserError(f"{text}: a path cannot hold '${{'")
+    escaped = str(text).replace("\\", "\\\\").replace("'", "\\'")
+    return f"'{escaped}'"
+
+
+def hydra_setting(overrides: Sequence[str], config_dir: str | Path | None, key: str) -> str:
+    """One of Hydra's own settings (`hydra.run.dir`), interpolations resolved."""
+    with _hydra(None):
+        cfg = hydra_compose("train", [*overrides, *_search(config_dir)], return_hydra_config=True)
+        return str(OmegaConf.select(cfg, key))
+
+
+@contextmanager
+def _hydra(config_path: str | None) -> Iterator[None]:
+    """Hydra initialised on the packaged (or the given) configuration, and put back as it was found."""
+    saved = GlobalHydra.instance().hydra
+    GlobalHydra.instance().clear()
+    module = (config_path or "pkg://dqnlm.configs").removeprefix("pkg://")
+    try:
+        if config_path is not None and not config_path.startswith("pkg://"):
+            initialize_config_dir(config_path, job_name="train", version_base=VERSION_BASE)
+        else:
+            initialize_config_module(module, job_name="train", version_base=VERSION_BASE)
+        yield
+    finally:
+        GlobalHydra.instance().clear()
+        if saved is not None:
+            GlobalHydra.instance().initialize(saved)

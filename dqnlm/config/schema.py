@@ -1,0 +1,241 @@
+"""Strict checking of a composed configuration, in plain Python: no key that nothing reads, no value of a wrong type.
+
+A node with `_target_` names a class or function. Its KEYWORD-ONLY parameters are the keys that may (and, where Python
+gives no default, must) stand beside `_target_`, and their annotations are the types. So the code that reads a value is
+the only place that declares it, and YAML is the only place that gives it a default.
+"""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import os
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from dqnlm.config.coerce import MismatchError, conform
+from dqnlm.errors import UserError
+from dqnlm.utils.suggest import suggestion
+
+TARGET = "_target_"
+OWN_PREFIX = "dqnlm"
+# Where the parts of a run live. No other module may be named: a run's folder must not reach, say, `load_policy`, which
+# could be told to permit code.
+PARTS = (
+    "agent.exploration", "agent.learner", "agent.optimizer", "agent.target", "buffers", "data.pairs.dataset",
+    "data.text.corpora", "data.trajectories.dataset", "data.trajectories.log", "envs", "heads", "metrics", "networks",
+    "objectives", "partners", "rewards", "training.trainer",
+)  # fmt: skip
+Where = Callable[[str], str]  # dotted key -> where its value came from, in words
+
+# Prefixes that the command line of this process has permitted; configuration files never add to them.
+_permitted: set[str] = set()
+
+
+def nowhere(key: str) -> str:
+    """The origin of a value of which nothing is known."""
+    return "the configuration"
+
+
+def permit_targets(prefixes: Any) -> None:
+    """Allows `_target_` below these modules, and these Python files, from now on, for this process only.
+
+    Args:
+        prefixes: the name of a module or the path of a file (it ends in .py), or a list of them.
+
+    Raises:
+        UserError: one is neither.
+    """
+    for prefix in prefixes if isinstance(prefixes, list) else [prefixes]:
+        if isinstance(prefix, str) and prefix.endswith(".py"):
+            _permitted.add(str(Path(prefix).expanduser().resolve()))
+            continue
+        if not isinstance(prefix, str) or not all(part.isidentifier() for part in prefix.split(".")):
+            raise UserError(f"allow_targets: {prefix!r} is no module name\n  write +allow_targets=[my_rewards]")
+        _permitted.add(prefix)
+
+
+def is_permitted(name: str) -> bool:
+    """Whether `permit_targets` allowed exactly this: a file by its whole path."""
+    return name in _permitted
+
+
+def forget_permissions() -> None:
+    """Takes back what `permit_targets` allowed (for tests and long-lived sessions)."""
+    _permitted.clear()
+
+
+
+
+
+
+def resolve_target(dotted: Any, key: str = "", where: Where = nowhere) -> Callable[..., Any]:
+    """The class or function that `dotted` names.
+
+    Raises:
+        UserError: not a dotted path, outside the permitted modules, no part of a run, or no such module or name.
+    """
+    node = f"{key}.{TARGET}" if key else TARGET
+    if not isinstance(dotted, str) or "." not in dotted or not all(part.isidentifier() for part in dotted.split(".")):
+        raise UserError(f"{node}: {dotted!r} is no dotted path of a class or function ({where(node)})")
+    allowed = {OWN_PREFIX, *_permitted}
+    if not any(dotted.startswith(f"{prefix}.") for prefix in allowed):
+        owner = dotted.rpartition(".")[0]
+        raise UserError(
+            f"{node}: {dotted} is code outside {', '.join(sorted(allowed))} ({where(node)})\n"
+            f"  if you trust it, permit it: train and resume +allow_targets=[{owner}], eval and generate --allow-targets "
+            f"{owner}, load_policy(..., allow_targets=['{owner}'])"
+        )
+    module_name, _, name = dotted.rpartition(".")
+    own = dotted.startswith(f"{OWN_PREFIX}.")
+    if own and not any(f"{module_name}.".startswith(f"{OWN_PREFIX}.{part}.") for part in PARTS):
+        raise UserError(f"{node}: there is no module {module_name} with parts of a run ({where(node)})")
+    if not own and os.getcwd() not in sys.path:  # permitted; last, so that nothing there hides what is installed
+        sys.path.append(os.getcwd())
+    try:
+        module = importlib.import_module(module_name)
+    except ModuleNotFoundError as error:
+        # A module missing inside the target's own imports is its author's mistake, or a package to install.
+        if error.name is None or not (module_name == error.name or module_name.startswith(f"{error.name}.")):
+            raise UserError(f"{node}: {module_name} needs the package {error.name}, which is not installed") from error
+        hint = "" if own else "\n  put it into the current folder, or its folder on the path: PYTHONPATH=. dqnlm ..."
+        raise UserError(f"{node}: there is no module {module_name} ({where(node)}){hint}") from error
+    target = getattr(module, name, None)
+    if not callable(target) or (own and target.__module__ != module_name):  # what a module imports is not its own
+        public = [n for n, v in vars(module).items() if callable(v) and not n.startswith("_")]
+        near = suggestion(name, public, f"{module_name}.")
+        raise UserError(f"{node}: {module_name} has no {name} ({where(node)}){near}")
+    return target
+
+
+def keyword_parameters(target: Callable[..., Any]) -> dict[str, tuple[Any, bool]]:
+    """Keyword-only parameters: name -> (annotation, required).
+
+    Raises:
+        TypeError: a parameter has no annotation, or one that cannot be evaluated (a mistake in the code).
+    """
+    names = vars(sys.modules[target.__module__])
+    found = {}
+    for parameter in inspect.signature(target).parameters.values():
+        if parameter.kind is not inspect.Parameter.KEYWORD_ONLY:
+            continue
+        annotation = parameter.annotation
+        if annotation is inspect.Parameter.empty:
+            raise TypeError(f"{target.__module__}.{target.__qualname__}: {parameter.name} has no annotation")
+        if isinstance(annotation, str):
+            # Evaluated one by one: positional parameters may be annotated with names known to type checkers only.
+            annotation = eval(annotation, dict(names))
+        found[parameter.name] = (annotation, parameter.default is inspect.Parameter.empty)
+    return found
+
+
+def check_node(
+    node: Mapping[str, Any], key: str, where: Where = nowhere, extra: Mapping[str, Any] | None = None
+) -> dict[str, Any]:
+    """One node with `_target_`: its keys and values against the target's keyword-only parameters.
+
+    Args:
+        node: the mapping, with `_target_`.
+        key: dotted path of the node, for messages.
+        where: says where a dotted key's value came from.
+        extra: further keys that may stand here, name -> annotation, read by whoever holds the node.
+
+    Returns:
+        The node with coerced values (1e3 where an integer is meant becomes 1000), in the order given.
+    """
+    target = resolve_target(node[TARGET], key, where)
+    parameters = keyword_parameters(target)
+    for name, annotation in (extra or {}).items():
+        parameters.setdefault(name, (annotation, False))
+    for name in node:
+        if name != TARGET and name not in parameters:
+            raise UserError(unknown_key(f"{key}.{name}", sorted(parameters), where, f"{node[TARGET]} takes"))
+    missing = [name for name, (_, required) in parameters.items() if required and name not in node]
+    if missing:
+        raise UserError(
+            f"{key}.{missing[0]}: this setting is missing ({where(key)})\n"
+            f"  {node[TARGET]} needs: {', '.join(n for n, (_, required) in parameters.items() if required)}"
+        )
+    checked: dict[str, Any] = {TARGET: node[TARGET]}
+    for name, value in node.items():
+        if name != TARGET:
+            checked[name] = check_value(value, parameters[name][0], f"{key}.{name}", where)
+    return checked
+
+
+def unknown_key(key: str, siblings: list[str], where: Where, holder: str) -> str:
+    """The message for a key that nothing reads."""
+    parent, _, name = key.rpartition(".")
+    prefix = f"{parent}." if parent else ""
+    source = where(key)
+    message = (
+        f"{key}: no such setting ({source}){suggestion(name, siblings, prefix)}\n"
+        f"  {holder}: {', '.join(siblings) if siblings else 'no settings'}"
+    )
+    # An experiment may set what only its own network (or other part) has; one word drops it.
+    return message if source.startswith("command line") else f"{message}\n  drop it with ~{key}"
+
+
+def check_value(value: Any, annotation: Any, key: str, where: Where = nowhere) -> Any:
+    """A value against an annotation; nodes inside it are checked against their own targets.
+
+    Raises:
+        UserError: the value does not fit; the message names key, value, origin and what is accepted.
+    """
+    if isinstance(value, Mapping) and TARGET in value:
+        return check_node(value, key, where)
+    try:
+        value = conform(value, annotation)
+    except MismatchError as error:
+        raise UserError(f"{key}: {shown(value)} {error} ({where(key)}){error.hint(key)}") from None
+    return check_nested(value, key, where)
+
+
+def shown(value: Any) -> str:
+    """A value as YAML spells it."""
+    return "null" if value is None else str(value).lower() if isinstance(value, bool) else repr(value)
+
+
+def check_nested(value: Any, key: str, where: Where) -> Any:
+    """Nodes below a plain value: a part of a mixture carries its `weight` beside what its target takes."""
+    if isinstance(value, dict):
+        if TARGET in value:
+            return check_node(value, key, where, extra={"weight": float})
+        return {name: check_nested(part, f"{key}.{name}", where) for name, part in value.items()}
+    if isinstance(value, list):
+        return [check_nested(part, f"{key}[{index}]", where) for index, part in enumerate(value)]
+    return value
+
+
+def instantiate(node: Mapping[str, Any], *supplied: Any, **extra: Any) -> Any:
+    """Calls the node's target: `supplied` by position, the node's keys and `extra` by keyword.
+
+    Raises:
+        UserError: the node has no `_target_`, its target is not permitted, or the target refuses a value.
+    """
+    if TARGET not in node:
+        raise UserError(f"a node without {TARGET} cannot be built: keys {', '.join(map(str, node)) or 'none'}")
+    target = resolve_target(node[TARGET])
+    return target(*supplied, **{name: value for name, value in node.items() if name != TARGET}, **extra)
+
+
+def assemble(node: Mapping[str, Any], pool: Mapping[str, Any], key: str) -> Any:
+    """Calls the node's target with what it asks for by the NAMES of its positional parameters, and the node's keys.
+
+    Args:
+        node: with `_target_`.
+        pool: name -> object; what this run has to give.
+        key: dotted path of the node, for messages.
+
+    Raises:
+        UserError: the target asks for something that this run has not.
+    """
+    target = resolve_target(node[TARGET])
+    kinds = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+    names = [p.name for p in inspect.signature(target).parameters.values() if p.kind in kinds]
+    for name in names:
+        if name not in pool:
+            raise UserError(f"{key}: {node[TARGET]} needs {name!r}, which this run has not; it has: {', '.join(pool)}")
+    return instantiate(node, *(pool[name] for name in names))

@@ -1,0 +1,107 @@
+"""A user's own Python file that a setting names, `folder/my_rewards.py:score`: when it may run, and what it does wrong.
+
+Naming the file in `dqnlm train` (or in a file of --config-dir) is the permission to run it. A run's folder never is: what
+builds such a part from there needs the very file permitted again, `allow_targets=[folder/my_rewards.py]`.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib.util
+import sys
+import traceback
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from dqnlm.config.schema import TARGET, is_permitted, permit_targets
+from dqnlm.errors import UserError
+from dqnlm.utils.suggest import suggestion
+
+NAMES_A_FILE = "dqnlm.rewards.function.FunctionReward"  # the target whose `path` is such a setting
+
+
+def trust(node: dict[str, Any], base: Path) -> None:
+    """Permits the files that a configuration typed by the user names, in it or below it, and makes their paths whole.
+
+    Args:
+        node: a part of a configuration; its paths are changed.
+        base: what relative paths are relative to.
+    """
+    for found in _naming(node):
+        if isinstance(found.get("path"), str):
+            file, name = split(found["path"])
+            whole = (base / file.expanduser()).resolve()
+            found["path"] = f"{whole}:{name}"
+            permit_targets(str(whole))
+
+
+def _naming(node: Any) -> Iterator[dict[str, Any]]:
+    if isinstance(node, dict):
+        if node.get(TARGET) == NAMES_A_FILE:
+            yield node
+        for part in node.values():
+            yield from _naming(part)
+
+
+def split(path: str) -> tuple[Path, str]:
+    """File and function.
+
+    Raises:
+        UserError: not of the form FILE.py:FUNCTION.
+    """
+    file, _, name = path.rpartition(":")
+    if not file.endswith(".py") or not name.isidentifier():
+        raise UserError(f"reward.path is {path!r}; it must be FILE.py:FUNCTION, such as my_rewards.py:score")
+    return Path(file), name
+
+
+def load(path: str) -> Callable[..., Any]:
+    """The function that `FILE.py:FUNCTION` names; runs the file, once for all uses until it changes.
+
+    Raises:
+        UserError: no permission, no such file or function, or an error while the file runs.
+    """
+    relative, name = split(path)
+    file = relative.expanduser().resolve()
+    if not is_permitted(str(file)):
+        raise UserError(
+            f"reward.path={path} would run {file}, and this run's folder alone may not do that\n"
+            f"  if you trust it, permit it: dqnlm resume RUN '+allow_targets=[{file}]', dqnlm eval RUN --allow-targets {file}"
+        )
+    if not file.is_file():
+        raise UserError(f"reward.path={path}: there is no file {file}")
+    try:
+        module = _run(file, file.stat().st_mtime_ns)
+    except Exception as error:
+        raise UserError(f"reward.path={path}: {blame(error, file)}") from error
+    function = getattr(module, name, None)
+    if not callable(function):
+        own = [n for n, v in vars(module).items() if callable(v) and not n.startswith("_")]
+        raise UserError(f"reward.path={path}: {file.name} has no function {name}{suggestion(name, own)}")
+    found: Callable[..., Any] = function
+    return found
+
+
+@functools.lru_cache(maxsize=8)
+def _run(file: Path, changed: int) -> ModuleType:
+    """The module of a file, as it was when it was last changed (ns)."""
+    name = f"dqnlm_user_{file.stem}"
+    spec = importlib.util.spec_from_file_location(name, file)
+    assert spec is not None and spec.loader is not None, "a name that ends in .py has a loader"
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module  # as an import does: a dataclass in it looks its module up
+    spec.loader.exec_module(module)
+    return module
+
+
+def blame(error: Exception, file: Path) -> str:
+    """An error in a user's words: where in the user's file it arose, and what Python says."""
+    said = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+    if isinstance(error, SyntaxError) and error.filename == str(file):
+        return f"{file}, line {error.lineno}: SyntaxError: {error.msg}"
+    own = [frame for frame in traceback.extract_tb(error.__traceback__) if frame.filename == str(file)]
+    if not own:
+        return f"{file}: {said}"
+    return f"{file}, line {own[-1].lineno}, in {own[-1].name}: {said}\n  {own[-1].line}"

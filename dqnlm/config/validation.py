@@ -1,0 +1,100 @@
+"""Validates a composed configuration: every key is read by something, every value has the right type."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from dqnlm.config import catalogue
+from dqnlm.config.catalogue import PRESETS, options
+from dqnlm.config.composition import origin
+from dqnlm.config.inapplicable import drop_inapplicable
+from dqnlm.config.messages import unknown_setting
+from dqnlm.config.schema import TARGET, Where, check_node, check_value, permit_targets
+from dqnlm.errors import UserError
+
+# Settings that belong to no group (train.yaml gives defaults and meanings).
+PLAIN: dict[str, Any] = {"seed": int, "device": str, "threads": int | None, "output_dir": str}
+ALLOW_TARGETS = "allow_targets"
+
+
+def validate(
+    config: dict[str, Any],
+    choices: dict[str, Any] | None = None,
+    overrides: Sequence[str] = (),
+    *,
+    where: Where | None = None,
+    config_dir: str | Path | None = None,
+) -> dict[str, Any]:
+    """A composed configuration, checked and coerced; nothing in it is left unread.
+
+    Args:
+        config: plain dictionary, as from `compose`.
+        choices: group -> option; what a message may name as origin.
+        overrides: as typed; the only place from which `allow_targets` is taken.
+        where: dotted key -> origin in words; by default command line and chosen files are searched.
+        config_dir: as in `compose`.
+
+    Returns:
+        A new dictionary with the keys of train.yaml and one of each group, without `allow_targets`.
+
+    Raises:
+        UserError: the first mistake found.
+    """
+    del choices  # the files are found through Hydra's own list, which knows their order
+    where = where or (lambda key: origin(key, overrides, config_dir))
+    config, _ = drop_inapplicable(config, overrides, config_dir)
+    _permit(config.pop(ALLOW_TARGETS, None), overrides, where)
+    known = [*PLAIN, "learner", *(g for g in catalogue.groups(config_dir) if g not in PRESETS)]
+    for key in config:
+        if key not in known:
+            raise UserError(unknown_setting(key, f"({where(key)})", config, config_dir))
+    checked: dict[str, Any] = {}
+    for key in known:
+        if key in PLAIN:
+            if key not in config:
+                raise UserError(f"{key}: this setting is missing; train.yaml gives its default")
+            checked[key] = check_value(config[key], PLAIN[key], key, where)
+        else:
+            checked[key] = _part(config.get(key), key, where, config_dir)
+    return checked
+
+
+def _part(value: Any, key: str, where: Where, config_dir: str | Path | None) -> dict[str, Any]:
+    """One group: a node, or several named nodes (objectives)."""
+    if not isinstance(value, dict) or not value:
+        names = [name for name, _ in options(key, config_dir)] if key != "learner" else []
+        listed = f"\n  choose {key}=ONE of: {', '.join(names)}" if names else ""
+        raise UserError(f"{key}: {'nothing is chosen' if not value else f'{value!r} is no set of settings'}{listed}")
+    if TARGET in value:
+        return check_node(value, key, where)
+    for name, node in value.items():
+        if not isinstance(node, dict) or TARGET not in node:
+            raise UserError(_unread(value, key, name, where))
+    return {name: check_node(node, f"{key}.{name}", where) for name, node in value.items()}
+
+
+def _unread(value: dict[str, Any], key: str, name: str, where: Where) -> str:
+    """The message for settings of an objective that is not among the chosen ones."""
+    inner = f"{key}.{name}"
+    if isinstance(value[name], dict) and value[name]:
+        inner = f"{inner}.{next(iter(value[name]))}"
+    chosen = [n for n, part in value.items() if isinstance(part, dict) and TARGET in part]
+    return (
+        f"{inner}: nothing reads this setting, as {key} {name} is not chosen ({where(inner)})\n"
+        f"  chosen: {', '.join(chosen) or 'nothing'}; options: {', '.join(n for n, _ in options(key))}\n"
+        f"  choose several with '{key}=[a,b]', or drop it with ~{key}.{name}"
+    )
+
+
+def _permit(prefixes: Any, overrides: Sequence[str], where: Where) -> None:
+    """`allow_targets`, if the command line itself gives it."""
+    if prefixes is None:
+        return
+    if not any(text.lstrip("+").split("=")[0] == ALLOW_TARGETS for text in overrides):
+        raise UserError(
+            f"{ALLOW_TARGETS}: permission to run code can only be given on the command line ({where(ALLOW_TARGETS)})\n"
+            f"  take it out of the file and type +{ALLOW_TARGETS}=[module]"
+        )
+    permit_targets(prefixes)

@@ -1,0 +1,145 @@
+"""A text cut into a training part and a held-out part, as token ids; the targets of the config group `data`.
+
+The cut is by position: the last part is held out, so that no held-out window overlaps a training window.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass
+from math import floor
+
+from torch import Tensor
+
+from dqnlm.data.hub import hub
+from dqnlm.data.text import sources
+from dqnlm.data.text.reading import TextSource
+from dqnlm.data.tokenizers import factory
+from dqnlm.data.tokenizers.base import Tokenizer
+from dqnlm.errors import UserError
+
+_LEAST_TOKENS = 2  # an observation and what follows it
+
+
+@dataclass(frozen=True)
+class Corpus:
+    """Token ids of one text.
+
+    Attributes:
+        train_ids: 1-D, uint8 where the vocabulary allows it, else int32.
+        heldout_ids: 1-D, the same dtype; the part of the text after `train_ids`.
+        tokenizer: built from the training part, or the one that was given.
+        source: where the text came from; its `text` is the whole of it.
+        heldout_unknown: characters of the held-out part that the tokenizer does not know.
+    """
+
+    train_ids: Tensor
+    heldout_ids: Tensor
+    tokenizer: Tokenizer
+    source: TextSource
+    heldout_unknown: int
+
+    def fingerprint(self) -> str:
+        """sha256 (hex) of the text, the place of the cut and the tokenizer: equal exactly if the ids are equal."""
+        parts = {
+            "text": self.source.sha256,
+            "train_tokens": self.train_ids.numel(),
+            "heldout_tokens": self.heldout_ids.numel(),
+            "tokenizer": self.tokenizer.state(),
+        }
+        return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+
+    def require_tokens(self, tokens: int, why: str) -> None:
+        """Raises UserError where a part is shorter than one window of `tokens` tokens; `why` names the settings."""
+        for part, ids in (("training", self.train_ids), ("held-out", self.heldout_ids)):
+            if 0 < ids.numel() < tokens:
+                raise UserError(
+                    f"the {part} part of {self.source.name} has {ids.numel():,} tokens, but {why} needs at least "
+                    f"{tokens:,}. Use a longer text, a shorter window, or another data.heldout_fraction."
+                )
+
+
+def build_corpus(
+    source: TextSource,
+    tokenizer_kind: str,
+    heldout_fraction: float,
+    tokenizer: Tokenizer | None = None,
+) -> Corpus:
+    """Cuts a text and turns it into ids.
+
+    Args:
+        source: the text.
+        tokenizer_kind: "character", "byte", or the folder of a pretrained model; not read where `tokenizer` is given.
+        heldout_fraction: share of the text's characters, at its end, that is never trained on; in (0, 1). With a
+            given tokenizer also 1: the whole text is held out, to evaluate a run on a text it was not made for.
+        tokenizer: a run's tokenizer, instead of one built from the training part.
+
+    Raises:
+        UserError: the fraction is outside its range, or a part is shorter than two characters.
+    """
+    whole = tokenizer is not None and heldout_fraction == 1
+    if not (0 < heldout_fraction < 1 or whole):
+        raise UserError(f"data.heldout_fraction is {heldout_fraction}; it must lie between 0 and 1 (both excluded).")
+    text = source.text
+    # The small term keeps a whole number whole: 10 * (1 - 0.9) is 0.99999... in floating point.
+    cut = floor(len(text) * (1 - heldout_fraction) + 1e-9)
+    least = len(text) - cut if whole else min(cut, len(text) - cut)
+    if least < _LEAST_TOKENS:
+        raise UserError(
+            f"{source.name} is too short: {len(text):,} characters give {cut:,} for training and {len(text) - cut:,} "
+            f"held out (data.heldout_fraction {heldout_fraction}); each part needs at least {_LEAST_TOKENS}."
+        )
+    train, heldout = text[:cut], text[cut:]
+    tokenizer = tokenizer or factory.build(tokenizer_kind, train)
+    return Corpus(
+        train_ids=tokenizer.encode(train),
+        heldout_ids=tokenizer.encode(heldout),
+        tokenizer=tokenizer,
+        source=source,
+        heldout_unknown=tokenizer.count_unknown(heldout),
+    )
+
+
+def build_tiny_shakespeare(
+    *,
+    path: str | None,
+    bundled_fallback: bool,
+    bundled_characters: int,
+    bundled_seed: int,
+    tokenizer: str,
+    heldout_fraction: float,
+) -> Corpus:
+    """Target of `data=tiny_shakespeare`; see `sources.tiny_shakespeare`."""
+    source = sources.tiny_shakespeare(
+        path=path,
+        bundled_fallback=bundled_fallback,
+        bundled_characters=bundled_characters,
+        bundled_seed=bundled_seed,
+    )
+    return build_corpus(source, tokenizer, heldout_fraction)
+
+
+def build_text_file(*, path: str | None, tokenizer: str, heldout_fraction: float) -> Corpus:
+    """Target of `data=text_file`; see `sources.text_file`."""
+    return build_corpus(sources.text_file(path=path), tokenizer, heldout_fraction)
+
+
+def build_bundled(*, characters: int, seed: int, tokenizer: str, heldout_fraction: float) -> Corpus:
+    """Target of `data=bundled`; see `sources.bundled`."""
+    return build_corpus(sources.bundled(characters=characters, seed=seed), tokenizer, heldout_fraction)
+
+
+def build_hub(
+    *,
+    name: str | None,
+    config: str | None,
+    split: str,
+    text_column: str,
+    revision: str | None,
+    tokenizer: str,
+    heldout_fraction: float,
+) -> Corpus:
+    """Target of `data=hub`; see `hub.hub`."""
+    source = hub(name=name, config=config, split=split, text_column=text_column, revision=revision)
+    return build_corpus(source, tokenizer, heldout_fraction)

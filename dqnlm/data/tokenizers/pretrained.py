@@ -1,0 +1,178 @@
+"""The tokenizer of a pretrained model, from its `tokenizer.json`, through `tokenizers`; nothing in that file is code."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from dqnlm.data.tokenizers.base import REPLACEMENT, Tokenizer
+from dqnlm.errors import UserError
+
+FILE = "tokenizer.json"
+_NAMED_AT_MOST = 5  # characters that one message names
+
+
+class PretrainedTokenizer(Tokenizer):
+    """Subwords as a model was trained with; no special tokens are added.
+
+    Args:
+        content: text of a `tokenizer.json`.
+
+    Raises:
+        UserError: the text is none, or `tokenizers` is not installed.
+    """
+
+    def __init__(self, content: str) -> None:
+        try:
+            from tokenizers import Tokenizer as Fast
+        except ModuleNotFoundError as error:
+            raise UserError(
+                "data.tokenizer: reading a tokenizer.json needs the package tokenizers: pip install tokenizers"
+            ) from error
+        try:
+            self._fast = Fast.from_str(content)
+            self._unknown: str | None = json.loads(content)["model"].get("unk_token")
+        except Exception as error:  # the library raises plain Exceptions
+            raise UserError(f"data.tokenizer: this is no {FILE} of a fast tokenizer: {error}") from error
+        self._content = content
+        self._fast.no_truncation()
+        self._fast.no_padding()
+        self.vocabulary_size = max(self._fast.get_vocab(with_added_tokens=True).values()) + 1
+        self.unknown_id = None if self._unknown is None else self._fast.token_to_id(self._unknown)
+
+    def encode(self, text: str) -> Tensor:
+        """See `Tokenizer.encode`; characters for which there is neither a token nor an unknown one are left out."""
+        return torch.tensor(self._fast.encode(text, add_special_tokens=False).ids, dtype=self.dtype)
+
+    def decode(self, ids: Tensor | Sequence[int]) -> str:
+        """See `Tokenizer.decode`; special tokens are written as they are called."""
+        listed = ids.tolist() if isinstance(ids, Tensor) else list(ids)
+        if listed and not 0 <= min(listed) <= max(listed) < self.vocabulary_size:
+            raise ValueError(f"token ids must lie in 0..{self.vocabulary_size - 1}; got {min(listed)}..{max(listed)}")
+        return str(self._fast.decode(listed, skip_special_tokens=False))
+
+    def stream(self, ids: Iterable[int]) -> Iterator[str]:
+        """See `Tokenizer.stream`; what the next token may still change is held back."""
+        seen: list[int] = []
+        given = ""
+        for token in ids:
+            seen.append(token)
+            text = self.decode(seen)
+            if text.endswith(REPLACEMENT) or not text.startswith(given):
+                yield ""
+            else:
+                yield text[len(given) :]
+                given = text
+        yield self.decode(seen)[len(given) :]
+
+    def id_of(self, token: str) -> int | None:
+        """Id of the token that is called so; None where there is none."""
+        found: int | None = self._fast.token_to_id(token)
+        return found
+
+    def count_unknown(self, text: str) -> int:
+        """See `Tokenizer.count_unknown`."""
+        return len(self._unknown_places(text))
+
+    def encode_strict(self, text: str) -> Tensor:
+        """See `Tokenizer.encode_strict`; positions are counted from 1, in characters."""
+        places = self._unknown_places(text)
+        if places:
+            first = dict.fromkeys(text[place] for place in places)
+            named = [f"{c!r} (position {text.index(c) + 1})" for c in list(first)[:_NAMED_AT_MOST]]
+            raise UserError(
+                f"the text has characters that the pretrained tokenizer has no token for: {', '.join(named)}"
+                f"{' and others' if len(first) > _NAMED_AT_MOST else ''}. Leave them out."
+            )
+        return self.encode(text)
+
+    def state(self) -> dict[str, Any]:
+        """See `Tokenizer.state`: the whole file, so that a run needs nothing beside it."""
+        return {"kind": "pretrained", "json": self._content}
+
+    def _unknown_places(self, text: str) -> list[int]:
+        """Where the unknown token stands, and where no token does although there is more than white space."""
+        encoded = self._fast.encode(text, add_special_tokens=False)
+        known = bytearray(len(text))
+        for token, (begin, end) in zip(encoded.ids, encoded.offsets, strict=True):
+            if token != self.unknown_id:
+                known[begin:end] = b"\1" * (end - begin)
+        return [place for place, is_known in enumerate(known) if not is_known and not text[place].isspace()]
+
+
+def read(where: str) -> PretrainedTokenizer:
+    """The tokenizer of a model's folder, a `tokenizer.json` itself, or that of OWNER/NAME on the Hub.
+
+    Raises:
+        UserError: there is none, or it cannot be read.
+    """
+    path = _file(where, FILE)
+    if path is None:
+        raise UserError(
+            f"data.tokenizer={where}: there is no {Path(where).expanduser() / FILE}. Write character, byte, or the folder of a "
+            f"model with a {FILE} (a fast tokenizer's save_pretrained writes one)."
+        )
+    try:
+        return PretrainedTokenizer(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"data.tokenizer: {path} cannot be read: {error}") from error
+
+
+def end_of_text(where: str) -> int | None:
+    """Id of the token that a model ends its texts with, by the files beside its tokenizer; None where they name none.
+
+    Raises:
+        UserError: as `read`, or a file beside it is no JSON.
+    """
+    tokenizer = read(where)
+    for name in ("tokenizer_config.json", "special_tokens_map.json"):
+        token = _settings(where, name).get("eos_token")
+        text = token.get("content") if isinstance(token, dict) else token
+        if isinstance(text, str) and (found := tokenizer.id_of(text)) is not None:
+            return found
+    for name in ("generation_config.json", "config.json"):
+        number = _settings(where, name).get("eos_token_id")
+        number = number[0] if isinstance(number, list) and number else number
+        if isinstance(number, int) and 0 <= number < tokenizer.vocabulary_size:
+            return number
+    return None
+
+
+def _file(where: str, name: str) -> Path | None:
+    """A file of the model: in its folder, beside its tokenizer.json, or (OWNER/NAME) of the Hub; None where there is none."""
+    path = Path(where).expanduser()
+    if path.is_file():
+        path = path if name == FILE else path.with_name(name)
+    elif path.is_dir() or where.startswith((".", "/", "~")) or where.count("/") != 1:
+        path = path / name
+    else:
+        return _of_hub(where, name)
+    return path if path.is_file() else None
+
+
+def _of_hub(where: str, name: str) -> Path | None:
+    """From the Hub, or a copy of it; None where there is neither."""
+    import huggingface_hub
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+
+    try:
+        return Path(huggingface_hub.hf_hub_download(where, name))
+    except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError):
+        return None
+
+
+def _settings(where: str, name: str) -> dict[str, Any]:
+    """An object in a file of the model; {} where there is no such file."""
+    path = _file(where, name)
+    if path is None:
+        return {}
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise UserError(f"data.tokenizer: {path} cannot be read: {error}") from error
+    return found if isinstance(found, dict) else {}

@@ -1,0 +1,209 @@
+"""Logged episodes with rewards, as rows to learn from; targets of the config group `data` that need no text."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+
+import torch
+
+from dqnlm.data.tokenizers.base import Tokenizer
+from dqnlm.data.trajectories.files import DataSource, read_file, read_hub
+from dqnlm.data.trajectories.records import Trajectory, content_sha256, dialogue
+from dqnlm.data.trajectories.rewards import RewardScaling, episode_returns, keep_best, scale
+from dqnlm.data.trajectories.rows import padded, token_rows
+from dqnlm.errors import UserError
+from dqnlm.problems import maze, random_walks, wordle, wordle_players, wordle_words
+from dqnlm.types import Rows
+
+
+@dataclass(frozen=True)
+class Trajectories:
+    """Logged trajectories, filtered and scaled as the settings say.
+
+    Attributes:
+        items: at least one.
+        source: where they came from, and in its notes what was done to them.
+    """
+
+    items: list[Trajectory]
+    source: DataSource
+
+    def __len__(self) -> int:
+        return len(self.items)
+
+    def fingerprint(self) -> str:
+        """sha256 (hex) of everything that is learned from: equal exactly if texts, rewards and order are."""
+        return content_sha256(self.items)
+
+    def alphabet(self) -> str:
+        """All characters that occur, in code-point order."""
+        return "".join(sorted(set().union(*(t.prompt + t.completion + t.next for t in self.items))))
+
+    def mean_return(self) -> float:
+        """Mean over the episodes of the summed rewards, in the units that `reward_scaling` left."""
+        returns = episode_returns(self.items)
+        return sum(returns) / len(returns)
+
+    def best_return(self) -> float:
+        """The greatest sum of an episode's rewards, in the same units."""
+        return max(episode_returns(self.items))
+
+    def longest(self) -> int:
+        """Transitions of the longest row when each character is one token."""
+        return max(len(t.prompt) + len(t.completion) + len(t.next) for t in self.items) - 1
+
+    def first_decision(self) -> int:
+        """The earliest time of a decision in any row when each character is one token."""
+        return min(len(t.prompt) for t in self.items) - 1
+
+    def rows(self, tokenizer: Tokenizer, row_transitions: int, device: torch.device) -> Rows:
+        """All trajectories as right-padded rows, B = len(self), T = row_transitions; ids in the tokenizer's dtype.
+
+        Raises:
+            UserError: a text has characters that the tokenizer does not know, a trajectory is longer than a row, or its
+                rewards are not one for each token; the message names the file and the line.
+        """
+        rows = token_rows(self.items, tokenizer)
+        too_long = [row.transitions > row_transitions for row in rows]
+        if any(too_long):
+            first = too_long.index(True)
+            raise self._too_long(self.items[first], rows[first].transitions, row_transitions, sum(too_long) - 1)
+        return padded(rows, row_transitions, tokenizer.dtype, device)
+
+    def _too_long(self, trajectory: Trajectory, length: int, row_transitions: int, others: int) -> UserError:
+        more = f" (and {others:,} others)" if others > 0 else ""
+        return UserError(
+            f"{trajectory.place}{more}: prompt, completion and next are {length + 1:,} tokens, {length:,} transitions, but a "
+            f"row of this environment has {row_transitions:,}. Shorten the text, leave the line out, or set the environment "
+            "to longer episodes."
+        )
+
+
+class NoData:
+    """What a run has that learns from its environment alone."""
+
+    def __init__(self) -> None:
+        self.source = DataSource(
+            "none", "the environment", content_sha256([]), notes=["The environment is all there is: no data was read."]
+        )
+
+    def fingerprint(self) -> str:
+        """Always the same."""
+        return self.source.sha256
+
+
+def _prepared(items: list[Trajectory], source: DataSource, best: float | None, scaling: RewardScaling) -> Trajectories:
+    """First the best episodes are kept, then the rewards that are left are scaled."""
+    notes = list(source.notes)
+    if best is not None:
+        items, kept = keep_best(items, best)
+        notes.append(kept)
+    items, scaled = scale(items, scaling)
+    return Trajectories(items, replace(source, notes=[*notes, scaled] if scaled else notes))
+
+
+def trajectories(
+    *,
+    path: str | None,
+    name: str | None,
+    config: str | None,
+    split: str,
+    revision: str | None,
+    keep_best: float | None,
+    reward_scaling: RewardScaling,
+) -> Trajectories:
+    """Target of `data=trajectories`; see `trajectory_records` for the format.
+
+    Raises:
+        UserError: neither or both of path and name, a file or a line that is wrong, a share or a scaling that cannot be.
+    """
+    items, source = read_log(path, name, config, split, revision, "trajectories")
+    return _prepared(items, source, keep_best, reward_scaling)
+
+
+def read_log(
+    path: str | None, name: str | None, config: str | None, split: str, revision: str | None, option: str
+) -> tuple[list[Trajectory], DataSource]:
+    """From a file, or from the Hub; `option` is what the data is called, for messages.
+
+    Raises:
+        UserError: neither or both of path and name, or a file or a line that is wrong.
+    """
+    if path is not None and name is None:
+        return read_file(path)
+    if name is not None and path is None:
+        return read_hub(name=name, config=config, split=split, revision=revision)
+    what = "a file or a data set" if path is None else "only one of the two"
+    raise UserError(f"data={option} needs {what}: data.path=FILE or data.name=OWNER/NAME.")
+
+
+def random_walks_log(*, graph_seed: int, keep_best: float | None, reward_scaling: RewardScaling) -> Trajectories:
+    """Target of `data=random_walks`: 1,000 random walks, each paid its optimality at its last node.
+
+    Raises:
+        UserError: a seed, a share or a scaling that cannot be.
+    """
+    if not 0 <= graph_seed <= random_walks.MAX_SEED:
+        raise UserError(f"data.graph_seed is {graph_seed}; it must be from 0 to {random_walks.MAX_SEED}")
+    items = [
+        Trajectory(prompt, completion, (0.0,) * (len(completion) - 1) + (reward,), place=f"random walk {number}")
+        for number, (prompt, completion, reward) in enumerate(random_walks.logged_walks(graph_seed), 1)
+    ]
+    return _prepared(items, _generated("random walks", f"graph seed {graph_seed}", items), keep_best, reward_scaling)
+
+
+def maze_log(*, seed: int, episodes: int, keep_best: float | None, reward_scaling: RewardScaling) -> Trajectories:
+    """Target of `data=maze`: episodes of a walker without a plan, a row for each command.
+
+    Raises:
+        UserError: no episode, a share or a scaling that cannot be.
+    """
+    if episodes < 1:
+        raise UserError(f"data.episodes is {episodes}; it must be 1 or more")
+    items = [
+        Trajectory(
+            step.observation,
+            step.command,
+            (0.0,) * (len(step.command) - 1) + (step.reward,),
+            step.next_observation,
+            number,
+            f"maze episode {number}, command {k}",
+        )
+        for number, steps in enumerate(maze.logged_episodes(seed, episodes))
+        for k, step in enumerate(steps, 1)
+    ]
+    source = _generated("maze episodes", f"seed {seed}, {episodes:,} episodes", items)
+    return _prepared(items, source, keep_best, reward_scaling)
+
+
+def wordle_log(
+    *, seed: int, games: int, words: str, keep_best: float | None, reward_scaling: RewardScaling
+) -> Trajectories:
+    """Target of `data=wordle`: games of a player who often begins to look at the answers late, a row each.
+
+    Raises:
+        UserError: no game, a list of words that cannot be read, a share or a scaling that cannot be.
+    """
+    if games < 1:
+        raise UserError(f"data.games is {games}; it must be 1 or more")
+    known = wordle_words.word_list(words)
+    items = []
+    for number, turns in enumerate(wordle_players.logged_games(seed, games, known.words)):
+        said = [(wordle.OPENING, False, 0.0)]
+        for turn in turns:
+            said.append((turn.utterance, True, turn.verdict.reward))
+            if turn.verdict.answer:
+                said.append((turn.verdict.answer, False, 0.0))
+        items.append(dialogue(said, number, f"Wordle game {number}"))
+    source = _generated("Wordle games", f"seed {seed}, {games:,} games with {known.origin}", items)
+    return _prepared(items, source, keep_best, reward_scaling)
+
+
+def _generated(name: str, settings: str, items: Iterable[Trajectory]) -> DataSource:
+    return DataSource(name, f"generated: {settings}", content_sha256(items))
+
+
+def no_data() -> NoData:
+    """Target of `data=none`."""
+    return NoData()

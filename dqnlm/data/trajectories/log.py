@@ -1,0 +1,208 @@
+"""A log of any text with rewards, as token rows to learn from and token rows to evaluate on; target of `data=logged`.
+
+The tokenizer is a pretrained model's own, or made from the training part. With `end_token` each of the agent's parts (a
+completion, a turn of a dialogue) ends in a token of its own, so that texts may hold line breaks. From scratch it stands in no
+text; a pretrained model's stands where a text spells it out.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from dqnlm.data.tokenizers import factory
+from dqnlm.data.tokenizers.base import Tokenizer
+from dqnlm.data.tokenizers.bpe import train_bpe
+from dqnlm.data.tokenizers.ended import with_end
+from dqnlm.data.trajectories import split
+from dqnlm.data.trajectories.dataset import read_log
+from dqnlm.data.trajectories.files import DataSource, read_file
+from dqnlm.data.trajectories.records import Trajectory, content_sha256
+from dqnlm.data.trajectories.rewards import RewardScaling, applied, described, episodes, keep_best, measured
+from dqnlm.data.trajectories.rows import TokenRow, token_rows
+from dqnlm.data.trajectories.split import HeldoutBy
+from dqnlm.errors import UserError
+from dqnlm.types import DECISION
+
+
+@dataclass(frozen=True)
+class LogPart:
+    """Trajectories, and the token row of each."""
+
+    items: list[Trajectory]
+    rows: list[TokenRow]
+
+    def __len__(self) -> int:
+        return len(self.items)
+
+
+@dataclass(frozen=True)
+class Log:
+    """A log in two parts.
+
+    Attributes:
+        train: learned from; filtered and scaled as the settings say.
+        heldout: evaluated on; all of it, in the units of `train`.
+        tokenizer: of both.
+        source: where the log came from, and in its notes what was done to it.
+    """
+
+    train: LogPart
+    heldout: LogPart
+    tokenizer: Tokenizer
+    source: DataSource
+
+    @property
+    def all_rows(self) -> list[TokenRow]:
+        """Of both parts."""
+        return [*self.train.rows, *self.heldout.rows]
+
+    @property
+    def longest(self) -> int:
+        """Transitions of the longest row."""
+        return max(row.transitions for row in self.all_rows)
+
+    @property
+    def longest_completion(self) -> int:
+        """Most decisions in a row of the training part."""
+        return max(row.decisions for row in self.train.rows)
+
+    @property
+    def train_ids(self) -> Tensor:
+        """All decisions of the training part, end to end, 1-D: what a language model of answers reads."""
+        said = [row.ids[1:][(row.flag_T & DECISION) != 0] for row in self.train.rows]
+        return torch.from_numpy(np.concatenate(said)).to(self.tokenizer.dtype)
+
+    def fingerprint(self) -> str:
+        """sha256 (hex) of all that is learned from and evaluated on, and of the tokenizer."""
+        parts = [content_sha256(self.train.items), content_sha256(self.heldout.items), self.tokenizer.state()]
+        return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+
+
+def logged(
+    *,
+    path: str | None,
+    name: str | None,
+    config: str | None,
+    split: str,
+    revision: str | None,
+    heldout_path: str | None,
+    heldout_fraction: float,
+    heldout_by: HeldoutBy,
+    keep_best: float | None,
+    reward_scaling: RewardScaling,
+    tokenizer: str | None,
+    vocabulary_size: int | None,
+    max_tokens: int | None,
+    end_token: bool,
+) -> Log:
+    """Target of `data=logged`; see `trajectory_records` for the format.
+
+    Raises:
+        UserError: a file or a line that is wrong, no prompt left to be held out, texts that the tokenizer does not know, or
+            settings that do not go together.
+    """
+    items, source = read_log(path, name, config, split, revision, "logged")
+    train, heldout, notes = _parts(items, heldout_path, heldout_fraction, heldout_by, source.name)
+    made = _tokenizer(tokenizer, vocabulary_size, train, end_token)
+    if max_tokens is not None:
+        train, heldout, left_out = _short(train, heldout, made, max_tokens)
+        notes += left_out
+    train, kept = _best(train, keep_best)
+    scaling = measured(train, reward_scaling)
+    train, heldout = applied(train, scaling), applied(heldout, scaling)
+    notes += [note for note in (kept, described(scaling)) if note is not None]
+    unknown = sum(made.count_unknown(item.prompt + item.completion) for item in heldout)
+    if unknown:
+        notes.append(
+            f"{unknown:,} held-out characters do not occur in the training part (unknown token); nobody is asked to write them."
+        )
+    parts = (
+        LogPart(train, token_rows(train, made, made.end_id)),
+        LogPart(heldout, token_rows(heldout, made, made.end_id, strict=False)),
+    )
+    return Log(*parts, made, replace(source, notes=[*source.notes, *notes]))
+
+
+def _parts(
+    items: list[Trajectory], heldout_path: str | None, fraction: float, by: HeldoutBy, whole: str
+) -> tuple[list[Trajectory], list[Trajectory], list[str]]:
+    """Training part, held-out part, and notes: cut, or the second from a file of its own."""
+    if heldout_path is None:
+        train, heldout, note = split.split(items, fraction, by, whole)
+        return train, heldout, [note]
+    try:
+        heldout, _ = read_file(heldout_path)
+    except UserError as error:
+        raise UserError(str(error).replace("data.path:", "data.heldout_path:")) from error
+    train, dropped = split.without(items, heldout, by)
+    if not train:
+        raise UserError(
+            f"data.heldout_path={heldout_path} holds every {by} of {whole}, so nothing is left to learn from: give another file"
+            + (", or set data.heldout_by=row" if by == "prompt" else "")
+        )
+    said = f"Held out {len(heldout):,} rows of {heldout_path} (data.heldout_path) beside {len(train):,} to learn from."
+    return train, heldout, [said, *([dropped] if dropped else [])]
+
+
+def _tokenizer(
+    kind: str | None, vocabulary_size: int | None, train: Sequence[Trajectory], end_token: bool
+) -> Tokenizer:
+    if kind is None:
+        raise UserError(
+            "data.tokenizer is null: set character, byte, bpe, or the folder of a pretrained model (network.name_or_path=FOLDER "
+            "gives its own)"
+        )
+    if (vocabulary_size is None) == (kind == "bpe"):
+        raise UserError(
+            "data.tokenizer=bpe needs data.vocabulary_size (such as 2000), and the other tokenizers take "
+            f"data.vocabulary_size=null; it is {vocabulary_size}"
+        )
+    texts = [text for item in train for text in (item.prompt, item.completion, item.next)]
+    if vocabulary_size is not None:
+        made: Tokenizer = train_bpe(texts, vocabulary_size)
+    else:
+        made = factory.build(kind, "".join(texts))
+    if not end_token:
+        return made
+    if kind in ("bpe", "character", "byte"):
+        return with_end(made, None)
+    from dqnlm.data.tokenizers.pretrained import end_of_text
+
+    own = end_of_text(kind)
+    if own is None:
+        raise UserError(
+            f"data.end_token: no file in {Path(kind)} names the model's end-of-text token (eos_token in tokenizer_config.json); "
+            "add it, or set data.end_token=false"
+        )
+    return with_end(made, own)
+
+
+def _short(
+    train: list[Trajectory], heldout: list[Trajectory], tokenizer: Tokenizer, max_tokens: int
+) -> tuple[list[Trajectory], list[Trajectory], list[str]]:
+    """Without the episodes that have a row of more tokens, and a note where there were some."""
+    kept = []
+    for part, strict, name in ((train, True, "training"), (heldout, False, "held-out")):
+        rows = token_rows(part, tokenizer, tokenizer.end_id, strict)
+        short = [places for places in episodes(part) if all(len(rows[i].ids) <= max_tokens for i in places)]
+        kept.append([part[i] for i in sorted(i for places in short for i in places)])
+        if not kept[-1]:
+            least = min(len(row.ids) for row in rows)
+            raise UserError(
+                f"data.max_tokens={max_tokens} leaves no row of the {name} part; its shortest has {least} tokens: raise it"
+            )
+    dropped = len(train) + len(heldout) - len(kept[0]) - len(kept[1])
+    note = f"{dropped:,} logged rows of more than {max_tokens} tokens (data.max_tokens), or of their episodes, are left out."
+    return kept[0], kept[1], [note] if dropped else []
+
+
+def _best(train: list[Trajectory], share: float | None) -> tuple[list[Trajectory], str | None]:
+    return (train, None) if share is None else keep_best(train, share)

@@ -1,0 +1,203 @@
+"""Evaluation on the held-out part of a log: its rows (`evaluation.logged_rows`), and greedy answers to its prompts.
+
+eval/length             tokens of a greedy answer, its end token included
+eval/unfinished_share   answers that did not end before `env.horizon`, or the network's context; not there without an end token
+eval/distinct_2         different pairs of tokens over all pairs, of all answers together
+eval/return             mean reward of the greedy answers by the run's judge (`reward=`); not there without one
+eval/return_error       its standard error
+eval/return_logged      mean reward by the same judge of what the log says to the same prompts
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from rich.table import Table
+from torch import Tensor
+
+from dqnlm.agent.generation import answers
+from dqnlm.agent.policy import Policy
+from dqnlm.data.tokenizers.ended import before_end
+from dqnlm.data.trajectories.log import LogPart
+from dqnlm.data.trajectories.rows import TokenRow
+from dqnlm.evaluation import diversity
+from dqnlm.evaluation.episodes import Evaluation
+from dqnlm.evaluation.logged_rows import BEST_SHARE, best_rows, returns_that_came, row_sums, value_figures
+from dqnlm.metrics import Figures
+from dqnlm.networks.noisy import set_noise
+from dqnlm.rewards.base import Episodes, Reward
+from dqnlm.types import DECISION
+
+_AT_ONCE = 64  # prompts in one forward
+_VALUES = ("eval/return_correlation", "eval/return_explained", "eval/pair_accuracy", "eval/overestimation")
+
+
+class LogEvaluator:
+    """See the module's text.
+
+    Args:
+        heldout: the rows.
+        judge: says what an answer is worth, from its text; None: nobody does.
+        horizon: most tokens of an answer.
+        gamma: discount of one decision.
+        betas: further strengths of a reweighted policy.
+        samples: answers shown.
+        prompts: different prompts that are answered, at most.
+        learns_returns: Q is a return, not a preference.
+
+    Attributes:
+        best_metrics: figures that a best policy can be chosen by, the default first.
+    """
+
+    def __init__(
+        self,
+        heldout: LogPart,
+        judge: Reward | None,
+        horizon: int,
+        gamma: float,
+        betas: Sequence[float],
+        samples: int,
+        prompts: int,
+        learns_returns: bool,
+    ) -> None:
+        self.rows, self.judge, self.horizon, self.betas, self.samples = heldout.rows, judge, horizon, betas, samples
+        self.learns_returns = learns_returns
+        self.texts = [item.prompt for item in heldout.items]
+        self.came_B = returns_that_came(heldout.items, heldout.rows, gamma)
+        self.paid_B = returns_that_came(heldout.items, heldout.rows, 1.0)
+        self.best_B = best_rows(self.paid_B)
+        self.asked = [self.texts.index(text) for text in dict.fromkeys(self.texts)][:prompts]
+        judged, values = (["eval/return"] if judge else []), (list(_VALUES[:2]) if learns_returns else [])
+        self.best_metrics = (*judged, "eval/nats_best", "eval/nats", "eval/accuracy", *values)
+
+    @torch.no_grad()
+    def evaluate(self, policy: Policy) -> Evaluation:
+        """All figures; changes nothing in the policy but its fitted temperature."""
+        policy.network.eval()
+        set_noise(policy.network, False)
+        figures = self._of_rows(policy)
+        said = self._answers(policy)
+        figures |= self._of_answers(policy, said)
+        decode = policy.tokenizer.decode
+        shown = [
+            (decode(self.rows[place].ids[: self.rows[place].prompt].tolist()), decode(ids))
+            for place, ids in list(zip(self.asked, said, strict=True))[: self.samples]
+        ]
+        return Evaluation(figures, shown, policy.temperature)
+
+    def _of_rows(self, policy: Policy) -> Figures:
+        sums = row_sums(policy, self.rows, self.betas)
+        count, best = sums.count_B.sum(), self.best_B
+        figures = {
+            "eval/nats": float(sums.nats_BP[:, 0].sum() / count),
+            "eval/accuracy": float(sums.hits_B.sum() / count),
+        }
+        # Best rows of unknown tokens alone leave nothing to score; all rows then stand in for them.
+        best = best if bool(sums.count_B[best].any()) else torch.ones_like(best)
+        nats_P = sums.nats_BP[best].sum(0) / sums.count_B[best].sum()
+        names = ["", *(f"_beta_{beta:g}" for beta in self.betas)]
+        figures |= {f"eval/nats_best{name}": float(nats) for name, nats in zip(names, nats_P, strict=False)}
+        if self.learns_returns:
+            figures |= value_figures(sums.q_B / sums.count_B, self.came_B, self.texts)
+        return figures
+
+    def _answers(self, policy: Policy) -> list[list[int]]:
+        """Greedy answers to the prompts, each with its end token where it has one."""
+        said: dict[int, list[int]] = {}
+        room = policy.network.max_observations
+        order = sorted(self.asked, key=lambda place: self.rows[place].prompt)
+        for begin in range(0, len(order), _AT_ONCE):
+            places = order[begin : begin + _AT_ONCE]
+            ids = [torch.from_numpy(self.rows[i].ids[: self.rows[i].prompt]).long() for i in places]
+            prompt_EP, length_E = _padded(ids, policy.device)
+            most = self.horizon if room is None else min(self.horizon, room - prompt_EP.shape[1])
+            action_EH, count_E = answers(
+                policy.network, prompt_EP, length_E, lambda o: policy.q(o).argmax(-1), policy.tokenizer.end_id, most
+            )
+            for place, row, count in zip(places, action_EH.tolist(), count_E.tolist(), strict=True):
+                said[place] = row[:count]
+        return [said[place] for place in self.asked]
+
+    def _of_answers(self, policy: Policy, said: list[list[int]]) -> Figures:
+        end_id = policy.tokenizer.end_id
+        figures = {"eval/length": sum(map(len, said)) / len(said)}
+        if end_id is not None:
+            figures["eval/unfinished_share"] = sum(end_id not in ids for ids in said) / len(said)
+        figures["eval/distinct_2"] = diversity.distinct_share([before_end(ids, end_id) for ids in said], 2)
+        if self.judge is None:
+            return figures
+        return_B = self._judged(self.asked, said, policy.device)
+        error = float(return_B.std()) / len(said) ** 0.5 if len(said) > 1 else 0.0
+        figures |= {"eval/return": float(return_B.mean()), "eval/return_error": error}
+        return figures | {"eval/return_logged": self._return_logged(policy.device)} | self._betas(policy)
+
+    def _return_logged(self, device: torch.device) -> float:
+        """Of all that the log says to the same prompts: the mean for each prompt, and of these."""
+        number = {self.texts[place]: k for k, place in enumerate(self.asked)}
+        places = [place for place, text in enumerate(self.texts) if text in number]
+        return_B = self._judged(places, [_first_said(self.rows[place]) for place in places], device).cpu()
+        prompt_B = torch.tensor([number[self.texts[place]] for place in places])
+        sum_P = torch.zeros(len(number)).index_add(0, prompt_B, return_B)
+        return float((sum_P / prompt_B.bincount()).mean())
+
+    def _judged(self, places: list[int], said: list[list[int]], device: torch.device) -> Tensor:
+        """return_B of answers to the prompts of these rows."""
+        assert self.judge is not None
+        prompts = [torch.from_numpy(self.rows[i].ids[: self.rows[i].prompt]).long() for i in places]
+        prompt_BP, prompt_length_B = _padded(prompts, device)
+        action_BH, length_B = _padded([torch.tensor(ids) for ids in said], device)
+        nothing_B = torch.zeros_like(length_B)
+        return self.judge.judge(
+            Episodes(prompt_BP, prompt_length_B, action_BH, length_B, action_BH[:, :0], nothing_B)
+        ).sum(1)
+
+    def _betas(self, policy: Policy) -> Figures:
+        """Mean reward of the greedy answers with other strengths."""
+        figures, fixed = {}, policy.beta
+        if policy.declared == "reweighted":
+            try:
+                for policy.beta in self.betas:
+                    mean = self._judged(self.asked, self._answers(policy), policy.device).mean()
+                    figures[f"eval/return_beta_{policy.beta:g}"] = float(mean)
+            finally:
+                policy.beta = fixed
+        return figures
+
+    def table(self, evaluation: Evaluation, policy: Policy, step: int, done: str) -> Table:
+        """The figures of the policy beside those of the log."""
+        found = evaluation.figures
+        beside = {"eval/return": found.get("eval/return_logged", 0.0), "eval/q_taken": float(self.came_B.nanmean())}
+        names = {
+            "eval/return": "reward of greedy answers", "eval/nats": f"nats a token, {policy.declared} policy",
+            "eval/nats_best": f"nats on the best {BEST_SHARE:.0%} of rows", "eval/accuracy": "accuracy, greedy",
+            "eval/q_taken": "Q of logged tokens, and their return", "eval/return_correlation": "correlation of the two",
+            "eval/return_explained": "variance explained", "eval/pair_accuracy": "pairs of a prompt in order",
+            "eval/length": "tokens of greedy answers", "eval/unfinished_share": "answers without an end",
+            "eval/distinct_2": "distinct-2 of answers",
+        }  # fmt: skip
+        table = Table(title=f"evaluation after {step} updates ({done})", title_justify="left")
+        table.add_column("held-out log", no_wrap=True)
+        for heading in ("policy", "log"):
+            table.add_column(heading, justify="right", no_wrap=True)
+        for name, words in names.items():
+            if name in found:
+                table.add_row(words, f"{found[name]:.3f}", f"{beside[name]:.3f}" if name in beside else "")
+            for key, value in found.items():
+                if key.startswith(f"{name}_beta_"):
+                    table.add_row(f"  beta {key.removeprefix(f'{name}_beta_')}", f"{value:.3f}")
+        return table
+
+
+def _padded(ids: list[Tensor], device: torch.device) -> tuple[Tensor, Tensor]:
+    """ids_BW, right-padded with 0, and their lengths."""
+    length_B = torch.tensor([len(run) for run in ids], device=device)
+    return torch.nn.utils.rnn.pad_sequence(ids, batch_first=True).to(device), length_B
+
+
+def _first_said(row: TokenRow) -> list[int]:
+    """The agent's first words: the decisions up to the first step without one."""
+    after = row.flag_T[row.prompt - 1 :] & DECISION
+    count = int(after.argmin()) if not after.all() else len(after)
+    said: list[int] = row.ids[row.prompt : row.prompt + count].tolist()
+    return said

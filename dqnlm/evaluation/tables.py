@@ -1,0 +1,62 @@
+"""Tables of an evaluation for the terminal."""
+
+from __future__ import annotations
+
+from rich.table import Table
+
+
+def evaluation_table(
+    figures: dict[str, float],
+    baselines: dict[str, tuple[float, float]],
+    policy: str,
+    constant: str,
+    step: int,
+    done: str,
+) -> Table:
+    """The agent beside what needs no learning."""
+    table = Table(title=f"evaluation after {step} updates ({done})", title_justify="left")
+    for heading in ("policy", "accuracy", "nats/token", "return", "distinct-1/2/3", "top token"):
+        table.add_column(heading, justify="left" if heading == "policy" else "right", no_wrap=True)
+    distinct = "/".join(f"{figures[f'eval/distinct_{n}']:.2f}" for n in (1, 2, 3))
+    table.add_row(
+        "greedy",
+        f"{figures['eval/accuracy']:.4f}",
+        "",
+        f"{figures['eval/return']:.3f}",
+        distinct,
+        f"{figures['eval/top_token_share']:.2f}",
+        style="bold",
+    )
+    distinct = "/".join(f"{figures[f'sample/distinct_{n}']:.2f}" for n in (1, 2, 3))
+    table.add_row(
+        policy,
+        "",
+        f"{figures['eval/nats']:.4f}",
+        "",
+        distinct,
+        f"{figures['sample/top_token_share']:.2f}",
+        style="bold",
+    )
+    table.add_row(f"always {constant}", "", "", f"{figures['eval/return_best_constant']:.3f}", "", "1.00")
+    for name, (accuracy, nats) in baselines.items():
+        table.add_row(name, f"{accuracy:.4f}", f"{nats:.4f}")
+    return table
+
+
+def episode_table(figures: dict[str, float], references: dict[str, float], step: int, done: str) -> Table:
+    """Greedy episodes beside returns that are known without learning."""
+    table = Table(title=f"evaluation after {step} updates ({done})", title_justify="left")
+    shown = {"return": "return", "return_error": "+-", "return_least": "least", "length": "steps"}
+    if "eval/overestimation" in figures:
+        shown["overestimation"] = "Q promised too much by"
+    table.add_column("policy", no_wrap=True)
+    for heading in shown.values():
+        table.add_column(heading, justify="right", no_wrap=True)
+    cells = [f"{figures[f'eval/{name}']:.3f}" for name in shown]
+    table.add_row("greedy", *cells, style="bold")
+    for name, value in figures.items():
+        if name.startswith("eval/return_beta_"):
+            table.add_row(f"beta {name.removeprefix('eval/return_beta_')}", f"{value:.3f}")
+    for name, value in references.items():
+        table.add_row(name, f"{value:.3f}")
+    return table

@@ -1,0 +1,84 @@
+"""What a person sees while a run goes on: on the terminal in colour, in train.log plain, the same words."""
+
+from __future__ import annotations
+
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.panel import Panel
+from rich.text import Text
+from tqdm import tqdm
+
+
+class RunConsole:
+    """Prints to the terminal and to the log file; draws the progress bar, or plain lines where there is no terminal."""
+
+    def __init__(self, log: Path, progress: bool) -> None:
+        self._terminal = Console(width=None if sys.stdout.isatty() else 120, highlight=False)
+        self._stream = log.open("a", encoding="utf-8")
+        self._file = Console(file=self._stream, width=120, no_color=True, highlight=False)
+        self._bar: tqdm[Any] | None = None
+        self.progress = progress
+        self._started, self._first = time.monotonic(), 0
+
+    def print(self, what: Any) -> None:
+        """A string or anything rich can draw. A sentence is left to the terminal to wrap: a path in it stays in one piece."""
+        what = Text(what) if isinstance(what, str) else what
+        sentence = isinstance(what, Text)
+        with tqdm.external_write_mode():
+            self._terminal.print(what, soft_wrap=sentence)
+        self._file.print(what, soft_wrap=sentence)
+        self._stream.flush()
+
+    def panel(self, title: str, lines: list[str], style: str = "cyan") -> None:
+        self.print(Panel(Text("\n".join(lines)), title=title, title_align="left", border_style=style))
+
+    def warning(self, text: str) -> None:
+        self.print(Text(f"warning: {text}", style="yellow"))
+
+    def start_progress(self, done: int, total: int, unit: str) -> None:
+        """A tqdm bar with rate and time left on a terminal; elsewhere `advance` prints plain lines."""
+        self._started, self._first, self._total, self._unit = time.monotonic(), done, total, unit
+        if self.progress and sys.stderr.isatty():
+            self._bar = tqdm(initial=done, total=total, unit=f" {unit}", dynamic_ncols=True, smoothing=0.05)
+
+    def advance(self, done: int) -> None:
+        if self._bar is not None:
+            self._bar.update(done - self._bar.n)
+
+    def status(self, done: int, words: str) -> None:
+        """The newest figures: beside the bar, or as a line with the share done and the time left."""
+        rate = (done - self._first) / max(time.monotonic() - self._started, 1e-9)
+        left = clock((self._total - done) / rate) if rate > 0 else "?"
+        line = (
+            f"{self._unit} {done}/{self._total} ({done / max(self._total, 1):.0%}), {rate:.2f}/s, {left} left  {words}"
+        )
+        if self._bar is not None:
+            self._bar.set_postfix_str(words)
+        elif self.progress:
+            self._terminal.print(Text(line), soft_wrap=True)
+        self._file.print(Text(line), soft_wrap=True)
+        self._stream.flush()
+
+    def stop_progress(self) -> None:
+        if self._bar is not None:
+            self._bar.close()
+            self._bar = None
+
+    def close(self) -> None:
+        self.stop_progress()
+        self._stream.close()
+
+
+def clock(seconds: float) -> str:
+    """1:02:03 or 4:05."""
+    minutes, rest = divmod(int(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
+
+
+
+

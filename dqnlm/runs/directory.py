@@ -1,0 +1,215 @@
+"""Where a run keeps what: reserving a folder that no other run has, finding one again by a short name."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+
+from dqnlm.errors import UserError
+from dqnlm.utils.suggest import nearest
+
+RUN_FILES = ("manifest.json", "config.yaml")  # either of them makes a folder a run
+
+
+@dataclass(frozen=True)
+class RunDirectory:
+    """The files of one run, below `path`."""
+
+    path: Path
+
+    @property
+    def config(self) -> Path:
+        """The validated configuration, YAML."""
+        return self.path / "config.yaml"
+
+    @property
+    def manifest(self) -> Path:
+        """Command line, versions, seed, device, commit, data source, JSON."""
+        return self.path / "manifest.json"
+
+    @property
+    def metrics(self) -> Path:
+        """Figures, one JSON object a log point."""
+        return self.path / "metrics.jsonl"
+
+    @property
+    def samples(self) -> Path:
+        """Generated text, one JSON object an evaluation."""
+        return self.path / "samples.jsonl"
+
+    @property
+    def checkpoints(self) -> Path:
+        """Folder of saved states."""
+        return self.path / "checkpoints"
+
+    @property
+    def summary(self) -> Path:
+        """Status and main figures, written at the end, JSON."""
+        return self.path / "summary.json"
+
+    @property
+    def log(self) -> Path:
+        """What the terminal showed, plain text."""
+        return self.path / "train.log"
+
+    @property
+    def tensorboard(self) -> Path:
+        """Folder of TensorBoard's event files."""
+        return self.path / "tensorboard"
+
+    @property
+    def is_run(self) -> bool:
+        """Whether a run has begun here."""
+        return any((self.path / name).is_file() for name in RUN_FILES)
+
+    def abandon(self) -> None:
+        """Removes what would make this a run: it was refused before it began, and the command, corrected, may use the folder."""
+        for name in RUN_FILES:
+            (self.path / name).unlink(missing_ok=True)
+
+
+def safe_name(text: str, longest: int = 80) -> str:
+    """`text` as one part of a path on any system: no separators, no spaces, no leading dot or dash."""
+    name = re.sub(r"[^\w.=,+-]+", "-", text.replace("/", "-")).strip("-.")
+    return name[:longest].rstrip("-.") or "run"
+
+
+def reserve(output_dir: str | Path, experiment: str, now: datetime | None = None) -> Path:
+    """Makes `<output_dir>/<YYYY-MM-DD>/<HH-MM-SS>-<experiment>`, with -2, -3 ... where that is taken.
+
+    The folder is made exclusively, so that two runs started in the same second never share one.
+
+    Raises:
+        UserError: the folder cannot be made.
+    """
+    now = now or datetime.now()
+    day = Path(output_dir).absolute() / now.strftime("%Y-%m-%d")
+    name = f"{now.strftime('%H-%M-%S')}-{safe_name(experiment)}"
+    number = 1
+    try:
+        day.mkdir(parents=True, exist_ok=True)
+        while True:
+            folder = day / (name if number == 1 else f"{name}-{number}")
+            try:
+                folder.mkdir()
+                return folder
+            except FileExistsError:
+                number += 1
+    except OSError as error:
+        raise UserError(
+            f"output_dir: cannot make a folder for the run below {Path(output_dir).absolute()}: {error.strerror}\n"
+            "  choose another with output_dir=FOLDER"
+        ) from error
+
+
+def require_fresh(folder: Path) -> Path:
+    """A folder that the user names himself (hydra.run.dir=...), made if need be; it must not hold a run, or runs.
+
+    Raises:
+        UserError: it holds one, or cannot be made.
+    """
+    folder = folder.absolute()
+    held = [folder] if RunDirectory(folder).is_run else _runs_below(folder)
+    if held:
+        raise UserError(
+            f"{folder} holds a run already\n"
+            f"  to go on with it: dqnlm resume {held[0]}\n  to start another, name another folder"
+        )
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"{folder}: cannot make this folder: {error.strerror}") from error
+    return folder
+
+
+def _runs_below(folder: Path) -> list[Path]:
+    """Runs directly below, in the order of their names (numbers by value: 10-... comes after 9-...)."""
+    try:
+        # Hidden folders are no runs: Hydra keeps a config.yaml of its own in `.hydra`.
+        children = [
+            child for child in folder.iterdir() if not child.name.startswith(".") and RunDirectory(child).is_run
+        ]
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+    return sorted(children, key=natural)
+
+
+def natural(path: Path) -> list[tuple[int, str]]:
+    """Digits compare by value, the rest as text."""
+    return [(int(part), "") if part.isdigit() else (-1, part) for part in re.split(r"(\d+)", str(path)) if part]
+
+
+def list_runs(output_dir: str | Path) -> list[Path]:
+    """All runs below `<output_dir>/<date>/`, jobs of sweeps included, oldest first (by name, which holds the time)."""
+    runs: list[Path] = []
+    root = Path(output_dir)
+    for day in sorted(root.iterdir()) if root.is_dir() else []:
+        if not day.is_dir():
+            continue
+        for folder in sorted((child for child in day.iterdir() if child.is_dir()), key=natural):
+            runs.extend([folder] if RunDirectory(folder).is_run else _runs_below(folder))
+    return runs
+
+
+def find_run(name: str, output_dir: str | Path) -> Path:
+    """The run that `name` means: a folder, `latest`, or the unique beginning of `[<date>/]<time>-<experiment>[/<job>]`.
+
+    Raises:
+        UserError: none, or several.
+    """
+    folder = Path(name)
+    if folder.is_dir():
+        return _run_at(folder, name)
+    runs = list_runs(output_dir)
+    if not runs:
+        raise UserError(
+            f"RUN {name!r}: no runs below {Path(output_dir).absolute()}\n  start one: dqnlm train +experiment=shakespeare"
+        )
+    if name == "latest":
+        return _latest(runs)
+    root = Path(output_dir)
+    matches = [run for run in runs if any(label.startswith(name.rstrip("/")) for label in _labels(run, root))]
+    exact = [run for run in matches if name.rstrip("/") in _labels(run, root)]
+    if len(exact or matches) == 1:
+        return (exact or matches)[0]
+    if matches:
+        listed = _listed(matches, root)
+        raise UserError(f"RUN {name!r} can mean {len(matches)} runs; type more of the name\n{listed}")
+    words = {label: run for run in runs for label in [*_labels(run, root), run.name.split("-", 3)[-1]]}
+    near = nearest(name, words)
+    hint = f"\n  did you mean {words[near].relative_to(root)}?" if near is not None else ""
+    raise UserError(
+        f"RUN {name!r}: no such folder and no run of that name{hint}\n  the newest runs:\n{_listed(runs[-5:], root)}"
+    )
+
+
+def _run_at(folder: Path, name: str) -> Path:
+    if RunDirectory(folder).is_run:
+        return folder
+    jobs = _runs_below(folder)
+    if len(jobs) == 1:
+        return jobs[0]
+    if jobs:
+        raise UserError(f"RUN {name!r} is a sweep of {len(jobs)} runs; choose one\n{_listed(jobs, folder.parent)}")
+    raise UserError(f"RUN {name!r}: this folder holds no run (neither {' nor '.join(RUN_FILES)})")
+
+
+def _latest(runs: Iterable[Path]) -> Path:
+    """The run whose manifest is the newest: names order runs of one clock, a copied or resumed folder may differ."""
+    with_manifest = [run for run in runs if RunDirectory(run).manifest.is_file()]
+    if not with_manifest:
+        raise UserError("RUN 'latest': no run has got as far as writing its manifest.json")
+    return max(with_manifest, key=lambda run: (RunDirectory(run).manifest.stat().st_mtime_ns, natural(run)))
+
+
+def _labels(run: Path, root: Path) -> list[str]:
+    """What a run may be called: `<date>/<time>-<experiment>[/<job>]` and the same without the date."""
+    whole = run.relative_to(root).as_posix()
+    return [whole, whole.partition("/")[2]]
+
+
+def _listed(runs: Iterable[Path], root: Path) -> str:
+    return "\n".join(f"    {run.relative_to(root).as_posix()}" for run in runs)

@@ -1,0 +1,64 @@
+"""manifest.json: what produced a run (command line, versions, seed, device, commit, data)."""
+
+from __future__ import annotations
+
+import platform
+import subprocess
+from datetime import datetime
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import torch
+
+PACKAGES = ("dqnlm", "torch", "hydra-core", "omegaconf", "datasets", "numpy")
+OF_PRETRAINED = ("transformers", "peft", "tokenizers", "safetensors")  # and of runs on a pretrained model
+
+
+def manifest(
+    *,
+    seed: int,
+    choices: dict[str, Any],
+    command_line: list[str],
+    device: torch.device,
+    data: dict[str, Any],
+    is_pretrained: bool,
+) -> dict[str, Any]:
+    """The content of manifest.json.
+
+    Args:
+        seed: of the run.
+        choices: group -> option, as chosen on the command line.
+        command_line: as typed.
+        device: where the run computes.
+        data: source, sizes and fingerprint of the data, as plain values.
+        is_pretrained: the network's trunk is a model of transformers, whose packages are then listed too.
+    """
+    return {
+        "created": datetime.now().astimezone().isoformat(timespec="seconds"),
+        "command_line": command_line,
+        "choices": choices,
+        "seed": seed,
+        "device": str(device),
+        "device_name": torch.cuda.get_device_name(device) if device.type == "cuda" else platform.machine(),
+        "threads": torch.get_num_threads(),
+        "python": platform.python_version(),
+        "versions": {name: _version(name) for name in (*PACKAGES, *(OF_PRETRAINED if is_pretrained else ()))},
+        "git_commit": _git_commit(),
+        "data": data,
+    }
+
+
+def _version(package: str) -> str | None:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def _git_commit() -> str | None:
+    here = Path(__file__).resolve().parents[2]  # the checkout that holds dqnlm/
+    if not (here / ".git").exists():
+        return None
+    result = subprocess.run(["git", "-C", str(here), "rev-parse", "HEAD"], capture_output=True, text=True, check=False)
+    return result.stdout.strip() or None

@@ -1,1 +1,0 @@
-"""Pure logic of tasks: what is said, what follows, what it pays, and the best that is possible; no networks."""

@@ -1,0 +1,154 @@
+"""What is written down of a run: figures at log points, evaluations, samples, and which policy was the best so far."""
+
+from __future__ import annotations
+
+import math
+import time
+from typing import Any
+
+from dqnlm.errors import UserError
+from dqnlm.evaluation.logged import LogEvaluator
+from dqnlm.metrics import Figures, JsonLines
+from dqnlm.training import saved_state
+from dqnlm.training.components import Parts
+from dqnlm.training.diagnostics import diagnostics, warnings
+
+LOWER_IS_BETTER = ("eval/nats", "eval/nats_softmax", "eval/nats_best")
+
+
+class Journal:
+    """Writes `metrics.jsonl` and `samples.jsonl`, the table of each evaluation, and the checkpoint of the best policy.
+
+    Args:
+        parts: of the run.
+        best_metric: figure of an evaluation that `best` goes by; None: the first of `Parts.best_metrics`.
+        updates_between_logs: gradient steps, for messages.
+
+    Attributes:
+        last: the newest value of every figure.
+        best: figures of the best evaluation, with its `step`; {} before the first.
+        evaluations_without_gain: since that one.
+        wall_seconds: in this run, those before a resume included.
+    """
+
+    def __init__(self, parts: Parts, best_metric: str | None, updates_between_logs: int) -> None:
+        self.parts, self.updates_between_logs = parts, updates_between_logs
+        self.best_metric = best_metric or parts.best_metrics[0]
+        self.best: Figures = {}
+        self.last: Figures = {}
+        self.evaluations_without_gain = 0
+        self.wall_before, self._clock = 0.0, time.monotonic()
+        self._mark = (0.0, 0)  # wall seconds and transitions at the last log point
+        self._sizes: tuple[int | None, int | None] = (None, None)  # of the JSONL files, known after a resume
+        self._warned: set[str] = set()
+
+    def open(self) -> None:
+        """Opens the files; what a run that was killed wrote after its checkpoint is cut off."""
+        self.metrics = JsonLines(self.parts.directory.metrics, self._sizes[0])
+        self.samples = JsonLines(self.parts.directory.samples, self._sizes[1])
+        self._clock = time.monotonic()
+
+    def close(self) -> None:
+        for open_file in (self.metrics, self.samples, self.parts.logger):
+            open_file.close()
+
+    @property
+    def wall_seconds(self) -> float:
+        return self.wall_before + time.monotonic() - self._clock
+
+    def record(self, figures: Figures) -> None:
+        """One line of metrics.jsonl, and the same to the logger."""
+        parts = self.parts
+        counters = {
+            "step": parts.updates, "env_steps": parts.actor.env_steps,
+            "transitions": int(parts.learner.transitions), "wall_s": round(self.wall_seconds, 3),
+        }  # fmt: skip
+        self.last |= figures
+        self.metrics.write(counters | figures)
+        parts.logger.write(parts.updates, figures)
+
+    def log(self, rounds_done: int) -> None:
+        """The only regular host synchronisation.
+
+        Raises:
+            UserError: a figure is not finite.
+        """
+        parts = self.parts
+        figures = parts.accumulator.drain()
+        before_s, before = self._mark
+        self._mark = (self.wall_seconds, int(parts.learner.transitions))
+        figures["time/transitions_per_second"] = (self._mark[1] - before) / max(self._mark[0] - before_s, 1e-9)
+        figures["rollout/episodes"] = float(parts.actor.episodes)
+        figures["rollout/epsilon"] = parts.exploration.epsilon
+        figures["optimizer/lr"] = parts.learner.optimization.rate(parts.learner.updates)
+        figures |= diagnostics(parts)
+        for name, value in figures.items():
+            if not math.isfinite(value):
+                raise UserError(self._not_finite(name, value))
+        self._warn(figures)
+        self.record(figures)
+        words = [f"{k.split('/')[1] if k != 'rollout/return' else 'return'} {v:.3f}" for k, v in figures.items()
+                 if k.startswith("loss/") or k == "rollout/return"]  # fmt: skip
+        parts.console.status(rounds_done, ", ".join(words))
+
+    def _warn(self, figures: Figures) -> None:
+        """Each warning once a run."""
+        for key, text in warnings(figures, self.parts.policy.head).items():
+            if key not in self._warned:
+                self._warned.add(key)
+                self.parts.console.warning(text)
+
+    def _not_finite(self, name: str, value: float) -> str:
+        updates = self.parts.updates
+        return (
+            f"{name} became {value} between updates {max(0, updates - self.updates_between_logs)} and {updates}: training has "
+            "diverged. The last good checkpoint is kept. Try a lower optimizer.lr, a smaller learner.gradient_clip, "
+            "head.loss=huber, or learner.precision=float32; to look at the last good state: dqnlm eval "
+            f"{self.parts.directory.path}"
+        )
+
+    def require_finite_weights(self) -> None:
+        """A diverged run never replaces a good checkpoint.
+
+        Raises:
+            UserError: a weight is not finite.
+        """
+        if not all(bool(p.isfinite().all()) for p in self.parts.learner.network.parameters()):
+            raise UserError(self._not_finite("a weight", float("nan")))
+
+    def evaluate(self, done: str) -> None:
+        """Scores the policy, shows and writes what was found; `done` says how far the run is."""
+        parts = self.parts
+        self.require_finite_weights()
+        evaluation = parts.evaluator.evaluate(parts.policy)
+        parts.console.print(parts.evaluator.table(evaluation, parts.policy, parts.updates, done))
+        for prompt, text in evaluation.samples:
+            self.samples.write({"step": parts.updates, "kind": parts.policy.declared, "prompt": prompt, "text": text})
+            whole = parts.by_episodes or isinstance(parts.evaluator, LogEvaluator)
+            parts.console.panel("sample", [prompt + text if whole else text], "dim")
+        self.record(evaluation.figures)
+        self._note_best(evaluation.figures)
+
+    def _note_best(self, figures: Figures) -> None:
+        sign = -1 if self.best_metric in LOWER_IS_BETTER else 1
+        value = figures[self.best_metric]
+        if self.best and sign * value <= sign * self.best[self.best_metric]:
+            self.evaluations_without_gain += 1
+            return
+        self.best = {"step": float(self.parts.updates)} | figures
+        self.evaluations_without_gain = 0
+        self.parts.policy.step = self.parts.updates
+        self.parts.checkpoints.save_best(saved_state.policy_state(self.parts))
+
+    def state_dict(self) -> dict[str, Any]:
+        """Counters, the best figures, and how many bytes of the JSONL files belong to this moment."""
+        return {
+            "evaluations_without_gain": self.evaluations_without_gain, "best": self.best, "last": self.last,
+            "wall_s": self.wall_seconds, "mark": list(self._mark), "sizes": [self.metrics.size, self.samples.size],
+        }  # fmt: skip
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.evaluations_without_gain = state["evaluations_without_gain"]
+        self.best, self.last = state["best"], state["last"]
+        self.wall_before, self._mark = state["wall_s"], (state["mark"][0], state["mark"][1])
+        self._sizes = (state["sizes"][0], state["sizes"][1])

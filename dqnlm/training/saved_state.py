@@ -1,0 +1,72 @@
+"""What a checkpoint holds, collected from the parts of a run and put back into them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from dqnlm.errors import UserError
+from dqnlm.runs import checkpoint
+from dqnlm.training.components import Parts
+
+State = dict[str, Any]
+
+
+def policy_state(parts: Parts) -> State:
+    """What acting takes."""
+    policy = parts.policy
+    return {
+        "network": policy.network.state_dict(), "head": policy.head.state_dict(),
+        "tokenizer": None if policy.tokens is None else policy.tokens.state(), "temperature": policy.temperature,
+        "declared": policy.declared, "legal": policy.legal_A, "step": policy.step,
+        "is_probability": policy.head.is_probability, "spec": [*policy.spec[:3], list(policy.spec.outputs)], "beta": policy.beta,
+        "recipe": policy.network.body.recipe,
+    }  # fmt: skip
+
+
+def training_state(parts: Parts, loop: State) -> State:
+    """What going on takes, beside the policy; `loop` is the state of the training loop."""
+    learner = parts.learner.state_dict()
+    del learner["network"]  # stands in the policy
+    return {
+        "learner": learner, "buffer": parts.buffer.state_dict(), "env": parts.actor.env.state_dict(),
+        "actor": parts.actor.state_dict(), "exploration": parts.exploration.generator.get_state(),
+        "accumulator": parts.accumulator.state_dict(), "random": torch.get_rng_state(),
+        "random_cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
+        "fingerprint": parts.fingerprint, "trainer": loop,
+        "warm_start": None if parts.warm_start is None else parts.warm_start.state_dict(),
+        "demonstrations": None if parts.demonstrations is None else parts.demonstrations.state(),
+    }  # fmt: skip
+
+
+def restore(parts: Parts, policy: State, training: State) -> None:
+    """Puts a saved run back into freshly built parts.
+
+    Raises:
+        UserError: the data is not what the run was trained on, or the state is of other parts.
+    """
+    if training["fingerprint"] != parts.fingerprint:
+        raise UserError(
+            "the data is not what this run was trained on (its fingerprint differs); give the same data.path, "
+            "data.tokenizer and data.heldout_fraction, or start a new run with trainer.init_from=RUN"
+        )
+    with checkpoint.must_fit(parts.directory.path):
+        _put_back(parts, policy, training)
+
+
+def _put_back(parts: Parts, policy: State, training: State) -> None:
+    parts.learner.load_state_dict(training["learner"] | {"network": policy["network"]})
+    parts.policy.temperature, parts.policy.step = policy["temperature"], policy["step"]
+    parts.buffer.load_state_dict(training["buffer"])
+    parts.actor.env.load_state_dict(training["env"])
+    parts.actor.load_state_dict(training["actor"])
+    parts.exploration.generator.set_state(training["exploration"].cpu())
+    parts.accumulator.load_state_dict(training["accumulator"])
+    torch.set_rng_state(training["random"].cpu())
+    if training["random_cuda"] and torch.cuda.is_available():
+        torch.cuda.set_rng_state_all([s.cpu() for s in training["random_cuda"]])
+    if parts.warm_start is not None:
+        parts.warm_start.load_state_dict(training["warm_start"])
+    if parts.demonstrations is not None:
+        parts.demonstrations.load_state(training["demonstrations"])

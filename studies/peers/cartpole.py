@@ -1,0 +1,132 @@
+#!/usr/bin/env python
+"""CartPole-v1 with stable-baselines3's DQN under the RL-Zoo's settings, and with ours, alternately, one thread each.
+
+    OMP_NUM_THREADS=1 .venv/bin/python -m studies.peers.cartpole --seeds 0,1,2 --ours --ours-zoo
+
+Prints a JSON line a run: party, seed, return (greedy mean of the final weights over 100 fresh episodes), wall_s (seconds
+of training; start of the program and evaluation left out), and at the end a table with the ratio of wall times.
+`--ours` is +experiment=cartpole, `--ours-zoo` +experiment=cartpole_zoo: the settings that stable-baselines3 has here.
+Its target_update_interval counts steps while it plays; during the 128 updates after each 256 steps the target stays as
+it is, so that the interval of 10 has the effect of a copy each 128 updates.
+
+stable-baselines3 is no dependency of dqnlm. To install it beside: pip install stable-baselines3 gymnasium
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from typing import Any
+
+import torch
+from rich.console import Console
+from rich.table import Table
+
+from dqnlm.config.composition import compose
+from dqnlm.reporting.loading import read_lines, read_summary
+from dqnlm.runs.directory import list_runs
+
+ID, STEPS, EPISODES, PEER = "CartPole-v1", 50_000, 100, "stable-baselines3"
+# github.com/DLR-RM/rl-baselines3-zoo, hyperparams/dqn.yml, CartPole-v1
+ZOO: dict[str, Any] = {
+    "learning_rate": 2.3e-3, "batch_size": 64, "buffer_size": 100_000, "learning_starts": 1000, "gamma": 0.99,
+    "target_update_interval": 10, "train_freq": 256, "gradient_steps": 128, "exploration_fraction": 0.16,
+    "exploration_final_eps": 0.04, "policy_kwargs": {"net_arch": [256, 256]},
+}  # fmt: skip
+
+
+def train_peer(seed: int, steps: int) -> tuple[float, float]:
+    """(return, seconds of training) of stable-baselines3's DQN."""
+    import gymnasium
+    from stable_baselines3 import DQN
+
+    model = DQN("MlpPolicy", ID, seed=seed, device="cpu", **ZOO)
+    started = time.perf_counter()
+    model.learn(steps)
+    wall_s = time.perf_counter() - started
+    env, returns = gymnasium.make(ID), []
+    for episode in range(EPISODES):
+        observation, _ = env.reset(seed=1_000_000 * (seed + 1) + episode)  # no seed that training has seen
+        total, over = 0.0, False
+        while not over:
+            action, _ = model.predict(observation, deterministic=True)
+            observation, reward, terminated, truncated, _ = env.step(int(action))
+            total, over = total + float(reward), terminated or truncated
+        returns.append(total)
+    return statistics.mean(returns), wall_s
+
+
+def train_ours(experiment: str, seed: int, steps: int) -> tuple[float, float]:
+    """(return, seconds of training) of `dqnlm train +experiment=EXPERIMENT`, in a process of its own.
+
+    Raises:
+        SystemExit: it fails.
+    """
+    config, _ = compose([f"+experiment={experiment}"])
+    rollouts = math.ceil(steps / (config["env"]["num_envs"] * config["trainer"]["rollout_steps"]))
+    with tempfile.TemporaryDirectory(prefix="peer-cartpole-") as folder:
+        settings = [f"seed={seed}", "threads=1", "device=cpu", "logger=none", "trainer.progress=false"]
+        settings += [f"trainer.rollouts={rollouts}", f"trainer.evaluation_episodes={EPISODES}", f"output_dir={folder}"]
+        command = [sys.executable, "-m", "dqnlm", "train", f"+experiment={experiment}", *settings]
+        environment = os.environ | {"OMP_NUM_THREADS": "1"}
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+        if done.returncode != 0:
+            raise SystemExit(f"{' '.join(command)}\nfailed with exit code {done.returncode}:\n{done.stderr}")
+        (run,) = list_runs(folder)
+        summary = read_summary(run)
+        assert summary is not None
+        # The log point of the last round is written just before the evaluation that ends the run.
+        logged = [point for point in read_lines(run / "metrics.jsonl", []) if "time/transitions_per_second" in point]
+        return float(summary["last"]["eval/return"]), float(logged[-1]["wall_s"])
+
+
+def show(results: list[dict[str, Any]]) -> None:
+    """A line a party: returns, and wall time beside the peer's with the same seed."""
+    peer = {r["seed"]: r["wall_s"] for r in results if r["party"] == PEER}
+    table = Table(title=f"{ID}, torch {torch.__version__}, one thread; medians over seeds")
+    for heading in ("party", "return", "return of each seed", "wall s", f"times the speed of {PEER}"):
+        table.add_column(heading, justify="left" if heading == "party" else "right")
+    for party in {r["party"]: None for r in results}:
+        own = [r for r in results if r["party"] == party]
+        ratio = statistics.median(peer[r["seed"]] / r["wall_s"] for r in own)
+        returns = [r["return"] for r in own]
+        wall_s = statistics.median(r["wall_s"] for r in own)
+        each = ", ".join(f"{value:.1f}" for value in returns)
+        table.add_row(party, f"{statistics.median(returns):.1f}", each, f"{wall_s:.1f}", f"{ratio:.2f}")
+    Console(width=None if sys.stdout.isatty() else 140).print(table)
+
+
+def main() -> None:
+    """The peer and ours take turns with each seed, so that a busy machine slows all alike."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n\n")[0])
+    parser.add_argument("--seeds", default="0,1,2", help="default: %(default)s")
+    parser.add_argument("--steps", type=int, default=STEPS, help="environment steps (default: %(default)s)")
+    parser.add_argument("--ours", action="store_true", help="also dqnlm train +experiment=cartpole")
+    parser.add_argument("--ours-zoo", action="store_true", help="also dqnlm train +experiment=cartpole_zoo")
+    options = parser.parse_args()
+    try:
+        import gymnasium  # noqa: F401
+        import stable_baselines3  # noqa: F401
+    except ImportError as error:
+        raise SystemExit(f"{error.name} is missing: pip install stable-baselines3 gymnasium") from None
+    torch.set_num_threads(1)
+    ours = [name for name, asked in (("cartpole", options.ours), ("cartpole_zoo", options.ours_zoo)) if asked]
+    results: list[dict[str, Any]] = []
+    for seed in map(int, options.seeds.split(",")):
+        for party in [PEER, *ours]:
+            value, wall_s = train_peer(seed, options.steps) if party == PEER else train_ours(party, seed, options.steps)
+            name = party if party == PEER else f"dqnlm {party}"
+            results.append({"party": name, "seed": seed, "return": round(value, 2), "wall_s": round(wall_s, 2)})
+            print(json.dumps(results[-1]), flush=True)
+    show(results)
+
+
+if __name__ == "__main__":
+    main()

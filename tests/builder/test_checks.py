@@ -1,0 +1,268 @@
+"""A user's mistakes end in one message that says what to do, exit code 2, and nothing lost. See also test_cli.py."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from dqnlm import cli
+from dqnlm.builder import launch
+from dqnlm.builder.checks import built, learner, settings
+from dqnlm.config import composition, validation
+from dqnlm.errors import UserError
+from dqnlm.runs.directory import RunDirectory, require_fresh
+from tests.helpers import runs as tools
+
+Train = Callable[..., str]
+
+
+@pytest.fixture
+def text(tmp_path: Path) -> Path:
+    return tools.write_text(tmp_path / "text.txt")
+
+
+@pytest.fixture
+def refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Train:
+    """`refused(text, "env.horizon=9")` -> the message of `dqnlm train`, which must be all there is."""
+    monkeypatch.chdir(tmp_path)
+
+    def train(text: Path | None, *overrides: str) -> str:
+        assert cli.main(["train", *tools.tiny(text, *overrides)]) == 2
+        out, err = capfd.readouterr()
+        assert err.startswith("error: ") and err.count("error:") == 1 and "Traceback" not in out + err
+        assert not [path for path in (tmp_path / "outputs").rglob("*") if path.is_file()], "a refused run leaves files"
+        return err
+
+    return train
+
+
+def test_missing_file(refused: Train, text: Path) -> None:
+    """Bug: a typing mistake in the path ends in a traceback, or in training on something else."""
+    message = refused(text.with_name("txet.txt"))
+    assert "txet.txt" in message and "text.txt" in message.replace("txet.txt", "")
+
+
+@pytest.mark.parametrize(
+    ("content", "parts"),
+    [
+        (b"", ["text.txt", "empty"]),
+        (b"ab", ["too short", "heldout_fraction"]),
+        (b"tea at ten\n", ["6 tokens", "env.prompt_length + env.horizon", "longer text or shorter episodes"]),
+        (b"tea at ten \xff\xfe" * 100, ["UTF-8", "byte"]),
+    ],
+    ids=["empty", "shorter than its parts", "shorter than the window", "bytes"],
+)
+def test_unusable_text(refused: Train, text: Path, content: bytes, parts: list[str]) -> None:
+    """Bug: a traceback of torch's random numbers, or a run on nothing."""
+    text.write_bytes(content)
+    message = refused(text, "data.heldout_fraction=0.4")
+    assert all(part in message for part in parts), message
+
+
+def test_heldout_part_shorter_than_an_episode(refused: Train, text: Path) -> None:
+    """Bug: the run starts, and fails at its first evaluation."""
+    text.write_text("tea at ten " * 7)
+    assert "the held-out part" in (message := refused(text)) and "env.horizon" in message
+
+
+def test_horizon_longer_than_the_context(refused: Train, text: Path) -> None:
+    """Bug: found in the middle of the run by a tensor of a wrong shape; the advice does not work either."""
+    message = refused(text, "env.horizon=30", "env.prompt_length=4", "buffer.capacity=1000")
+    assert "env.horizon=30" in message and "network.context=16" in message
+    assert "set env.horizon=13 or network.context=33" in message
+    assert tools.start(text.parent / "run", text, "env.horizon=13", "env.prompt_length=4", "trainer.rollouts=1")
+
+
+def test_output_folder_that_cannot_be_written(refused: Train, text: Path) -> None:
+    """Bug: a file where the folder should be, or a read-only one, ends in a traceback."""
+    assert "output_dir" in refused(text, f"output_dir='{text}'")
+
+
+SIBLINGS = [
+    "env=translation", "env.copies_of_a_prompt=2", "env.num_envs=4", "algorithm=tbrm", "objective.trajectory.baseline=siblings",
+    "buffer=rollout", "trainer.batch_rows=4",
+]  # fmt: skip
+FREE, TEACHER_REFERENCE = "env.transition=free", "exploration=reference"
+MATCHING, PROBABILITY = "exploration=probability_matching", "trainer.declared_policy=probability"
+# What does not go together, and a part of the message: which settings to change.
+IMPOSSIBLE: list[tuple[list[str], str]] = [
+    (["learner.feedback=all_actions", "algorithm=behaviour_cloning"], "set objective=[td]"),
+    (["learner.feedback=all_actions", FREE], "Set env.transition=teacher or learner.feedback=taken"),
+    (["learner.feedback=all_actions", "reward=similarity"], "set reward=exact_match"),
+    (["algorithm=behaviour_cloning", FREE], "needs env.transition=teacher"),
+    ([TEACHER_REFERENCE], "confounded"),
+    (["objective=[td,cross_entropy]"], "set exploration=reference"),
+    (["head=normalised", "projection=dueling", FREE], "needs env.transition=teacher"),
+    (["head=normalised", "projection=dueling", "reward=similarity"], "use head=scalar"),
+    (["head=normalised"], "set projection=dueling"),
+    (["trainer.log_every=0"], "trainer.log_every must be at least 1"),
+    (["trainer.save_every=0"], "trainer.save_every must be at least 1 or null"),
+    (["trainer.save_minutes=0"], "trainer.save_minutes must be above 0"),
+    (["trainer.rollout_steps=3"], "set trainer.rollout_steps=null or env.transition=free"),
+    (["trainer.best_metric=eval/acuracy"], "eval/accuracy"),
+    (["trainer.sample_temperature=0"], "sample_temperature above 0"),
+    (["trainer.demonstration_share=1.0"], "in [0, 1)"),
+    (["trainer.demonstration_share=0.5"], "Set env.transition=free"),
+    ([FREE, "trainer.demonstration_share=0.5", "buffer.sample=transitions"], "set buffer=uniform buffer.sample=rows"),
+    (["trainer.warm_start_updates=5", "head.loss=logistic"], "head.loss=huber or squared"),
+    (
+        ["trainer.warm_start_updates=5", "head.loss=huber", "trainer.warm_start_rows=0"],
+        "trainer.warm_start_rows must be at least 1",
+    ),
+    (
+        ["trainer.warm_start_updates=5", "head.loss=huber", "trainer.warm_start_lr=0"],
+        "trainer.warm_start_lr must be above 0",
+    ),
+    (["trainer.init_scale=0.1"], "set trainer.init_from=RUN"),
+    (["env.copies=2", "trainer.batch_rows=5"], "set it to 6"),
+    (["env.copies=3", "trainer.batch_rows=6"], "env.num_envs=4 is no multiple"),
+    (["env.copies=2", FREE], "needs env.transition=teacher"),
+    (["env.copies=2", "buffer.sample=transitions"], "buffer.sample=transitions"),
+    (["env.horizon=30"], "network.context"),
+    (["buffer.capacity=24"], "buffer.capacity to at least 32"),
+    (["buffer.capacity=7"], "buffer.capacity to at least 8"),
+    (["buffer.capacity=1e14"], "GiB"),
+    (
+        [FREE, "trainer.rollout_steps=3"],
+        "trainer.learning_starts=0 is before the first episodes end; set it to at least 32",
+    ),
+    # A stop token takes the environments apart, so that the prompt is read step by step and counts.
+    ([FREE, "env.stop_token=e", "env.prompt_length=3", "trainer.rollout_steps=9"], "set it to at least 40"),
+    ([PROBABILITY], "set declared_policy=boltzmann"),
+    ([MATCHING], "use exploration=boltzmann"),
+    (
+        [MATCHING, "learner.gamma=0", "env.copies=3", "env.num_envs=3", "trainer.batch_rows=3", "env.allowed=ea"],
+        "at most 2",
+    ),
+    (["env.stop_token=e"], "env.transition=free"),
+    ([FREE, "env.stop_token=ea"], "must be one token"),
+    ([FREE, "env.stop_token=Q"], "Q"),
+    ([FREE, "env.stop_token=e", "env.allowed=at"], "not among env.allowed"),
+    (["env.allowed=Q"], "Q"),
+    (["learner.gamma=1.5"], "learner.gamma"),
+    (["learner.gamma=1", "env.horizon_end=truncate"], "head.loss=logistic needs finite bounds"),
+    (["network.tie_weights=true", "projection=dueling"], "projection=linear"),
+    (["trainer.declared_policy=probable"], "boltzmann, probability"),
+    (["device=cuda:99"], "device=cuda:99"),
+    (["threads=0"], "threads must be at least 1"),
+    (["seed=-1"], "seed must be at least 0"),
+    (["head=categorical", "learner.feedback=all_actions", "learner.gamma=0"], "head=scalar or head=normalised"),
+    (["learner.feedback=all_actions", "learner.gamma=0", "returns=n_step"], "set returns=one_step"),
+    (["head=normalised", "projection=dueling", "objective.td.twin=true"], "objective.td.twin=true"),
+    (["trainer.rollouts=0"], "trainer.rollouts must be at least 1"),
+    (["trainer.rollouts=-1"], "trainer.rollouts must be at least 0"),
+    (["trainer.offline_rounds=2"], "offline_rounds are updates on logged data"),
+    (["seed=1e18"], "seed must be at least 0"),
+    (["optimizer.eps=-1"], "optimizer.eps"),
+    (["optimizer.weight_decay=-0.1"], "optimizer.weight_decay"),
+    (["exploration.fraction=-1"], "exploration.fraction"),
+    (["device=gpu0"], "device=gpu0"),
+    (["reward=function"], "needs reward.path=FILE.py:FUNCTION"),
+    (["reward=function", "reward.path=/nowhere/rewards.py:score"], "if you trust it, permit it"),
+    (["reward=language_model", "reward.order=9"], "an n-gram has 1 to 6 tokens"),
+    ([FREE, "reward=edit_distance", "reward.scale=0"], "reward.scale is 0"),
+    (["env=translation", "algorithm=tbrm", "objective.trajectory.baseline=siblings"], "env.copies_of_a_prompt=4 or so"),
+    ([word for word in SIBLINGS if word != "buffer=rollout"], "set buffer=rollout and trainer.batch_rows=4"),
+    ([*SIBLINGS, "trainer.batch_rows=2"], "set buffer=rollout and trainer.batch_rows=4"),
+    ([*SIBLINGS, "trainer.demonstration_share=0.5"], "set trainer.demonstration_share=0"),
+    (["learner.reference_temperature=2"], "leave the temperature at 1"),
+    (["learner.reference_weight=1", "learner.feedback=all_actions"], "Set objective=[td], or the weight to 0"),
+    (["learner.reference_weight=1"], "trainer.warm_start_updates or trainer.init_from=RUN"),
+    (["learner.reference_weight=1", "trainer.init_from=x"], "head.loss=huber or squared"),
+    (["env.copies=2", "learner.rows_at_once=3"], "set it to a multiple"),
+    (["learner.rows_at_once=0"], "learner.rows_at_once must be at least 1"),
+    (["learner.reference_weight=-1"], "learner.reference_weight must be at least 0"),
+]
+
+# The same on logged walks, where there is no text.
+LOGGED = ["+experiment=random_walks", "logger=none", "device=cpu", "threads=1", "trainer.progress=false"]
+IMPOSSIBLE_ON_LOGGED_DATA: list[tuple[list[str], str]] = [
+    (["algorithm=c51", "returns=lambda"], "use returns=n_step"),
+    (["algorithm=qr_dqn", "bootstrap=munchausen"], "use bootstrap=double or max"),
+    (["algorithm=soft_q", "head.loss=logistic"], "set head=scalar with head.loss=huber"),
+    (["algorithm=double_dqn", "bootstrap=value"], "set objective=[td,expectile_value]"),
+    (["algorithm=tbrm", "learner.gamma=0.9"], "learner.gamma=1"),
+    (["algorithm=tbrm", "buffer.sample=transitions"], "whole episodes"),
+    (["algorithm=ilql", "objective.cross_entropy.output=q"], "objective.cross_entropy.output=policy"),
+    (["algorithm=ilql", "trainer.beta=null"], "needs trainer.beta"),
+    (["trainer.beta=1.0"], "set them to null and []"),
+    (["algorithm=ilql", "learner.reference_weight=1", "trainer.init_from=x"], "trainer.declared_policy=boltzmann"),
+    (["learner.burn_in=2"], "which only network=gru has"),
+    (["network=gru", "~network.window", "~network.hidden", "network.context=9", "learner.burn_in=9"], "leaves nothing"),
+    (["learner.burn_in=2", "buffer.sample=transitions"], "set it to 0"),
+    (["data.graph_seed=7"], "another graph"),
+    (["env=dialogue", "data=wordle", "data.words=bundled"], "set both alike"),
+    (["trainer.warm_start_updates=3"], "needs a task with answers of its own"),
+    (["target.heads_only=true", "learner.compile=true"], "learner.compile=false"),
+    (["algorithm=c51", "data.reward_scaling=to_unit_range"], "data.reward_scaling=none"),
+    (["algorithm=path_consistency", "head=categorical"], "head=scalar with head.loss=huber"),
+    (["data=none"], "set data=trajectories data.path=FILE"),
+    (["data=bundled"], "set data=none"),
+    (["trainer.offline_rounds=0", "trainer.rollouts=2"], "trainer.offline_rounds"),
+    (["trainer.best_metric=eval/accuracy"], "is no figure of this run"),
+    (["trainer.declared_policy=probability"], "use boltzmann or reweighted"),
+    (["algorithm=ilql", "objective.expectile_value.expectile=1.5"], "between 0 and 1"),
+    (["algorithm=behaviour_cloning", "buffer=prioritized"], "buffer=uniform"),
+    (["network=transformer", "network.context=5", "~network.window", "~network.hidden"], "set network.context=9"),
+    (["env=logged", "data=logged", "trainer.rollouts=2"], "set trainer.rollouts=0"),
+    (["env=logged", "data=logged", "trainer.declared_policy=probability"], "set declared_policy=boltzmann"),
+    (["algorithm=behaviour_cloning", "trainer.rollouts=2"], "data=trajectories trainer.rollouts=0"),
+]
+
+
+def test_impossible_combinations(tmp_path: Path, text: Path) -> None:
+    """Bug: a combination that is trained on in vain, crashes, or is refused without what to set; a refusal without a test."""
+    raised: dict[str, set[int]] = {str(module.__file__): set() for module in (settings, learner, built)}
+
+    def refused(run: Callable[[], Any], overrides: list[str], part: str) -> None:
+        with pytest.raises(UserError) as caught:
+            run()
+        assert part in str(caught.value), (overrides, str(caught.value))
+        for entry in caught.traceback:
+            raised.get(str(entry.path), set()).add(entry.lineno + 1)
+
+    for number, (overrides, part) in enumerate(IMPOSSIBLE):
+        refused(lambda n=number, o=overrides: tools.start(tmp_path / str(n), text, *o), overrides, part)
+    for overrides, part in IMPOSSIBLE_ON_LOGGED_DATA:
+        refused(lambda o=overrides: build_logged(tmp_path / "logged", o), overrides, part)
+    for module in (settings, learner, built):
+        tree, name = ast.parse(Path(str(module.__file__)).read_text()), str(module.__file__)
+        refusals = [node for node in ast.walk(tree) if isinstance(node, ast.Raise)]
+        missed = [n.lineno for n in refusals if not raised[name] & set(range(n.lineno, (n.end_lineno or n.lineno) + 1))]
+        assert not missed, f"{name}: no case here reaches the refusals at lines {missed}"
+
+
+def build_logged(folder: Path, overrides: list[str]) -> None:
+    typed = [*LOGGED, *overrides]
+    composed, choices = composition.compose(typed)
+    folder.mkdir(exist_ok=True)
+    launch.build(validation.validate(composed, choices, typed), RunDirectory(folder))
+
+
+def test_allowed_combinations_next_to_the_refused_ones(tmp_path: Path, text: Path) -> None:
+    """Bug: a refusal that goes too far."""
+    allowed: list[list[Any]] = [
+        ["learner.feedback=all_actions", "learner.gamma=0", PROBABILITY],
+        ["env.copies=2", MATCHING, "learner.gamma=0"],
+        [FREE, "env.stop_token=e", "env.prompt_length=3"],
+        [FREE, "env.stop_token=e", "env.prompt_length=3", "trainer.rollout_steps=4", "trainer.learning_starts=40"],
+        ["learner.gamma=1", "env.horizon_end=truncate", "head.loss=huber"],
+        ["network=gru", "env.horizon=30", "buffer.capacity=1000"],
+        [FREE, "env.allowed=tea", "buffer.capacity=32"],
+    ]
+    for number, overrides in enumerate(allowed):
+        found = tools.start(tmp_path / str(number), text, "trainer.rollouts=2", *overrides)
+        assert found["status"] == "finished", overrides
+
+
+def test_a_refused_run_leaves_its_folder_free(tmp_path: Path) -> None:
+    """Bug: the corrected command is told that the folder holds a run."""
+    text = tools.write_text(tmp_path / "text.txt")
+    with pytest.raises(UserError):
+        tools.start(tmp_path / "run", text, "env.horizon=9999")
+    assert not RunDirectory(tmp_path / "run").is_run
+    require_fresh(tmp_path / "run")

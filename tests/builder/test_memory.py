@@ -1,0 +1,55 @@
+"""Outputs that cannot fit are refused before anything is allocated."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from dqnlm.agent.policy import Spec
+from dqnlm.builder import launch, memory
+from dqnlm.errors import UserError
+from dqnlm.runs.directory import RunDirectory
+from tests.helpers import runs as tools
+
+
+def test_bytes_by_hand() -> None:
+    """Bug: an output or a copy that is not counted. [8, 512, 50257] in float32 is 8 * 512 * 50257 * 4 = 823,410,688 bytes."""
+    spec = Spec(50257, 0, 50257)
+    assert memory.output_bytes(8, 512, spec, 1) == 3 * 823_410_688
+    assert memory.output_bytes(8, 512, spec, 51) == 51 * 3 * 823_410_688
+    ilql = spec._replace(outputs=("policy", "q2", "v"))  # v is one number, not one a token
+    assert memory.output_bytes(8, 512, ilql, 1) == 3 * 3 * 823_410_688
+
+
+def test_a_run_that_cannot_fit_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Bug: a machine that swaps itself to death; advice that does not help.
+
+    A row of 9 observations x 9 actions x 4 bytes x 3 takes 972 bytes, 4 rows 3,888; with a reference policy 1,296 and 5,184.
+    """
+    text = tools.write_text(tmp_path / "text.txt")
+
+    def build(free: int, *overrides: str) -> None:
+        monkeypatch.setattr(memory, "free_bytes", lambda _: free)
+        launch.build(tools.settings(tools.tiny(text, *overrides))[0], RunDirectory(tmp_path))
+
+    with pytest.raises(UserError, match=r"vocabulary too large.* Lower the length") as caught:
+        build(100)
+    assert "rows_at_once" not in str(caught.value)
+    with pytest.raises(UserError, match=r"Set learner\.rows_at_once=2 .*or lower trainer\.batch_rows"):
+        build(2000)
+    build(2000, "learner.rows_at_once=2")
+    build(3888)
+    with pytest.raises(UserError, match=r"learner\.rows_at_once=3 "):
+        build(3887)
+    held = ["learner.reference_weight=1", "head.loss=huber", "trainer.warm_start_updates=1", "env.transition=free"]
+    with pytest.raises(UserError, match=r"learner\.rows_at_once=3 "):
+        build(3888, *held)
+    build(5184, *held)
+
+
+def test_there_is_memory_here() -> None:
+    """Bug: bytes taken for kilobytes: a machine on which nothing fits, or everything."""
+    free = memory.free_bytes(torch.device("cpu"))
+    assert free is None or 2**26 < free < 2**46

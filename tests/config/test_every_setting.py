@@ -1,0 +1,194 @@
+"""The YAML files against the code that reads them: every option builds and trains, every setting is read by something."""
+
+from __future__ import annotations
+
+import ast
+import inspect
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from dqnlm.builder import launch
+from dqnlm.config import catalogue, composition, validation
+from dqnlm.config.schema import keyword_parameters, resolve_target
+from dqnlm.runs.directory import RunDirectory
+from tests.helpers import runs as tools
+
+PACKAGE = Path(launch.__file__).parents[1]
+
+
+# Options that need a model, a user's file or pairs of texts on disk: test_pretrained.py, test_text_rewards.py,
+# test_function_reward.py, test_pairs.py and test_recorded_partner.py write them, and try these options.
+ELSEWHERE = {("network", "pretrained"), ("experiment", "ilql"), ("reward", "classifier"), ("reward", "function")}
+ELSEWHERE |= {("reward", "causal_model")}
+ELSEWHERE |= {("env", "recorded_dialogue"), ("env", "translation")}
+ELSEWHERE |= {
+    ("env", "logged"),
+    ("experiment", "logged"),
+    ("experiment", "logged_pretrained"),
+    ("reward", "none"),
+}  # test_logged.py
+
+
+def every_option() -> list[tuple[str, str]]:
+    groups = [g for g in catalogue.groups() if g not in (*catalogue.PRESETS, "data", "trainer")]
+    return [(g, name) for g in groups for name, _ in catalogue.options(g) if (g, name) not in ELSEWHERE]
+
+
+# What an option needs beside itself.
+NEEDS: dict[tuple[str, str], list[str]] = {
+    ("exploration", "reference"): ["learner.feedback=all_actions"],
+    ("exploration", "probability_matching"): ["learner.gamma=0"],
+    ("head", "normalised"): ["projection=dueling"],
+    ("objective", "cross_entropy"): ["algorithm=behaviour_cloning"],
+    ("reward", "similarity"): ["env.transition=free"],
+    ("objective", "expectile_value"): ["objective=[td,expectile_value]"],
+    ("objective", "conservative"): ["objective=[td,conservative]"],
+    ("objective", "large_margin"): ["objective=[td,large_margin]"],
+    ("objective", "path_consistency"): ["algorithm=path_consistency"],
+    ("objective", "trajectory"): ["algorithm=tbrm"],
+    ("bootstrap", "soft"): ["head.loss=huber"],
+    ("bootstrap", "munchausen"): ["head.loss=huber"],
+    ("bootstrap", "value"): ["objective=[td,expectile_value]"],
+}
+# Environments that bring their own tasks are tried on settings without a text.
+WITHOUT_TEXT = [
+    "data=none", "device=cpu", "threads=1", "logger=none", "network=gru", "network.width=8", "network.layers=1",
+    "network.context=64", "head.loss=huber", "env.num_envs=4", "trainer.rollouts=4", "trainer.rollout_steps=60",
+    "trainer.learning_starts=480", "trainer.batch_rows=4", "trainer.progress=false", "trainer.evaluation_episodes=2",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("group", "option"), every_option())
+def test_every_option_builds_and_trains(tmp_path: Path, group: str, option: str) -> None:
+    """Bug: an option that validates, but whose code has other parameters, shapes or needs than the rest of a run."""
+    if group == "logger" and option == "tensorboard":
+        pytest.importorskip("tensorboard")
+    if group == "env" and option != "continuation":
+        pytest.importorskip("gymnasium")
+        typed = [f"env={option}", *WITHOUT_TEXT]
+        composed, choices = composition.compose(typed)
+        settings = validation.validate(composed, choices, typed)
+    else:
+        chosen = f"{group}=[{option}]" if group == "objective" and option == "td" else f"{group}={option}"
+        needed = NEEDS.get((group, option), [])
+        own = [] if group == "objective" and option != "td" else [chosen]
+        settings, _ = tools.settings(tools.tiny(tools.write_text(tmp_path / "text.txt"), *own, *needed))
+    trainer, _ = launch.build(settings, RunDirectory(tmp_path))
+    before = [p.detach().clone() for p in trainer.parts.learner.network.parameters()]
+    for _ in range(4):
+        trainer.train_once()
+    after = list(trainer.parts.learner.network.parameters())
+    assert any(not a.equal(b) for a, b in zip(before, after, strict=True)), "nothing was learned"
+    assert all(bool(p.isfinite().all()) for p in after)
+
+
+EXPERIMENTS = [name for name, _ in catalogue.options("experiment") if ("experiment", name) not in ELSEWHERE]
+
+
+def sentences(folder: Path) -> list[str]:
+    """Parallel files with the names of Multi30k's."""
+    for name in ("train", "val", "test_2016_flickr"):
+        for language in ("de", "en"):
+            (folder / f"{name}.{language}").write_text("".join(f"{language} the {i} sea\n" for i in range(80)))
+    return [f"data.path={folder}"]
+
+
+def talk(folder: Path) -> list[str]:
+    """A file in DailyDialog's format."""
+    (folder / "talk.txt").write_text("".join(f"the sea {i} ? __eou__ no {i} . __eou__\n" for i in range(80)))
+    return [f"data.path={folder / 'talk.txt'}"]
+
+
+PAIRS_OF = {"translation": sentences, "dialogue": talk}
+
+
+@pytest.mark.parametrize("name", EXPERIMENTS)
+def test_every_experiment_builds(tmp_path: Path, name: str) -> None:
+    """Bug: an experiment whose parts do not fit together, found by the first person who runs it."""
+    if name in PAIRS_OF:
+        pytest.importorskip("tokenizers")
+        trainer, _ = launch.build(
+            tools.settings([f"+experiment={name}", *PAIRS_OF[name](tmp_path)])[0], RunDirectory(tmp_path)
+        )
+        assert trainer.warm_rounds > 0 and len(trainer.parts.buffer.sample(2).length_B) == 2
+        return
+    text = tools.write_text(tmp_path / "text.txt", 5000)
+    overrides = [f"+experiment={name}", "device=cpu", "threads=1", "logger=none"]
+    on_text = "path" in composition.compose(overrides)[0]["data"]
+    overrides += ["data=text_file"] if on_text else []
+    composed, choices = composition.compose(overrides)
+    checked = validation.validate(composed, choices, overrides)
+    if on_text:
+        checked["data"]["path"] = str(text)
+    trainer, _ = launch.build(checked, RunDirectory(tmp_path))
+    assert trainer.rollouts >= 1 and trainer.parts.notes is not None
+
+
+def targets() -> dict[str, set[str]]:
+    """`_target_` -> where it is used, for all YAML files."""
+    found: dict[str, set[str]] = {}
+
+    def walk(node: Any, where: str) -> None:
+        if isinstance(node, dict):
+            if "_target_" in node:
+                found.setdefault(node["_target_"], set()).add(where)
+            for part in node.values():
+                walk(part, where)
+
+    for path in catalogue.packaged_root().rglob("*.yaml"):
+        walk(yaml.safe_load(path.read_text()), path.name)
+    return found
+
+
+def read_names(tree: ast.AST) -> set[str]:
+    """Names that are loaded, and strings between square brackets, anywhere below."""
+    names = {n.id for n in ast.walk(tree) if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Load)}
+    keys = {
+        n.slice.value
+        for n in ast.walk(tree)
+        if isinstance(n, ast.Subscript) and isinstance(n.slice, ast.Constant) and isinstance(n.slice.value, str)
+    }
+    return names | keys
+
+
+def definition(target: Any) -> ast.AST:
+    """The body of a function, or of a class's constructor (its own, or the nearest inherited one)."""
+    function = target.__init__ if inspect.isclass(target) else target
+    found: ast.AST = ast.parse(Path(inspect.getfile(function)).read_text())
+    for name in function.__qualname__.split("."):
+        kinds = (ast.ClassDef, ast.FunctionDef)
+        found = next(n for n in ast.iter_child_nodes(found) if isinstance(n, kinds) and n.name == name)
+    return found
+
+
+@pytest.mark.fault("settings that nothing reads")
+@pytest.mark.parametrize("target", sorted(targets()))
+def test_every_setting_is_read(target: str) -> None:
+    """Bug: a setting that is accepted and does nothing."""
+    resolved = resolve_target(target)
+    if not keyword_parameters(resolved):
+        return
+    read = read_names(definition(resolved))
+    builders = (PACKAGE / "builder").rglob("*.py")  # they read some settings in the trainer's and env's place
+    elsewhere = set().union(*(read_names(ast.parse(path.read_text())) for path in builders))
+    unread = set(keyword_parameters(resolved)) - read - elsewhere
+    assert not unread, f"{target} (used by {', '.join(targets()[target])}) takes and never reads {unread}"
+
+
+def test_the_search_for_unread_settings_finds_them() -> None:
+    """Bug: the search takes any mention for reading."""
+    source = "def f(*, used, stored, ignored, subscripted):\n  self.x = used\n  stored = 3\n  c['subscripted']"
+    tree = ast.parse(source)
+    assert {"used", "subscripted"} <= read_names(tree) and not {"stored", "ignored"} & read_names(tree)
+
+
+def test_root_settings_have_a_comment() -> None:
+    """Bug: a setting of train.yaml without meaning and unit. The options of the groups: see test_config.py."""
+    lines = (catalogue.packaged_root() / "train.yaml").read_text().split("\nhydra:")[0].splitlines()
+    for line in lines:
+        key, _, rest = line.partition(":")
+        if rest.strip() and not key.strip().startswith(("#", "-", "_target_")):
+            assert "#" in rest, line

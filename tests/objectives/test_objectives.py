@@ -1,0 +1,219 @@
+"""What is learned from a batch: targets by hand and by loop, and what may not leak into the loss."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from dqnlm.objectives.bootstrap import Double
+from dqnlm.objectives.cross_entropy import CrossEntropy
+from dqnlm.objectives.td import TemporalDifference
+from dqnlm.types import TERMINATED, Batch
+from tests.helpers.learners import (
+    GAMMA,
+    HEADS,
+    A,
+    T,
+    assert_close,
+    differ,
+    figures,
+    gradient,
+    make_learner,
+    make_network,
+    make_td,
+    random_batch,
+)
+
+
+def batch_of_two_steps(discounts: list[float]) -> Batch:
+    token_BS = torch.tensor([[0, 1, 2]])
+    return Batch(token_BS, torch.tensor([[0, 1]]), torch.tensor([[1.0, 2.0]]), torch.tensor([discounts]),
+                 torch.ones(1, 2), torch.tensor([2]), torch.ones(1), torch.zeros(1))  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("bootstrap", "legal", "targets"),
+    [
+        # Qbar(s1) = 3 7 5, Qbar(s2) = 8 4 9; online prefers action 2 at s1 and action 1 at s2.
+        ("max", None, [1 + 7 / 2, 2 + 9 / 2]),
+        ("double", None, [1 + 5 / 2, 2 + 4 / 2]),
+        ("max", [True, False, False], [1 + 3 / 2, 2 + 8 / 2]),
+        ("double", [True, True, False], [1 + 3 / 2, 2 + 4 / 2]),
+    ],
+)
+def test_td_by_hand(bootstrap: str, legal: list[bool] | None, targets: list[float]) -> None:
+    """Guards networks exchanged, a step off in time, an illegal action in the bootstrap. Gamma 1/2, no end."""
+    online = torch.tensor([[[0.0, 0, 0], [2, 1, 3], [0, 6, 5]]])[..., None].requires_grad_()
+    target = torch.tensor([[[9.0, 9, 9], [3, 7, 5], [8, 4, 9]]])[..., None]
+    objective = make_td(bootstrap=bootstrap, legal=None if legal is None else torch.tensor(legal))
+    result = objective({"q": online}, {"q": target}, batch_of_two_steps([0.5, 0.5]))
+    assert result.figures["target/mean"].tolist() == [targets]
+    assert result.figures["q/taken_mean"].tolist() == [[0.0, 1.0]]
+    best = 3.0 if legal is None else float(max(q for q, ok in zip([2, 1, 3], legal, strict=True) if ok))
+    assert result.figures["q/max_mean"].tolist() == [[0.0, best]]
+    assert result.loss_BT.tolist() == [[0.5 * targets[0] ** 2, 0.5 * (targets[1] - 1) ** 2]]
+    [slope] = torch.autograd.grad(result.loss_BT.sum(), online)
+    assert slope.squeeze().tolist() == [[-targets[0], 0, 0], [0, 1 - targets[1], 0], [0, 0, 0]]  # only the action taken
+
+
+def test_the_last_observation_is_worth_nothing_where_no_row_is_cut() -> None:
+    """Guards an index that shifts all values by one when the last forward is saved: y = 1 + 7 / 2 and 2 + 0."""
+    objective = make_td(bootstrap="max", last_has_value=False)
+    assert not objective.needs_last and objective.needs_target
+    target = torch.tensor([[[9.0, 9, 9], [3, 7, 5]]])[..., None]
+    result = objective({"q": torch.zeros(1, 2, 3, 1)}, {"q": target}, batch_of_two_steps([0.5, 0.0]))
+    assert result.figures["target/mean"].tolist() == [[4.5, 2.0]]
+
+
+def test_a_partners_steps_carry_the_value() -> None:
+    """Guards an earlier decision that bootstraps from the state in which a partner speaks, without his reward.
+
+    The step at 1 is his, with reward 2 and discount 1: v1 = 2 + v2 = 2 + 9, so the decision at 0 aims at 1 + 11 / 2.
+    """
+    target = torch.tensor([[[9.0, 9, 9], [3, 7, 5], [8, 4, 9]]])[..., None]
+    batch = replace(batch_of_two_steps([0.5, 1.0]), mask_BT=torch.tensor([[1.0, 0.0]]))
+    result = make_td(bootstrap="max", interleaved=True)({"q": torch.zeros(1, 3, 3, 1)}, {"q": target}, batch)
+    assert float(result.figures["target/mean"][0, 0]) == 6.5
+
+
+def td_loss_by_loops(objective: TemporalDifference, online_BSAN: Tensor, target_BSAN: Tensor, batch: Batch) -> Tensor:
+    """One decision at a time, one action at a time."""
+    q, qbar = objective.head.value(online_BSAN), objective.head.value(target_BSAN)
+    loss_BT = torch.zeros(batch.reward_BT.shape)
+    for b in range(loss_BT.shape[0]):
+        for t in range(loss_BT.shape[1]):
+            best = int((q if isinstance(objective.bootstrap, Double) else qbar)[b, t + 1].argmax())
+            future = batch.discount_BT[b, t] * qbar[b, t + 1, best]
+            raw_11AN = online_BSAN[b : b + 1, t : t + 1]
+            if objective.reward_all is None:
+                choices = [(int(batch.action_BT[b, t]), batch.reward_BT[b, t])]
+            else:
+                choices = [(a, (batch.observation_BS[b, t + 1] == a).float()) for a in range(A)]
+            loss_BT[b, t] = sum(
+                objective.head.loss_taken(raw_11AN, torch.tensor([[a]]), (r + future).view(1, 1)) for a, r in choices
+            )
+    return loss_BT
+
+
+@pytest.mark.parametrize("head", sorted(HEADS))
+@pytest.mark.parametrize("bootstrap", ["max", "double"])
+@pytest.mark.parametrize("feedback", ["taken", "all_actions"])
+def test_td_against_loops(head: str, bootstrap: str, feedback: str) -> None:
+    """Guards vectorised targets of all rows, times and actions; all_actions is a loop over actions."""
+    batch = random_batch()
+    objective = make_td(head, bootstrap, feedback=feedback)
+    with torch.no_grad():
+        online, target = make_network(0)(batch.observation_BS), make_network(1)(batch.observation_BS)
+        loss_BT = objective(online, target, batch).loss_BT
+        expected = td_loss_by_loops(objective, online["q"], target["q"], batch)
+    torch.testing.assert_close(loss_BT * batch.mask_BT, expected * batch.mask_BT)
+
+
+@pytest.mark.parametrize("head", sorted(HEADS))
+@pytest.mark.parametrize("feedback", ["taken", "all_actions"])
+def test_nothing_of_the_next_observation_leaks(head: str, feedback: str) -> None:
+    """Guards trial and error that is told the answer: under `teacher` the next observation IS the rewarded action.
+
+    At gamma 0 only the decision at t is learned from, and everything after o_t, a_t and r_t is replaced: other
+    observations (so other references), other actions and rewards. The gradient must stay; with all_actions it must not,
+    as every action's reward is read off the next observation.
+    """
+    for t in (0, 2, T - 1):
+        batch, other = random_batch(gamma=0.0), random_batch(gamma=0.0, seed=1)
+        mask_BT = torch.zeros_like(batch.mask_BT)
+        mask_BT[0, t] = 1
+        changed: dict[str, Any] = {}
+        for name in ("action_BT", "reward_BT"):
+            x, y = getattr(batch, name), getattr(other, name)
+            changed[name] = torch.cat([x[:, : t + 1], y[:, t + 1 :]], 1)
+        before_BS, after_BS = batch.observation_BS[:, : t + 1], (batch.observation_BS[:, t + 1 :] + 1) % A
+        changed["observation_BS"] = torch.cat([before_BS, after_BS], 1)
+        one, two = (
+            gradient(make_learner(make_td(head, feedback=feedback, gamma=0.0)), b)
+            for b in (replace(batch, mask_BT=mask_BT), replace(batch, mask_BT=mask_BT, **changed))
+        )
+        assert differ(one, two) == (feedback == "all_actions")
+        if feedback == "taken":
+            assert_close(one, two)
+            paid_more = replace(batch, mask_BT=mask_BT, reward_BT=batch.reward_BT + 5)
+            assert differ(one, gradient(make_learner(make_td(head, gamma=0.0)), paid_more))
+
+
+@pytest.mark.parametrize("head", sorted(HEADS))
+def test_rewards_that_were_not_earned_change_nothing(head: str) -> None:
+    """Guards rewards, actions and values of prompt steps and padding in the loss, also with gamma above 0."""
+    batch = random_batch(first=2)
+    unlearned = batch.mask_BT == 0
+    assert unlearned[:, :2].all() and unlearned[1, -2:].all()
+    changed = replace(
+        batch,
+        reward_BT=batch.reward_BT.masked_fill(unlearned, 1e3),
+        action_BT=torch.where(unlearned, (batch.action_BT + 1) % A, batch.action_BT),
+    )
+    changed.observation_BS[1, -1] = (changed.observation_BS[1, -1] + 1) % A  # beyond the end of that row
+    one, two = (gradient(make_learner(make_td(head)), b) for b in (random_batch(first=2), changed))
+    assert_close(one, two)
+
+
+def test_no_credit_across_rows() -> None:
+    """Guards a return or a value that runs from one row into the next: row 0's loss knows nothing of the others."""
+    batch, other = random_batch(seed=0), random_batch(seed=1)
+    names = ("observation_BS", "action_BT", "reward_BT", "discount_BT")
+    fields: dict[str, Any] = {name: torch.cat([getattr(batch, name)[:1], getattr(other, name)[1:]]) for name in names}
+    mixed = replace(batch, **fields)
+    online, target = make_network(0), make_network(1)
+    losses = []
+    for each in (batch, mixed):
+        with torch.no_grad():
+            losses.append(make_td()(online(each.observation_BS), target(each.observation_BS), each).loss_BT)
+    torch.testing.assert_close(losses[0][0], losses[1][0])
+    assert not torch.allclose(losses[0][1:], losses[1][1:])
+
+
+def test_credit_flows_back_by_one_step_only() -> None:
+    """Guards a value with gradient (residual learning): the target must not move. Only r_t and d_t of the step count."""
+    batch = random_batch()
+    learner = make_learner(make_td(bootstrap="double"), period=None)  # the online network is its own target
+    found = gradient(learner, batch)
+    network = make_network(0)
+    raw_BSAN = network(batch.observation_BS)["q"]
+    q_BSA = raw_BSAN.squeeze(-1)
+    target_BT = (batch.reward_BT + batch.discount_BT * q_BSA[:, 1:].amax(-1)).detach()
+    taken_BT = q_BSA[:, :-1].gather(-1, batch.action_BT[..., None]).squeeze(-1)
+    ((0.5 * (taken_BT - target_BT) ** 2 * batch.mask_BT).sum() / batch.mask_BT.sum()).backward()
+    assert_close(found, [p.grad for p in network.parameters() if p.grad is not None])
+
+
+def test_truncation_bootstraps_and_termination_does_not() -> None:
+    """Guards truncation treated as termination: only the truncated rows' last targets differ, by gamma v(s_T)."""
+    cut, ended = random_batch(), random_batch(end=TERMINATED)
+    network = make_network(0)
+    with torch.no_grad():
+        raw = network(cut.observation_BS)
+        one, two = (make_td(bootstrap="max")(raw, raw, b).figures["target/mean"] for b in (cut, ended))
+    difference = one - two
+    rows = torch.tensor([0, 2, 3])  # row 1 ends early, by termination in both
+    expected = GAMMA * raw["q"].squeeze(-1)[rows, -1].amax(-1)
+    torch.testing.assert_close(difference[rows, -1], expected)
+    assert (difference[1] == 0).all() and (difference[:, :-1] == 0).all()
+
+
+def test_cross_entropy_by_loop() -> None:
+    """Guards logits shifted by a step, and prompt steps that are cloned."""
+    batch = random_batch(first=2)
+    learner = make_learner(
+        CrossEntropy(lambda observation_BS: None, weight=1.0, output="q", normaliser_weight=0.0), period=None
+    )
+    assert not learner.needs_last and not learner.needs_target
+    log_BSA = make_network(0)(batch.observation_BS)["q"].squeeze(-1).log_softmax(-1).detach()
+    places = [(b, t) for b in range(4) for t in range(T) if batch.mask_BT[b, t]]
+    expected = -sum(float(log_BSA[b, t, batch.action_BT[b, t]]) for b, t in places) / len(places)
+    right = sum(int(log_BSA[b, t].argmax()) == int(batch.action_BT[b, t]) for b, t in places) / len(places)
+    learner.update(batch)
+    found = figures(learner)
+    assert found["loss/cross_entropy"] == pytest.approx(expected, rel=1e-5)
+    assert found["policy/accuracy"] == pytest.approx(right)

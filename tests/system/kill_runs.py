@@ -1,0 +1,198 @@
+#!/usr/bin/env python
+"""Kills a run (kill -9) at random moments, resumes it each time, and compares its end with a run that was never killed.
+
+    .venv/bin/python -m tests.system.kill_runs --kills 20
+
+Moments are drawn from a seed: while it trains or evaluates, while it starts, and while it writes a checkpoint (the script
+watches for the temporary folder). At every kill, the figures that the run's checkpoints vouch for are compared with the
+reference; at the end all figures, samples, and the whole saved state (weights, target, optimizer, buffer, random states),
+bit for bit. Exit code 1 on any difference.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from dqnlm.errors import UserError
+from dqnlm.runs import checkpoint
+from tests.helpers import runs as tools
+from tests.helpers.paths import ROOT
+
+TRAINING, WRITING, STARTING = "training", "checkpoint write", "start"
+# Free-running, so that episodes are open at most checkpoints; dropout, so that the network draws random numbers too.
+SETTINGS = [
+    "env.transition=free", "trainer.rollout_steps=5", "trainer.learning_starts=64", "network.dropout=0.1", "network.width=32",
+    "buffer.capacity=20000", "trainer.log_every=10", "trainer.evaluate_every=100", "trainer.save_every=20",
+]  # fmt: skip
+
+
+@dataclass
+class Kill:
+    """One kill: what was wanted, and what was found."""
+
+    kind: str
+    target: int  # step (updates) from which on it may strike
+    delay: float  # seconds after that
+    where: str = ""
+    step: int = 0
+    resumes_from: int | None = None
+    figures_equal: bool = True
+
+
+def plan(kills: int, updates: int, seed: int) -> list[Kill]:
+    """Moments spread over the run; about a third of them in a checkpoint write, a tenth while it starts."""
+    draw = random.Random(seed)
+    kinds = [WRITING] * max(1, kills // 3) + [STARTING] * (kills // 10)
+    kinds += [TRAINING] * (kills - len(kinds))
+    draw.shuffle(kinds)
+    targets = sorted(draw.randrange(1, int(updates * 0.95)) for _ in kinds)
+    return [Kill(kind, target, draw.uniform(0, 0.3)) for kind, target in zip(kinds, targets, strict=True)]
+
+
+def command(run: Path, text: Path, rollouts: int) -> list[str]:
+    """Resumes the run if it has a whole checkpoint, else starts it (anew)."""
+    dqnlm = [sys.executable, "-m", "dqnlm"]
+    try:
+        checkpoint.newest_whole(run / "checkpoints")
+        return [*dqnlm, "resume", str(run)]
+    except UserError:
+        shutil.rmtree(run, ignore_errors=True)
+        return [*dqnlm, "train", *tools.tiny(text, *SETTINGS, f"trainer.rollouts={rollouts}"), f"hydra.run.dir={run}"]
+
+
+def launch(arguments: list[str]) -> subprocess.Popen[bytes]:
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    return subprocess.Popen(arguments, cwd=ROOT, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+
+
+def last_step(run: Path) -> int:
+    """Updates done, by the last whole line of metrics.jsonl."""
+    try:
+        return int(tools.whole_lines(run / "metrics.jsonl")[-1]["step"])
+    except (FileNotFoundError, IndexError):
+        return -1
+
+
+def wait_for(process: subprocess.Popen[bytes], condition: Callable[[], bool], pause: float) -> bool:
+    """Asks every `pause` seconds until it holds; False where the process ends first."""
+    while process.poll() is None:
+        if condition():
+            return True
+        time.sleep(pause)
+    return False
+
+
+def strike(run: Path, text: Path, rollouts: int, kill: Kill) -> None:
+    """Starts or resumes the run, kills it at its moment, and notes what is left.
+
+    Raises:
+        SystemExit: the run fails by itself.
+    """
+    process = launch(command(run, text, rollouts))
+    if kill.kind == STARTING:
+        time.sleep(kill.delay * 10)
+    elif wait_for(process, lambda: last_step(run) >= kill.target, 0.02):
+        time.sleep(kill.delay)
+        if kill.kind == WRITING:
+            wait_for(process, lambda: any((run / "checkpoints").glob(".tmp-step-*")), 0.001)
+    process.send_signal(signal.SIGKILL)
+    error = process.communicate()[1].decode()
+    if process.returncode > 0:
+        raise SystemExit(f"the run failed by itself, code {process.returncode}:\n{error}")
+    kill.where = "after its end" if process.returncode == 0 else kill.kind
+    if kill.kind == WRITING and kill.where == WRITING and not any((run / "checkpoints").glob(".tmp-*")):
+        kill.where = "just after a write"
+    kill.step = last_step(run)
+
+
+def check(run: Path, reference: Path, kill: Kill) -> None:
+    """What the newest whole checkpoint vouches for must be the beginning of the reference."""
+    try:
+        path, _ = checkpoint.newest_whole(run / "checkpoints")
+    except UserError:
+        return
+    kill.resumes_from = checkpoint.step_of(path)
+    known = [line for line in tools.metrics(run) if line["step"] <= kill.resumes_from]
+    kill.figures_equal = known == tools.metrics(reference)[: len(known)]
+
+
+def show(number: int, kill: Kill) -> None:
+    start = "start" if kill.resumes_from is None else str(kill.resumes_from)
+    figures = "equal" if kill.figures_equal else "DIFFERENT"
+    print(f"{number:>4}  {kill.where:<20}{kill.step:>8}{start:>14}   {figures}", flush=True)
+
+
+def differences(run: Path, reference: Path) -> list[str]:
+    """Everything in which the two finished runs differ."""
+    found = [] if tools.metrics(run) == tools.metrics(reference) else ["metrics.jsonl"]
+    if (run / "samples.jsonl").read_bytes() != (reference / "samples.jsonl").read_bytes():
+        found.append("samples.jsonl")
+    return found + tools.differences(tools.state(run), tools.state(reference))
+
+
+def to_its_end(run: Path, text: Path, rollouts: int) -> None:
+    """Starts or resumes the run and lets it finish.
+
+    Raises:
+        SystemExit: it fails.
+    """
+    process = launch(command(run, text, rollouts))
+    error = process.communicate()[1]
+    if process.returncode and b"is finished" not in error:
+        raise SystemExit(f"{run.name} failed, code {process.returncode}:\n{error.decode()}")
+
+
+def compare(
+    folder: Path, kills: int, rollouts: int, seed: int, finish: Callable[[Path, Path, int], None] = to_its_end
+) -> tuple[list[Kill], list[str]]:
+    """The reference, the killed run, and what differs in the end."""
+    text, reference, run = tools.write_text(folder / "text.txt", 20_000), folder / "reference", folder / "killed"
+    started = time.monotonic()
+    finish(reference, text, rollouts)
+    print(
+        f"reference: {rollouts} rollouts, {last_step(reference)} updates, {time.monotonic() - started:.0f} s",
+        flush=True,
+    )
+    print("kill  during             at update  resumes from   figures so far", flush=True)
+    moments = plan(kills, last_step(reference), seed)
+    for number, kill in enumerate(moments, 1):
+        strike(run, text, rollouts, kill)
+        check(run, reference, kill)
+        show(number, kill)
+    finish(run, text, rollouts)
+    return moments, differences(run, reference)
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Prints a line a kill and a last one; 1 on any difference."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n\n")[0])
+    parser.add_argument("--kills", type=int, default=20, help="how often (default: 20)")
+    parser.add_argument("--rollouts", type=int, default=2000, help="length of the run (default: 2000, about a minute)")
+    parser.add_argument("--seed", type=int, default=0, help="of the moments (default: 0)")
+    arguments = parser.parse_args(argv)
+    with tempfile.TemporaryDirectory(prefix="kill-test-") as folder:
+        kills, different = compare(Path(folder), arguments.kills, arguments.rollouts, arguments.seed)
+    wrong = [f"figures at kill {number}" for number, kill in enumerate(kills, 1) if not kill.figures_equal] + different
+    writes = sum(kill.where == WRITING for kill in kills)
+    if wrong:
+        print(f"DIFFERENT after {len(kills)} kills: {', '.join(wrong[:10])}")
+        return 1
+    print(
+        f"identical after {len(kills)} kills, {writes} of them in a checkpoint write: figures, samples, weights, all state"
+    )
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
