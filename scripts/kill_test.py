@@ -1,7 +1,7 @@
-#!/usr/bin/env python
+#!/usr/bin/env -S bash -c 'exec "$(dirname "$0")/../scripts/python" "$0" "$@"'
 """Kills a run (kill -9) at random moments, resumes it each time, and compares its end with a run that was never killed.
 
-    .venv/bin/python scripts/kill_test.py --kills 20
+    scripts/python scripts/kill_test.py --kills 20
 
 Moments are drawn from a seed: while it trains or evaluates, while it starts, and while it writes a checkpoint (the script
 watches for the temporary folder). At every kill, the figures that the run's checkpoints vouch for are compared with the
