@@ -62,3 +62,20 @@ def test_the_command_runs_beside_a_folder_of_its_name_and_finds_code_there(tmp_p
         [*command, "+allow_targets=[mine]"], cwd=tmp_path, capture_output=True, text=True, check=False
     )
     assert done.returncode == 2 and "mine has no nothing" in done.stderr
+
+
+@needs_checkout
+@pytest.mark.skipif(Path(sys.prefix) != ROOT / ".venv", reason="not the environment that scripts/setup makes")
+def test_a_script_beside_a_checkout_imports_the_package(tmp_path: Path) -> None:
+    """Bug: a script in the folder that holds a checkout named dqnlm imports that folder, an empty namespace package."""
+    for folder in ("dqnlm/dqnlm", "dqnlm/configs"):
+        (tmp_path / folder).mkdir(parents=True)
+    (tmp_path / "dqnlm" / "dqnlm" / "__init__.py").write_text("")
+    (tmp_path / "mine.py").write_text(
+        "from importlib.resources import files\n"
+        "from dqnlm import catalogue, load_policy\n"
+        "print(load_policy.__module__, files('dqnlm.configs').joinpath('train.yaml').is_file(), catalogue.packaged_root())\n"
+    )
+    for command in (["mine.py"], ["-m", "mine"], ["-c", "import mine"]):
+        done = subprocess.run([sys.executable, *command], cwd=tmp_path, capture_output=True, text=True, check=False)
+        assert done.stdout == f"dqnlm.loading True {ROOT / 'configs'}\n", done.stderr
