@@ -19,10 +19,10 @@ def repository_files(folder: str, pattern: str) -> set[str]:
 
 @needs_checkout
 def test_wheel_holds_every_yaml_and_every_module(tmp_path: Path) -> None:
-    """Bug: the wheel misses YAML files, or a package that nobody listed."""
+    """Bug: the wheel misses YAML files, a package that nobody listed, or the licence under which it may be used."""
     source = tmp_path / "source"
     source.mkdir()
-    for name in ("dqnlm", "configs", "pyproject.toml", "README.md"):  # a copy: building leaves folders behind
+    for name in ("dqnlm", "configs", "pyproject.toml", "README.md", "LICENSE"):  # a copy: building leaves folders behind
         if (ROOT / name).exists():
             subprocess.run(["cp", "-r", str(ROOT / name), str(source)], check=True)
     if not (source / "README.md").exists():
@@ -30,12 +30,16 @@ def test_wheel_holds_every_yaml_and_every_module(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "pip", "wheel", "--no-deps", "--no-build-isolation", "--quiet", "--wheel-dir"]
     subprocess.run([*command, str(tmp_path / "wheel"), str(source)], check=True, capture_output=True)
     (wheel,) = (tmp_path / "wheel").glob("*.whl")
-    names = zipfile.ZipFile(wheel).namelist()
+    archive = zipfile.ZipFile(wheel)
+    names = archive.namelist()
     yamls = {name.removeprefix("dqnlm/configs/") for name in names if name.endswith(".yaml")}
     assert yamls == repository_files("configs", "*.yaml") and "train.yaml" in yamls
     modules = {name.removeprefix("dqnlm/") for name in names if name.endswith(".py") and "configs/" not in name}
     assert modules == repository_files("dqnlm", "*.py")
     assert "dqnlm/py.typed" in names
+    (information,) = (name.removesuffix("METADATA") for name in names if name.endswith(".dist-info/METADATA"))
+    assert archive.read(f"{information}licenses/LICENSE") == (ROOT / "LICENSE").read_bytes()
+    assert "License-Expression: MIT\n" in archive.read(f"{information}METADATA").decode()
 
 
 @needs_checkout
