@@ -1,8 +1,8 @@
-#!/usr/bin/env python
+#!/usr/bin/env -S bash -c 'exec "$(dirname "$0")/../scripts/python" "$0" "$@"'
 """Do answers get better by reward than by cloning for as long? Translation or dialogue, three seeds.
 
-    .venv/bin/python -m studies.answers_study translation --output-dir outputs/translation_study
-    .venv/bin/python -m studies.answers_study dialogue --temperatures greedy,1.0 --output-dir outputs/dialogue_study
+    scripts/python studies/answers_study.py translation --output-dir outputs/translation_study
+    scripts/python studies/answers_study.py dialogue --temperatures greedy,1.0 --output-dir outputs/dialogue_study
 
 For each seed: a clone; from it `agent` (learning by reward) and `control` (cloned further for as much compute: --ratio cloning
 updates for each of the agent's rounds, at a tenth of the clone's greatest learning rate, where its schedule ended). Each is

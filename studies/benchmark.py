@@ -1,8 +1,8 @@
-#!/usr/bin/env python
+#!/usr/bin/env -S bash -c 'exec "$(dirname "$0")/../scripts/python" "$0" "$@"'
 """Speed, as ratios within one run: both sides of a ratio are timed alternately in this process, on the same threads.
 
-OMP_NUM_THREADS=1 .venv/bin/python -m studies.benchmark            # all but the peer
-OMP_NUM_THREADS=1 .venv/bin/python -m studies.benchmark --peer     # also stable-baselines3, if it is installed
+OMP_NUM_THREADS=1 scripts/python studies/benchmark.py            # all but the peer
+OMP_NUM_THREADS=1 scripts/python studies/benchmark.py --peer     # also stable-baselines3, if it is installed
 
 update      one DQN update (online, target, backward, step) against one cross-entropy step, same network and batch
 acting      free-running actions with the KV cache against reading the whole row anew for each token

@@ -1,7 +1,7 @@
-#!/usr/bin/env python
+#!/usr/bin/env -S bash -c 'exec "$(dirname "$0")/../scripts/python" "$0" "$@"'
 """Trains presets on tasks and seeds, and prints mean, interquartile mean and a 95 % stratified bootstrap interval.
 
-    .venv/bin/python -m studies.compare_algorithms --tasks random_walks cartpole --algorithms dqn,double_dqn \\
+    scripts/python studies/compare_algorithms.py --tasks random_walks cartpole --algorithms dqn,double_dqn \\
         --seeds 0,1,2 --output-dir outputs/compare --png outputs/compare.png
 
 A task is an experiment, or `label=experiment,key=value,...` for one with settings of its own. Each run is a process of

@@ -1,7 +1,7 @@
-#!/usr/bin/env python
+#!/usr/bin/env -S bash -c 'exec "$(dirname "$0")/../scripts/python" "$0" "$@"'
 """Does learning by reward make text more fluent, or only the reward greater? Three seeds against cloning further.
 
-    .venv/bin/python -m studies.fluency_study --text shakespeare.txt --seeds 0,1,2 --output-dir outputs/fluency
+    scripts/python studies/fluency_study.py --text shakespeare.txt --seeds 0,1,2 --output-dir outputs/fluency
 
 The text is cut in two halves. On the first, for each seed: a clone; from it `agent` (+experiment=shakespeare_fluency, learning
 by reward in its own text) and `control` (cloned further, with as much compute: 2.5 updates for each of the agent's). The

@@ -1,7 +1,7 @@
-#!/usr/bin/env python3
+#!/usr/bin/env -S bash -c 'exec "$(dirname "$0")/../scripts/python" "$0" "$@"'
 """Writes a small GPT-2 with random weights and a tokenizer of one token a character, for trials of network=pretrained.
 
-python -m studies.tiny_gpt2 FOLDER --alphabet abcdefghijklmnopqrstu --layers 2 --width 64
+scripts/python studies/tiny_gpt2.py FOLDER --alphabet abcdefghijklmnopqrstu --layers 2 --width 64
 dqnlm train +experiment=ilql data.path=FILE.jsonl network.name_or_path=FOLDER
 """
 

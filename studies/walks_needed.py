@@ -1,7 +1,7 @@
-#!/usr/bin/env python
+#!/usr/bin/env -S bash -c 'exec "$(dirname "$0")/../scripts/python" "$0" "$@"'
 """How many generated walks an online learner needs from a clone of the logged walks to a mean greedy optimality of .99.
 
-    .venv/bin/python -m studies.walks_needed --seeds 10,11,12,13,14 --graph 1000 --output-dir outputs/walks
+    scripts/python studies/walks_needed.py --seeds 10,11,12,13,14 --graph 1000 --output-dir outputs/walks
 
 For each seed: behaviour cloning of the 1,000 logged walks (500 updates), then each learner from those weights, writing walks
 of its own and being paid for each. Every generated walk counts, finished by an illegal step or not; the greedy policy is

@@ -1,11 +1,11 @@
-#!/usr/bin/env python3
+#!/usr/bin/env -S bash -c 'exec "$(dirname "$0")/../scripts/python" "$0" "$@"'
 """How well Wordle can be played with a list: the mean return over all secret words of one searching player.
 
 At each point the player tries the WIDTH guesses that divide the words that still fit best, plays each out exactly, and
 keeps the best (see `dqnlm.problems.wordle_players.Searcher`). What one player reaches is a lower bound of the optimum; with
 `--width all` no guess is left out, so the bound is the optimum itself.
 
-    python -m studies.wordle_optimal --words auto --width 1 10 all
+    scripts/python studies/wordle_optimal.py --words auto --width 1 10 all
 """
 
 from __future__ import annotations

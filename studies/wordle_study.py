@@ -1,7 +1,7 @@
-#!/usr/bin/env python
+#!/usr/bin/env -S bash -c 'exec "$(dirname "$0")/../scripts/python" "$0" "$@"'
 """Does Q play Wordle better than cloning the games that it learned from? Three seeds against two clones of the same log.
 
-    .venv/bin/python -m studies.wordle_study --output-dir outputs/wordle_study
+    scripts/python studies/wordle_study.py --output-dir outputs/wordle_study
 
 For each seed: `agent` (+experiment=wordle), `clone` (+experiment=wordle_behaviour_cloning) and `filtered` (the same with the
 best tenth of the games, and 6,000 updates, as a tenth is soon learned by heart: on seed 100 they gave -4.57, 16,000 gave

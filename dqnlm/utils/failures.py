@@ -14,10 +14,6 @@ from dqnlm.errors import UserError
 DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO)
 
 
-
-
-
-
 @contextmanager
 def naming_memory() -> Iterator[None]:
     """Turns running out of memory into the three settings that lower it."""

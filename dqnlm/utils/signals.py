@@ -15,9 +15,14 @@ class Stopped(SystemExit):
 
 @contextmanager
 def listening_to_signals(note: Callable[[int], None]) -> Iterator[None]:
-    """Calls `note` with the number of a SIGTERM or SIGINT (Ctrl-C) instead of ending the program at once."""
+    """Calls `note` with the number of a SIGTERM or SIGINT (Ctrl-C) instead of ending the program at once.
+
+    A signal that the program was started to ignore stays ignored: a shell starts a background process that way, so that
+    Ctrl-C for the command in the foreground does not reach it.
+    """
     interrupts.raise_if_forgotten()
-    before = {s: signal.signal(s, lambda number, _frame: note(number)) for s in (signal.SIGINT, signal.SIGTERM)}
+    heard = [s for s in (signal.SIGINT, signal.SIGTERM) if signal.getsignal(s) is not signal.SIG_IGN]
+    before = {s: signal.signal(s, lambda number, _frame: note(number)) for s in heard}
     try:
         yield
     finally:

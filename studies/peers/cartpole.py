@@ -1,7 +1,7 @@
-#!/usr/bin/env python
+#!/usr/bin/env -S bash -c 'exec "$(dirname "$0")/../../scripts/python" "$0" "$@"'
 """CartPole-v1 with stable-baselines3's DQN under the RL-Zoo's settings, and with ours, alternately, one thread each.
 
-    OMP_NUM_THREADS=1 .venv/bin/python -m studies.peers.cartpole --seeds 0,1,2 --ours --ours-zoo
+    OMP_NUM_THREADS=1 scripts/python studies/peers/cartpole.py --seeds 0,1,2 --ours --ours-zoo
 
 Prints a JSON line a run: party, seed, return (greedy mean of the final weights over 100 fresh episodes), wall_s (seconds
 of training; start of the program and evaluation left out), and at the end a table with the ratio of wall times.

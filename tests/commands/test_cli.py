@@ -23,6 +23,7 @@ from dqnlm.config.run_config import save_run_config
 from dqnlm.errors import UserError
 from dqnlm.utils import interrupts
 from dqnlm.utils.signals import listening_to_signals
+from tests.helpers import processes
 
 Run = Callable[..., tuple[int, str, str]]
 
@@ -300,18 +301,32 @@ def announced():
 interrupts.remembering = announced
 sys.exit(cli.main(sys.argv[1:]))
 """
-    process = subprocess.Popen(
-        [sys.executable, "-c", code, "train", "+debug=smoke", "data=bundled", "trainer.rollouts=100000"], cwd=tmp_path,
-        text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-    )  # fmt: skip
-    assert process.stdout is not None and process.stdout.readline() == "up\n"
-    time.sleep(delay)
-    process.send_signal(signal.SIGINT)
-    out, err = process.communicate(timeout=60)
+    command = [sys.executable, "-c", code, "train", "+debug=smoke", "data=bundled", "trainer.rollouts=100000"]
+    with processes.started(command, cwd=tmp_path) as process:
+        assert process.stdout is not None and process.stdout.readline() == "up\n"
+        time.sleep(delay)
+        process.send_signal(signal.SIGINT)
+        out, err = process.communicate(timeout=60)
     assert process.returncode == 130, err
     assert "Traceback" not in err and "interrupted" in (out + err).lower()
     runs = {path.parent for path in tmp_path.rglob("config.yaml") if path.parent.name != ".hydra"}
     assert all((run / "manifest.json").exists() for run in runs)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_that_the_program_was_started_to_ignore_stays_ignored(number: signal.Signals) -> None:
+    """Bug: Ctrl-C for the command in the foreground ends a run that a script started in the background."""
+    noted: list[int] = []
+    usual = signal.signal(number, signal.SIG_IGN)
+    try:
+        with listening_to_signals(noted.append):
+            signal.raise_signal(number)
+        assert noted == [] and signal.getsignal(number) is signal.SIG_IGN
+    finally:
+        signal.signal(number, usual)
+    with listening_to_signals(noted.append):
+        signal.raise_signal(number)
+    assert noted == [number]
 
 
 def test_an_interrupt_that_becomes_an_error_is_one_still(

@@ -1,7 +1,7 @@
-#!/usr/bin/env python
+#!/usr/bin/env -S bash -c 'exec "$(dirname "$0")/../../scripts/python" "$0" "$@"'
 """Kills a run (kill -9) at random moments, resumes it each time, and compares its end with a run that was never killed.
 
-    .venv/bin/python -m tests.system.kill_runs --kills 20
+    scripts/python tests/system/kill_runs.py --kills 20
 
 Moments are drawn from a seed: while it trains or evaluates, while it starts, and while it writes a checkpoint (the script
 watches for the temporary folder). At every kill, the figures that the run's checkpoints vouch for are compared with the
@@ -12,15 +12,15 @@ bit for bit. Exit code 1 on any difference.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
 import random
 import shutil
-import signal
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -71,9 +71,15 @@ def command(run: Path, text: Path, rollouts: int) -> list[str]:
         return [*dqnlm, "train", *tools.tiny(text, *SETTINGS, f"trainer.rollouts={rollouts}"), f"hydra.run.dir={run}"]
 
 
-def launch(arguments: list[str]) -> subprocess.Popen[bytes]:
-    environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    return subprocess.Popen(arguments, cwd=ROOT, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+@contextlib.contextmanager
+def launch(arguments: list[str]) -> Iterator[subprocess.Popen[bytes]]:
+    """A process that does not outlive the block, whatever ends it."""
+    environment, pipe = os.environ | {"OMP_NUM_THREADS": "1"}, subprocess.PIPE
+    with subprocess.Popen(arguments, cwd=ROOT, env=environment, stdout=subprocess.DEVNULL, stderr=pipe) as process:
+        try:
+            yield process
+        finally:
+            process.kill()
 
 
 def last_step(run: Path) -> int:
@@ -99,15 +105,15 @@ def strike(run: Path, text: Path, rollouts: int, kill: Kill) -> None:
     Raises:
         SystemExit: the run fails by itself.
     """
-    process = launch(command(run, text, rollouts))
-    if kill.kind == STARTING:
-        time.sleep(kill.delay * 10)
-    elif wait_for(process, lambda: last_step(run) >= kill.target, 0.02):
-        time.sleep(kill.delay)
-        if kill.kind == WRITING:
-            wait_for(process, lambda: any((run / "checkpoints").glob(".tmp-step-*")), 0.001)
-    process.send_signal(signal.SIGKILL)
-    error = process.communicate()[1].decode()
+    with launch(command(run, text, rollouts)) as process:
+        if kill.kind == STARTING:
+            time.sleep(kill.delay * 10)
+        elif wait_for(process, lambda: last_step(run) >= kill.target, 0.02):
+            time.sleep(kill.delay)
+            if kill.kind == WRITING:
+                wait_for(process, lambda: any((run / "checkpoints").glob(".tmp-step-*")), 0.001)
+        process.kill()
+        error = process.communicate()[1].decode()
     if process.returncode > 0:
         raise SystemExit(f"the run failed by itself, code {process.returncode}:\n{error}")
     kill.where = "after its end" if process.returncode == 0 else kill.kind
@@ -147,8 +153,8 @@ def to_its_end(run: Path, text: Path, rollouts: int) -> None:
     Raises:
         SystemExit: it fails.
     """
-    process = launch(command(run, text, rollouts))
-    error = process.communicate()[1]
+    with launch(command(run, text, rollouts)) as process:
+        error = process.communicate()[1]
     if process.returncode and b"is finished" not in error:
         raise SystemExit(f"{run.name} failed, code {process.returncode}:\n{error.decode()}")
 

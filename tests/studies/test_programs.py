@@ -1,0 +1,49 @@
+"""The programs of scripts/ and studies/: who may be started, by which Python, and what they say of themselves."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.helpers.paths import ROOT, SCRIPTS
+
+STUDIES, KILL_RUNS = ROOT / "studies", ROOT / "tests" / "system" / "kill_runs.py"
+PROGRAMS = [*(SCRIPTS.iterdir()), *(path for path in STUDIES.rglob("*") if path.suffix in ("", ".py")), KILL_RUNS]
+PYTHON = sorted(path for path in PROGRAMS if path.suffix == ".py" and "__main__" in path.read_text(encoding="utf-8"))
+SHEBANG = """#!/usr/bin/env -S bash -c 'exec "$(dirname "$0")/../scripts/python" "$0" "$@"'"""
+
+
+def test_what_can_be_started_has_the_run_bit_and_the_checkout_s_python() -> None:
+    """Bug: a script with `#!` cannot be executed; its `python` is whichever comes first in PATH, which lacks dqnlm."""
+    for path in (path for path in PROGRAMS if path.is_file()):
+        first = path.read_text(encoding="utf-8").split("\n")[0]
+        assert os.access(path, os.X_OK) == first.startswith("#!"), path
+        if path.suffix == ".py":
+            wanted = SHEBANG if path.parent == STUDIES else SHEBANG.replace("../scripts", "../../scripts")
+            assert (first == wanted) == (path in PYTHON), path
+    assert PYTHON
+
+
+def test_the_first_line_finds_the_environment_of_its_checkout(tmp_path: Path) -> None:
+    """Bug: started from another folder, or in a checkout whose path has a space, the script misses its Python."""
+    for name in ("scripts/python", "studies/it.py"):
+        (tmp_path / "a checkout" / name).parent.mkdir(parents=True)
+    python, program = tmp_path / "a checkout" / "scripts" / "python", tmp_path / "a checkout" / "studies" / "it.py"
+    python.write_text(f'#!/bin/sh\nMARK=ours exec "{sys.executable}" "$@"\n')
+    program.write_text(f"{SHEBANG}\nimport os, sys\nprint(os.environ.get('MARK'), sys.argv[1:])\n")
+    python.chmod(0o755)
+    program.chmod(0o755)
+    done = subprocess.run([program, "a b", "$HOME", "--help"], cwd="/", capture_output=True, text=True, check=False)
+    assert done.stdout == "ours ['a b', '$HOME', '--help']\n", done.stderr
+
+
+@pytest.mark.parametrize("path", PYTHON, ids=lambda path: path.stem)
+def test_help(path: Path, tmp_path: Path) -> None:
+    """Bug: --help is an error, or the script imports something that is not there."""
+    command = [sys.executable, str(path), "--help"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False, timeout=120)
+    assert done.returncode == 0 and done.stdout.startswith("usage: "), done.stderr
