@@ -1,1 +1,1 @@
-"""Runs whose figures, samples and weights are on record, so that a change that should change nothing is seen to change nothing."""
+"""Runs on record with figures, samples and weights: a change that should change nothing is seen to change nothing."""

@@ -37,9 +37,7 @@ def _of_lines(file: str, expected: list[Record], actual: list[Record], alike: An
                 which = "on record only" if name in today else "not on record"
                 return f"{file}, line {number} (step {new.get('step')}): {name} is {which}"
             if not alike(today[name], new[name]):
-                return (
-                    f"{file}, line {number} (step {new.get('step')}): {name} is {new[name]!r}, on record {today[name]!r}"
-                )
+                return f"{file}, line {number} (step {new.get('step')}): {name} is {new[name]!r}, on record {today[name]!r}"
     return None
 
 
