@@ -36,13 +36,20 @@ def _pairs(path: Path) -> None:
         (path / f"{part}.y").write_text("".join(f"{prompt[::-1]}\n" for prompt in prompts), encoding="utf-8")
 
 
+def _talk(path: Path) -> None:
+    said = [f"so {i} __eou__ yes {i} __eou__ and __eou__ no {i} __eou__\n" for i in range(12)]
+    path.write_text("".join(said), encoding="utf-8")
+
+
 def _model(path: Path) -> None:
     import pretrained_models
 
     pretrained_models.write(path, alphabet="0123456789abcd\n")
 
 
-WRITERS: dict[str, Callable[[Path], None]] = {"text.txt": _text, "log.jsonl": _log, "pairs": _pairs, "model": _model}
+WRITERS: dict[str, Callable[[Path], None]] = {
+    "text.txt": _text, "log.jsonl": _log, "pairs": _pairs, "talk.txt": _talk, "model": _model,
+}  # fmt: skip
 
 
 def write(folder: Path, names: tuple[str, ...]) -> None:

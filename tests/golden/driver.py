@@ -50,8 +50,20 @@ def begin_and_kill(run: Run) -> None:
             _start(run)
 
 
+def train_by_command(run: Run, place: Path) -> Path:
+    """As `train`, by `dqnlm train`, which names the run's folder itself."""
+    with contextlib.chdir(place):
+        assert command("train", *_typed(run), "output_dir=outputs") == 0
+    (folder,) = (place / "outputs").glob("*/*")
+    return folder
+
+
+def _typed(run: Run) -> list[str]:
+    return list({setting.split("=")[0]: setting for setting in run.settings}.values())  # the last one said counts
+
+
 def _start(run: Run) -> None:
-    typed = list({setting.split("=")[0]: setting for setting in run.settings}.values())  # the last one said counts
+    typed = _typed(run)
     composed, choices = config.compose(typed)
     FOLDER.mkdir()
     checked = config.validate(composed, choices, typed)

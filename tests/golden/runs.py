@@ -122,6 +122,39 @@ RUNS = (
          "trainer.learning_starts=600", "env.max_episode_steps=30", "trainer.batch_rows=8"),
         packages=("gymnasium", "numpy"),
     ),
+    Run(
+        "walks_cql_legal",
+        (*WALKS, "algorithm=cql", "env.legal_moves_only=true", "data.reward_scaling=standardise", "learner.rows_at_once=4",
+         "trainer.rollouts=4", "trainer.rollout_steps=9"),
+    ),
+    Run("cloning", (*TEXT, *TRANSFORMER, "algorithm=behaviour_cloning", "network.tie_weights=true"), ("text.txt",)),
+    Run(
+        "maze",
+        ("+experiment=maze", *OFFLINE, "data.episodes=10", "data.keep_best=0.5", "network.hidden=16", "network.width=8",
+         "buffer.capacity=null", "env.max_steps=4", "objective=[td,large_margin]", "algorithm=c51", "head.low=-100",
+         "head.high=0", "projection=noisy"),
+    ),
+    Run(
+        "table",
+        ("env=tabular", "data=none", "network=table", *ONLINE, "env.num_envs=4", "buffer.capacity=200", "reward=none",
+         "returns=lambda", "trainer.rollout_steps=16", "optimizer=adam"),
+    ),
+    Run(
+        "recorded_dialogue",
+        ("env=recorded_dialogue", "env.partner.path=talk.txt", "data=none", *ONLINE, "network=gru", "network.layers=1",
+         "network.context=80", "network.width=8", "head.loss=huber", "env.num_envs=4", "env.utterance_length=8",
+         "env.partner.turn_length=12", "env.partner.heldout_fraction=0.4", "trainer.rollout_steps=60",
+         "trainer.learning_starts=480", "buffer.capacity=4000", "trainer.warm_start_updates=2", "reward=chrf"),
+        ("talk.txt",),
+        ("sacrebleu",),
+    ),
+    Run(
+        "pretrained_lora",
+        ("+experiment=logged_pretrained", *LOGGED, *MODEL, "network.lora_rank=2", "network.q_init=logits",
+         "network.q_temperature=1.0", "algorithm=cql"),
+        ("log.jsonl", "model"),
+        ("transformers", "tokenizers", "peft"),
+    ),
 )  # fmt: skip
 
 # Runs kept on disk as an earlier version wrote them, killed after their second checkpoint.

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import copy
 import math
+import re
 import warnings
 from pathlib import Path
 from typing import Any
@@ -37,6 +38,14 @@ def test_a_run_is_what_it_was(run: Run, tmp_path: Path) -> None:
     for package in run.packages:
         pytest.importorskip(package)
     check(reference.load()["runs"][run.recorded_as], reference.measure(run, tmp_path / "place"), run)
+
+
+def test_the_command_line_does_the_same(tmp_path: Path) -> None:
+    """Bug: a run is composed, named or started otherwise by `dqnlm train` than by the functions below it."""
+    run = RUNS[0]
+    driver.prepare(run, tmp_path / "place")
+    left = driver.record(driver.train_by_command(run, tmp_path / "place"))
+    check(reference.load()["runs"][run.recorded_as], left, run)
 
 
 RECORD: dict[str, Any] = {
@@ -70,8 +79,6 @@ def changed(*path: Any, value: Any) -> dict[str, Any]:
 )
 def test_every_difference_is_seen(actual: dict[str, Any], message: str) -> None:
     """Bug: a comparison that cannot fail, or one that does not say where."""
-    import re
-
     found = compare.difference(RECORD, actual, True)
     assert found is not None and re.search(message, found), found
     assert compare.difference(RECORD, copy.deepcopy(RECORD), True) is None
