@@ -1,0 +1,54 @@
+"""Runs that an earlier version left on disk are resumed, scored, asked and exported by this one."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from golden import driver, reference, saved
+from golden.runs import SAVED, Run
+from golden.test_golden import check
+
+RUN = pytest.mark.parametrize("run", SAVED, ids=lambda run: run.name)
+PROMPTS = {"teacher": "the ", "walks_ilql": "b", "pretrained": "100a\n", "pairs": "abc\n"}
+
+
+@pytest.fixture
+def place(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The working folder with the unpacked run in it; the present folder of the test."""
+    for package in run.packages:
+        pytest.importorskip(package)
+    saved.unpack(run, tmp_path / "place")
+    monkeypatch.chdir(tmp_path / "place")
+    monkeypatch.delenv("DQNLM_DATA_DIR", raising=False)
+    return tmp_path / "place"
+
+
+@RUN
+def test_it_goes_on_as_it_would_have(run: Run, place: Path) -> None:
+    """Bug: a moved class, a renamed setting or another form of the saved state makes old runs unreadable, or other runs."""
+    check(reference.load()["saved"][run.name], saved.finish(run, place), run)
+    assert json.loads((place / driver.FOLDER / "summary.json").read_text())["status"] == "finished"
+
+
+@RUN
+def test_it_is_scored_and_writes(run: Run, place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Bug: resuming reads old runs, and the other commands do not."""
+    folder = str(driver.FOLDER)
+    assert driver.command("eval", folder, "--json") == 0
+    figures = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert any(name.startswith("eval/") for name in figures)
+    assert driver.command("generate", folder, "--prompt", PROMPTS[run.name], "--max-tokens", "4") == 0
+    assert capsys.readouterr().out.strip()
+
+
+@pytest.mark.parametrize("run", [run for run in SAVED if run.name == "pretrained"], ids=lambda run: run.name)
+def test_it_is_exported(run: Run, place: Path) -> None:
+    """Bug: weights of an old run that the export no longer finds by their names."""
+    assert driver.command("export", str(driver.FOLDER), "exported") == 0
+    from transformers import AutoModelForCausalLM
+
+    _, info = AutoModelForCausalLM.from_pretrained(place / "exported", output_loading_info=True)
+    assert not info["missing_keys"] and not info["unexpected_keys"]
