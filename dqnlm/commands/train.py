@@ -26,7 +26,7 @@ from omegaconf import DictConfig, OmegaConf
 from dqnlm.commands.train_arguments import HELP, Request, expand, parse, swept_keys
 from dqnlm.config.composition import VERSION_BASE, choices_of, compose, expanded, hydra_setting, plain, quoted
 from dqnlm.config.inapplicable import drop_inapplicable
-from dqnlm.config.user_code import trust
+from dqnlm.config.trusted_files import trust
 from dqnlm.config.validation import validate
 from dqnlm.errors import UserError
 from dqnlm.runs.directory import RunDirectory, natural, require_fresh, reserve, safe_name

@@ -17,10 +17,11 @@ from omegaconf.errors import OmegaConfBaseException
 from dqnlm.config import catalogue
 from dqnlm.config.composition import parse_overrides
 from dqnlm.config.messages import dotted, unknown_setting
-from dqnlm.config.schema import permit_targets
+from dqnlm.config.moved import renewed
 from dqnlm.config.validation import ALLOW_TARGETS, validate
 from dqnlm.errors import UserError
 from dqnlm.utils.files import write_text_atomic
+from dqnlm.utils.permissions import permit_targets
 
 
 def save_run_config(config: dict[str, Any], path: Path) -> None:
@@ -47,7 +48,7 @@ def load_run_config(path: Path, overrides: Sequence[str] = ()) -> dict[str, Any]
         raise UserError(f"{file}: cannot be read: {' '.join(str(error).split())}") from error
     if not isinstance(config, dict) or ALLOW_TARGETS in config:
         raise UserError(f"{file}: is not the configuration that a run writes")
-    return apply_overrides(config, overrides, origin_of_rest=str(file))
+    return apply_overrides(renewed(config), overrides, origin_of_rest=str(file))
 
 
 def apply_overrides(

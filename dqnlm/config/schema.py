@@ -12,11 +12,11 @@ import inspect
 import os
 import sys
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from typing import Any
 
 from dqnlm.config.coerce import MismatchError, conform
 from dqnlm.errors import UserError
+from dqnlm.utils.permissions import permitted
 from dqnlm.utils.suggest import suggestion
 
 TARGET = "_target_"
@@ -30,8 +30,6 @@ PARTS = (
 )  # fmt: skip
 Where = Callable[[str], str]  # dotted key -> where its value came from, in words
 
-# Prefixes that the command line of this process has permitted; configuration files never add to them.
-_permitted: set[str] = set()
 
 
 def nowhere(key: str) -> str:
@@ -39,32 +37,10 @@ def nowhere(key: str) -> str:
     return "the configuration"
 
 
-def permit_targets(prefixes: Any) -> None:
-    """Allows `_target_` below these modules, and these Python files, from now on, for this process only.
-
-    Args:
-        prefixes: the name of a module or the path of a file (it ends in .py), or a list of them.
-
-    Raises:
-        UserError: one is neither.
-    """
-    for prefix in prefixes if isinstance(prefixes, list) else [prefixes]:
-        if isinstance(prefix, str) and prefix.endswith(".py"):
-            _permitted.add(str(Path(prefix).expanduser().resolve()))
-            continue
-        if not isinstance(prefix, str) or not all(part.isidentifier() for part in prefix.split(".")):
-            raise UserError(f"allow_targets: {prefix!r} is no module name\n  write +allow_targets=[my_rewards]")
-        _permitted.add(prefix)
 
 
-def is_permitted(name: str) -> bool:
-    """Whether `permit_targets` allowed exactly this: a file by its whole path."""
-    return name in _permitted
 
 
-def forget_permissions() -> None:
-    """Takes back what `permit_targets` allowed (for tests and long-lived sessions)."""
-    _permitted.clear()
 
 
 
@@ -80,7 +56,7 @@ def resolve_target(dotted: Any, key: str = "", where: Where = nowhere) -> Callab
     node = f"{key}.{TARGET}" if key else TARGET
     if not isinstance(dotted, str) or "." not in dotted or not all(part.isidentifier() for part in dotted.split(".")):
         raise UserError(f"{node}: {dotted!r} is no dotted path of a class or function ({where(node)})")
-    allowed = {OWN_PREFIX, *_permitted}
+    allowed = {OWN_PREFIX, *permitted()}
     if not any(dotted.startswith(f"{prefix}.") for prefix in allowed):
         owner = dotted.rpartition(".")[0]
         raise UserError(

@@ -7,10 +7,10 @@ from collections.abc import Sequence
 from numbers import Real
 from typing import Any
 
-from dqnlm.config import user_code
 from dqnlm.errors import UserError
 from dqnlm.rewards.text import Decoder, Ids, TextReward
 from dqnlm.types import Bounds
+from dqnlm.utils import user_code
 
 
 class FunctionReward(TextReward):
@@ -20,7 +20,7 @@ class FunctionReward(TextReward):
     array or a tensor will do. A reference is "" where there is none. The stop token is no part of a completion.
 
     Args:
-        path: FILE.py:FUNCTION. It is run, see `dqnlm.config.user_code`.
+        path: FILE.py:FUNCTION. It is run, see `dqnlm.utils.user_code`.
         per_token: the function returns a number for each token.
         low: the least number it returns; None: there is no such bound.
         high: the greatest; None: there is none. Q-values are scaled by these two (head.loss=logistic needs both).

@@ -291,7 +291,8 @@ def test_interrupt_in_the_first_seconds(tmp_path: Path, delay: float) -> None:
     """Bug: Ctrl-C while Hydra or torch is imported shows a traceback, or leaves an empty run behind."""
     code = """
 import contextlib, sys
-from dqnlm import cli, interrupts
+from dqnlm import cli
+from dqnlm.utils import interrupts
 usual = interrupts.remembering
 @contextlib.contextmanager
 def announced():

@@ -7,7 +7,7 @@ import random
 from collections.abc import Callable
 from pathlib import Path
 
-import run_tools as tools
+from tests.helpers import runs as tools
 
 
 def _text(path: Path) -> None:
@@ -42,7 +42,7 @@ def _talk(path: Path) -> None:
 
 
 def _model(path: Path) -> None:
-    import pretrained_models
+    from tests.helpers import pretrained as pretrained_models
 
     pretrained_models.write(path, alphabet="0123456789abcd\n")
 

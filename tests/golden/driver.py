@@ -12,13 +12,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import run_tools as tools
 import torch
 from torch import Tensor
 
-from dqnlm import builder, cli, config
-from golden import data_files
-from golden.runs import Run
+from dqnlm import cli
+from dqnlm.builder import launch
+from dqnlm.config import composition, validation
+from tests.golden import data_files
+from tests.golden.runs import Run
+from tests.helpers import runs as tools
 
 CLOCK = ("wall_s", "time/transitions_per_second")
 FOLDER = Path("run")  # relative, so that no figure and no file can depend on where the check runs
@@ -35,7 +37,7 @@ def train(run: Run, place: Path) -> Path:
     with contextlib.chdir(place):
         if run.killed_at is not None:
             begin_and_kill(run)
-            builder.resume(FOLDER, [])
+            launch.resume(FOLDER, [])
         else:
             _start(run)
     return place / FOLDER
@@ -64,10 +66,10 @@ def _typed(run: Run) -> list[str]:
 
 def _start(run: Run) -> None:
     typed = _typed(run)
-    composed, choices = config.compose(typed)
+    composed, choices = composition.compose(typed)
     FOLDER.mkdir()
-    checked = config.validate(composed, choices, typed)
-    builder.start(checked, FOLDER, choices=choices, command_line=["dqnlm", "train", *typed])
+    checked = validation.validate(composed, choices, typed)
+    launch.start(checked, FOLDER, choices=choices, command_line=["dqnlm", "train", *typed])
 
 
 def command(*words: str) -> int:

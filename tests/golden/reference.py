@@ -1,7 +1,7 @@
 """reference.json: the platform on which it was recorded, and what each run left there.
 
-    PYTHONPATH=tests python -m golden.reference            records all runs anew, with the code as it is
-    PYTHONPATH=tests python -m golden.reference NAME ...    these alone, which the file lacked
+    scripts/python -m tests.golden.reference            records all runs anew, with the code as it is
+    scripts/python -m tests.golden.reference NAME ...    these alone, which the file lacked
 
 A change that should change nothing must pass with the file as it is. Record anew only where a run is to behave otherwise,
 and say in the commit why. On another processor, record with the commit before the change, compare, and do not commit it.
@@ -15,8 +15,8 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from golden import driver, saved
-from golden.runs import RUNS, SAVED, Run
+from tests.golden import driver, saved
+from tests.golden.runs import RUNS, SAVED, Run
 
 HERE = Path(__file__).parent
 FILE = HERE / "reference.json"

@@ -15,8 +15,8 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from golden import driver
-from golden.runs import SAVED, Run
+from tests.golden import driver
+from tests.golden.runs import SAVED, Run
 
 FOLDER = Path(__file__).parent / "saved_runs"
 

@@ -14,8 +14,8 @@ from typing import Any
 
 import pytest
 
-from golden import compare, driver, reference
-from golden.runs import RUNS, Run
+from tests.golden import compare, driver, reference
+from tests.golden.runs import RUNS, Run
 
 
 def check(expected: dict[str, Any], actual: dict[str, Any], run: Run) -> None:

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from golden import driver, reference, saved
-from golden.runs import SAVED, Run
-from golden.test_golden import check
+from tests.golden import driver, reference, saved
+from tests.golden.runs import SAVED, Run
+from tests.golden.test_golden import check
 
 RUN = pytest.mark.parametrize("run", SAVED, ids=lambda run: run.name)
 PROMPTS = {"teacher": "the ", "walks_ilql": "b", "pretrained": "100a\n", "pairs": "abc\n"}

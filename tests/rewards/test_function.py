@@ -12,10 +12,11 @@ import torch
 import yaml
 
 from dqnlm import cli
-from dqnlm.config import schema, user_code
+from dqnlm.config import schema
 from dqnlm.errors import UserError
 from dqnlm.rewards.base import Episodes
 from dqnlm.rewards.function import FunctionReward
+from dqnlm.utils import user_code
 from tests.helpers import runs as tools
 from tests.helpers.paths import CONFIGS
 

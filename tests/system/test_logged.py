@@ -16,9 +16,9 @@ import torch
 from dqnlm import cli, load_policy
 from dqnlm.builder import launch
 from dqnlm.config import composition, schema, validation
-from dqnlm.config.user_code import load as load_code
 from dqnlm.errors import UserError
 from dqnlm.runs.directory import RunDirectory
+from dqnlm.utils.user_code import load as load_code
 from tests.helpers import runs as tools
 
 SMALL = ["network.layers=1", "network.width=32", "network.heads=2"]

@@ -80,9 +80,10 @@ def test_a_script_beside_a_checkout_imports_the_package(tmp_path: Path) -> None:
     (tmp_path / "dqnlm" / "dqnlm" / "__init__.py").write_text("")
     (tmp_path / "mine.py").write_text(
         "from importlib.resources import files\n"
-        "from dqnlm import catalogue, load_policy\n"
+        "from dqnlm import load_policy\n"
+        "from dqnlm.config import catalogue\n"
         "print(load_policy.__module__, files('dqnlm.configs').joinpath('train.yaml').is_file(), catalogue.packaged_root())\n"
     )
     for command in (["mine.py"], ["-m", "mine"], ["-c", "import mine"]):
         done = subprocess.run([sys.executable, *command], cwd=tmp_path, capture_output=True, text=True, check=False)
-        assert done.stdout == f"dqnlm.loading True {ROOT / 'configs'}\n", done.stderr
+        assert done.stdout == f"dqnlm.builder.loading True {ROOT / 'configs'}\n", done.stderr

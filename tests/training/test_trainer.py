@@ -156,7 +156,7 @@ NO_WAIT = {
 }  # fmt: skip
 
 
-PACKAGE = Path(builder.__file__).parent  # not by its name: the checkout, which holds the tests and torch, may have it too
+PACKAGE = Path(launch.__file__).parents[1]  # not by its name: the checkout, which holds the tests and torch, may have it too
 
 
 class NoWaitOnAcceleratorsMode(NoHostSynchronisation):

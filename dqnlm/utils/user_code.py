@@ -10,39 +10,14 @@ import functools
 import importlib.util
 import sys
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from dqnlm.config.schema import TARGET, is_permitted, permit_targets
 from dqnlm.errors import UserError
+from dqnlm.utils.permissions import is_permitted
 from dqnlm.utils.suggest import suggestion
-
-NAMES_A_FILE = "dqnlm.rewards.function.FunctionReward"  # the target whose `path` is such a setting
-
-
-def trust(node: dict[str, Any], base: Path) -> None:
-    """Permits the files that a configuration typed by the user names, in it or below it, and makes their paths whole.
-
-    Args:
-        node: a part of a configuration; its paths are changed.
-        base: what relative paths are relative to.
-    """
-    for found in _naming(node):
-        if isinstance(found.get("path"), str):
-            file, name = split(found["path"])
-            whole = (base / file.expanduser()).resolve()
-            found["path"] = f"{whole}:{name}"
-            permit_targets(str(whole))
-
-
-def _naming(node: Any) -> Iterator[dict[str, Any]]:
-    if isinstance(node, dict):
-        if node.get(TARGET) == NAMES_A_FILE:
-            yield node
-        for part in node.values():
-            yield from _naming(part)
 
 
 def split(path: str) -> tuple[Path, str]:

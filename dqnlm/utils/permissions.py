@@ -1,0 +1,44 @@
+"""Permission to run code from outside dqnlm: given on the command line, for this process only."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from dqnlm.errors import UserError
+
+# Prefixes that the command line of this process has permitted; configuration files never add to them.
+_permitted: set[str] = set()
+
+
+def permit_targets(prefixes: Any) -> None:
+    """Allows `_target_` below these modules, and these Python files, from now on, for this process only.
+
+    Args:
+        prefixes: the name of a module or the path of a file (it ends in .py), or a list of them.
+
+    Raises:
+        UserError: one is neither.
+    """
+    for prefix in prefixes if isinstance(prefixes, list) else [prefixes]:
+        if isinstance(prefix, str) and prefix.endswith(".py"):
+            _permitted.add(str(Path(prefix).expanduser().resolve()))
+            continue
+        if not isinstance(prefix, str) or not all(part.isidentifier() for part in prefix.split(".")):
+            raise UserError(f"allow_targets: {prefix!r} is no module name\n  write +allow_targets=[my_rewards]")
+        _permitted.add(prefix)
+
+
+def is_permitted(name: str) -> bool:
+    """Whether `permit_targets` allowed exactly this: a file by its whole path."""
+    return name in _permitted
+
+
+def forget_permissions() -> None:
+    """Takes back what `permit_targets` allowed (for tests and long-lived sessions)."""
+    _permitted.clear()
+
+
+def permitted() -> frozenset[str]:
+    """All modules and files that are allowed."""
+    return frozenset(_permitted)
