@@ -10,15 +10,16 @@ from typing import Any, Literal
 import pytest
 import yaml
 
-from dqnlm.config import catalogue, composition, run_config, schema, validation
+from dqnlm.config import catalogue, composition, run_config, validation
 from dqnlm.config.schema import check_node, instantiate, keyword_parameters, resolve_target
 from dqnlm.errors import UserError
+from dqnlm.utils import permissions
 
 
 @pytest.fixture(autouse=True)
 def _permissions() -> Iterator[None]:
     yield
-    schema.forget_permissions()
+    permissions.forget_permissions()
 
 
 def checked(*overrides: str, config_dir: Path | None = None) -> dict[str, Any]:
@@ -222,7 +223,7 @@ def test_own_code_runs_only_with_permission_from_the_command_line(tmp_path: Path
     composed = checked("network=mine", "+allow_targets=[their_networks]", config_dir=folder)
     assert "allow_targets" not in composed and instantiate(composed["network"]).width == 3
     run_config.save_run_config(composed, tmp_path / "config.yaml")
-    schema.forget_permissions()
+    permissions.forget_permissions()
     with pytest.raises(UserError, match="code outside dqnlm"):
         run_config.load_run_config(tmp_path / "config.yaml")
     assert run_config.load_run_config(tmp_path / "config.yaml", ["allow_targets=their_networks"]) == composed
@@ -238,7 +239,7 @@ def leaf(*, size: int) -> int:
 
 def test_nested_nodes_are_checked_and_instantiate_passes_keywords() -> None:
     """Bug: keys of the parts of a mixture are not checked; `weight` of a part is refused."""
-    schema.permit_targets(__name__)
+    permissions.permit_targets(__name__)
     part = {"_target_": f"{__name__}.leaf", "size": 1e1, "weight": 2}
     node = {"_target_": f"{__name__}.sample", "weight": 1, "kind": "x", "inner": {"p": part}}
     result = check_node(node, "reward")

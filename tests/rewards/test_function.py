@@ -12,11 +12,10 @@ import torch
 import yaml
 
 from dqnlm import cli
-from dqnlm.config import schema
 from dqnlm.errors import UserError
 from dqnlm.rewards.base import Episodes
 from dqnlm.rewards.function import FunctionReward
-from dqnlm.utils import user_code
+from dqnlm.utils import permissions, user_code
 from tests.helpers import runs as tools
 from tests.helpers.paths import CONFIGS
 
@@ -33,9 +32,9 @@ class Letters:
 
 @pytest.fixture(autouse=True)
 def no_permissions() -> Iterator[None]:
-    schema.forget_permissions()
+    permissions.forget_permissions()
     yield
-    schema.forget_permissions()
+    permissions.forget_permissions()
 
 
 @pytest.fixture
@@ -60,7 +59,7 @@ SAID = Episodes(
 
 def reward(file: Path, **changes: Any) -> FunctionReward:
     """As shipped, permitted; z stops."""
-    schema.permit_targets(str(file))
+    permissions.permit_targets(str(file))
     node = yaml.safe_load(CONFIG.read_text()) | {"path": f"{file}:score"} | changes
     del node["_target_"]
     return FunctionReward(26, Letters(), 25, **node)
@@ -170,7 +169,7 @@ def test_who_may_run_it(write: Write, tmp_path: Path, capfd: Any) -> None:
     run = tmp_path / "run"
 
     def dqnlm(*argv: str) -> tuple[int, str]:
-        schema.forget_permissions()
+        permissions.forget_permissions()
         Path("ran").unlink(missing_ok=True)
         code = cli.main(list(argv))
         out, err = capfd.readouterr()

@@ -15,9 +15,10 @@ import torch
 
 from dqnlm import cli, load_policy
 from dqnlm.builder import launch
-from dqnlm.config import composition, schema, validation
+from dqnlm.config import composition, validation
 from dqnlm.errors import UserError
 from dqnlm.runs.directory import RunDirectory
+from dqnlm.utils import permissions
 from dqnlm.utils.user_code import load as load_code
 from tests.helpers import runs as tools
 
@@ -291,10 +292,10 @@ def test_the_command_line_says_what_is_wrong_in_a_line(tmp_path: Path, capsys: p
 
 def test_the_judge_of_these_tests(tmp_path: Path) -> None:
     """Bug: a judge that pays what the log does not."""
-    schema.permit_targets([str(tmp_path / "judge.py")])
+    permissions.permit_targets([str(tmp_path / "judge.py")])
     (tmp_path / "judge.py").write_text(JUDGE)
     rows = [json.loads(line) for line in write_log(tmp_path / "log.jsonl").read_text().splitlines()]
     score = load_code(f"{tmp_path / 'judge.py'}:score")
     paid = score([r["prompt"] for r in rows], [r["completion"] for r in rows], [""] * len(rows))
     assert paid == [float(r["reward"]) for r in rows]
-    schema.forget_permissions()
+    permissions.forget_permissions()
