@@ -5,12 +5,30 @@ from __future__ import annotations
 import json
 import os
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor
 
 Figures = dict[str, float]
+
+
+class Metric(NamedTuple):
+    """What an evaluator says of one of its metrics; tables, reports, `best_metric` and early stopping read this.
+
+    Attributes:
+        name: `eval/...`.
+        label: short, for tables.
+        title: for charts, a phrase.
+        unit: of the values.
+        higher_is_better: None where neither is; such a metric cannot choose the best policy.
+    """
+
+    name: str
+    label: str
+    title: str
+    unit: str
+    higher_is_better: bool | None = None
 
 
 class Accumulator:

@@ -33,6 +33,52 @@ class Bounds(NamedTuple):
     high: float
 
 
+@dataclass(frozen=True, kw_only=True)
+class TaskSpec:
+    """The static facts of a task, carried by its environment, the buffer, the network and the policy.
+
+    Attributes:
+        num_actions: A.
+        num_tokens: token ids that can be observed; 0 where observations are vectors.
+        observation_size: F of vector observations, float32; 0 where observations are tokens.
+        alphabet: the character of each token id, where the environment brings its own; None where a text gives them.
+        row_transitions: T, the longest row; 0 where unknown (the policy of a run that was saved before this was recorded).
+        episode_steps: most environment steps in one episode.
+        first_decision: no row has a decision before this time.
+        stores_actions: False where the action always is the token observed next, so that it need not be stored.
+        eos_id: token that ends an episode when chosen; None for none.
+        guesses_per_position: consecutive environments come in groups of so many that observe the same text and choose apart.
+        teacher_forced: observations do not depend on actions, so that whole episodes are played in one forward pass.
+        generates_completions: whole completions of prompts are generated at once, each to its own end.
+        lockstep: all episodes start and end at the same time, which the host knows.
+        multi_turn: steps without a decision may follow a decision in the same row.
+        variable_length: rows differ so much in length that each batch is cut to its longest row, which asks the host.
+        truncates: a row may end without its episode's termination, so that its last observation has a value.
+        context_carry: where an episode goes on in a new row, that row begins with so many last observations of the old one
+            and nothing before them, so their value is to be read without it; 0 where this makes no difference.
+        exact_resume: a saved state restores the very episodes; else new ones are started.
+    """
+
+    num_actions: int
+    num_tokens: int
+    observation_size: int = 0
+    alphabet: str | None = None
+    row_transitions: int
+    episode_steps: int
+    first_decision: int = 0
+    stores_actions: bool = True
+    eos_id: int | None = None
+    guesses_per_position: int = 1
+    teacher_forced: bool = False
+    generates_completions: bool = False
+    lockstep: bool = False
+    multi_turn: bool = False
+    variable_length: bool = False
+    truncates: bool = False
+    context_carry: int = 0
+    exact_resume: bool = True
+
+
 class TimeStep(NamedTuple):
     """What an environment answers to one action in each of its E copies.
 
@@ -40,22 +86,22 @@ class TimeStep(NamedTuple):
         observation_E: what follows the action within the same episode, also when that episode ends with it.
         reward_E: float32, in the reward's units; 0 where the step was no decision.
         flag_E: uint8, bits DECISION, TERMINATED, TRUNCATED.
-        last_E: bool, the row ends with this step: the episode ended, or a long one is cut into rows here.
-        next_observation_E: what to act on next: the first observation of a new row where `last_E`, else
+        row_end_E: bool, the row ends with this step: the episode ended, or a long one is cut into rows here.
+        next_observation_E: what to act on next: the first observation of a new row where `row_end_E`, else
             `observation_E`. It never enters a row as the successor of this action.
-        over_E: bool, the episode ended with this step (then `last_E` holds too).
-        judged_ET: float32, T = row_transitions: rewards of the whole row that ends with this step, in the rows where
-            `last_E` holds (0 behind their length; other rows are not read). They replace those given step by step. None:
+        episode_end_E: bool, the episode ended with this step (then `row_end_E` holds too).
+        sequence_reward_ET: float32, T = row_transitions: rewards of the whole row that ends with this step, in the rows
+            where `row_end_E` holds (0 behind their length; other rows are not read). They replace those given step by step. None:
             those stand.
     """
 
     observation_E: Tensor
     reward_E: Tensor
     flag_E: Tensor
-    last_E: Tensor
+    row_end_E: Tensor
     next_observation_E: Tensor
-    over_E: Tensor
-    judged_ET: Tensor | None = None
+    episode_end_E: Tensor
+    sequence_reward_ET: Tensor | None = None
 
 
 @dataclass

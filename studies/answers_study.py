@@ -18,10 +18,10 @@ import sys
 from pathlib import Path
 
 from dqnlm.builder.loading import load_policy_and_config
-from dqnlm.builder.task_assembly import build_data
 from dqnlm.commands.evaluate_answers import answer_part
-from dqnlm.data.pairs.dataset import Pairs
 from dqnlm.evaluation.decoding import Decoding
+from dqnlm.tasks.answers import AnswersTask
+from dqnlm.tasks.base import build_data
 from studies.runs import interval, train
 
 POLICIES = ("clone", "agent", "control")
@@ -42,9 +42,8 @@ def train_all(experiment: str, out: Path, seed: str, ratio: float, extra: list[s
 def scored(run: Path, decoding: Decoding) -> dict[str, float]:
     """Figures of the last checkpoint on the test part."""
     policy, config = load_policy_and_config(str(run), "last", str(run.parent), "cpu")
-    data = build_data(config)
-    assert isinstance(data, Pairs)
-    figures = answer_part(policy, config, data, "test", decoding).figures
+    task = AnswersTask(config, build_data(config), policy.device)
+    figures = answer_part(policy, task, "test", decoding).figures
     return {name.removeprefix("eval/"): value for name, value in figures.items()}
 
 

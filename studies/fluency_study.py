@@ -28,11 +28,12 @@ from torch import Tensor
 
 from dqnlm.agent.generation import generate
 from dqnlm.agent.policy import Policy
-from dqnlm.builder import task_assembly
 from dqnlm.builder.loading import load_policy, load_policy_and_config
 from dqnlm.envs.continuation import Continuation
 from dqnlm.evaluation.scores import distinct_words
 from dqnlm.rewards.base import Episodes
+from dqnlm.tasks.base import build_data
+from dqnlm.tasks.select import task_class
 from studies.runs import interval, train
 
 # Cloning updates in the time of one of the agent's: it reads each batch a third time for the reference policy, and writes texts.
@@ -81,8 +82,8 @@ def sample(run: Path, paid_by: Path, judge: Policy, temperature: float, episodes
     """Texts after held-out prompts, the same for every run of this text, paid by the reward of the run `paid_by`."""
     policy = load_policy(run, "last", device="cpu")
     _, config = load_policy_and_config(paid_by, "last", run.parent, "cpu")
-    data = task_assembly.build_data(config)
-    env = task_assembly.build_env(config, data, policy.device, 12345, evaluating=True, num_envs=episodes)
+    task = task_class(config)(config, build_data(config), policy.device)
+    env = task.make_env(12345, evaluating=True, num_envs=episodes)
     assert isinstance(env, Continuation)
     env.reset()
     window_ES = env._window_ES

@@ -1,9 +1,9 @@
 """Plays the environments and puts finished rows into the buffer.
 
-    generated (prompts)  all answers are written at once, each to its own end, and judged when all are finished
-    parallel (teacher)   observations do not depend on actions: ONE forward gives Q(s_t, .) for all t, and every action
-                         of the episode is chosen at once
-    step by step (free)  the network reads one observation at a time and carries its state (KV cache)
+    completions      all completions of prompts are generated at once, each to its own end, and scored when all are finished
+    teacher forcing  observations do not depend on actions: ONE forward gives Q(s_t, .) for all t, and every action of the
+                     episode is chosen at once
+    step by step     the network reads one observation at a time and carries its state (KV cache)
 
 Weights change only between rollouts, so a carried state is never stale: a rollout that goes on with unfinished episodes
 reads their observations anew.
@@ -20,7 +20,7 @@ from torch import Tensor
 from dqnlm.agent.exploration import Exploration
 from dqnlm.agent.generation import answers
 from dqnlm.agent.policy import Policy
-from dqnlm.envs.base import Environment
+from dqnlm.envs.base import CompletesPrompts, Environment, StepEnvironment, TeacherForced
 from dqnlm.metrics import Accumulator
 from dqnlm.networks.base import State
 from dqnlm.networks.noisy import has_noise, resample_noise, set_noise
@@ -55,28 +55,38 @@ class Actor:
         accumulator: Accumulator,
         rollout_steps: int | None,
     ) -> None:
-        self.env, self.policy, self.network, self.exploration = env, policy, policy.network, exploration
+        self.env, self.spec, self.policy, self.network, self.exploration = env, env.spec, policy, policy.network, exploration
         self.buffer, self.accumulator, self.rollout_steps = buffer, accumulator, rollout_steps
         self.env_steps = 0  # steps of all environments together; prompts that are played step by step count too
         self.episodes = torch.zeros((), dtype=torch.int64, device=env.device)  # that have ended
         self.noisy = has_noise(policy.network)
-        rows, device = env.num_envs, env.device
-        shape, dtype = ((env.observation_size,), torch.float32) if env.observation_size else ((), torch.int64)
+        rows, device, longest = env.num_envs, env.device, env.spec.row_transitions
+        size = env.spec.observation_size
+        shape, dtype = ((size,), torch.float32) if size else ((), torch.int64)
         self.return_E = torch.zeros(rows, device=device)  # of the episode so far, undiscounted
         self.steps_E = torch.zeros(rows, dtype=torch.int64, device=device)
         self.open = Rows(  # the rows being written, one an environment
-            torch.zeros(rows, env.row_transitions + 1, *shape, dtype=dtype, device=device),
-            torch.zeros(rows, env.row_transitions, dtype=torch.int64, device=device),
-            torch.zeros(rows, env.row_transitions, device=device),
-            torch.zeros(rows, env.row_transitions, dtype=torch.uint8, device=device),
+            torch.zeros(rows, longest + 1, *shape, dtype=dtype, device=device),
+            torch.zeros(rows, longest, dtype=torch.int64, device=device),
+            torch.zeros(rows, longest, device=device),
+            torch.zeros(rows, longest, dtype=torch.uint8, device=device),
             torch.zeros(rows, dtype=torch.int64, device=device),
         )
         self._every_E = torch.arange(rows, device=device)
         self.time = 0  # transitions in the open rows; counted on the host only in lockstep
-        if not env.parallel:
-            self.open.observation_BS[:, 0] = env.reset()
-        else:
+        self._play = self._choose_way_of_playing(env)
+
+    def _choose_way_of_playing(self, env: Environment) -> Callable[[Callable[[], bool] | None], None]:
+        """The way that the environment's spec asks for; its episodes are started."""
+        if isinstance(env, CompletesPrompts):
+            return lambda until: self._play_completions(env)
+        if isinstance(env, TeacherForced) and env.spec.teacher_forced:
             env.reset()
+            return lambda until: self._play_teacher_forced(env)
+        assert isinstance(env, StepEnvironment), f"{type(env).__name__} can be played in no way"
+        self.open.observation_BS[:, 0] = env.reset()
+        self._stepped = env
+        return self._play_step_by_step
 
     @torch.no_grad()
     def rollout(self, noise: bool = True, until: Callable[[], bool] | None = None) -> None:
@@ -91,59 +101,48 @@ class Actor:
             set_noise(self.network, noise)
             if noise:
                 resample_noise(self.network)
-        if self.env.parallel:
-            self._play_parallel()
-        elif self.env.generated:
-            self._play_generated()
-        else:
-            self._play_step_by_step(until)
+        self._play(until)
 
-    def _play_parallel(self) -> None:
-        observation_ES = self.env.reveal()
+    def _play_teacher_forced(self, env: TeacherForced) -> None:
+        observation_ES, first, group = env.teacher_forced_observations(), self.spec.first_decision, self.spec.guesses_per_position
         if self.exploration.needs_q:
-            output = self.network(observation_ES[:: self.env.copies, :-1], self.env.first_decision)
-            output = {name: raw.repeat_interleave(self.env.copies, 0) for name, raw in output.items()}
-            legal = self.env.legal(observation_ES[:, self.env.first_decision : -1])
+            output = self.network(observation_ES[::group, :-1], first)
+            output = {name: raw.repeat_interleave(group, 0) for name, raw in output.items()}
+            legal = env.legal(observation_ES[:, first:-1])
             chosen = self.exploration(self.policy.preference(output), legal, self.policy.log_probability(output))
-            action_ET = torch.cat([observation_ES[:, 1 : self.env.first_decision + 1], chosen], 1)
+            action_ET = torch.cat([observation_ES[:, 1 : first + 1], chosen], 1)
         else:
             action_ET = observation_ES[:, 1:]
-        rows = self.env.score(action_ET)
+        rows = env.score_actions(action_ET)
         self.buffer.add(rows)
         self.buffer.finished(rows.reward_BT.sum(1), torch.ones_like(rows.length_B, dtype=torch.bool))
         self.episodes += len(rows.length_B)
-        self.env_steps += action_ET.shape[0] * (action_ET.shape[1] - self.env.first_decision)
+        self.env_steps += action_ET.shape[0] * (action_ET.shape[1] - first)
         self.accumulator.add("rollout/return", rows.reward_BT.sum(), rows.reward_BT.shape[0])
-        self._log_parts(rows.flag_BT[:, self.env.first_decision :])
+        self._log_parts(rows.flag_BT[:, first:])
 
-    def _play_generated(self) -> None:
-        prompt_EP, length_E = self.env.prompts()
-        legal = self.env.legal(prompt_EP[:, :1])
+    def _play_completions(self, env: CompletesPrompts) -> None:
+        prompt_EP, length_E = env.prompts()
+        legal = env.legal(prompt_EP[:, :1])
 
         def choose(output: dict[str, Tensor]) -> Tensor:
             return self.exploration(self.policy.preference(output), legal, self.policy.log_probability(output))
 
-        action_EH, said_E = answers(
-            self.network,
-            prompt_EP,
-            length_E,
-            choose,
-            self.env.stop_id,
-            self.env.row_transitions - prompt_EP.shape[1] + 1,
-        )
-        rows = self.env.judge(action_EH, said_E)
-        return_E, every_E = rows.reward_BT.sum(1), torch.ones_like(said_E, dtype=torch.bool)
+        most = self.spec.row_transitions - prompt_EP.shape[1] + 1
+        action_EH, completion_length_E = answers(self.network, prompt_EP, length_E, choose, self.spec.eos_id, most)
+        rows = env.score_completions(action_EH, completion_length_E)
+        return_E, every_E = rows.reward_BT.sum(1), torch.ones_like(completion_length_E, dtype=torch.bool)
         self.buffer.add(rows)
         self.buffer.finished(return_E, every_E)
-        self.episodes += len(said_E)
-        self.env_steps += int(said_E.sum())
-        self.accumulator.add("rollout/return", return_E.sum(), len(said_E))
-        self.accumulator.add("rollout/length", said_E.sum(), len(said_E))
+        self.episodes += len(completion_length_E)
+        self.env_steps += int(completion_length_E.sum())
+        self.accumulator.add("rollout/return", return_E.sum(), len(completion_length_E))
+        self.accumulator.add("rollout/length", completion_length_E.sum(), len(completion_length_E))
         self._log_parts(torch.where(every_E[:, None], rows.flag_BT, 0))
 
     def _play_step_by_step(self, until: Callable[[], bool] | None) -> None:
         # In lockstep the prompt is read at once; else it is played, so that a whole episode takes all of a row's steps.
-        whole = self.env.row_transitions - (self.env.first_decision if self.env.lockstep else 0)
+        whole = self.spec.row_transitions - (self.spec.first_decision if self.spec.lockstep else 0)
         steps = self.rollout_steps or whole
         output, state = self._read_open_rows()
         for played in range(1, steps + 1):
@@ -161,7 +160,7 @@ class Actor:
 
     def _advance(self, action_E: Tensor, state: State) -> tuple[dict[str, Tensor], State]:
         """One step of all environments: writes it into the open rows, closes those that ended, reads what is next."""
-        step, rows = self.env.step(action_E), self.open
+        step, rows = self._stepped.step(action_E), self.open
         at_E1 = rows.length_B[:, None]
         rows.action_BT.scatter_(1, at_E1, action_E[:, None])
         rows.reward_BT.scatter_(1, at_E1, step.reward_E[:, None])
@@ -171,23 +170,23 @@ class Actor:
         self.return_E += step.reward_E
         self.steps_E += 1
         self.time += 1
-        if step.judged_ET is not None:
-            self._judged(step.judged_ET, step.last_E)
-        self._log_parts(step.flag_E if step.judged_ET is None else rows.flag_BT * step.last_E[:, None])
-        if not self.env.lockstep or self.time == self.env.row_transitions:
+        if step.sequence_reward_ET is not None:
+            self._replace_rewards(step.sequence_reward_ET, step.row_end_E)
+        self._log_parts(step.flag_E if step.sequence_reward_ET is None else rows.flag_BT * step.row_end_E[:, None])
+        if not self.spec.lockstep or self.time == self.spec.row_transitions:
             self._close(step)
-            state = self.network.reset(state, step.last_E)
+            state = self.network.reset(state, step.row_end_E)
         return self._read_next(step.next_observation_E, state)
 
-    def _judged(self, judged_ET: Tensor, last_E: Tensor) -> None:
+    def _replace_rewards(self, sequence_reward_ET: Tensor, last_E: Tensor) -> None:
         """Puts the rewards of whole rows in the place of those given step by step, also in the return so far."""
-        reward_BT = torch.where(last_E[:, None], judged_ET, self.open.reward_BT)
+        reward_BT = torch.where(last_E[:, None], sequence_reward_ET, self.open.reward_BT)
         self.return_E += (reward_BT - self.open.reward_BT).sum(1)
         self.open.reward_BT.copy_(reward_BT)
 
     def _close(self, step: TimeStep) -> None:
         """Hands finished rows on and starts new ones; counts finished episodes."""
-        rows, last_E, over_E = self.open, step.last_E, step.over_E
+        rows, last_E, over_E = self.open, step.row_end_E, step.episode_end_E
         self.buffer.add(rows, last_E)
         self.buffer.finished(self.return_E, over_E)
         self.episodes += over_E.sum()
@@ -201,11 +200,11 @@ class Actor:
         rows.observation_BS.masked_fill_(wide, 0)
         rows.length_B.masked_fill_(last_E, 0)
         rows.observation_BS[:, 0] = torch.where(wide[:, 0], step.next_observation_E, rows.observation_BS[:, 0])
-        self.time = 0 if self.env.lockstep else self.time
+        self.time = 0 if self.spec.lockstep else self.time
 
     def _read_next(self, observation_E: Tensor, state: State) -> tuple[dict[str, Tensor], State]:
         """Feeds the next observation; at the start of a lockstep episode the whole prompt at once."""
-        prompt_EP = self.env.skip_prompt() if self.env.lockstep and self.time == 0 else None
+        prompt_EP = self._stepped.skip_prompt() if self.spec.lockstep and self.time == 0 else None
         if prompt_EP is None:
             return self.network.step(observation_E, state)
         return self._read_prompt(prompt_EP, state)
@@ -223,7 +222,7 @@ class Actor:
         """The network's state after all observations of the open rows, under the weights of now."""
         rows = self.open
         state = self.network.initial_state(self.env.num_envs, self.env.device)
-        if self.env.lockstep:
+        if self.spec.lockstep:
             if self.time == 0:
                 return self._read_next(rows.observation_BS[:, 0], state)
             output, state = self.network.prefill(rows.observation_BS[:, : self.time + 1], state)
@@ -237,8 +236,9 @@ class Actor:
         row's own position are never read, and are overwritten later.
         """
         rows, kept = self.open, None
-        reach = self.env.row_transitions if self.network.reach is None else self.network.reach
-        for back in reversed(range(min(reach, self.env.row_transitions))):
+        longest = self.spec.row_transitions
+        reach = longest if self.network.reach is None else self.network.reach
+        for back in reversed(range(min(reach, longest))):
             before = dict(state)
             at_E = rows.length_B - back
             now_E = at_E >= 0
@@ -263,8 +263,8 @@ class Actor:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.env_steps = state["env_steps"]
         self.episodes.copy_(state["episodes"])
-        if not self.env.exact_resume:  # the environment's episodes start anew, so the open rows do too
-            self.open.observation_BS[:, 0] = self.env.reset()
+        if not self.spec.exact_resume:  # the environment's episodes start anew, so the open rows do too
+            self.open.observation_BS[:, 0] = self._stepped.reset()
             return
         for name, value in state["open"].items():
             getattr(self.open, name).copy_(value)

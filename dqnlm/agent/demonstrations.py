@@ -34,7 +34,7 @@ class Demonstrations:
         """`count` rows; their rewards are 0 unless `judged`."""
         rows = self.env.demonstrate(count, self.generator, judged)
         assert rows is not None, "refused before it trains: see part_checks"
-        return Batch.from_rows(rows, self.gamma, self.env.first_decision)
+        return Batch.from_rows(rows, self.gamma, self.env.spec.first_decision)
 
     def mixed(self, own: int) -> int:
         """How many of `own` rows of a batch are replaced by demonstrations; at least one row stays experience."""
@@ -65,7 +65,7 @@ class WarmStart:
         """Some gradient steps, fewer at the end; True when they were the last."""
         for _ in range(min(updates, self.updates - self.cloner.updates)):
             batch = self.demonstrations.batch(self.rows, judged=False)
-            self.cloner.update(batch.trim() if self.demonstrations.env.uneven else batch)
+            self.cloner.update(batch.trim() if self.demonstrations.env.spec.variable_length else batch)
         return self.cloner.updates == self.updates
 
     def state_dict(self) -> dict[str, Any]:

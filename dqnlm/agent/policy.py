@@ -8,7 +8,7 @@ print(policy.generate("ROMEO:", max_tokens=200))
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import Literal, NamedTuple
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -21,24 +21,9 @@ from dqnlm.errors import UserError
 from dqnlm.heads.base import Head
 from dqnlm.networks.base import QNetwork
 from dqnlm.ops.bootstrap import masked_q
+from dqnlm.types import TaskSpec
 
 Kind = Literal["greedy", "boltzmann", "probability", "reweighted"]
-
-
-class Spec(NamedTuple):
-    """The shape of a network's task: what its encoder reads and its outputs score.
-
-    Attributes:
-        num_tokens: token ids that can be observed; 0 for vectors.
-        observation_size: numbers in a vector observation; 0 for tokens.
-        num_actions: A.
-        outputs: named outputs beside q.
-    """
-
-    num_tokens: int
-    observation_size: int
-    num_actions: int
-    outputs: tuple[str, ...] = ()
 
 
 class Policy:
@@ -52,6 +37,8 @@ class Policy:
         declared: boltzmann, probability or reweighted, the one that evaluations score.
         beta: of reweighted, in nats per unit of return; 0 is the cloned behaviour.
         temperature: of the boltzmann policy, best on held-out text at the last evaluation.
+        spec: of the task that the network was made for.
+        outputs: named outputs of the network beside q.
     """
 
     def __init__(
@@ -64,11 +51,13 @@ class Policy:
         temperature: float,
         step: int = 0,
         beta: float = 0.0,
-        spec: Spec | None = None,
+        spec: TaskSpec | None = None,
+        outputs: tuple[str, ...] = (),
     ) -> None:
         self.network, self.head, self.tokens, self.legal_A = network, head, tokenizer, legal_A
         self.declared, self.temperature, self.step, self.beta = declared, temperature, step, beta
-        self.spec = spec or Spec(0, 0, 0)
+        self.spec = spec or TaskSpec(num_actions=0, num_tokens=0, row_transitions=0, episode_steps=0)
+        self.outputs = outputs
 
     @property
     def device(self) -> torch.device:

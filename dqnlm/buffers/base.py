@@ -3,14 +3,36 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor
 
-from dqnlm.buffers.storage import Layout, Storage
+from dqnlm.buffers.storage import Storage
 from dqnlm.errors import UserError
-from dqnlm.types import Batch, Rows
+from dqnlm.types import Batch, Rows, TaskSpec
+
+
+class Setup(NamedTuple):
+    """What a run hands to its buffer, whichever it is.
+
+    Attributes:
+        spec: of the task.
+        gamma: discount of one decision.
+        context: observations up to a decision, its own included, that the network can use.
+        lookahead: decisions that a target spans, the taken one included; None: to the row's end.
+        logged_rows: rows of logged data that there are, which a buffer of capacity null holds; 0 for none.
+        device: where the rows live.
+        generator: draws rows, on that device.
+    """
+
+    spec: TaskSpec
+    gamma: float
+    context: int
+    lookahead: int | None
+    logged_rows: int
+    device: torch.device
+    generator: torch.Generator
 
 
 class Buffer(ABC):
@@ -20,9 +42,7 @@ class Buffer(ABC):
     `sample` and `update_priorities`. Without rollouts (logged data) there is one `add`, and no `begin`.
 
     Args:
-        layout: what rows are like.
-        device: where the rows live.
-        generator: draws rows, on that device.
+        setup: of the run.
         capacity: transitions kept, where a row counts as its longest: row_transitions - first_decision; None: as many as
             the logged rows take.
         sample: whole `rows`, or windows around single `transitions`.
@@ -43,20 +63,18 @@ class Buffer(ABC):
 
     def __init__(
         self,
-        layout: Layout,
-        device: torch.device,
-        generator: torch.Generator,
+        setup: Setup,
         *,
         capacity: int | None,
         sample: Literal["rows", "transitions"],
         more_bytes: int = 0,
     ) -> None:
-        self.copies, self.device, self.generator, self.mode = layout.copies, device, generator, sample
-        copies, longest = layout.copies, layout.row_transitions
-        decisions = longest - layout.first_decision
-        if capacity is None and layout.logged_rows == 0:
+        spec, self.device, self.generator, self.mode = setup.spec, setup.device, setup.generator, sample
+        copies, longest = spec.guesses_per_position, spec.row_transitions
+        self.copies, decisions = copies, longest - spec.first_decision
+        if capacity is None and setup.logged_rows == 0:
             raise UserError("buffer.capacity=null is as many as logged data has, and there is none: set a number")
-        self.rows = layout.logged_rows if capacity is None else capacity // (decisions * copies) * copies
+        self.rows = setup.logged_rows if capacity is None else capacity // (decisions * copies) * copies
         if self.rows < 1:
             raise UserError(
                 f"buffer.capacity={capacity} transitions is less than {copies} rows of {decisions} decisions; "
@@ -66,13 +84,13 @@ class Buffer(ABC):
             raise UserError(
                 "buffer.sample=transitions draws single decisions, but env.copies groups rows; set one of them back"
             )
-        self._before = min(layout.history, longest) - 1
+        self._before = min(setup.context, longest) - 1
         # Where other steps lie between decisions, how many steps a number of decisions takes is not known beforehand.
-        self._after = None if layout.interleaved or layout.lookahead is None else max(layout.lookahead, 1)
-        around = longest - max(0, layout.first_decision - self._before)
+        self._after = None if spec.multi_turn or setup.lookahead is None else max(setup.lookahead, 1)
+        around = longest - max(0, spec.first_decision - self._before)
         window = around if self._after is None else min(self._before + self._after, around)
         self.width = longest if sample == "rows" else window
-        self.storage = Storage(self.rows, layout, device, capacity, more_bytes)
+        self.storage = Storage(self.rows, spec, setup.gamma, setup.device, capacity, more_bytes)
         self.bytes_per_transition = self.storage.bytes_per_transition
 
     def add(self, rows: Rows, keep_B: Tensor | None = None) -> None:

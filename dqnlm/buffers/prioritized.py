@@ -16,8 +16,8 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from dqnlm.buffers.base import Buffer
-from dqnlm.buffers.storage import Layout, decision
+from dqnlm.buffers.base import Buffer, Setup
+from dqnlm.buffers.storage import decision
 from dqnlm.errors import UserError
 from dqnlm.types import Batch, Rows
 
@@ -39,9 +39,7 @@ class PrioritizedBuffer(Buffer):
 
     def __init__(
         self,
-        layout: Layout,
-        device: torch.device,
-        generator: torch.Generator,
+        setup: Setup,
         *,
         capacity: int | None,
         sample: Literal["rows", "transitions"],
@@ -50,17 +48,14 @@ class PrioritizedBuffer(Buffer):
         eta: float,
         epsilon: float,
     ) -> None:
-        _check(layout.copies, alpha, beta_start, eta, epsilon)
-        super().__init__(
-            layout, device, generator, capacity=capacity, sample=sample,
-            more_bytes=4 if sample == "transitions" else 0,
-        )  # fmt: skip
+        _check(setup.spec.guesses_per_position, alpha, beta_start, eta, epsilon)
+        super().__init__(setup, capacity=capacity, sample=sample, more_bytes=4 if sample == "transitions" else 0)
         self.alpha, self.beta_start, self.eta, self.epsilon = alpha, beta_start, eta, epsilon
         # p^alpha of each row (one column), or of each time (0 where there is no decision).
-        self.columns = 1 if sample == "rows" else layout.row_transitions
+        self.columns = 1 if sample == "rows" else setup.spec.row_transitions
         self.mass_CN = self.storage.zeros(self.columns, dtype=torch.float32)
-        self.largest = torch.ones((), device=device)  # p
-        self.beta = torch.full((), beta_start, dtype=torch.float64, device=device)
+        self.largest = torch.ones((), device=setup.device)  # p
+        self.beta = torch.full((), beta_start, dtype=torch.float64, device=setup.device)
 
     def add(self, rows: Rows, keep_B: Tensor | None = None) -> None:
         """Appends rows, each as important as the most important so far; those without a decision are never drawn."""

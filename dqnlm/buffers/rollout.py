@@ -5,8 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from dqnlm.buffers.base import Buffer
-from dqnlm.buffers.storage import Layout
+from dqnlm.buffers.base import Buffer, Setup
 from dqnlm.types import Batch, Rows
 
 
@@ -21,17 +20,9 @@ class RolloutBuffer(Buffer):
         capacity: transitions that one rollout may bring, where a row counts as its longest. The others: see `Buffer`.
     """
 
-    def __init__(
-        self,
-        layout: Layout,
-        device: torch.device,
-        generator: torch.Generator,
-        *,
-        capacity: int | None,
-    ) -> None:
-        super().__init__(
-            layout, device, generator, capacity=capacity, sample="rows",
-        )  # fmt: skip
+    def __init__(self, setup: Setup, *, capacity: int | None) -> None:
+        super().__init__(setup, capacity=capacity, sample="rows")
+        device = setup.device
 
         def number() -> Tensor:
             return torch.zeros((), dtype=torch.int64, device=device)

@@ -8,56 +8,21 @@ Nothing here copies to the host: how many rows came in is known on the device on
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import torch
 from torch import Tensor
 
 from dqnlm.errors import UserError
-from dqnlm.types import DECISION, TERMINATED, Batch, Rows, discount_from_flags
+from dqnlm.types import DECISION, TERMINATED, Batch, Rows, TaskSpec, discount_from_flags
 from dqnlm.utils.memory import free_bytes
 
 
-@dataclass(frozen=True)
-class Layout:
-    """What the rows of a run are like, and how much of one its network and its targets can use.
-
-    Attributes:
-        row_transitions: longest T of a row; a row added may be shorter by its `length_B`.
-        first_decision: no row has a decision before this time.
-        num_tokens: token ids that can be observed; with `num_actions` it decides the bytes of a token: 1 up to 256, 2 up to
-            32,768, else 4.
-        num_actions: A.
-        observation_size: F of vector observations, float32; 0 for tokens.
-        interleaved: steps without a decision may follow a decision in the same row.
-        stores_actions: False where the action always is the next observation (free-running text).
-        gamma: discount of one decision.
-        history: observations up to a decision, its own included, that the network can use.
-        lookahead: decisions that a target spans, the taken one included; None: to the row's end.
-        copies: rows come in groups of so many with equal observations; groups are drawn whole.
-        logged_rows: rows of logged data that there are, which a buffer of capacity null holds; 0 for none.
-    """
-
-    row_transitions: int
-    first_decision: int
-    num_tokens: int
-    num_actions: int
-    observation_size: int
-    interleaved: bool
-    stores_actions: bool
-    gamma: float
-    history: int
-    lookahead: int | None
-    copies: int
-    logged_rows: int = 0
-
-
 class Storage:
-    """`rows` rows of at most `layout.row_transitions` transitions; the newest replace the oldest.
+    """`rows` rows of at most `spec.row_transitions` transitions; the newest replace the oldest.
 
     Args:
         rows: how many are kept.
-        layout: what rows are like.
+        spec: of the task. A token takes 1 byte where there are up to 256 ids, 2 up to 32,768, else 4.
+        gamma: discount of one decision.
         device: where the ring lives.
         capacity: the setting that `rows` came from, for the message; None: the logged rows.
         more_bytes: what the buffer itself keeps for each transition.
@@ -70,26 +35,12 @@ class Storage:
     """
 
     def __init__(
-        self,
-        rows: int,
-        layout: Layout,
-        device: torch.device,
-        capacity: int | None,
-        more_bytes: int,
+        self, rows: int, spec: TaskSpec, gamma: float, device: torch.device, capacity: int | None, more_bytes: int
     ) -> None:
-        self.rows, self.row_transitions, self.first, self.gamma = (
-            rows,
-            layout.row_transitions,
-            layout.first_decision,
-            layout.gamma,
-        )
-        self.stores_actions, self.device = layout.stores_actions, device
-        row_transitions, observation_size, stores_actions = (
-            layout.row_transitions,
-            layout.observation_size,
-            layout.stores_actions,
-        )
-        token = token_type(layout.num_actions if observation_size else max(layout.num_tokens, layout.num_actions))
+        self.rows, self.first, self.gamma, self.device = rows, spec.first_decision, gamma, device
+        self.row_transitions, self.stores_actions = spec.row_transitions, spec.stores_actions
+        row_transitions, observation_size, stores_actions = self.row_transitions, spec.observation_size, spec.stores_actions
+        token = token_type(spec.num_actions if observation_size else max(spec.num_tokens, spec.num_actions))
         observation = torch.float32 if observation_size else token
         shape = (observation_size,) if observation_size else ()
         size = observation.itemsize * (observation_size or 1) + token.itemsize * stores_actions + 5

@@ -6,26 +6,15 @@ from typing import Literal
 
 import torch
 
-from dqnlm.buffers.base import Buffer
-from dqnlm.buffers.storage import Layout
+from dqnlm.buffers.base import Buffer, Setup
 from dqnlm.types import Batch
 
 
 class UniformBuffer(Buffer):
     """Draws each row alike, or each decision alike, with replacement. Arguments: see `Buffer`."""
 
-    def __init__(
-        self,
-        layout: Layout,
-        device: torch.device,
-        generator: torch.Generator,
-        *,
-        capacity: int | None,
-        sample: Literal["rows", "transitions"],
-    ) -> None:
-        super().__init__(
-            layout, device, generator, capacity=capacity, sample=sample,
-        )  # fmt: skip
+    def __init__(self, setup: Setup, *, capacity: int | None, sample: Literal["rows", "transitions"]) -> None:
+        super().__init__(setup, capacity=capacity, sample=sample)
 
     def sample(self, batch_size: int) -> Batch:
         """`rows`: each row (or group) alike. `transitions`: each decision alike, so that long rows come more often."""

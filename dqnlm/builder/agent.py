@@ -2,39 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from dqnlm.agent.policy import Policy, Spec
-from dqnlm.buffers.storage import Layout
+from dqnlm.agent.learner import Learner
+from dqnlm.agent.policy import Policy
+from dqnlm.buffers.base import Buffer, Setup
 from dqnlm.builder.memory import check_outputs
-from dqnlm.builder.task_assembly import legal_tokens, tokenizer_of
-from dqnlm.config.schema import assemble
+from dqnlm.config.schema import assemble, instantiate
 from dqnlm.config.selected import pays_only_the_match
-from dqnlm.data.kinds import Data
 from dqnlm.data.tokenizers.base import Tokenizer
-from dqnlm.envs.base import Environment
 from dqnlm.errors import UserError
 from dqnlm.heads.base import Head
+from dqnlm.metrics import Accumulator
 from dqnlm.networks.base import Body, OneHotEncoder, QNetwork, TokenEncoder, VectorEncoder
 from dqnlm.networks.projections import Linear
 from dqnlm.objectives.base import Objective
-from dqnlm.types import Bounds
+from dqnlm.tasks.base import Task
+from dqnlm.types import Bounds, TaskSpec
+from dqnlm.utils import streams
 
 Config = dict[str, Any]
-
-# Independent random streams of one run: seed * 1000 + the stream's number.
-STREAM_ENV, STREAM_EXPLORATION, STREAM_BUFFER, STREAM_EVALUATION = 1, 2, 3, 4
-STREAM_WARM_START, STREAM_DEMONSTRATIONS = 5, 6
-
-
-def stream(device: torch.device, seed: int, number: int) -> torch.Generator:
-    """A random generator of its own for one use."""
-    return torch.Generator(device).manual_seed(seed * 1000 + number)
-
 
 def choose_device(name: str) -> torch.device:
     """`auto`, `cpu`, `cuda`, `cuda:1`.
@@ -54,10 +44,10 @@ def choose_device(name: str) -> torch.device:
     return device
 
 
-def build_head(config: Config, env: Environment) -> Head:
+def build_head(config: Config, task: Task) -> Head:
     """The meaning of the network's raw numbers, with the return's bounds."""
-    bounds = env.return_bounds(config["learner"]["gamma"])
-    return head_for(config, bounds, _is_match(config, env, bounds))
+    bounds = task.env.return_bounds(config["learner"]["gamma"])
+    return head_for(config, bounds, _is_match(config, task, bounds))
 
 
 def head_for(config: Config, bounds: Bounds, probability_of_match: bool) -> Head:
@@ -66,14 +56,18 @@ def head_for(config: Config, bounds: Bounds, probability_of_match: bool) -> Head
     return head
 
 
-def _is_match(config: Config, env: Environment, bounds: Bounds) -> bool:
+def _is_match(config: Config, task: Task, bounds: Bounds) -> bool:
     """Q is the probability of being the rewarded action where no later reward is added to that of the match."""
-    on_text = hasattr(env, "reward")
-    return on_text and pays_only_the_match(config["reward"]) and tuple(bounds) == (0.0, 1.0)
+    return task.reward is not None and pays_only_the_match(config["reward"]) and tuple(bounds) == (0.0, 1.0)
 
 
 def build_network(
-    config: Config, spec: Spec, head: Head, tokenizer: Tokenizer | None, recipe: dict[str, Any] | None = None
+    config: Config,
+    spec: TaskSpec,
+    outputs: tuple[str, ...],
+    head: Head,
+    tokenizer: Tokenizer | None,
+    recipe: dict[str, Any] | None = None,
 ) -> QNetwork:
     """Encoder, body and the outputs that the objectives need; `recipe` is that of a saved body."""
     tokens = None if tokenizer is None else tokenizer.state()
@@ -95,11 +89,10 @@ def build_network(
             return head.project(make, body.features, spec.num_actions)
         return Linear(body.features, 1 if name == "v" else spec.num_actions, 1)
 
-    outputs = body.make_outputs(("q", *spec.outputs), spec.num_actions, output)
-    return QNetwork(encoder, body, outputs)
+    return QNetwork(encoder, body, body.make_outputs(("q", *outputs), spec.num_actions, output))
 
 
-def _usual_encoder(body: Body, spec: Spec) -> nn.Module:
+def _usual_encoder(body: Body, spec: TaskSpec) -> nn.Module:
     """What reads observations of this kind."""
     if spec.observation_size:
         return VectorEncoder(spec.observation_size, body.width)
@@ -110,37 +103,38 @@ def _usual_encoder(body: Body, spec: Spec) -> nn.Module:
 
 def build_policy(
     config: Config,
-    data: Data,
-    env: Environment,
+    task: Task,
     head: Head,
     outputs: tuple[str, ...],
     device: torch.device,
     recipe: dict[str, Any] | None = None,
 ) -> Policy:
     """Network and head, with fresh weights; `recipe` is that of a saved body."""
-    spec = Spec(env.num_tokens, env.observation_size, env.num_actions, outputs)
-    tokenizer, legal_A, settings = tokenizer_of(data, env), legal_tokens(config, data), config["trainer"]
-    check_outputs(config, env.row_transitions + 1, spec, head.num_parameters, device)
-    network = build_network(config, spec, head, tokenizer, recipe)
+    spec, tokenizer, legal_A, settings = task.spec, task.tokenizer, task.legal_A, config["trainer"]
+    check_outputs(config, spec, outputs, head.num_parameters, device)
+    network = build_network(config, spec, outputs, head, tokenizer, recipe)
     return Policy(
         network.to(device), head.to(device), tokenizer, None if legal_A is None else legal_A.to(device),
-        settings["declared_policy"], 1.0, beta=settings["beta"] or 0.0, spec=spec,
+        settings["declared_policy"], 1.0, beta=settings["beta"] or 0.0, spec=spec, outputs=outputs,
     )  # fmt: skip
 
 
-def build_objectives(config: Config, env: Environment, head: Head) -> dict[str, Objective]:
-    """The objectives of a run; those that learn from rewards get what they need of the environment."""
-    reward_all: Callable[[Tensor], Tensor] | None = None
+def build_objectives(config: Config, task: Task, head: Head) -> dict[str, Objective]:
+    """The objectives of a run; those that learn from rewards get what they need of the task."""
+    spec, reward, reward_all = task.spec, task.reward, None
     if config["learner"]["feedback"] == "all_actions":
-        reward_all = lambda observation_BS: env.reward.all_actions(observation_BS[:, 1:])  # type: ignore[attr-defined]  # noqa: E731
+        assert reward is not None, "refused before: all_actions needs a reward that knows them"
+
+        def reward_all(observation_BS: Tensor) -> Tensor:
+            return reward.all_actions(observation_BS[:, 1:])
     pool: dict[str, Any] = {
-        "head": head, "legal": env.legal, "reward_all": reward_all,
+        "head": head, "legal": task.env.legal, "reward_all": reward_all,
         "bootstrap": assemble(config["bootstrap"], {}, "bootstrap"),
         "returns": assemble(config["returns"], {}, "returns"),
-        "values_matter": config["learner"]["gamma"] > 0 or env.interleaved,
+        "values_matter": config["learner"]["gamma"] > 0 or spec.multi_turn,
         # A window around a single decision ends with it: the observation after it has a value unless the episode ended.
-        "interleaved": env.interleaved,
-        "last_has_value": env.cuts_rows or config["buffer"].get("sample") == "transitions",
+        "interleaved": spec.multi_turn,
+        "last_has_value": spec.truncates or config["buffer"].get("sample") == "transitions",
     }  # fmt: skip
     return {name: assemble(node, pool, f"objective.{name}") for name, node in config["objective"].items()}
 
@@ -150,15 +144,28 @@ def outputs_of(objectives: dict[str, Objective]) -> tuple[str, ...]:
     return tuple(sorted({name for objective in objectives.values() for name in objective.needs_outputs}))
 
 
+def build_learner(
+    config: Config, task: Task, policy: Policy, head: Head, objectives: dict[str, Objective], accumulator: Accumulator
+) -> Learner:
+    """The learner with its target network and optimizer; the schedule spans the updates of all rounds."""
+    settings = config["trainer"]
+    total = (settings["rollouts"] + settings["offline_rounds"]) * settings["updates_per_rollout"]
+    target = instantiate(config["target"], policy.network)
+    optimizer = instantiate(config["optimizer"], policy.network, total)
+    carry, legal = task.spec.context_carry, task.env.legal
+    learner: Learner = instantiate(
+        config["learner"], policy.network, target, objectives, optimizer, accumulator, carry, head, legal
+    )
+    return learner
+
+
 def build_buffer(
-    config: Config, env: Environment, lookahead: int | None, history: int, device: torch.device, logged_rows: int
-) -> Any:
-    """Where rows are kept."""
-    layout = Layout(
-        row_transitions=env.row_transitions, first_decision=env.first_decision, num_tokens=env.num_tokens,
-        num_actions=env.num_actions, observation_size=env.observation_size, interleaved=env.interleaved,
-        stores_actions=not env.actions_are_observed, gamma=config["learner"]["gamma"], history=history,
-        lookahead=lookahead, copies=env.copies, logged_rows=logged_rows,
+    config: Config, task: Task, lookahead: int | None, context: int, device: torch.device
+) -> Buffer:
+    """The replay buffer, empty; `context` observations are what the network can use, `lookahead` decisions what targets span."""
+    setup = Setup(
+        spec=task.spec, gamma=config["learner"]["gamma"], context=context, lookahead=lookahead,
+        logged_rows=task.num_logged_rows, device=device, generator=streams.stream(device, config["seed"], streams.BUFFER),
     )  # fmt: skip
-    pool = {"layout": layout, "device": device, "generator": stream(device, config["seed"], STREAM_BUFFER)}
-    return assemble(config["buffer"], pool, "buffer")
+    buffer: Buffer = assemble(config["buffer"], {"setup": setup}, "buffer")
+    return buffer

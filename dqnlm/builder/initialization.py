@@ -11,7 +11,6 @@ from dqnlm.agent import target
 from dqnlm.agent.demonstrations import Demonstrations, WarmStart
 from dqnlm.agent.learner import Learner
 from dqnlm.agent.policy import Policy
-from dqnlm.builder.agent import STREAM_WARM_START, stream
 from dqnlm.config.schema import instantiate
 from dqnlm.envs.base import Environment
 from dqnlm.errors import UserError
@@ -20,6 +19,7 @@ from dqnlm.networks.projections import Dueling, Linear
 from dqnlm.objectives.cross_entropy import CrossEntropy
 from dqnlm.runs import checkpoint
 from dqnlm.runs.directory import RunDirectory, find_run
+from dqnlm.utils import streams
 
 Config = dict[str, Any]
 
@@ -43,14 +43,14 @@ def build_warm_start(config: Config, env: Environment, policy: Policy, accumulat
         config["learner"] | {"burn_in": 0, "feedback": "taken", "reference_weight": 0.0},
         policy.network, target.none(policy.network), {"warm_start": cloning}, optimization, accumulator,
     )  # fmt: skip
-    demonstrations = build_demonstrations(config, env, STREAM_WARM_START)
+    demonstrations = build_demonstrations(config, env, streams.PRETRAINING)
     rows = settings["batch_rows"] if settings["warm_start_rows"] is None else settings["warm_start_rows"]
     return WarmStart(cloner, demonstrations, settings["warm_start_updates"], rows)
 
 
 def build_demonstrations(config: Config, env: Environment, number: int) -> Demonstrations:
     """References of this environment, drawn from a random stream of their own."""
-    generator = stream(env.device, config["seed"], number)
+    generator = streams.stream(env.device, config["seed"], number)
     return Demonstrations(env, generator, config["learner"]["gamma"], config["trainer"]["demonstration_share"])
 
 

@@ -9,17 +9,12 @@ from typing import Any
 import torch
 
 from dqnlm.agent.actor import Actor
-from dqnlm.agent.policy import Policy
-from dqnlm.buffers.base import Buffer
-from dqnlm.builder import agent, evaluators, initialization, logged_rows, task_assembly
+from dqnlm.builder import agent, initialization
 from dqnlm.builder.checks.built import check_parts
 from dqnlm.builder.checks.settings import check_combination
 from dqnlm.config.run_config import load_run_config, save_run_config
 from dqnlm.config.schema import instantiate
-from dqnlm.data.text.corpora import Corpus
-from dqnlm.data.trajectories.dataset import Trajectories
-from dqnlm.data.trajectories.log import Log
-from dqnlm.envs.base import Environment
+from dqnlm.config.selected import learns_returns, why_q_is_no_return
 from dqnlm.errors import UserError
 from dqnlm.metrics import Accumulator
 from dqnlm.objectives.base import Objective
@@ -27,9 +22,12 @@ from dqnlm.runs import checkpoint
 from dqnlm.runs.console import RunConsole
 from dqnlm.runs.directory import RunDirectory
 from dqnlm.runs.manifest import manifest
+from dqnlm.tasks.base import build_data
+from dqnlm.tasks.select import task_class
 from dqnlm.training import saved_state, summary
 from dqnlm.training.components import Parts
 from dqnlm.training.trainer import Trainer
+from dqnlm.utils import streams
 from dqnlm.utils.failures import naming_disk, naming_memory
 from dqnlm.utils.files import write_json_atomic
 
@@ -42,7 +40,7 @@ def start(config: Config, directory: Path, *, choices: dict[str, Any], command_l
     with naming_disk(directory), naming_memory():
         save_run_config(config, run.config)
         try:
-            trainer, data = build(config, run)
+            trainer = build(config, run)
         except UserError:
             run.abandon()
             raise
@@ -50,10 +48,11 @@ def start(config: Config, directory: Path, *, choices: dict[str, Any], command_l
             run.manifest,
             manifest(
                 seed=config["seed"], choices=choices, command_line=command_line, device=trainer.parts.accumulator.device,
-                data=summary.data_record(data, trainer), is_pretrained=summary.is_pretrained(trainer),
+                data=trainer.parts.task.record(), metrics=trainer.parts.evaluator.metrics,
+                is_pretrained=summary.is_pretrained(trainer),
             ),
         )  # fmt: skip
-        summary.show(config, trainer, data)
+        summary.show(config, trainer)
         return trainer.run()
 
 
@@ -75,7 +74,7 @@ def resume(directory: Path, overrides: list[str]) -> dict[str, Any]:
 
 def _resume(run: RunDirectory, before: Config, config: Config) -> dict[str, Any]:
     path, damaged = checkpoint.newest_whole(run.checkpoints)
-    trainer, data = build(config, run, resumed_from=path)
+    trainer = build(config, run, resumed_from=path)
     for broken in damaged:
         trainer.parts.console.warning(f"{broken} is damaged and passed over")
     cpu = torch.device("cpu")  # each part moves what it takes to its own device; states of random generators stay here
@@ -97,12 +96,12 @@ def _resume(run: RunDirectory, before: Config, config: Config) -> dict[str, Any]
     if config != before:
         save_run_config(config, run.config)
     run.summary.unlink(missing_ok=True)
-    summary.show(config, trainer, data, resumed_from=path)
+    summary.show(config, trainer, resumed_from=path)
     return trainer.run()
 
 
-def build(config: Config, run: RunDirectory, resumed_from: Path | None = None) -> tuple[Trainer, task_assembly.Data]:
-    """All parts, in the order in which they need one another; `resumed_from` is the checkpoint that will be put back.
+def build(config: Config, run: RunDirectory, resumed_from: Path | None = None) -> Trainer:
+    """All components of a run, in the order in which they need one another; `resumed_from` is the checkpoint to restore.
 
     Raises:
         UserError: a combination that cannot work, or data that is not there.
@@ -110,51 +109,44 @@ def build(config: Config, run: RunDirectory, resumed_from: Path | None = None) -
     check_combination(config)
     if config["threads"] is not None:
         torch.set_num_threads(config["threads"])
-    device, seed = agent.choose_device(config["device"]), config["seed"]
-    data = task_assembly.build_data(config, resumed_from is None or was_bundled(run))
-    console = RunConsole(run.log, config["trainer"]["progress"])
+    device, seed, settings = agent.choose_device(config["device"]), config["seed"], config["trainer"]
+    kind = task_class(config)
+    task = kind(config, build_data(config, resumed_from is None or was_bundled(run)), device)
+    console = RunConsole(run.log, settings["progress"])
     torch.manual_seed(seed)
-    env = task_assembly.build_env(config, data, device, seed * 1000 + agent.STREAM_ENV)
-    if isinstance(data, Corpus):
-        data.require_tokens(max(env.row_transitions + 1, 3), "an episode (env.prompt_length + env.horizon)")
-    head = agent.build_head(config, env)
-    objectives = agent.build_objectives(config, env, head)
+    head = agent.build_head(config, task)
+    objectives = agent.build_objectives(config, task, head)
     saved = None if resumed_from is None else checkpoint.load(resumed_from, "policy", torch.device("cpu"))
     recipe = None if saved is None else saved.get("recipe")
-    policy = agent.build_policy(config, data, env, head, agent.outputs_of(objectives), device, recipe)
-    if isinstance(data, Log):
-        logged_rows.require_fit(data, policy)
-    if config["trainer"]["init_from"] is not None and resumed_from is None:
+    policy = agent.build_policy(config, task, head, agent.outputs_of(objectives), device, recipe)
+    task.check(policy)
+    if settings["init_from"] is not None and resumed_from is None:
         initialization.load_weights(policy, config)
-    settings = config["trainer"]
-    accumulator = Accumulator(device)
-    target = instantiate(config["target"], policy.network)
-    total = (settings["rollouts"] + settings["offline_rounds"]) * settings["updates_per_rollout"]
-    optimization = instantiate(config["optimizer"], policy.network, total)
-    learner = instantiate(
-        config["learner"], policy.network, target, objectives, optimization, accumulator, env.restart, head, env.legal
-    )
-    history = max(policy.network.context, policy.network.reach or 0)
-    buffer = agent.build_buffer(config, env, farthest(objectives), history, device, rows_of(data))
-    logged = add_logged(data, buffer, policy, env)
-    exploration = instantiate(
-        config["exploration"], agent.stream(device, seed, agent.STREAM_EXPLORATION), env.copies
-    )
-    actor = Actor(env, policy, exploration, buffer, accumulator, settings["rollout_steps"])
+    accumulator, env = Accumulator(device), task.env
+    learner = agent.build_learner(config, task, policy, head, objectives, accumulator)
+    context = max(policy.network.context, policy.network.reach or 0)
+    buffer = agent.build_buffer(config, task, farthest(objectives), context, device)
+    task.add_logged_rows(buffer, policy)
+    generator = streams.stream(device, seed, streams.EXPLORATION)
+    exploration = instantiate(config["exploration"], generator, task.spec.guesses_per_position)
+    actor = None
+    if kind.plays:
+        actor = Actor(env, policy, exploration, buffer, accumulator, settings["rollout_steps"])
     purge = None if resumed_from is None else checkpoint.step_of(resumed_from) + 1
-    demonstrations = None
-    if settings["demonstration_share"]:
-        demonstrations = initialization.build_demonstrations(config, env, agent.STREAM_DEMONSTRATIONS)
+    evaluator = task.evaluator(q_is_return=why_q_is_no_return(config) is None, learns_returns=learns_returns(config))
     parts = Parts(
-        run, console, instantiate(config["logger"], run.tensorboard, purge), policy, actor, exploration, buffer, learner,
-        evaluators.build_evaluator(config, data, device), accumulator,
-        checkpoint.Checkpoints(run.checkpoints, settings["keep_last"]), data.fingerprint(),
-        env.row_transitions - env.first_decision, logged, summary.notes(data) + env.notes(),
-        initialization.build_warm_start(config, env, policy, accumulator),
-        demonstrations,
+        directory=run, console=console, logger=instantiate(config["logger"], run.tensorboard, purge), task=task,
+        policy=policy, actor=actor, exploration=exploration, buffer=buffer, learner=learner, evaluator=evaluator,
+        accumulator=accumulator, checkpoints=checkpoint.Checkpoints(run.checkpoints, settings["keep_last"]),
+        fingerprint=task.data.fingerprint(), episode_decisions=task.spec.row_transitions - task.spec.first_decision,
+        logged_rows=task.num_logged_rows, notes=task.notes(),
+        warm_start=initialization.build_warm_start(config, env, policy, accumulator),
+        demonstrations=initialization.build_demonstrations(config, env, streams.DEMONSTRATIONS)
+        if settings["demonstration_share"] else None,
     )  # fmt: skip
     check_parts(config, parts)
-    return instantiate(config["trainer"], parts), data
+    trainer: Trainer = instantiate(config["trainer"], parts)
+    return trainer
 
 
 def farthest(objectives: dict[str, Objective]) -> int | None:
@@ -162,50 +154,6 @@ def farthest(objectives: dict[str, Objective]) -> int | None:
     reaches = [objective.lookahead for objective in objectives.values()]
     known = [reach for reach in reaches if reach is not None]
     return max(known) if len(known) == len(reaches) else None
-
-
-def rows_of(data: task_assembly.Data) -> int:
-    """Logged rows to learn from."""
-    return len(data.train) if isinstance(data, Log) else len(data) if isinstance(data, Trajectories) else 0
-
-
-def add_logged(data: task_assembly.Data, buffer: Buffer, policy: Policy, env: Environment) -> int:
-    """Puts logged rows into the buffer; returns how many, 0 where the data is no log.
-
-    Raises:
-        UserError: the environment's tokens are no characters, or the buffer is smaller than the data.
-    """
-    if isinstance(data, Log):
-        return logged_rows.add_rows(data, buffer, policy)
-    if not isinstance(data, Trajectories):
-        return 0
-    if policy.tokens is None:
-        raise UserError("logged text cannot be learned from here: this environment's tokens are no characters")
-    if data.first_decision() < env.first_decision:
-        raise UserError(
-            f"the shortest prompt of the logged data has {data.first_decision() + 1} tokens, but this environment reads "
-            f"{env.first_decision + 1} before its first decision: the log is of another task; choose its env"
-        )
-    if any(item.next for item in data.items) and not (env.interleaved and env.cuts_rows):
-        raise UserError(
-            "some logged rows have a `next` text, but in this environment a row is a whole episode and nothing follows its "
-            "actions: leave `next` out, or choose the env that the log is of"
-        )
-    rows = data.rows(policy.tokens, env.row_transitions, env.device)
-    outside = int(policy.head.clamped(rows.reward_BT.sum(1)).sum())
-    if outside:
-        raise UserError(
-            f"{outside:,} of {len(rows.length_B):,} logged rows earn more or less than the bounds of the return that the head is "
-            f"scaled by, {float(policy.head.low):g} to {float(policy.head.high):g}: set data.reward_scaling=none, a head without "
-            "bounds (head=scalar head.loss=huber, head=quantile), or head.low and head.high of head=categorical"
-        )
-    if len(rows.length_B) > buffer.rows:
-        needed = len(rows.length_B) * (env.row_transitions - env.first_decision)
-        raise UserError(
-            f"{len(rows.length_B):,} logged rows do not fit the buffer's {buffer.rows:,}; set buffer.capacity={needed}"
-        )
-    buffer.add(rows)
-    return len(rows.length_B)
 
 
 def was_bundled(run: RunDirectory) -> bool:

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
-from dqnlm.agent.policy import Policy, Spec
+from dqnlm.agent.policy import Policy
 from dqnlm.builder import agent
 from dqnlm.config.run_config import load_run_config
 from dqnlm.data.tokenizers import factory
 from dqnlm.runs import checkpoint
 from dqnlm.runs.directory import RunDirectory, find_run
-from dqnlm.types import Bounds
+from dqnlm.types import Bounds, TaskSpec
 
 
 def load_policy(
@@ -53,9 +54,8 @@ def load_policy_and_config(
     bounds = Bounds(float(state["head"]["low"]), float(state["head"]["high"]))
     head = agent.head_for(config, bounds, state["is_probability"]).to(where)
     tokenizer = None if state["tokenizer"] is None else factory.from_state(state["tokenizer"])
-    num_tokens, observation_size, num_actions, outputs = state["spec"]
-    spec = Spec(num_tokens, observation_size, num_actions, tuple(outputs))
-    network = agent.build_network(config, spec, head, tokenizer, state.get("recipe")).to(where)
+    spec, outputs = _spec(state["spec"])
+    network = agent.build_network(config, spec, outputs, head, tokenizer, state.get("recipe")).to(where)
     with checkpoint.must_fit(directory.path):
         network.load_state_dict(state["network"])
     network.eval().requires_grad_(False)
@@ -69,5 +69,17 @@ def load_policy_and_config(
         state["step"],
         state["beta"],
         spec,
+        outputs,
     )
     return policy, config
+
+
+def _spec(saved: Any) -> tuple[TaskSpec, tuple[str, ...]]:
+    """The task's facts and the network's outputs beside q; older runs saved a list of four of them."""
+    if isinstance(saved, list):
+        num_tokens, observation_size, num_actions, outputs = saved
+        sizes = {"num_tokens": num_tokens, "observation_size": observation_size, "num_actions": num_actions}
+        return TaskSpec(**sizes, row_transitions=0, episode_steps=0), tuple(outputs)
+    facts = dict(saved)
+    outputs = facts.pop("outputs")
+    return TaskSpec(**facts), tuple(outputs)

@@ -6,8 +6,8 @@ from typing import Any
 
 import torch
 
-from dqnlm.agent.policy import Spec
 from dqnlm.errors import UserError
+from dqnlm.types import TaskSpec
 from dqnlm.utils.memory import free_bytes
 
 # Each output lives as raw numbers, as their gradient, and once more in the target network or in a log-softmax; a reference
@@ -16,40 +16,43 @@ COPIES = 3
 GIB = 2**30
 
 
-def output_bytes(rows: int, observations: int, spec: Spec, num_parameters: int, copies: int = COPIES) -> int:
+def output_bytes(
+    rows: int, observations: int, num_actions: int, outputs: tuple[str, ...], num_parameters: int, copies: int = COPIES
+) -> int:
     """Bytes that an update's outputs over the whole vocabulary take, roughly: float32 [B, S, A, N], so many copies of each.
 
     Args:
         rows: B in one forward.
         observations: S of the longest row.
-        spec: A and the outputs beside q.
+        num_actions: A.
+        outputs: named outputs beside q.
         num_parameters: N of q and q2.
     """
-    one = rows * observations * spec.num_actions * 4
-    twins = 2 if "q2" in spec.outputs else 1
-    return copies * one * (twins * num_parameters + ("policy" in spec.outputs))
+    one = rows * observations * num_actions * 4
+    twins = 2 if "q2" in outputs else 1
+    return copies * one * (twins * num_parameters + ("policy" in outputs))
 
 
 def check_outputs(
-    config: dict[str, Any], observations: int, spec: Spec, num_parameters: int, device: torch.device
+    config: dict[str, Any], spec: TaskSpec, outputs: tuple[str, ...], num_parameters: int, device: torch.device
 ) -> None:
     """Refuses a run whose outputs cannot fit.
 
     Raises:
         UserError: they take more than is free; with the numbers and what to lower.
     """
-    learner, group = config["learner"], config["env"].get("copies", 1)
+    learner, group, observations = config["learner"], spec.guesses_per_position, spec.row_transitions + 1
     batch_rows: int = config["trainer"]["batch_rows"]
     rows = max(min(batch_rows, learner["rows_at_once"] or batch_rows) // group, 1)
     referred = learner["reference_weight"] or any(o.get("reference") == "start" for o in config["objective"].values())
-    of_one = output_bytes(1, observations, spec, num_parameters, COPIES + bool(referred))
+    of_one = output_bytes(1, observations, spec.num_actions, outputs, num_parameters, COPIES + bool(referred))
     needed, there = rows * of_one, free_bytes(device)
     if there is None or needed <= there:
         return
     fitting = there // of_one * group
     advice = f"Set learner.rows_at_once={fitting} (the same update, in parts), or lower" if fitting else "Lower"
     raise UserError(
-        f"vocabulary too large for the memory: the outputs {', '.join(('q', *spec.outputs))} of an update, each [{rows}, "
+        f"vocabulary too large for the memory: the outputs {', '.join(('q', *outputs))} of an update, each [{rows}, "
         f"{observations}, {spec.num_actions}]{f' x {num_parameters}' if num_parameters > 1 else ''} in float32, take about "
         f"{needed / GIB:.1f} GiB with gradients and targets, and {there / GIB:.1f} GiB are free on {device}. {advice} "
         f"{'trainer.batch_rows, ' if fitting else ''}the length of an episode (env.horizon), or the vocabulary (data.tokenizer)"

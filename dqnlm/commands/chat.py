@@ -20,7 +20,6 @@ if TYPE_CHECKING:
 Config = dict[str, Any]
 Write = Callable[[str], str]  # the page so far -> what the policy writes next
 QUIT = "quit"
-_WORDLE, _LOGGED = "dqnlm.partners.wordle.Wordle", "dqnlm.envs.logged.Logged"
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -49,7 +48,9 @@ def main(argv: list[str]) -> int:
     arguments = _parser().parse_args(argv)
 
     from dqnlm.builder.loading import load_policy_and_config
+    from dqnlm.config.schema import resolve_target
     from dqnlm.errors import UserError
+    from dqnlm.tasks.select import task_class
 
     if arguments.max_tokens < 1:
         raise UserError(f"--max-tokens must be at least 1, not {arguments.max_tokens}")
@@ -57,14 +58,14 @@ def main(argv: list[str]) -> int:
         arguments.run, arguments.checkpoint, arguments.output_dir, arguments.device, arguments.allow_targets
     )
     policy.tokenizer  # noqa: B018  says so where the run's observations are no text
-    partner = config["env"].get("partner")
+    partner, kind_of_task = config["env"].get("partner"), task_class(config)
     kind = arguments.policy or policy.default
     print(f"{arguments.run}, checkpoint {arguments.checkpoint} (step {policy.step}), policy {kind}", file=sys.stderr)
-    if partner is not None and partner["_target_"] == _WORDLE:
+    if partner is not None and getattr(resolve_target(partner["_target_"]), "guesses_words", False):
         return _wordle(policy, config["env"], arguments)
     if arguments.secret is not None:
         raise UserError("--secret: this run does not play Wordle; leave it out")
-    return _talk(policy, config["env"], arguments)
+    return _talk(policy, config["env"], kind_of_task.line_break_ends_turn, arguments)
 
 
 def _writer(policy: Policy, most: int, arguments: argparse.Namespace, stop: str | None = "\n") -> Write:
@@ -134,15 +135,15 @@ def _marks(guess: str, known: bool, secret: str | None, prompt: str) -> str | No
         print(f"{line!r} is no answer to {guess}: type five of g, y and b, or {QUIT}", file=sys.stderr)
 
 
-def _talk(policy: Policy, env: Config, arguments: argparse.Namespace) -> int:
+def _talk(policy: Policy, env: Config, line_break_ends_turn: bool, arguments: argparse.Namespace) -> int:
     """Each line is read with its suffix, and answered; characters that the run does not know are named."""
     from dqnlm.errors import UserError
 
     dialogue = "partner" in env
-    of_log = env["_target_"] == _LOGGED
-    suffix = arguments.suffix if arguments.suffix is not None else "" if of_log else "\n"
+    end = "\n" if line_break_ends_turn else None
+    suffix = arguments.suffix if arguments.suffix is not None else end or ""
     most = env["utterance_length"] if dialogue else arguments.max_tokens
-    write = _writer(policy, most, arguments, None if of_log else "\n")
+    write = _writer(policy, most, arguments, end)
     page = ""
     while (line := _ask("you: ")) is not None:
         said = (page if dialogue else "") + line + suffix

@@ -1,4 +1,4 @@
-"""`dqnlm eval RUN`: all figures of a run's policy, on its held-out text or on any other."""
+"""`dqnlm eval RUN`: all metrics of a run's policy, on its held-out data or on another text."""
 
 from __future__ import annotations
 
@@ -13,13 +13,12 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from dqnlm.agent.policy import Policy
-    from dqnlm.builder.task_assembly import Data
-    from dqnlm.data.text.corpora import Corpus
+    from dqnlm.tasks.base import Task
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="dqnlm eval", description="Scores a run's policy on held-out text, or on greedy episodes."
+        prog="dqnlm eval", description="Scores a run's policy on held-out data, or on greedy episodes."
     )
     add_run_arguments(parser)
     parser.add_argument("--data-path", metavar="FILE", help="score this whole text instead of the held-out part")
@@ -44,63 +43,65 @@ def main(argv: list[str]) -> int:
     """Prints the table (or JSON) and two samples."""
     arguments = _parser().parse_args(argv)
 
-    from dqnlm.builder import evaluators
     from dqnlm.builder.loading import load_policy_and_config
-    from dqnlm.data.pairs.dataset import Pairs
-    from dqnlm.data.text.corpora import Corpus
-    from dqnlm.errors import UserError
+    from dqnlm.config.selected import learns_returns, why_q_is_no_return
+    from dqnlm.tasks.answers import AnswersTask
+    from dqnlm.tasks.select import task_class
 
     policy, config = load_policy_and_config(
         arguments.run, arguments.checkpoint, arguments.output_dir, arguments.device, arguments.allow_targets
     )
-    if arguments.data_path is not None and "heldout_path" in config["data"]:
-        raise UserError(
-            "--data-path is for runs on a text; this one is scored on the rows that its log holds out: leave it out"
-        )
-    if arguments.data_path is not None and "max_tokens" in config["data"]:
-        raise UserError(
-            "--data-path is for runs on a text; this one answers prompts: choose its part of the data with --split"
-        )
-    data = _data(policy, config, arguments)
-    if isinstance(data, Pairs):
+    kind = task_class(config)
+    _refuse_options_without_meaning(kind, arguments)
+    task = kind(config, _data(policy, config, arguments), policy.device)
+    if isinstance(task, AnswersTask):
         from dqnlm.commands.evaluate_answers import evaluate_answers
 
-        return evaluate_answers(policy, config, data, arguments)
-    of_answers = (arguments.split, arguments.temperature, arguments.seed, arguments.save)
-    if arguments.beam != 1 or any(given is not None for given in of_answers):
-        raise UserError(
-            "--beam, --temperature, --seed, --save and --split are for runs that answer prompts (env=translation); leave them out"
-        )
-    evaluator = evaluators.build_evaluator(config, data, policy.device)
+        return evaluate_answers(policy, task, arguments)
+    evaluator = task.evaluator(q_is_return=why_q_is_no_return(config) is None, learns_returns=learns_returns(config))
     evaluation = evaluator.evaluate(policy)
     if arguments.json:
         print(json.dumps({"step": policy.step, "checkpoint": arguments.checkpoint} | evaluation.figures))
         return 0
-    done = "whole text" if isinstance(data, Corpus) else _episodes(data)
-    _print(data, evaluator.table(evaluation, policy, policy.step, done), evaluation.samples, policy.step, arguments)
+    table = evaluator.table(evaluation, policy, policy.step, task.scored_on())
+    samples = [prompt + text if evaluator.shows_prompt else text for prompt, text in evaluation.samples[:2]]
+    _print(task, table, samples, policy.step, arguments)
     return 0
 
 
-def _data(policy: Policy, config: dict[str, Any], arguments: argparse.Namespace) -> Data:
+def _refuse_options_without_meaning(kind: type[Task], arguments: argparse.Namespace) -> None:
+    """Raises UserError for an option that this kind of run does not read."""
+    from dqnlm.errors import UserError
+
+    given = {"data_path": arguments.data_path, "beam": None if arguments.beam == 1 else arguments.beam}
+    given |= {name: getattr(arguments, name) for name in ("temperature", "seed", "save", "split")}
+    for name, value in given.items():
+        if value is not None and name not in kind.eval_options:
+            option, its = f"--{name.replace('_', '-')}", sorted(f"--{o.replace('_', '-')}" for o in kind.eval_options)
+            belongs = {"data_path": "continue a text"}.get(name, "answer prompts (env=translation)")
+            raise UserError(
+                f"{option} is for runs that {belongs}; this run's task is {kind.kind}: leave it out"
+                + (f" (it has {', '.join(its)})" if its else "")
+            )
+
+
+def _data(policy: Policy, config: dict[str, Any], arguments: argparse.Namespace) -> Any:
     """The run's own data, or the given file read with the run's tokenizer.
 
     Raises:
-        UserError: the run's data is not what it was trained on, there is none, or a text is given to a run without one.
+        UserError: the run's data is not what it was trained on, or there is none.
     """
-    from dqnlm.builder import task_assembly
-    from dqnlm.config.selected import named
     from dqnlm.data.text.corpora import build_corpus
     from dqnlm.data.text.sources import text_file
     from dqnlm.errors import UserError
     from dqnlm.runs.directory import RunDirectory, find_run
+    from dqnlm.tasks.base import build_data
 
     if arguments.data_path is not None:
-        if "tokenizer" not in config["data"]:
-            raise UserError(f"--data-path: this run plays env={named(config, 'env')}, not a text; leave it out")
         corpus = build_corpus(text_file(path=arguments.data_path), "character", 1.0, policy.tokenizer)
         corpus.require_tokens(policy.network.context + 1, "one window of the network")
         return corpus
-    data = task_assembly.build_data(config)
+    data = build_data(config)
     manifest = json.loads(RunDirectory(find_run(arguments.run, arguments.output_dir)).manifest.read_text())
     if data.fingerprint() != manifest["data"]["fingerprint"]:
         raise UserError(
@@ -110,30 +111,15 @@ def _data(policy: Policy, config: dict[str, Any], arguments: argparse.Namespace)
     return data
 
 
-def _print(data: Data, table: Table, samples: list[tuple[str, str]], step: int, arguments: argparse.Namespace) -> None:
+def _print(task: Task, table: Table, samples: list[str], step: int, arguments: argparse.Namespace) -> None:
     from rich.console import Console
 
-    from dqnlm.data.text.corpora import Corpus
-
     console = Console(highlight=False)
-    on = _what(data, arguments.data_path) if isinstance(data, Corpus) else _episodes(data)
-    console.print(f"{arguments.run}, checkpoint {arguments.checkpoint} (step {step}), on {on}")
-    if isinstance(data, Corpus) and data.heldout_unknown:
-        console.print(f"{data.heldout_unknown} characters are unknown to the run: counted as misses, left out of nats")
-    if arguments.data_path is not None:
-        console.print("unigram and bigram are counted on this very text: they know what they are asked")
+    scored = task.scored_on() if arguments.data_path is None else f"{Path(arguments.data_path).name}, {task.scored_on()}"
+    console.print(f"{arguments.run}, checkpoint {arguments.checkpoint} (step {step}), on {scored}")
+    for note in task.scoring_notes(arguments.data_path is not None):
+        console.print(note)
     console.print(table)
-    for prompt, text in samples[:2]:
+    for text in samples:
         console.rule("sample")
-        console.print(text if isinstance(data, Corpus) else prompt + text, markup=False)
-
-
-def _episodes(data: Data) -> str:
-    """What a run without a text is scored on."""
-    from dqnlm.data.trajectories.log import Log
-
-    return f"{len(data.heldout):,} held-out rows" if isinstance(data, Log) else "greedy episodes"
-
-
-def _what(corpus: Corpus, path: str | None) -> str:
-    return f"{Path(path).name if path else corpus.source.name}, {len(corpus.heldout_ids):,} tokens"
+        console.print(text, markup=False)

@@ -4,23 +4,20 @@ from __future__ import annotations
 
 import argparse
 import json
-from dataclasses import replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from rich.console import Console
 from torch import Tensor
 
 from dqnlm.agent.policy import Policy
-from dqnlm.builder.task_assembly import build_env
-from dqnlm.data.pairs.dataset import Pairs
 from dqnlm.data.pairs.files import TextPair
-from dqnlm.envs.prompted import Prompted
 from dqnlm.errors import UserError
 from dqnlm.evaluation.decoding import Decoding, answer_ids
 from dqnlm.evaluation.scores import scores
 from dqnlm.metrics import Figures
+from dqnlm.tasks.answers import AnswersTask
 from dqnlm.utils.files import write_text_atomic
 
 
@@ -43,33 +40,30 @@ class Answered(NamedTuple):
 
 
 def answer_part(
-    policy: Policy, config: dict[str, Any], data: Pairs, split: str, decoding: Decoding, progress: bool = False
+    policy: Policy, task: AnswersTask, split: str, decoding: Decoding, progress: bool = False
 ) -> Answered:
     """Answers every prompt of `split` (test, heldout or train) and scores the answers.
 
     Raises:
         UserError: as `answer_ids`.
     """
-    part = getattr(data, split)
-    said = answer_ids(policy, [pair.prompt for pair in part.texts], config["env"]["horizon"], decoding, progress)
-    texts = [policy.tokenizer.decode([i for i in ids if i != data.stop_id]) for ids in said]
-    env = build_env(
-        config, replace(data, heldout=part), policy.device, 0, evaluating=True, num_envs=len(said)
-    )  # its copy i answers prompt i
-    assert isinstance(env, Prompted)
+    part, stop_id = getattr(task.data, split), task.data.stop_id
+    env = task.make_env_on(part, 0, num_envs=len(part.texts))  # its copy i answers prompt i
+    said = answer_ids(policy, [pair.prompt for pair in part.texts], env.max_new_tokens, decoding, progress)
+    texts = [policy.tokenizer.decode([i for i in ids if i != stop_id]) for ids in said]
     env.prompts()
-    action_EH = torch.zeros(len(said), env.horizon, dtype=torch.int64)
+    action_EH = torch.zeros(len(said), env.max_new_tokens, dtype=torch.int64)
     for row_H, ids in zip(action_EH, said, strict=True):
         row_H[: len(ids)] = torch.tensor(ids)
     length_E = torch.tensor([len(ids) for ids in said])
-    reward_E = env.judge(action_EH.to(env.device), length_E.to(env.device)).reward_BT.sum(1).cpu()
+    reward_E = env.score_completions(action_EH.to(env.device), length_E.to(env.device)).reward_BT.sum(1).cpu()
     figures, signatures = scores(texts, [pair.answer for pair in part.texts])
     figures["eval/return"] = float(reward_E.mean())
     figures["eval/return_error"] = float(reward_E.std() / len(said) ** 0.5) if len(said) > 1 else 0.0
     return Answered(part.texts, texts, reward_E, figures, signatures)
 
 
-def evaluate_answers(policy: Policy, config: dict[str, Any], data: Pairs, arguments: argparse.Namespace) -> int:
+def evaluate_answers(policy: Policy, task: AnswersTask, arguments: argparse.Namespace) -> int:
     """Prints the figures (or one JSON object) and three answers; with `--save` all answers go into a JSONL file.
 
     Raises:
@@ -80,7 +74,7 @@ def evaluate_answers(policy: Policy, config: dict[str, Any], data: Pairs, argume
         raise UserError("--seed is of the draws that --temperature makes; leave it out, or give a temperature")
     if arguments.save is not None and Path(arguments.save).exists():
         raise UserError(f"--save: {arguments.save} is there already; give another name")
-    answered = answer_part(policy, config, data, split, decoding, progress=not arguments.json)
+    answered = answer_part(policy, task, split, decoding, progress=not arguments.json)
     if arguments.save is not None:
         _save(answered, Path(arguments.save))
     if arguments.json:

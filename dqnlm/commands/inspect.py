@@ -106,12 +106,14 @@ def _experiment(folder: Path) -> str:
 
 
 def _of_q(policy: Policy, config: dict[str, Any]) -> list[str]:
-    from dqnlm.config.selected import kind, why_q_is_no_return, why_q_promises_nothing
+    from dqnlm.config.selected import kind, named, why_q_is_no_return, why_q_promises_nothing
+    from dqnlm.tasks.select import task_class
 
     if (reason := why_q_promises_nothing(config)) is not None:
         return [reason]
     gamma, low, high = config["learner"]["gamma"], float(policy.head.low), float(policy.head.high)
-    paid = f"reward {kind(config['reward'])}" if "transition" in config["env"] else f"the rewards of {_payer(config)}"
+    origin = task_class(config).rewarded_by
+    paid = f"reward {named(config, 'reward')}" if origin is None else f"the rewards of {origin}"
     told = [f"Q of a token is the return promised for choosing it after the text so far: the sum of {paid} from there on, "
             f"discounted by {gamma} a decision."]  # fmt: skip
     if (scaled := why_q_is_no_return(config)) is not None:
@@ -128,15 +130,8 @@ def _of_q(policy: Policy, config: dict[str, Any]) -> list[str]:
     return told
 
 
-def _payer(config: dict[str, Any]) -> str:
-    """Who rewards where no reward of the run's own does: the log, or the task."""
-    from dqnlm.config.selected import kind
-
-    return "the log" if kind(config["env"]) == "Logged" else kind(config["env"])
-
-
 def _of_value(policy: Policy) -> str:
-    if "v" in policy.spec.outputs:
+    if "v" in policy.outputs:
         return "V is an output of the network's own, so that advantages can be above 0."
     return "V is the greatest Q of the tokens that may be chosen: the advantage is 0 for the best token, else below."
 

@@ -7,7 +7,6 @@ written at once.
 from __future__ import annotations
 
 import argparse
-import inspect
 import os
 import sys
 from collections.abc import Callable, Iterator
@@ -63,6 +62,7 @@ def main(argv: list[str]) -> int:
     from dqnlm.builder.loading import load_policy_and_config
     from dqnlm.reporting.names import run_name
     from dqnlm.runs.directory import find_run
+    from dqnlm.tasks.select import task_class
 
     for name, value in (("--max-tokens", arguments.max_tokens), ("--n", arguments.n)):
         if value < 1:
@@ -76,7 +76,7 @@ def main(argv: list[str]) -> int:
     origin = {"run": name, "checkpoint": arguments.checkpoint, "step": policy.step}
     print(f"{name}, checkpoint {arguments.checkpoint} (step {policy.step}); ratings go to {ratings.path}")
     before = len(ratings.rewards)
-    stop = "\n" if _plays_on(config, "prompts") else None  # what its prompts and answers end in
+    stop = task_class(config).completion_end
     prompts = _prompts(arguments, config, stop)
     try:
         session(samples(policy, arguments, prompts, set(ratings.rewards), stop), ratings, origin, read_key)
@@ -87,22 +87,17 @@ def main(argv: list[str]) -> int:
 
 def _prompts(arguments: argparse.Namespace, config: dict[str, Any], stop: str | None) -> list[str]:
     """The one that was given, else those of the run's held-out part, else a line break."""
-    from dqnlm.builder import task_assembly
-    from dqnlm.data.pairs.dataset import Pairs
-    from dqnlm.data.trajectories.log import Log
+    import torch
+
+    from dqnlm.tasks.base import build_data
+    from dqnlm.tasks.select import task_class
 
     if arguments.prompt is not None:
         return [arguments.prompt if stop is None else arguments.prompt.rstrip(stop) + stop]
-    if not _plays_on(config, "prompts", "log_shape"):
+    kind = task_class(config)
+    if not kind.has_heldout_prompts:
         return ["\n"]
-    data = task_assembly.build_data(config)
-    assert isinstance(data, Pairs | Log)
-    texts = (
-        [pair.prompt + "\n" for pair in data.heldout.texts]
-        if isinstance(data, Pairs)
-        else [t.prompt for t in data.heldout.items]
-    )
-    return list(dict.fromkeys(texts))
+    return kind(config, build_data(config), torch.device("cpu")).heldout_prompts()
 
 
 def samples(
@@ -198,20 +193,14 @@ def read_key() -> str:
     return "" if key == b"\x04" else key.decode("ascii", "replace")  # Ctrl-D ends the input
 
 
-def _plays_on(config: dict[str, Any], *names: str) -> bool:
-    """Whether the run's environment is given one of these (`task_assembly.build_env`)."""
-    from dqnlm.config.schema import resolve_target
-
-    return bool(set(names) & set(inspect.signature(resolve_target(config["env"]["_target_"])).parameters))
-
-
 def _conclude(ratings: Ratings, new: int, folder: Path, config: dict[str, Any]) -> None:
     """How many, the mean, and how to train on them."""
+    from dqnlm.tasks.select import task_class
+
     count = len(ratings.rewards)
     if not count:
         return
     mean = sum(ratings.rewards.values()) / count
     print(f"\n{count} ratings in {ratings.path} ({new} of this session), mean reward {mean:.3f}")
-    on_text = _plays_on(config, "corpus_ids", "prompts", "log_shape")
-    command = command_on_text(ratings, typed(folder)) if on_text else training_command(ratings.path, folder)
+    command = command_on_text(ratings, typed(folder)) if task_class(config).has_text else training_command(ratings.path, folder)
     print(f"to train on them: {command}")

@@ -22,14 +22,14 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from dqnlm.envs.base import Environment
+from dqnlm.envs.base import StepEnvironment, TeacherForced
 from dqnlm.envs.continuation_checks import check_choice, check_numbers, check_tokens
 from dqnlm.errors import UserError
 from dqnlm.rewards.base import Episodes, Reward
-from dqnlm.types import DECISION, TERMINATED, TRUNCATED, Bounds, Rows, TimeStep
+from dqnlm.types import DECISION, TERMINATED, TRUNCATED, Bounds, Rows, TaskSpec, TimeStep
 
 
-class Continuation(Environment):
+class Continuation(StepEnvironment, TeacherForced):
     """Continues windows of a text.
 
     Args:
@@ -53,6 +53,8 @@ class Continuation(Environment):
         UserError: a number below 1, an unknown word, a stop token under `teacher` or not allowed, no token allowed,
             or a text shorter than one window.
     """
+
+    task = "text"
 
     def __init__(
         self,
@@ -91,11 +93,14 @@ class Continuation(Environment):
                 f"env.copies={copies} needs env.transition=teacher: copies that write their own text part at the first decision"
             )
         self.num_envs, self.horizon, self.copies = num_envs, horizon, copies
-        self.num_actions = self.num_tokens = num_actions
         self.prompt_length, self.first_decision = prompt_length, prompt_length - 1
-        self.row_transitions = self.episode_steps = self.first_decision + horizon
-        self.cuts_rows, self.actions_are_observed = horizon_end == "truncate", transition == "free"
-        self.parallel, self.lockstep = transition == "teacher", stop_id is None
+        self.row_transitions = self.first_decision + horizon
+        self.spec = TaskSpec(
+            num_actions=num_actions, num_tokens=num_actions, row_transitions=self.row_transitions,
+            episode_steps=self.row_transitions, first_decision=self.first_decision, stores_actions=transition != "free",
+            eos_id=stop_id, guesses_per_position=copies, teacher_forced=transition == "teacher", lockstep=stop_id is None,
+            truncates=horizon_end == "truncate",
+        )  # fmt: skip
         self.reward, self.stop_id = reward, stop_id
         self._free = transition == "free"
         self._end_flag = TERMINATED if horizon_end == "terminate" else TRUNCATED
@@ -114,7 +119,7 @@ class Continuation(Environment):
         return self._begin(None)
 
     def step(self, action_E: Tensor) -> TimeStep:
-        return self._step_together(action_E) if self.lockstep else self._step_apart(action_E)
+        return self._step_together(action_E) if self.spec.lockstep else self._step_apart(action_E)
 
     def _begin(self, mask_E: Tensor | None) -> Tensor:
         """Draws new windows where the mask holds (None: everywhere); returns their first tokens, observation_E."""
@@ -135,17 +140,17 @@ class Continuation(Environment):
         last = self._time == self.row_transitions
         observation_E = action_E if decision and self._free else self._window_ES[:, self._time]
         reward_E = self.reward.step(action_E) if decision else self._full(0.0, torch.float32)
-        judged_ET = None
+        sequence_reward_ET = None
         if self.reward.judged and decision:
             self._remember(action_E, self._full(self._time - 1 - self.first_decision, torch.int64))
-            judged_ET = self._judge_rows(self._said_EH) if last else None
+            sequence_reward_ET = self._judge_rows(self._said_EH) if last else None
         flag_E = self._full(decision * DECISION | last * self._end_flag, torch.uint8)
         next_observation_E = observation_E
         if last:
             self._time = 0
             next_observation_E = self._begin(None)
         last_E = self._full(last, torch.bool)
-        return TimeStep(observation_E, reward_E, flag_E, last_E, next_observation_E, last_E, judged_ET)
+        return TimeStep(observation_E, reward_E, flag_E, last_E, next_observation_E, last_E, sequence_reward_ET)
 
     def _step_apart(self, action_E: Tensor) -> TimeStep:
         """Copies stand at different times; windows are drawn for all at every step, so nobody asks who needs one."""
@@ -158,20 +163,20 @@ class Continuation(Environment):
         last_E = stopped_E | (time_E == self.row_transitions)
         end_E = torch.where(stopped_E, TERMINATED, self._end_flag)
         flag_E = (decision_E * DECISION + last_E * end_E).to(torch.uint8)
-        judged_ET = None
+        sequence_reward_ET = None
         if self.reward.judged:
             # Before the first decision place 0 is written, which that decision then writes itself.
             self._remember(action_E, (self._time_E - self.first_decision).clamp(min=0))
-            judged_ET = self._judge_ended(last_E, time_E - self.first_decision)
+            sequence_reward_ET = self._judge_ended(last_E, time_E - self.first_decision)
         self._time_E = torch.where(last_E, 0, time_E)
         next_observation_E = torch.where(last_E, self._begin(last_E), observation_E)
-        return TimeStep(observation_E, reward_E, flag_E, last_E, next_observation_E, last_E, judged_ET)
+        return TimeStep(observation_E, reward_E, flag_E, last_E, next_observation_E, last_E, sequence_reward_ET)
 
     def _remember(self, action_E: Tensor, place_E: Tensor) -> None:
         self._said_EH = self._said_EH.scatter(1, place_E[:, None], action_E[:, None])
 
     def _judge_ended(self, last_E: Tensor, length_E: Tensor) -> Tensor | None:
-        """judged_ET of the rows that end now, after so many decisions each; asks the host which those are."""
+        """sequence_reward_ET of the rows that end now, after so many decisions each; asks the host which those are."""
         which_B = last_E.nonzero()[:, 0]
         if len(which_B) == 0:
             return None
@@ -196,17 +201,17 @@ class Continuation(Environment):
         return torch.full((self.num_envs,), value, dtype=dtype, device=self.device)
 
     def skip_prompt(self) -> Tensor | None:
-        if not self.lockstep or self._time != 0 or self.prompt_length == 1:
+        if not self.spec.lockstep or self._time != 0 or self.prompt_length == 1:
             return None
         self._time = self.first_decision
         return self._window_ES[:, : self.prompt_length]
 
-    def reveal(self) -> Tensor:
-        self._check_whole_episodes("reveal")
+    def teacher_forced_observations(self) -> Tensor:
+        self._check_whole_episodes("teacher_forced_observations")
         return self._window_ES
 
-    def score(self, action_ET: Tensor) -> Rows:
-        self._check_whole_episodes("score")
+    def score_actions(self, action_ET: Tensor) -> Rows:
+        self._check_whole_episodes("score_actions")
         first, E, T = self.first_decision, self.num_envs, self.row_transitions
         observation_ES = self._window_ES
         if self.reward.judged:
@@ -221,7 +226,7 @@ class Continuation(Environment):
         return Rows(observation_ES, action_ET, reward_ET, flag_ET, self._full(T, torch.int64))
 
     def _check_whole_episodes(self, method: str) -> None:
-        if not self.parallel or self._time != 0:
+        if not self.spec.teacher_forced or self._time != 0:
             raise RuntimeError(f"{method} needs transition 'teacher' and time 0; this is time {self._time}")
 
     def demonstrate(self, count: int, generator: torch.Generator, judged: bool) -> Rows:

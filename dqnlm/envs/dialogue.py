@@ -19,16 +19,16 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from dqnlm.envs.base import Environment
+from dqnlm.envs.base import StepEnvironment
 from dqnlm.errors import UserError
 from dqnlm.partners.base import Answer, Partner, Turn
 from dqnlm.rewards.base import discounted_length
-from dqnlm.types import DECISION, TERMINATED, Bounds, Rows, TimeStep
+from dqnlm.types import DECISION, TERMINATED, Bounds, Rows, TaskSpec, TimeStep
 
 LINE_BREAK = "\n"
 
 
-class Dialogue(Environment):
+class Dialogue(StepEnvironment):
     """E dialogues at once; the partner plays on the host, one transfer in each direction a step.
 
     Args:
@@ -43,9 +43,6 @@ class Dialogue(Environment):
     Raises:
         UserError: a number below 1, or a partner whose alphabet or lengths cannot be.
     """
-
-    interleaved = True
-    actions_are_observed = True
 
     def __init__(
         self,
@@ -68,11 +65,12 @@ class Dialogue(Environment):
         self._name = type(self.partner).__name__
         self._check_partner()
         self._id = {character: i for i, character in enumerate(self.alphabet)}
-        self.num_actions = self.num_tokens = len(self.alphabet)
-        self.first_decision = 0  # an opening has at least one character
         answers = (max_turns - 1) * self.partner.longest_answer
         self.row_transitions = self.partner.longest_opening - 1 + max_turns * utterance_length + answers
-        self.episode_steps = self.row_transitions
+        self.spec = TaskSpec(
+            num_actions=len(self.alphabet), num_tokens=len(self.alphabet), alphabet=self.alphabet,
+            row_transitions=self.row_transitions, episode_steps=self.row_transitions, stores_actions=False, multi_turn=True,
+        )  # fmt: skip  # an opening has at least one character, so the first decision may be at time 0
         self._coming = [""] * num_envs  # what the partner has said and the agent has not yet read
         self._written = [""] * num_envs  # of the utterance
         self._turns = [0] * num_envs  # utterances finished in this episode

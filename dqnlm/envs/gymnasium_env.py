@@ -18,16 +18,16 @@ import torch
 from torch import Tensor
 
 from dqnlm.envs import gymnasium_state as copies
-from dqnlm.envs.base import Environment
+from dqnlm.envs.base import StepEnvironment
 from dqnlm.errors import UserError
 from dqnlm.rewards.base import discounted_length
-from dqnlm.types import DECISION, TERMINATED, TRUNCATED, Bounds, TimeStep
+from dqnlm.types import DECISION, TERMINATED, TRUNCATED, Bounds, TaskSpec, TimeStep
 
 _OVER = 8  # a further bit of the flag on its way to the device: the episode is over
 _LARGEST_TOKEN = 2**24  # observations travel as float32, which holds whole numbers up to here
 
 
-class Gymnasium(Environment):
+class Gymnasium(StepEnvironment):
     """E copies of a Gymnasium environment.
 
     Observations are vectors of float32 (a Box, flattened), or tokens (a Discrete space).
@@ -45,16 +45,13 @@ class Gymnasium(Environment):
         reward_high: greatest reward of a step, where known; None where not.
 
     Attributes:
-        exact_resume: `state_dict` holds all of the copies' state. Where it does not, `load_state_dict` begins new
+        spec.exact_resume: `state_dict` holds all of the copies' state. Where it does not, `load_state_dict` begins new
             episodes, and who keeps open rows must call `reset` and begin them anew.
 
     Raises:
         UserError: Gymnasium or a package of the environment is missing, there is no such environment, its spaces are
             not supported, it has no limit of steps, or a number is out of its range.
     """
-
-    cuts_rows = True
-    first_decision = 0
 
     def __init__(
         self,
@@ -71,10 +68,10 @@ class Gymnasium(Environment):
         reward_high: float | None,
     ) -> None:
         _check({"num_envs": num_envs, "row_transitions": row_transitions, "max_episode_steps": max_episode_steps})
-        self.reward_bounds_given = _reward_bounds(reward_low, reward_high)
+        self.id, self.reward_bounds_given = id, _reward_bounds(reward_low, reward_high)
         self.device, self.seed, self.num_envs = torch.device(device), seed, num_envs
         self._envs = [copies.make(id, arguments) for _ in range(num_envs)]
-        self._read_spaces(id)
+        num_actions, num_tokens, observation_size = self._read_spaces(id)
         self.episode_steps = copies.limit(self._envs[0], max_episode_steps)
         self.row_transitions = min(row_transitions, self.episode_steps)
         self._elapsed = [0] * num_envs  # steps of the episode
@@ -82,10 +79,14 @@ class Gymnasium(Environment):
         self._episodes = [0] * num_envs  # begun so far
         self._seed_copies()
         self._attributes = copies.savable_attributes(self._envs[0])
-        self.exact_resume = self._attributes is not None
+        self.spec = TaskSpec(
+            num_actions=num_actions, num_tokens=num_tokens, observation_size=observation_size,
+            row_transitions=self.row_transitions, episode_steps=self.episode_steps, truncates=True,
+            exact_resume=self._attributes is not None,
+        )  # fmt: skip
 
-    def _read_spaces(self, id: str) -> None:
-        """Sizes and first numbers of both spaces."""
+    def _read_spaces(self, id: str) -> tuple[int, int, int]:
+        """(actions, tokens, numbers of a vector); keeps the first number of both spaces."""
         import gymnasium
 
         observations: Any = self._envs[0].observation_space
@@ -101,12 +102,11 @@ class Gymnasium(Environment):
                 "and Discrete (tokens, as in FrozenLake-v1)"
             )
         self._vectors, self._first_action = box, int(actions.start)
-        self.num_actions = int(actions.n)
         self._first_token = 0 if box else int(observations.start)
-        self.num_tokens = 0 if box else int(observations.n)
-        self.observation_size = math.prod(observations.shape) if box else 0
-        if self.num_tokens > _LARGEST_TOKEN or (box and self.observation_size == 0):
+        num_tokens, observation_size = (0, math.prod(observations.shape)) if box else (int(observations.n), 0)
+        if num_tokens > _LARGEST_TOKEN or (box and observation_size == 0):
             raise UserError(f"env.id={id} has observations of the space {observations}, which cannot be read here")
+        return int(actions.n), num_tokens, observation_size
 
     def _seed_copies(self) -> None:
         """Each copy's generator, from (seed, copy, episodes begun): never one that was used before."""
@@ -181,6 +181,9 @@ class Gymnasium(Environment):
     @property
     def reward_bounds(self) -> Bounds:
         return self.reward_bounds_given
+
+    def describe(self) -> str:
+        return self.id
 
     def references(self) -> dict[str, float]:
         """The mean return at which the environment's makers call it solved, where they name one."""

@@ -6,14 +6,14 @@ written, and judged where there is a judge, by the evaluation (`dqnlm.evaluation
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from dqnlm.envs.base import Environment
 from dqnlm.errors import UserError
-from dqnlm.types import Bounds, TimeStep
+from dqnlm.types import Bounds, TaskSpec
 
 
 class LogShape(NamedTuple):
@@ -58,9 +58,8 @@ class Logged(Environment):
         UserError: a horizon below 1.
     """
 
+    task = "log"
     num_envs = 1
-    actions_are_observed = True
-    uneven = True
 
     def __init__(
         self,
@@ -77,18 +76,12 @@ class Logged(Environment):
             )
         self.shape, self.device = log_shape, torch.device(device)
         self.horizon = log_shape.longest_completion if horizon is None else horizon
-        self.num_actions = self.num_tokens = num_actions
-        self.row_transitions = self.episode_steps = log_shape.row_transitions
-        self.first_decision, self.interleaved = log_shape.first_decision, log_shape.interleaved
-        self.cuts_rows, self.restart = log_shape.cut, log_shape.restart
+        self.spec = TaskSpec(
+            num_actions=num_actions, num_tokens=num_actions, row_transitions=log_shape.row_transitions,
+            episode_steps=log_shape.row_transitions, first_decision=log_shape.first_decision, stores_actions=False,
+            multi_turn=log_shape.interleaved, truncates=log_shape.cut, context_carry=log_shape.restart, variable_length=True,
+        )  # fmt: skip
         self._legal_mask_A = None if legal_mask_A is None else legal_mask_A.to(self.device)
-
-    def reset(self) -> Tensor:
-        """Nothing begins."""
-        return torch.zeros(1, dtype=torch.int64, device=self.device)
-
-    def step(self, action_E: Tensor) -> TimeStep:
-        raise NotImplementedError("there is nothing to play beside a log: trainer.rollouts=0")
 
     def legal(self, observation_BS: Tensor) -> Tensor | None:
         return self._legal_mask_A
@@ -103,9 +96,3 @@ class Logged(Environment):
     @property
     def reward_bounds(self) -> Bounds:
         return self.shape.rewards
-
-    def state_dict(self) -> dict[str, Any]:
-        return {}
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        pass

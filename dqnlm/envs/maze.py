@@ -20,17 +20,17 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from dqnlm.envs.base import Environment
+from dqnlm.envs.base import StepEnvironment
 from dqnlm.errors import UserError
 from dqnlm.problems import maze
 from dqnlm.rewards.base import discounted_length
-from dqnlm.types import DECISION, TERMINATED, TRUNCATED, Bounds, TimeStep
+from dqnlm.types import DECISION, TERMINATED, TRUNCATED, Bounds, TaskSpec, TimeStep
 
 _INVALID = len(maze.COMMANDS)  # number of the outcome that is no command
 _CLOCKS = ("cell_E", "moves_E", "place_E", "written_E", "node_E", "after_E")
 
 
-class Maze(Environment):
+class Maze(StepEnvironment):
     """Walks of E walkers through the double-T maze.
 
     Args:
@@ -45,12 +45,6 @@ class Maze(Environment):
         UserError: a number below 1, or a `command_length` in which some command has no room.
     """
 
-    interleaved = True
-    restart = maze.OBSERVATION_LENGTH
-    cuts_rows = True
-    actions_are_observed = True
-    alphabet = maze.ALPHABET
-
     def __init__(
         self,
         device: torch.device,
@@ -64,10 +58,12 @@ class Maze(Environment):
         _check(num_envs, max_steps, command_length)
         self.device, self.num_envs, self.max_steps = torch.device(device), num_envs, max_steps
         self.command_length, self.length = command_length, maze.OBSERVATION_LENGTH
-        self.num_actions = self.num_tokens = len(maze.ALPHABET)
-        self.first_decision = self.length - 1
-        self.row_transitions = 2 * self.length + command_length - 1
-        self.episode_steps = max_steps * self.row_transitions
+        longest = 2 * self.length + command_length - 1
+        self.spec = TaskSpec(
+            num_actions=len(maze.ALPHABET), num_tokens=len(maze.ALPHABET), alphabet=maze.ALPHABET, row_transitions=longest,
+            episode_steps=max_steps * longest, first_decision=self.length - 1, stores_actions=False, multi_turn=True,
+            truncates=True, context_carry=maze.OBSERVATION_LENGTH,
+        )  # fmt: skip
         self._build_tables()
         self._fixed_E = None
         if evaluating:

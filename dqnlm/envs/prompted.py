@@ -5,25 +5,37 @@
     step          no decision    judged   judged   ...  judged
 
 Prompts and answers have lengths of their own. An episode ends with the line break, or after `horizon` decisions; it is
-judged when it is over. All E answers of a rollout are written at once (`generated`).
+judged when it is over. All E answers of a rollout are written at once.
 """
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
-from dqnlm.envs.base import Environment, RunsOfIds
+from dqnlm.envs.base import CompletesPrompts
 from dqnlm.errors import UserError
 from dqnlm.rewards.base import Episodes, Reward
-from dqnlm.types import DECISION, TERMINATED, Bounds, Rows, TimeStep
+from dqnlm.types import DECISION, TERMINATED, Bounds, Rows, TaskSpec
 
 _DRAWN = 16  # times as many pairs are drawn as are taken
 
 
-class Prompted(Environment):
+class RunsOfIds(Protocol):
+    """Token ids of many texts, end to end; text k stands in ids[start_K[k] : start_K[k + 1]]."""
+
+    @property
+    def ids(self) -> Tensor: ...
+
+    @property
+    def start_K(self) -> Tensor: ...
+
+    def longest(self) -> int: ...
+
+
+class Prompted(CompletesPrompts):
     """Answers to prompts.
 
     Args:
@@ -45,9 +57,7 @@ class Prompted(Environment):
         UserError: a number below 1, copies that do not divide E, or a reward that pays before the answer is finished.
     """
 
-    generated = uneven = True
-    actions_are_observed = True
-    stop_id: int
+    task = "answers"
 
     def __init__(
         self,
@@ -83,13 +93,16 @@ class Prompted(Environment):
                 "this reward compares token by token with a text of the same length, and answers have lengths of "
                 "their own: use reward=chrf, bleu, rouge_l, edit_distance, language_model, function or a mixture of these"
             )
-        self.device, self.num_envs, self.horizon = torch.device(device), num_envs, horizon
-        self.num_actions = self.num_tokens = num_actions
+        self.device, self.num_envs, self.max_new_tokens = torch.device(device), num_envs, horizon
         self.reward, self.stop_id = reward, stop_id
         self._prompts, self._references = _moved(prompts, self.device), _moved(references, self.device)
         self._longest, self._longest_reference = longest_prompt, references.longest()
-        self.row_transitions = self.episode_steps = self._longest + horizon - 1
-        self.first_decision = int((prompts.start_K[1:] - prompts.start_K[:-1]).min()) - 1
+        self.row_transitions = self._longest + horizon - 1
+        self.spec = TaskSpec(
+            num_actions=num_actions, num_tokens=num_actions, row_transitions=self.row_transitions,
+            episode_steps=self.row_transitions, first_decision=int((prompts.start_K[1:] - prompts.start_K[:-1]).min()) - 1,
+            stores_actions=False, eos_id=stop_id, generates_completions=True, variable_length=True,
+        )  # fmt: skip
         sides = (self._prompts[1], self._references[1])
         prompt_K, reference_K = (start_K[1:] - start_K[:-1] for start_K in sides)
         self._prompt_length_K, self._length_K = prompt_K, prompt_K + reference_K
@@ -97,11 +110,8 @@ class Prompted(Environment):
         self._copies, self._count = 1 if evaluating else copies_of_a_prompt, len(prompts.start_K) - 1
         self._generator = torch.Generator(self.device).manual_seed(seed)
         self._fixed_E = torch.arange(num_envs, device=self.device) % self._count if evaluating else None
-        self.pair_E = torch.zeros(num_envs, dtype=torch.int64, device=self.device)  # what each copy answers
-
-    def reset(self) -> Tensor:
-        """Draws prompts; returns their first tokens."""
-        return self.prompts()[0][:, 0]
+        self.pair_E = torch.zeros(num_envs, dtype=torch.int64, device=self.device)  # the pair that each copy answers
+        self.prompts()  # the first episodes begin
 
     def prompts(self) -> tuple[Tensor, Tensor]:
         if self._fixed_E is not None:
@@ -111,16 +121,16 @@ class Prompted(Environment):
             self.pair_E = drawn.repeat_interleave(self._copies)
         return _padded(self._prompts, self.pair_E, self._longest)
 
-    def judge(self, action_EH: Tensor, length_E: Tensor) -> Rows:
+    def score_completions(self, action_EH: Tensor, length_E: Tensor) -> Rows:
         return self._rows(self.pair_E, action_EH, length_E, judged=True)
 
     def demonstrate(self, count: int, generator: torch.Generator, judged: bool) -> Rows:
         """Pairs of the data, about equally long, the answer cut where it is longer than the horizon."""
         pair_B = self._neighbours(count, self._length_K, generator)
-        width = max(self.horizon, self._longest_reference + 1)
+        width = max(self.max_new_tokens, self._longest_reference + 1)
         said_BH, length_B = _padded(self._references, pair_B, width)
-        said_BH = said_BH.scatter(1, length_B[:, None], self.stop_id)[:, : self.horizon]
-        return self._rows(pair_B, said_BH, (length_B + 1).clamp(max=self.horizon), judged)
+        said_BH = said_BH.scatter(1, length_B[:, None], self.stop_id)[:, : self.max_new_tokens]
+        return self._rows(pair_B, said_BH, (length_B + 1).clamp(max=self.max_new_tokens), judged)
 
     def _neighbours(self, count: int, length_K: Tensor, generator: torch.Generator) -> Tensor:
         """Numbers of `count` random pairs that are about equally long, so that a batch of them has little padding.
@@ -134,7 +144,7 @@ class Prompted(Environment):
     def _rows(self, pair_B: Tensor, action_BH: Tensor, length_B: Tensor, judged: bool) -> Rows:
         """Prompt and answer end to end, right-padded; the answer's padding must be behind its length."""
         prompt_BP, prompt_length_B = _padded(self._prompts, pair_B, self._longest)
-        place_H = torch.arange(self.horizon, device=self.device)
+        place_H = torch.arange(self.max_new_tokens, device=self.device)
         action_BH = action_BH.masked_fill(place_H >= length_B[:, None], 0)
         reward_BH = torch.zeros(action_BH.shape, device=self.device)
         if judged:
@@ -144,7 +154,7 @@ class Prompted(Environment):
         decision_BH = place_H < length_B[:, None]
         flag_BH = decision_BH * DECISION + (place_H == length_B[:, None] - 1) * TERMINATED
         shape, begin_BH = (len(pair_B), self.row_transitions), prompt_length_B[:, None] - 1 + place_H
-        observation_BS = torch.nn.functional.pad(prompt_BP, (0, self.horizon))
+        observation_BS = torch.nn.functional.pad(prompt_BP, (0, self.max_new_tokens))
         observation_BS.scatter_(1, begin_BH + 1, action_BH)
         reward_BT = torch.zeros(shape, device=self.device).scatter(1, begin_BH, reward_BH)
         flag_BT = torch.zeros(shape, dtype=torch.uint8, device=self.device).scatter(
@@ -152,14 +162,11 @@ class Prompted(Environment):
         )
         return Rows(observation_BS, observation_BS[:, 1:], reward_BT, flag_BT, prompt_length_B - 1 + length_B)
 
-    def step(self, action_E: Tensor) -> TimeStep:
-        raise NotImplementedError("answers are written whole: see `prompts` and `judge`")
-
     def legal(self, observation_BS: Tensor) -> Tensor | None:
         return self._legal_mask_A
 
     def return_bounds(self, gamma: float) -> Bounds:
-        return self.reward.return_bounds(gamma, self.horizon)
+        return self.reward.return_bounds(gamma, self.max_new_tokens)
 
     @property
     def reward_bounds(self) -> Bounds:

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from dqnlm.envs.base import Environment
+from dqnlm.envs.base import StepEnvironment
 from dqnlm.errors import UserError
 from dqnlm.problems.random_walks import (
     ALPHABET,
@@ -19,10 +19,10 @@ from dqnlm.problems.random_walks import (
     make_graph,
     uniform_optimality,
 )
-from dqnlm.types import DECISION, TERMINATED, Bounds, TimeStep
+from dqnlm.types import DECISION, TERMINATED, Bounds, TaskSpec, TimeStep
 
 
-class RandomWalks(Environment):
+class RandomWalks(StepEnvironment):
     """Walks on one graph. An observation is the node last written; the walk so far is what the row holds.
 
     An episode starts at a uniform node that is not the goal, and terminates at the goal, at a step along no edge, or at
@@ -55,9 +55,11 @@ class RandomWalks(Environment):
         if not 0 <= graph_seed <= MAX_SEED:
             raise UserError(f"env.graph_seed is {graph_seed}; it must be from 0 to {MAX_SEED}")
         self.device = torch.device(device)
-        self.num_envs, self.num_actions, self.num_tokens, self.alphabet = num_envs, NODES, NODES, ALPHABET
-        self.row_transitions = self.episode_steps = MAX_NODES - 1
-        self.first_decision, self.actions_are_observed = 0, True
+        self.num_envs = num_envs
+        self.spec = TaskSpec(
+            num_actions=NODES, num_tokens=NODES, alphabet=ALPHABET, row_transitions=MAX_NODES - 1,
+            episode_steps=MAX_NODES - 1, stores_actions=False,
+        )  # fmt: skip
         self.evaluating, self.legal_moves_only = evaluating, legal_moves_only
         self.graph = make_graph(graph_seed)
         self._adjacency_NN = torch.from_numpy(self.graph.adjacency_NN).to(self.device)

@@ -8,13 +8,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from dqnlm.envs.base import Environment
+from dqnlm.envs.base import StepEnvironment
 from dqnlm.errors import UserError
 from dqnlm.problems.tabular import MAX_SEED, random_process
-from dqnlm.types import DECISION, TERMINATED, TRUNCATED, Bounds, TimeStep
+from dqnlm.types import DECISION, TERMINATED, TRUNCATED, Bounds, TaskSpec, TimeStep
 
 
-class Tabular(Environment):
+class Tabular(StepEnvironment):
     """Walks through the states of one process. An observation is the state, which is all that matters for what follows.
 
     An episode starts at a uniform state and is over only at a terminating transition; rows are cut at `horizon`, and
@@ -38,8 +38,6 @@ class Tabular(Environment):
         UserError: a number out of range.
     """
 
-    cuts_rows = True
-
     def __init__(
         self,
         device: torch.device,
@@ -57,9 +55,10 @@ class Tabular(Environment):
         _check({"num_envs": num_envs, "states": states, "actions": actions, "branching": branching, "horizon": horizon})
         _check_process(mdp_seed, states, branching, terminal_probability)
         self.device = torch.device(device)
-        self.num_envs, self.num_actions, self.num_tokens = num_envs, actions, states
-        self.row_transitions = self.episode_steps = horizon
-        self.first_decision, self.evaluating = 0, evaluating
+        self.num_envs, self.row_transitions, self.evaluating = num_envs, horizon, evaluating
+        self.spec = TaskSpec(
+            num_actions=actions, num_tokens=states, row_transitions=horizon, episode_steps=horizon, truncates=True
+        )
         process = random_process(mdp_seed, states, actions, branching, terminal_probability)
         self.transition_SAS, self.reward_SA, self.terminal_SAS = (table.to(self.device) for table in process)
         self._rewards = Bounds(float(process.reward_SA.min()), float(process.reward_SA.max()))
@@ -78,7 +77,7 @@ class Tabular(Environment):
     def _draw_starts(self) -> Tensor:
         if self.evaluating:
             return self._listed_E
-        return torch.randint(self.num_tokens, (self.num_envs,), generator=self._generator, device=self.device)
+        return torch.randint(self.spec.num_tokens, (self.num_envs,), generator=self._generator, device=self.device)
 
     def step(self, action_E: Tensor) -> TimeStep:
         state_E, time_E = self._state_E, self._time_E + 1

@@ -8,12 +8,19 @@ from rich.table import Table
 
 from dqnlm.agent.policy import Policy
 from dqnlm.envs.base import Environment
-from dqnlm.evaluation.episodes import Collector, EpisodeEvaluator, Evaluation
+from dqnlm.evaluation.base import Evaluation
+from dqnlm.evaluation.episodes import Collector, EpisodeEvaluator
 from dqnlm.evaluation.scores import scores
-from dqnlm.evaluation.tables import episode_table
-from dqnlm.metrics import Figures
+from dqnlm.metrics import Figures, Metric
 
-_SHOWN = ("chrf", "bleu", "length_ratio", "distinct_2", "distinct_2_references")
+OF_TEXTS = (
+    Metric("eval/chrf", "chrF", "chrF of the greedy answers", "chrF, 0 to 100", True),
+    Metric("eval/bleu", "BLEU", "BLEU of the greedy answers", "BLEU, 0 to 100", True),
+    Metric("eval/length_ratio", "length ratio", "Characters of the answers over characters of the references", "ratio"),
+    Metric("eval/distinct_2", "distinct-2", "Distinct pairs of words in the answers", "share of pairs"),
+    Metric("eval/distinct_2_references", "distinct-2 of the references", "Distinct pairs of words in the references",
+           "share of pairs"),
+)  # fmt: skip
 
 
 class PairEvaluator(EpisodeEvaluator):
@@ -38,16 +45,15 @@ class PairEvaluator(EpisodeEvaluator):
         references: list[str],
     ) -> None:
         super().__init__(make_env, gamma, betas, samples, q_is_return)
-        self.texts = references
+        self.texts, self.metrics = references, (*self.metrics, *OF_TEXTS)
 
     def _figures(self, collector: Collector, policy: Policy) -> Figures:
         answers = [policy.tokenizer.decode(ids).rstrip("\n") for ids in collector.texts()]
         return super()._figures(collector, policy) | scores(answers, self.texts[: len(answers)])[0]
 
     def table(self, evaluation: Evaluation, policy: Policy, step: int, done: str) -> Table:
-        """Greedy episodes, and the figures of their texts below."""
-        del policy
-        table = episode_table(evaluation.figures, {}, step, done)
-        for name in _SHOWN:
-            table.add_row(name.replace("_", " "), f"{evaluation.figures[f'eval/{name}']:.3f}")
+        """Greedy episodes, and the metrics of their texts below."""
+        table = super().table(evaluation, policy, step, done)
+        for metric in OF_TEXTS:
+            table.add_row(metric.label, f"{evaluation.figures[metric.name]:.3f}")
         return table

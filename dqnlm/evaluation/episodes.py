@@ -1,19 +1,18 @@
-"""Greedy episodes: the first that each of E environments finishes, and what an evaluation says of them.
+"""Evaluation by greedy episodes: the first that each of E environments finishes.
 
 eval/return          mean undiscounted return
 eval/return_error    its standard error over the episodes
 eval/return_least    the worst of them
 eval/length          steps an episode
-eval/q_start         mean over episodes of max_a Q(s_0, a): what the network promises
-eval/overestimation  that promise less the mean discounted return that followed (van Hasselt et al. 2016, figure 3)
+eval/q_start         mean over episodes of max_a Q(s_0, a), the return that the network predicts
+eval/overestimation  that prediction less the mean discounted return that followed (van Hasselt et al. 2016, figure 3)
 
 The last two are left out where Q is no return in the units of the reward.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
 
 import torch
 from rich.table import Table
@@ -23,8 +22,9 @@ from dqnlm.agent.actor import Actor
 from dqnlm.agent.exploration import Greedy
 from dqnlm.agent.policy import Policy
 from dqnlm.envs.base import Environment
+from dqnlm.evaluation.base import Evaluation, Evaluator
 from dqnlm.evaluation.tables import episode_table
-from dqnlm.metrics import Accumulator, Figures
+from dqnlm.metrics import Accumulator, Figures, Metric
 from dqnlm.networks.noisy import set_noise
 from dqnlm.ops.bootstrap import max_value
 from dqnlm.types import DECISION, Rows, discount_from_flags
@@ -94,7 +94,7 @@ def play_greedily(env: Environment, policy: Policy, gamma: float) -> Collector:
     collector = Collector(gamma, env.legal)
     greedy = Greedy(torch.Generator(env.device))
     # Where episodes end apart, prompts are read step by step too, and the longest episode takes all its steps.
-    steps = None if env.parallel or env.lockstep else env.episode_steps
+    steps = None if env.spec.teacher_forced or env.spec.lockstep else env.spec.episode_steps
     Actor(env, policy, greedy, collector, Accumulator(env.device), steps).rollout(noise=False, until=collector.done)
     return collector
 
@@ -129,16 +129,22 @@ def start_values(collector: Collector, policy: Policy) -> float:
     return float(torch.cat(values).mean())
 
 
-@dataclass
-class Evaluation:
-    """Figures, samples as (prompt, text), and the temperature that fits the text best (1 where there is no text)."""
+REWARD = "reward units"
+RETURN = Metric("eval/return", "return", "Return of a greedy episode", REWARD, True)
+RETURN_ERROR = Metric("eval/return_error", "+-", "Standard error of the return over the episodes", REWARD)
+PREDICTED = (
+    Metric("eval/q_start", "Q at the start", "Return that Q predicts at the first decision", REWARD),
+    Metric("eval/overestimation", "overestimation", "Return that Q predicts less the return that followed", REWARD),
+)
+METRICS = (
+    RETURN,
+    RETURN_ERROR,
+    Metric("eval/return_least", "least", "Return of the worst episode", REWARD),
+    Metric("eval/length", "steps", "Length of an episode", "steps"),
+)
 
-    figures: Figures
-    samples: list[tuple[str, str]] = field(default_factory=list)
-    temperature: float = 1.0
 
-
-class EpisodeEvaluator:
+class EpisodeEvaluator(Evaluator):
     """Scores a policy by greedy episodes in an environment of its own, the same at every evaluation.
 
     Args:
@@ -146,7 +152,7 @@ class EpisodeEvaluator:
         gamma: discount of the overestimation.
         betas: further strengths of a reweighted policy, each shown beside the one that acts.
         samples: episodes shown as text, where the environment's tokens are characters.
-        q_is_return: whether Q promises the return in the units of the reward, and may be compared with it.
+        q_is_return: whether Q predicts the return in the units of the reward, and may be compared with it.
     """
 
     def __init__(
@@ -155,6 +161,8 @@ class EpisodeEvaluator:
         self.make_env, self.gamma, self.betas, self.samples = make_env, gamma, betas, samples
         self.q_is_return = q_is_return
         self.references = make_env().references()
+        self.episode_metrics = (*METRICS, *(PREDICTED if q_is_return else ()))
+        self.metrics: Sequence[Metric] = self.episode_metrics
 
     @torch.no_grad()
     def evaluate(self, policy: Policy) -> Evaluation:
@@ -170,7 +178,7 @@ class EpisodeEvaluator:
     def table(self, evaluation: Evaluation, policy: Policy, step: int, done: str) -> Table:
         """The agent beside what is known of the task."""
         del policy
-        return episode_table(evaluation.figures, self.references, step, done)
+        return episode_table(evaluation.figures, self.episode_metrics, self.references, step, done)
 
     def _figures(self, collector: Collector, policy: Policy) -> Figures:
         return episode_figures(collector, policy, self.q_is_return)

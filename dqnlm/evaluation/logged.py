@@ -22,18 +22,45 @@ from dqnlm.data.tokenizers.ended import before_end
 from dqnlm.data.trajectories.log import LogPart
 from dqnlm.data.trajectories.rows import TokenRow
 from dqnlm.evaluation import diversity
-from dqnlm.evaluation.episodes import Evaluation
+from dqnlm.evaluation.base import Evaluation, Evaluator
+from dqnlm.evaluation.episodes import RETURN_ERROR, REWARD
 from dqnlm.evaluation.logged_rows import BEST_SHARE, best_rows, returns_that_came, row_sums, value_figures
-from dqnlm.metrics import Figures
+from dqnlm.metrics import Figures, Metric
 from dqnlm.networks.noisy import set_noise
 from dqnlm.rewards.base import Episodes, Reward
 from dqnlm.types import DECISION
 
 _AT_ONCE = 64  # prompts in one forward
-_VALUES = ("eval/return_correlation", "eval/return_explained", "eval/pair_accuracy", "eval/overestimation")
+NATS = "nats per token"
+OF_ROWS = (
+    Metric("eval/nats_best", f"nats on the best {BEST_SHARE:.0%} of rows",
+           "Negative log-likelihood of the best logged rows", NATS, False),
+    Metric("eval/nats", "nats a token", "Negative log-likelihood of logged tokens, declared policy", NATS, False),
+    Metric("eval/accuracy", "accuracy, greedy", "Logged tokens that the greedy policy chooses", "share of tokens", True),
+)  # fmt: skip
+OF_Q = (
+    Metric("eval/return_correlation", "correlation of the two", "Correlation of Q with the return, over rows", "r", True),
+    Metric("eval/return_explained", "variance explained", "Variance of the returns that Q explains", "share", True),
+    Metric("eval/q_taken", "Q of logged tokens, and their return", "Mean Q of logged tokens", REWARD),
+    Metric("eval/pair_accuracy", "pairs of a prompt in order", "Pairs of rows of a prompt that Q orders rightly", "share"),
+    Metric("eval/overestimation", "Q above the return by", "Mean Q of logged tokens less their return", REWARD),
+)
+OF_ANSWERS = (
+    Metric("eval/length", "tokens of greedy answers", "Length of a greedy answer", "tokens"),
+    Metric("eval/unfinished_share", "answers without an end", "Greedy answers without an end token", "share"),
+    Metric("eval/distinct_2", "distinct-2 of answers", "Distinct pairs of tokens in greedy answers", "share of pairs"),
+)
+JUDGED = (
+    Metric("eval/return", "reward of greedy answers", "Reward of greedy answers to held-out prompts", REWARD, True),
+    RETURN_ERROR,
+    Metric("eval/return_logged", "reward of the log", "Reward of the log's answers to the same prompts", REWARD),
+)
+# As the table lists them.
+_SHOWN = ("return", "nats", "nats_best", "accuracy", "q_taken", "return_correlation", "return_explained", "pair_accuracy",
+          "length", "unfinished_share", "distinct_2")  # fmt: skip
 
 
-class LogEvaluator:
+class LogEvaluator(Evaluator):
     """See the module's text.
 
     Args:
@@ -45,9 +72,6 @@ class LogEvaluator:
         samples: answers shown.
         prompts: different prompts that are answered, at most.
         learns_returns: Q is a return, not a preference.
-
-    Attributes:
-        best_metrics: figures that a best policy can be chosen by, the default first.
     """
 
     def __init__(
@@ -68,8 +92,7 @@ class LogEvaluator:
         self.paid_B = returns_that_came(heldout.items, heldout.rows, 1.0)
         self.best_B = best_rows(self.paid_B)
         self.asked = [self.texts.index(text) for text in dict.fromkeys(self.texts)][:prompts]
-        judged, values = (["eval/return"] if judge else []), (list(_VALUES[:2]) if learns_returns else [])
-        self.best_metrics = (*judged, "eval/nats_best", "eval/nats", "eval/accuracy", *values)
+        self.metrics = (*(JUDGED if judge else ()), *OF_ROWS, *(OF_Q if learns_returns else ()), *OF_ANSWERS)
 
     @torch.no_grad()
     def evaluate(self, policy: Policy) -> Evaluation:
@@ -168,14 +191,10 @@ class LogEvaluator:
         """The figures of the policy beside those of the log."""
         found = evaluation.figures
         beside = {"eval/return": found.get("eval/return_logged", 0.0), "eval/q_taken": float(self.came_B.nanmean())}
-        names = {
-            "eval/return": "reward of greedy answers", "eval/nats": f"nats a token, {policy.declared} policy",
-            "eval/nats_best": f"nats on the best {BEST_SHARE:.0%} of rows", "eval/accuracy": "accuracy, greedy",
-            "eval/q_taken": "Q of logged tokens, and their return", "eval/return_correlation": "correlation of the two",
-            "eval/return_explained": "variance explained", "eval/pair_accuracy": "pairs of a prompt in order",
-            "eval/length": "tokens of greedy answers", "eval/unfinished_share": "answers without an end",
-            "eval/distinct_2": "distinct-2 of answers",
-        }  # fmt: skip
+        labels = {metric.name: metric.label for metric in self.metrics} | {
+            "eval/nats": f"nats a token, {policy.declared} policy"
+        }
+        names = {f"eval/{name}": labels[f"eval/{name}"] for name in _SHOWN if f"eval/{name}" in labels}
         table = Table(title=f"evaluation after {step} updates ({done})", title_justify="left")
         table.add_column("held-out log", no_wrap=True)
         for heading in ("policy", "log"):

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from rich.table import Table
+
+from dqnlm.metrics import Metric
 
 
 def evaluation_table(
@@ -43,16 +47,15 @@ def evaluation_table(
     return table
 
 
-def episode_table(figures: dict[str, float], references: dict[str, float], step: int, done: str) -> Table:
-    """Greedy episodes beside returns that are known without learning."""
+def episode_table(
+    figures: dict[str, float], metrics: Sequence[Metric], references: dict[str, float], step: int, done: str
+) -> Table:
+    """Metrics of greedy episodes, a column each, above returns that are known without learning."""
     table = Table(title=f"evaluation after {step} updates ({done})", title_justify="left")
-    shown = {"return": "return", "return_error": "+-", "return_least": "least", "length": "steps"}
-    if "eval/overestimation" in figures:
-        shown["overestimation"] = "Q promised too much by"
     table.add_column("policy", no_wrap=True)
-    for heading in shown.values():
-        table.add_column(heading, justify="right", no_wrap=True)
-    cells = [f"{figures[f'eval/{name}']:.3f}" for name in shown]
+    for metric in metrics:
+        table.add_column(metric.label, justify="right", no_wrap=True)
+    cells = [f"{figures[metric.name]:.3f}" for metric in metrics]
     table.add_row("greedy", *cells, style="bold")
     for name, value in figures.items():
         if name.startswith("eval/return_beta_"):

@@ -16,20 +16,37 @@ from rich.table import Table
 from torch import Tensor
 
 from dqnlm.agent.policy import Policy
-from dqnlm.envs.base import Environment
+from dqnlm.envs.continuation import Continuation
 from dqnlm.errors import UserError
-from dqnlm.evaluation import diversity
+from dqnlm.evaluation import diversity, episodes
 from dqnlm.evaluation import temperature as fitting
-from dqnlm.evaluation.episodes import Evaluation, episode_figures, play_greedily
+from dqnlm.evaluation.base import Evaluation, Evaluator
+from dqnlm.evaluation.episodes import PREDICTED, RETURN, REWARD, episode_figures, play_greedily
 from dqnlm.evaluation.tables import evaluation_table
 from dqnlm.evaluation.text_positions import text_positions
-from dqnlm.metrics import Figures
+from dqnlm.metrics import Figures, Metric
 from dqnlm.networks.noisy import set_noise
 
 MAX_CONSTANTS = 256  # tokens tried as constant policies: all of a small vocabulary, the most frequent of a large one
 
 
-class TextEvaluator:
+TOKENS, PAIRS = "share of tokens", "share of n-grams"
+METRICS = (
+    Metric("eval/accuracy", "accuracy", "Greedy next-token accuracy, held-out text", TOKENS, True),
+    Metric("eval/nats", "nats/token", "Negative log-likelihood of the declared policy, held-out text", "nats per token", False),
+    Metric("eval/nats_softmax", "nats/token of softmax(Q/T)",
+           "Negative log-likelihood of softmax(Q / temperature), held-out text", "nats per token", False),
+    RETURN,
+    *episodes.METRICS[1:],
+    Metric("eval/return_best_constant", "always one token", "Return of the best constant policy", REWARD),
+    Metric("eval/temperature", "temperature", "Temperature that fits held-out text best", "reward units"),
+    Metric("eval/unscored_share", "not scored", "Held-out positions whose token the policy may not choose", TOKENS),
+    *(Metric(f"eval/distinct_{n}", f"distinct-{n}", f"Distinct {n}-grams of tokens in greedy text", PAIRS) for n in (1, 2, 3)),
+    Metric("eval/top_token_share", "top token", "Share of the most frequent token in greedy text", TOKENS),
+)  # fmt: skip
+
+
+class TextEvaluator(Evaluator):
     """Scores a policy on held-out text.
 
     Args:
@@ -37,14 +54,16 @@ class TextEvaluator:
         make_env: a new environment on the held-out text, always with the same episodes.
         frequent_ids: tokens by falling frequency in the training text.
         gamma: discount of eval/overestimation.
-        q_is_return: whether Q promises the return in the units of the reward.
+        q_is_return: whether Q predicts the return in the units of the reward.
         baselines: name -> (accuracy, nats) of what needs no learning, for the table.
     """
+
+    shows_prompt = False  # a line break
 
     def __init__(
         self,
         heldout_ids: Tensor,
-        make_env: Callable[[], Environment],
+        make_env: Callable[[], Continuation],
         frequent_ids: list[int],
         gamma: float,
         q_is_return: bool,
@@ -58,6 +77,7 @@ class TextEvaluator:
         self.samples, self.sample_tokens, self.sample_temperature = samples, sample_tokens, sample_temperature
         self.gamma, self.q_is_return, self.seed, self.baselines = gamma, q_is_return, seed, baselines
         self._best_constant: tuple[float, int] | None = None
+        self.metrics = (*METRICS, *(PREDICTED if q_is_return else ()))
 
     @torch.no_grad()
     def evaluate(self, policy: Policy) -> Evaluation:
@@ -98,18 +118,18 @@ class TextEvaluator:
     def _constant_return(self, token: int) -> float:
         env = self.make_env()
         env.reset()
-        if env.parallel:
-            rows = env.score(torch.full((env.num_envs, env.row_transitions), token, device=env.device))
+        if env.spec.teacher_forced:
+            rows = env.score_actions(torch.full((env.num_envs, env.spec.row_transitions), token, device=env.device))
             return float(rows.reward_BT.sum(1).mean())
         action_E = torch.full((env.num_envs,), token, device=env.device)
         return_E = torch.zeros(env.num_envs, device=env.device)
         ended_E = torch.zeros(env.num_envs, dtype=torch.bool, device=env.device)
-        for _ in range(env.row_transitions):
+        for _ in range(env.spec.row_transitions):
             step = env.step(action_E)
             return_E += step.reward_E * ~ended_E
-            if step.judged_ET is not None:
-                return_E = torch.where(step.last_E & ~ended_E, step.judged_ET.sum(1), return_E)
-            ended_E |= step.last_E
+            if step.sequence_reward_ET is not None:
+                return_E = torch.where(step.row_end_E & ~ended_E, step.sequence_reward_ET.sum(1), return_E)
+            ended_E |= step.row_end_E
         return float(return_E.mean())
 
     def _samples(self, policy: Policy) -> list[tuple[str, str]]:

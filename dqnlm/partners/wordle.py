@@ -25,6 +25,7 @@ class Wordle(Partner):
         UserError: a list that cannot be read or has a line that is no such word.
     """
 
+    guesses_words = True  # `dqnlm chat` plays the game with a person
     alphabet = wordle.ALPHABET
     longest_opening = len(wordle.OPENING)
     longest_answer = wordle.UTTERANCE_LENGTH

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from dqnlm.errors import UserError
-from dqnlm.reporting.loading import RunData, has_best
+from dqnlm.reporting.loading import RunData
 
 MAIN_FIGURES = ("eval/accuracy", "eval/nats", "eval/return", "eval/distinct_2", "eval/top_token_share")
 ABSENT = "-"  # shown where a run has no such setting or figure
@@ -119,7 +119,12 @@ def columns_of(runs: Sequence[RunData], figure: str) -> list[tuple[str, tuple[st
     """The evaluation figures that tables show, `figure` first, each with what of it: last, or last and best."""
     logged = {name for run in runs for name in run.figures()}
     names = [figure, *(name for name in MAIN_FIGURES if name in logged and name != figure)]
-    return [(name, ("last", "best") if has_best(name) else ("last",)) for name in names]
+    return [(name, ("last", "best") if direction(name, runs) is not None else ("last",)) for name in names]
+
+
+def direction(figure: str, runs: Sequence[RunData]) -> bool | None:
+    """Whether higher is better, by the first run that declares a direction; None where none does."""
+    return next((better for run in runs if (better := run.higher_is_better(figure)) is not None), None)
 
 
 def value_of(run: RunData, figure: str, kind: str) -> float | str | None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import io
 import itertools
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +18,7 @@ from numpy.typing import NDArray
 
 from dqnlm.errors import UserError
 from dqnlm.reporting.compare import Group
+from dqnlm.reporting.loading import RunData
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -31,18 +33,8 @@ DARK = ("#6ea8fe", "#ff9f5a", "#3ecf9f", "#e28bf0", "#f2c14e", "#4dd4ec", "#ff7d
 STYLES = ("-", "--", ":", "-.")  # one more each time the colours have been used up
 AXES = {"step": "updates", "transitions": "transitions trained on", "wall_s": "wall time"}
 
-# What a figure is called and what it is measured in; others go by their own name.
+# Titles and units of figures of the training; those of evaluations stand in the run's manifest, others go by their name.
 FIGURES = {
-    "eval/accuracy": ("Greedy next-token accuracy, held-out text", "share of tokens"),
-    "eval/nats": ("Surprise of the declared policy, held-out text", "nats per token"),
-    "eval/return": ("Return of an episode", "return (reward units)"),
-    "eval/distinct_2": ("Distinct pairs of tokens in generated text", "share of pairs"),
-    "eval/top_token_share": ("Share of the most frequent token in generated text", "share of tokens"),
-    "eval/return_best_constant": ("Return of the best constant policy", "return (reward units)"),
-    "eval/temperature": ("Temperature that fits held-out text best", "temperature (Q units)"),
-    "eval/nats_softmax": ("Surprise of softmax(Q / temperature), held-out text", "nats per token"),
-    "eval/overestimation": ("What Q promises less what is then earned", "return (reward units)"),
-    "eval/length": ("Length of an episode", "steps"),
     "q/action_gap": ("Gap between the best and the second best action", "return (reward units)"),
     "buffer/terminal_share": ("Share of decisions in the buffer that ended their episode", "share of decisions"),
     "grad/norm": ("Norm of the gradient before clipping", "norm"),
@@ -152,9 +144,16 @@ def chart_png(groups: list[Group], figure: str, axis: str = "step") -> bytes:
     return stream.getvalue()
 
 
-def title_of(figure: str) -> str:
-    """What a figure is called above its chart."""
-    return FIGURES.get(figure, (figure, ""))[0]
+def title_of(figure: str, runs: Sequence[RunData]) -> str:
+    """The title of a figure's chart: as the first run that declares the metric has it, else the figure's name."""
+    declared = next((title for run in runs if (title := run.metric(figure).get("title"))), figure)
+    return FIGURES.get(figure, (str(declared), ""))[0]
+
+
+def unit_of(figure: str, runs: Sequence[RunData]) -> str:
+    """The unit of a figure, likewise."""
+    declared = next((unit for run in runs if (unit := run.metric(figure).get("unit"))), figure)
+    return FIGURES.get(figure, ("", "loss" if figure.startswith("loss/") else str(declared)))[1]
 
 
 def group_style(index: int) -> tuple[int, str]:
@@ -193,9 +192,10 @@ def _draw(
         number, style = group_style(index)
         _draw_group(axes, group, figure, axis, scale, colours[number], style)
     axes.set_xlabel(x_label, color=ink)
-    axes.set_ylabel(FIGURES.get(figure, ("", "loss" if figure.startswith("loss/") else figure))[1], color=ink)
+    runs = [run for group in groups for run in group.runs]
+    axes.set_ylabel(unit_of(figure, runs), color=ink)
     if title:
-        axes.set_title(title_of(figure), color=ink, loc="left", fontsize=11)
+        axes.set_title(title_of(figure, runs), color=ink, loc="left", fontsize=11)
     axes.grid(color=grid, linewidth=0.8)
     axes.set_axisbelow(True)
     axes.tick_params(colors=ink, length=0)

@@ -16,6 +16,7 @@ from dqnlm.reporting.compare import (
     Group,
     columns_of,
     differing,
+    direction,
     group_runs,
     run_settings,
     telling,
@@ -23,7 +24,7 @@ from dqnlm.reporting.compare import (
     warnings,
 )
 from dqnlm.reporting.curves import AXES, COMPANION, MAX_POINTS, chart_svg, group_style, title_of
-from dqnlm.reporting.loading import Point, RunData, is_number, lower_is_better
+from dqnlm.reporting.loading import Point, RunData, is_number
 from dqnlm.reporting.page_style import STYLE
 from dqnlm.reporting.tables import duration_text, figure_text
 
@@ -92,7 +93,7 @@ def _runs_table(runs: list[RunData], figure: str) -> str:
     head = ["run", *keys, *seeds, "status"]
     numbers = ["updates", "wall time", *(f"{name}\n{' · '.join(kinds)}" for name, kinds in figures)]
     found = [best[1] for run in runs if (best := run.best(figure))]
-    top = (min if lower_is_better(figure) else max)(found, default=None)
+    top = (max if direction(figure, runs) else min)(found, default=None)
     rows = []
     for run in runs:
         settings = run_settings(run)
@@ -112,7 +113,7 @@ def _figures_table(run: RunData) -> str:
     rows = []
     for name in names:
         best = run.best(name)
-        cells = [_cell(title_of(name) if title_of(name) != name else ""), _cell(figure_text(run.last(name)), "number")]
+        cells = [_cell(title if (title := title_of(name, [run])) != name else ""), _cell(figure_text(run.last(name)), "number")]
         cells += [_cell(figure_text(best[1] if best else None), "number")]
         rows.append([_cell(name), *cells, _cell(figure_text(best[0] if best else None), "number")])
     return _table(["figure", "what it is"], ["last", "best", "at updates"], rows)
@@ -172,19 +173,19 @@ def _curves(groups: list[Group], figure: str) -> str:
 
 
 def _charts(groups: list[Group], figures: list[str], axis: str, prefix: str) -> str:
-    parts = []
+    parts, runs = [], [run for group in groups for run in group.runs]
     for index, name in enumerate(figures):
         svg = chart_svg(groups, name, axis, f"{prefix}{index}")
-        label = escape(f"{title_of(name)} against {AXES[axis]}", quote=True)
+        label = escape(f"{title_of(name, runs)} against {AXES[axis]}", quote=True)
         svg = svg.replace('role="img"', f'role="img" aria-label="{label}"', 1)
-        notes = [] if title_of(name) == name else [name]
-        if any(run.series(name + COMPANION)[1] for group in groups for run in group.runs):
+        notes = [] if title_of(name, runs) == name else [name]
+        if any(run.series(name + COMPANION)[1] for run in runs):
             notes.append("dotted: the best constant policy")
-        points = max(len(run.series(name)[1]) for group in groups for run in group.runs)
+        points = max(len(run.series(name)[1]) for run in runs)
         if points > MAX_POINTS:
             notes.append(f"{points:,} log points averaged to {MAX_POINTS}")
         caption = f"<figcaption>{escape(' · '.join(notes))}</figcaption>" if notes else ""
-        parts.append(f"<figure><h3>{escape(title_of(name))}</h3>{svg}{caption}</figure>")
+        parts.append(f"<figure><h3>{escape(title_of(name, runs))}</h3>{svg}{caption}</figure>")
     return "".join(parts)
 
 

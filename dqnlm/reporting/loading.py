@@ -21,6 +21,11 @@ TAIL_BYTES = 256 * 1024  # of metrics.jsonl, enough for some hundred log points
 LIVE_SECONDS = 600  # a folder without a summary whose metrics changed within this time is taken to be running
 
 Point = dict[str, Any]
+# Of the manifests of older runs, which do not list their metrics.
+BEFORE_METRICS_WERE_DECLARED = [
+    *({"name": f"eval/{name}", "higher_is_better": True} for name in ("accuracy", "return", "chrf", "bleu")),
+    *({"name": f"eval/{name}", "higher_is_better": False} for name in ("nats", "nats_softmax", "nats_best")),
+]
 
 
 @dataclass(frozen=True)
@@ -66,16 +71,31 @@ class RunData:
         return next((point[key] for point in reversed(self.points) if point.get(key) is not None), None)
 
     def best(self, figure: str) -> tuple[float, float] | None:
-        """(step, value) of the best finite value: the least of nats and losses, the greatest of accuracies and returns.
+        """(step, value) of the best finite value, by the direction that the run's evaluator declared.
 
         None where there is no value, and for figures of which neither more nor less is better.
         """
         steps, values = self.series(figure)
-        if not values or not has_best(figure):
+        better = self.higher_is_better(figure)
+        if not values or better is None:
             return None
-        pick = min if lower_is_better(figure) else max
+        pick = max if better else min
         index = pick(range(len(values)), key=values.__getitem__)
         return steps[index], values[index]
+
+    def metric(self, name: str) -> dict[str, Any]:
+        """What the run's evaluator declared of one of its metrics, see `dqnlm.metrics.Metric`; {} for other figures."""
+        declared = self.manifest.get("metrics", BEFORE_METRICS_WERE_DECLARED)
+        return next((metric for metric in declared if metric["name"] == name), {})
+
+    def higher_is_better(self, figure: str) -> bool | None:
+        """The direction of a figure; None where neither more nor less is better."""
+        if figure.startswith("loss/"):
+            return False
+        if figure == "rollout/return":
+            return True
+        better: bool | None = self.metric(figure).get("higher_is_better")
+        return better
 
     def odd_values(self) -> dict[str, int]:
         """How many values of each figure are infinite or not a number."""
@@ -90,17 +110,6 @@ class RunData:
 def is_number(value: Any) -> bool:
     """True for int and float, not for bool."""
     return isinstance(value, int | float) and not isinstance(value, bool)
-
-
-def lower_is_better(figure: str) -> bool:
-    """True for losses and nats, whose best value is the least."""
-    return figure.startswith("loss/") or "nats" in figure
-
-
-def has_best(figure: str) -> bool:
-    """True where more is better or less is: losses, nats, accuracies, returns of a learning policy."""
-    name = figure.rpartition("/")[2]
-    return lower_is_better(figure) or "accuracy" in name or name == "return"
 
 
 def load_run(path: Path, name: str) -> RunData:

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import platform
 import subprocess
+from collections.abc import Sequence
 from datetime import datetime
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 import torch
+
+from dqnlm.metrics import Metric
 
 PACKAGES = ("dqnlm", "torch", "hydra-core", "omegaconf", "datasets", "numpy")
 OF_PRETRAINED = ("transformers", "peft", "tokenizers", "safetensors")  # and of runs on a pretrained model
@@ -22,6 +25,7 @@ def manifest(
     command_line: list[str],
     device: torch.device,
     data: dict[str, Any],
+    metrics: Sequence[Metric],
     is_pretrained: bool,
 ) -> dict[str, Any]:
     """The content of manifest.json.
@@ -32,6 +36,7 @@ def manifest(
         command_line: as typed.
         device: where the run computes.
         data: source, sizes and fingerprint of the data, as plain values.
+        metrics: that evaluations give: their names, labels and directions, which reports read.
         is_pretrained: the network's trunk is a model of transformers, whose packages are then listed too.
     """
     return {
@@ -46,6 +51,7 @@ def manifest(
         "versions": {name: _version(name) for name in (*PACKAGES, *(OF_PRETRAINED if is_pretrained else ()))},
         "git_commit": _git_commit(),
         "data": data,
+        "metrics": [metric._asdict() for metric in metrics],
     }
 
 

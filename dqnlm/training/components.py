@@ -10,16 +10,13 @@ from dqnlm.agent.exploration import Exploration
 from dqnlm.agent.learner import Learner
 from dqnlm.agent.policy import Policy
 from dqnlm.buffers.base import Buffer
-from dqnlm.evaluation.episodes import EpisodeEvaluator
-from dqnlm.evaluation.logged import LogEvaluator
-from dqnlm.evaluation.text import TextEvaluator
+from dqnlm.envs.base import Environment
+from dqnlm.evaluation.base import Evaluator
 from dqnlm.metrics import Accumulator, Logger
 from dqnlm.runs.checkpoint import Checkpoints
 from dqnlm.runs.console import RunConsole
 from dqnlm.runs.directory import RunDirectory
-
-Evaluator = TextEvaluator | EpisodeEvaluator | LogEvaluator
-OF_TEXT = ("eval/accuracy", "eval/nats", "eval/nats_softmax", "eval/return")
+from dqnlm.tasks.base import Task
 
 
 @dataclass
@@ -29,15 +26,16 @@ class Parts:
     directory: RunDirectory
     console: RunConsole
     logger: Logger
+    task: Task
     policy: Policy
-    actor: Actor
+    actor: Actor | None  # None where nothing can be played
     exploration: Exploration
     buffer: Buffer
     learner: Learner
     evaluator: Evaluator
     accumulator: Accumulator
     checkpoints: Checkpoints
-    fingerprint: str  # of the data: a run resumes only on what it was trained on
+    fingerprint: str  # of the data: a run resumes only on the data that it was trained on
     episode_decisions: int  # of one environment, for schedules that count episodes
     logged_rows: int  # rows of logged data that the buffer began with
     notes: list[str] = field(default_factory=list)  # kept in the summary
@@ -45,16 +43,19 @@ class Parts:
     demonstrations: Demonstrations | None = None  # the text's own answers, mixed into batches
 
     @property
-    def by_episodes(self) -> bool:
-        """Whether evaluations are episodes alone, without a text."""
-        return isinstance(self.evaluator, EpisodeEvaluator)
+    def env(self) -> Environment:
+        """The environment of the training."""
+        return self.task.env
 
     @property
-    def best_metrics(self) -> tuple[str, ...]:
-        """Figures of the evaluations that the best policy can be chosen by, the default first."""
-        if isinstance(self.evaluator, LogEvaluator):
-            return self.evaluator.best_metrics
-        return ("eval/return",) if self.by_episodes else OF_TEXT
+    def env_steps(self) -> int:
+        """Steps of all environments together; 0 where nothing is played."""
+        return 0 if self.actor is None else self.actor.env_steps
+
+    @property
+    def episodes(self) -> float:
+        """Episodes that have ended; 0 where nothing is played. Asks the host."""
+        return 0.0 if self.actor is None else float(self.actor.episodes)
 
     @property
     def updates(self) -> int:

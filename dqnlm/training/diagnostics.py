@@ -43,11 +43,11 @@ def diagnostics(parts: Parts) -> Figures:
     if learner.target.copies and learner.needs_target:
         rate, period = learner.target.polyak_rate, learner.target.period
         figures["target/effective_period"] = 1 / rate if rate is not None else float(period or 0)
-    if parts.actor.env_steps:
-        figures["time/updates_per_decision"] = learner.updates / parts.actor.env_steps
-        figures["time/replay_ratio"] = float(learner.transitions) / parts.actor.env_steps
+    if parts.env_steps:
+        figures["time/updates_per_decision"] = learner.updates / parts.env_steps
+        figures["time/replay_ratio"] = float(learner.transitions) / parts.env_steps
     return (
-        figures if learner.latest is None else figures | _of_batch(learner.latest, parts.policy, parts.actor.env.legal)
+        figures if learner.latest is None else figures | _of_batch(learner.latest, parts.policy, parts.env.legal)
     )
 
 

@@ -7,13 +7,10 @@ import time
 from typing import Any
 
 from dqnlm.errors import UserError
-from dqnlm.evaluation.logged import LogEvaluator
 from dqnlm.metrics import Figures, JsonLines
 from dqnlm.training import saved_state
 from dqnlm.training.components import Parts
 from dqnlm.training.diagnostics import diagnostics, warnings
-
-LOWER_IS_BETTER = ("eval/nats", "eval/nats_softmax", "eval/nats_best")
 
 
 class Journal:
@@ -21,7 +18,7 @@ class Journal:
 
     Args:
         parts: of the run.
-        best_metric: figure of an evaluation that `best` goes by; None: the first of `Parts.best_metrics`.
+        best_metric: figure of an evaluation that `best` goes by; None: the first that the evaluator declares a direction of.
         updates_between_logs: gradient steps, for messages.
 
     Attributes:
@@ -33,7 +30,7 @@ class Journal:
 
     def __init__(self, parts: Parts, best_metric: str | None, updates_between_logs: int) -> None:
         self.parts, self.updates_between_logs = parts, updates_between_logs
-        self.best_metric = best_metric or parts.best_metrics[0]
+        self.best_metric = best_metric or next(iter(parts.evaluator.best_candidates()))
         self.best: Figures = {}
         self.last: Figures = {}
         self.evaluations_without_gain = 0
@@ -60,7 +57,7 @@ class Journal:
         """One line of metrics.jsonl, and the same to the logger."""
         parts = self.parts
         counters = {
-            "step": parts.updates, "env_steps": parts.actor.env_steps,
+            "step": parts.updates, "env_steps": parts.env_steps,
             "transitions": int(parts.learner.transitions), "wall_s": round(self.wall_seconds, 3),
         }  # fmt: skip
         self.last |= figures
@@ -78,7 +75,7 @@ class Journal:
         before_s, before = self._mark
         self._mark = (self.wall_seconds, int(parts.learner.transitions))
         figures["time/transitions_per_second"] = (self._mark[1] - before) / max(self._mark[0] - before_s, 1e-9)
-        figures["rollout/episodes"] = float(parts.actor.episodes)
+        figures["rollout/episodes"] = parts.episodes
         figures["rollout/epsilon"] = parts.exploration.epsilon
         figures["optimizer/lr"] = parts.learner.optimization.rate(parts.learner.updates)
         figures |= diagnostics(parts)
@@ -124,13 +121,12 @@ class Journal:
         parts.console.print(parts.evaluator.table(evaluation, parts.policy, parts.updates, done))
         for prompt, text in evaluation.samples:
             self.samples.write({"step": parts.updates, "kind": parts.policy.declared, "prompt": prompt, "text": text})
-            whole = parts.by_episodes or isinstance(parts.evaluator, LogEvaluator)
-            parts.console.panel("sample", [prompt + text if whole else text], "dim")
+            parts.console.panel("sample", [prompt + text if parts.evaluator.shows_prompt else text], "dim")
         self.record(evaluation.figures)
         self._note_best(evaluation.figures)
 
     def _note_best(self, figures: Figures) -> None:
-        sign = -1 if self.best_metric in LOWER_IS_BETTER else 1
+        sign = 1 if self.parts.evaluator.best_candidates()[self.best_metric] else -1
         value = figures[self.best_metric]
         if self.best and sign * value <= sign * self.best[self.best_metric]:
             self.evaluations_without_gain += 1

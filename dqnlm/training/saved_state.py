@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from typing import Any
 
 import torch
@@ -20,7 +21,8 @@ def policy_state(parts: Parts) -> State:
         "network": policy.network.state_dict(), "head": policy.head.state_dict(),
         "tokenizer": None if policy.tokens is None else policy.tokens.state(), "temperature": policy.temperature,
         "declared": policy.declared, "legal": policy.legal_A, "step": policy.step,
-        "is_probability": policy.head.is_probability, "spec": [*policy.spec[:3], list(policy.spec.outputs)], "beta": policy.beta,
+        "is_probability": policy.head.is_probability, "beta": policy.beta,
+        "spec": asdict(policy.spec) | {"outputs": list(policy.outputs)},
         "recipe": policy.network.body.recipe,
     }  # fmt: skip
 
@@ -30,8 +32,9 @@ def training_state(parts: Parts, loop: State) -> State:
     learner = parts.learner.state_dict()
     del learner["network"]  # stands in the policy
     return {
-        "learner": learner, "buffer": parts.buffer.state_dict(), "env": parts.actor.env.state_dict(),
-        "actor": parts.actor.state_dict(), "exploration": parts.exploration.generator.get_state(),
+        "learner": learner, "buffer": parts.buffer.state_dict(), "env": parts.env.state_dict(),
+        "actor": None if parts.actor is None else parts.actor.state_dict(),
+        "exploration": parts.exploration.generator.get_state(),
         "accumulator": parts.accumulator.state_dict(), "random": torch.get_rng_state(),
         "random_cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
         "fingerprint": parts.fingerprint, "trainer": loop,
@@ -59,8 +62,9 @@ def _put_back(parts: Parts, policy: State, training: State) -> None:
     parts.learner.load_state_dict(training["learner"] | {"network": policy["network"]})
     parts.policy.temperature, parts.policy.step = policy["temperature"], policy["step"]
     parts.buffer.load_state_dict(training["buffer"])
-    parts.actor.env.load_state_dict(training["env"])
-    parts.actor.load_state_dict(training["actor"])
+    parts.env.load_state_dict(training["env"])
+    if parts.actor is not None:
+        parts.actor.load_state_dict(training["actor"])
     parts.exploration.generator.set_state(training["exploration"].cpu())
     parts.accumulator.load_state_dict(training["accumulator"])
     torch.set_rng_state(training["random"].cpu())

@@ -11,11 +11,6 @@ import torch
 from torch import nn
 
 from dqnlm.config.selected import kind
-from dqnlm.data.kinds import Data, OnText
-from dqnlm.data.pairs.dataset import Pairs
-from dqnlm.data.text.corpora import Corpus
-from dqnlm.data.trajectories.log import Log
-from dqnlm.envs.logged import Logged
 from dqnlm.runs.console import clock
 from dqnlm.training.trainer import Trainer
 
@@ -64,51 +59,18 @@ def idle_components(config: Config, on_text: bool = True) -> list[str]:
     return idle
 
 
-def notes(data: Data) -> list[str]:
-    """What the summary must not forget about the data."""
-    result = list(data.source.notes)
-    if data.source.bundled:
-        result.insert(0, "trained on the BUNDLED corpus (a grammar's imitation plays), not on Shakespeare")
-    if isinstance(data, Corpus) and data.heldout_unknown:
-        result.append(f"{data.heldout_unknown} held-out characters do not occur in the training part (unknown token)")
-    return result
-
-
-
-
-
-
-
-
-
-
-def data_record(data: Data, trainer: Trainer) -> Config:
-    """Source, sizes and fingerprint of the data, for the manifest."""
-    source = data.source
-    sizes: dict[str, Any] = {"logged_rows": trainer.parts.logged_rows}
-    if isinstance(data, Log):
-        sizes["heldout_rows"] = len(data.heldout)
-    if isinstance(data, Pairs):
-        sizes = {part: len(getattr(data, part).texts) for part in ("train", "heldout", "test")}
-    if isinstance(data, Corpus):
-        sizes = {"train_tokens": len(data.train_ids), "heldout_tokens": len(data.heldout_ids)}
-    return {
-        "name": source.name, "origin": source.origin, "sha256": source.sha256, "bundled": source.bundled,
-        **sizes, "fingerprint": trainer.parts.fingerprint,
-    }  # fmt: skip
-
-
 def is_pretrained(trainer: Trainer) -> bool:
     """Whether the network's trunk is a model of transformers."""
     return trainer.parts.policy.network.body.recipe is not None
 
 
-def show(config: Config, trainer: Trainer, data: Data, resumed_from: Path | None = None) -> None:
+def show(config: Config, trainer: Trainer, resumed_from: Path | None = None) -> None:
     """Panels: the bundled text if it stands in, then the run."""
-    parts, source = trainer.parts, data.source
+    parts, task = trainer.parts, trainer.parts.task
+    source, (label, data) = task.data.source, task.describe_data()
     if source.bundled:
         parts.console.panel(
-            "NOT SHAKESPEARE", [*notes(data), "give the real text with data.path=FILE or DQNLM_DATA_DIR"], "yellow"
+            "NOT SHAKESPEARE", [*task.notes(), "give the real text with data.path=FILE or DQNLM_DATA_DIR"], "yellow"
         )
     parameters = sum(p.numel() for p in parts.policy.network.parameters())
     buffer, device = parts.buffer, parts.accumulator.device
@@ -116,8 +78,8 @@ def show(config: Config, trainer: Trainer, data: Data, resumed_from: Path | None
     weights = parameters * 4 * (4 + parts.learner.target.copies)  # weights, gradient, two moments (Muon: one), target
     learner = config["learner"]
     lines = [
-        _of_data(data, parts.logged_rows),
-        _of_environment(config, trainer),
+        f"{label:<11} {data}",
+        f"environment {task.describe_env(config['trainer']['rollout_steps'])}",
         f"learning    {_of_learning(config)}",
         f"network     {kind(config['network'])}, {parameters:,} parameters, head {kind(config['head'])}, context "
         f"{parts.policy.network.context}",
@@ -130,50 +92,12 @@ def show(config: Config, trainer: Trainer, data: Data, resumed_from: Path | None
         f"folder      {parts.directory.path}",
     ]
     lines += [f"note        {text}" for text in parts.notes if not source.bundled]
-    lines += [f"idle        {text}" for text in idle_components(config, isinstance(data, OnText))]
-    if not parts.actor.env.exact_resume:
+    lines += [f"idle        {text}" for text in idle_components(config, task.has_text)]
+    if not task.spec.exact_resume:
         lines.append("note        this environment's state cannot be saved: resuming starts its episodes anew")
     if resumed_from is not None:
         lines.append(f"resumed     from {resumed_from.name}, {trainer.rounds[:-1]} {trainer.rollouts_done}")
     parts.console.panel("dqnlm", lines)
-
-
-def _of_data(data: Data, logged_rows: int) -> str:
-    name = data.source.name
-    if isinstance(data, Corpus):
-        return (
-            f"text        {name}: {len(data.train_ids):,} tokens to learn from, {len(data.heldout_ids):,} held out, "
-            f"vocabulary {data.tokenizer.vocabulary_size}"
-        )
-    if isinstance(data, Pairs):
-        sizes = ", ".join(f"{len(getattr(data, part).texts):,} {part}" for part in ("train", "heldout", "test"))
-        return f"pairs       {name}: {sizes}, vocabulary {data.tokenizer.vocabulary_size}"
-    if isinstance(data, Log):
-        longest = max(row.transitions for row in data.train.rows)
-        return (
-            f"log         {name}: {len(data.train):,} rows to learn from, {len(data.heldout):,} held out, vocabulary "
-            f"{data.tokenizer.vocabulary_size}, longest row {longest + 1:,} tokens"
-        )
-    return f"data        {name}" + (f": {logged_rows:,} logged rows" if logged_rows else "")
-
-
-def _of_environment(config: Config, trainer: Trainer) -> str:
-    env, node = trainer.parts.actor.env, config["env"]
-    if isinstance(env, Logged):
-        judge = kind(config["reward"])
-        judged = "nobody judges" if judge == "NoReward" else f"{judge} judges"
-        return f"environment none: nothing is played; {judged} greedy answers to held-out prompts"
-    if "horizon" in node and "transition" in node:
-        return (
-            f"environment {env.num_envs} x {node['horizon']} decisions a rollout, transition {node['transition']}, reward "
-            f"{kind(config['reward'])}"
-        )
-    if env.generated:
-        size = f"{env.num_envs} answers a rollout of at most {node['horizon']} decisions"
-        return f"environment {kind(node)}, {size}, reward {kind(config['reward'])}"
-    steps = trainer.parts.actor.rollout_steps or env.row_transitions
-    name = f"{kind(node)} {node['id']}" if "id" in node else kind(node)
-    return f"environment {name}, {env.num_envs} x {steps} steps a rollout, {env.num_actions} actions"
 
 
 def _of_learning(config: Config) -> str:
@@ -188,18 +112,20 @@ def _of_learning(config: Config) -> str:
 def estimated_seconds(trainer: Trainer) -> float:
     """Rollouts and updates left times the measured time of passes through a copy of the network (evaluations not counted)."""
     parts = trainer.parts
-    env, device = parts.actor.env, parts.accumulator.device
+    env, spec, device = parts.env, parts.task.spec, parts.accumulator.device
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         network = copy.deepcopy(parts.policy.network)
         width = parts.buffer.width
-        rows = trainer.batch_rows // env.copies
-        shape, dtype = ((env.observation_size,), torch.float32) if env.observation_size else ((), torch.int64)
+        rows = trainer.batch_rows // spec.guesses_per_position
+        size = spec.observation_size
+        shape, dtype = ((size,), torch.float32) if size else ((), torch.int64)
         ids_BS = torch.zeros(rows, width, *shape, dtype=dtype, device=device)
         forward = _seconds(device, lambda: _no_grad(network, ids_BS))
         both = _seconds(device, lambda: network(ids_BS)["q"].square().sum().backward())
     update = both + (forward if parts.learner.needs_target else 0)
-    steps = 1 if env.parallel else max(1, (parts.actor.rollout_steps or parts.episode_decisions) // 8)
-    rollout = forward * steps * (env.num_envs // env.copies) / rows if parts.exploration.needs_q else 0
+    played_steps = None if parts.actor is None else parts.actor.rollout_steps
+    steps = 1 if spec.teacher_forced else max(1, (played_steps or parts.episode_decisions) // 8)
+    rollout = forward * steps * (env.num_envs // spec.guesses_per_position) / rows if parts.exploration.needs_q else 0
     left, played = trainer.rollouts - trainer.rollouts_done, max(trainer.rollouts_done, trainer.before_rollouts)
     return left * update * trainer.updates_per_rollout + (trainer.rollouts - played) * rollout
 

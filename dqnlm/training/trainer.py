@@ -81,13 +81,14 @@ class Trainer:
         """One rollout, and the updates that follow it. The whole algorithm."""
         parts = self.parts
         if self.rollouts_done >= self.before_rollouts:
-            episodes = parts.actor.env_steps // (parts.actor.env.num_envs * parts.episode_decisions)
+            assert parts.actor is not None, "refused before: a run that plays has something to play"
+            episodes = parts.env_steps // (parts.env.num_envs * parts.episode_decisions)
             played = (self.rollouts_done - self.before_rollouts) / (self.rollouts - self.before_rollouts)
             parts.exploration.advance(played, episodes)
             parts.actor.rollout()
             parts.buffer.begin()
         parts.buffer.advance((self.rollouts_done - self.warm_rounds) / (self.rollouts - self.warm_rounds))
-        if parts.logged_rows or parts.actor.env_steps >= self.learning_starts:
+        if parts.logged_rows or parts.env_steps >= self.learning_starts:
             for _ in range(self.updates_per_rollout):
                 batch = self._sample()
                 error_BT = parts.learner.update(batch)
@@ -101,7 +102,7 @@ class Trainer:
         batch = self.parts.buffer.sample(self.batch_rows - mixed)
         if demonstrations is not None:
             batch = batch.concat(demonstrations.batch(mixed, judged=True))
-        return batch.trim() if self.parts.actor.env.uneven else batch
+        return batch.trim() if self.parts.task.spec.variable_length else batch
 
     def _warm_up(self) -> None:
         """One round of the warm start; after the last, target and reference policy begin where it ended."""
@@ -209,7 +210,7 @@ class Trainer:
     def _summary(self, status: str) -> dict[str, Any]:
         parts, journal = self.parts, self.journal
         totals = {
-            "rollouts": self.rollouts_done, "updates": parts.updates, "env_steps": parts.actor.env_steps,
+            "rollouts": self.rollouts_done, "updates": parts.updates, "env_steps": parts.env_steps,
             "transitions": int(parts.learner.transitions), "wall_s": round(journal.wall_seconds, 1),
         }  # fmt: skip
         return {

@@ -32,7 +32,7 @@ def test_cloning_then_rollouts(tmp_path: Path) -> None:
     checked, _ = tools.settings(tools.tiny(text, *SOFT))
     run = RunDirectory(tmp_path / "run")
     run.path.mkdir()
-    trainer, _ = launch.build(checked, run)
+    trainer = launch.build(checked, run)
     parts = trainer.parts
     for _ in range(trainer.warm_rounds):
         trainer._warm_up()
@@ -87,7 +87,7 @@ def test_scaled_beginnings(tmp_path: Path) -> None:
         checked, _ = tools.settings(tools.tiny(text, *SOFT, "projection=dueling", *overrides))
         run = RunDirectory(tmp_path / name)
         run.path.mkdir()
-        return launch.build(checked, run)[0].parts.policy.network(token_BS)["q"].detach()
+        return launch.build(checked, run).parts.policy.network(token_BS)["q"].detach()
 
     old = f"trainer.init_from={tmp_path / 'old'}"
     torch.testing.assert_close(q_of("half", old, "trainer.init_scale=0.5"), 0.5 * q_of("whole", old))
@@ -138,7 +138,7 @@ def test_share_of_demonstrations(share: float, own: int, tmp_path: Path) -> None
     )
     run = RunDirectory(tmp_path / "run")
     run.path.mkdir()
-    trainer, _ = launch.build(checked, run)
+    trainer = launch.build(checked, run)
     trainer.parts.actor.rollout()
     batch = trainer._sample()
     assert (batch.index_B >= 0).sum() == own and len(batch.index_B) == 4

@@ -72,7 +72,7 @@ def test_decisions_come_with_their_own_chance(interleaved: bool) -> None:
 
     Counts miss by less than 2, as above.
     """
-    ring = buffer(rows=7, sample="transitions", history=3, lookahead=2, interleaved=interleaved, alpha=1.0)
+    ring = buffer(rows=7, sample="transitions", context=3, lookahead=2, multi_turn=interleaved, alpha=1.0)
     rows = random_rows(7, 1, interleaved=interleaved)
     ring.add(rows)
     places = [r * T + t for r in range(7) for t in range(T) if int(rows.flag_BT[r, t]) & DECISION]
@@ -230,7 +230,7 @@ def test_an_empty_buffer_gives_padding(sample: str) -> None:
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"copies": 2}, r"env\.copies=2 .* set env\.copies=1"),
+        ({"guesses_per_position": 2}, r"env\.copies=2 .* set env\.copies=1"),
         ({"alpha": 1.5}, r"buffer\.alpha must lie between 0 and 1, not 1\.5"),
         ({"beta_start": -0.1}, r"buffer\.beta_start"),
         ({"eta": 2.0}, r"buffer\.eta"),

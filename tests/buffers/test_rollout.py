@@ -117,7 +117,7 @@ def test_logged_rows_are_one_rollout_until_another_comes() -> None:
 
 def test_groups_stay_together() -> None:
     """Bug: groups torn apart, across the ring's end too: 4 groups of 3, rollouts of 3 groups."""
-    ring = buffer(rows=12, copies=3)
+    ring = buffer(rows=12, guesses_per_position=3)
     for turn in range(5):
         rows = numbered_rows(0, 9)
         rows.observation_BS = (10 * turn + torch.arange(9) // 3)[:, None].expand(9, T + 1)

@@ -64,7 +64,7 @@ def test_ring_against_a_list(end: int, interleaved: bool, size: int) -> None:
 
     A row that is held escapes all 1280 draws with a chance below 8 (7/8)^1280 < 1e-73.
     """
-    ring, oracle = buffer(rows=8, interleaved=interleaved, observation_size=size), []
+    ring, oracle = buffer(rows=8, multi_turn=interleaved, observation_size=size), []
     generator = torch.Generator().manual_seed(5)
     for turn, count in enumerate([3, 5, 0, 1, 8, 4, 7]):
         rows = random_rows(count, seed=turn, end=end, interleaved=interleaved, size=size)
@@ -132,8 +132,8 @@ def test_rows_are_drawn_alike() -> None:
 
 def test_copies_are_drawn_together() -> None:
     """Bug: groups torn apart, which would give a row the outputs for another row's text. All 3 groups are drawn."""
-    ring = buffer(rows=9, copies=3)
-    assert ring.rows == 9 and buffer(rows=8, copies=3).rows == 6
+    ring = buffer(rows=9, guesses_per_position=3)
+    assert ring.rows == 9 and buffer(rows=8, guesses_per_position=3).rows == 6
     for turn in range(5):
         rows = random_rows(3, turn, short=False)
         ring.add(Rows(rows.observation_BS[:1].repeat(3, 1), *list(vars(rows).values())[1:]))
@@ -179,8 +179,8 @@ def test_single_decisions_against_a_loop(
     All are drawn: one of at most 28 decisions escapes 1000 draws with a chance below 28 (27/28)^1000 < 1e-14.
     """
     ring = buffer(
-        sample="transitions", history=history, stores_actions=stores_actions, lookahead=lookahead, observation_size=size,
-        interleaved=interleaved,
+        sample="transitions", context=history, stores_actions=stores_actions, lookahead=lookahead, observation_size=size,
+        multi_turn=interleaved,
     )  # fmt: skip
     rows = random_rows(7, 1, end=end, interleaved=interleaved, size=size)
     ring.add(rows)
@@ -214,7 +214,7 @@ def test_returns_in_a_window_are_those_of_its_row(history: int, lookahead: int |
     The oracle is the same n-step return on the whole row, with a value for each observation that it reads.
     """
     rows = random_rows(7, 2, end=TRUNCATED, interleaved=interleaved)
-    settings: dict[str, Any] = {"interleaved": interleaved, "lookahead": lookahead, "history": history}
+    settings: dict[str, Any] = {"multi_turn": interleaved, "lookahead": lookahead, "context": history}
     whole, windows = buffer(sample="rows", **settings), buffer(sample="transitions", **settings)
     value_A = torch.randn(ACTIONS, generator=torch.Generator().manual_seed(0))
     targets = []
@@ -238,7 +238,7 @@ def test_each_decision_is_drawn_alike(interleaved: bool) -> None:
 
     30,000 draws; each count within 6 standard deviations, for at most 28 decisions: chance 6e-8.
     """
-    ring = buffer(rows=7, sample="transitions", interleaved=interleaved)
+    ring = buffer(rows=7, sample="transitions", multi_turn=interleaved)
     ring.add(random_rows(10, 3, interleaved=interleaved))
     counts = torch.bincount(ring.sample(30000).index_B, minlength=7 * T)
     decisions = int(ring.transitions())
@@ -271,9 +271,9 @@ def test_refusals(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(storage, "free_bytes", lambda device: 49049)
     assert buffer(rows=1000).rows == 1000
     with pytest.raises(UserError, match=r"buffer\.capacity=11 .* at least 12"):
-        buffer(capacity=11, copies=3)
+        buffer(capacity=11, guesses_per_position=3)
     with pytest.raises(UserError, match=r"buffer\.sample=transitions .* env\.copies"):
-        buffer(copies=2, sample="transitions")
+        buffer(guesses_per_position=2, sample="transitions")
 
 
 def test_free_memory_is_read() -> None:

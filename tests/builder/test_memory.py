@@ -7,7 +7,6 @@ from pathlib import Path
 import pytest
 import torch
 
-from dqnlm.agent.policy import Spec
 from dqnlm.builder import launch, memory
 from dqnlm.errors import UserError
 from dqnlm.runs.directory import RunDirectory
@@ -16,11 +15,10 @@ from tests.helpers import runs as tools
 
 def test_bytes_by_hand() -> None:
     """Bug: an output or a copy that is not counted. [8, 512, 50257] in float32 is 8 * 512 * 50257 * 4 = 823,410,688 bytes."""
-    spec = Spec(50257, 0, 50257)
-    assert memory.output_bytes(8, 512, spec, 1) == 3 * 823_410_688
-    assert memory.output_bytes(8, 512, spec, 51) == 51 * 3 * 823_410_688
-    ilql = spec._replace(outputs=("policy", "q2", "v"))  # v is one number, not one a token
-    assert memory.output_bytes(8, 512, ilql, 1) == 3 * 3 * 823_410_688
+    assert memory.output_bytes(8, 512, 50257, (), 1) == 3 * 823_410_688
+    assert memory.output_bytes(8, 512, 50257, (), 51) == 51 * 3 * 823_410_688
+    ilql = ("policy", "q2", "v")  # v is one number, not one a token
+    assert memory.output_bytes(8, 512, 50257, ilql, 1) == 3 * 3 * 823_410_688
 
 
 def test_a_run_that_cannot_fit_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from dqnlm import cli, load_policy
-from dqnlm.agent.policy import Kind, Policy, Spec
+from dqnlm.agent.policy import Kind, Policy
 from dqnlm.data.tokenizers.base import ByteTokenizer, CharacterTokenizer
 from dqnlm.errors import UserError
 from dqnlm.evaluation.inspection import action_values, inspect_text
@@ -42,6 +42,7 @@ from dqnlm.reporting.inspection_page import (
 from dqnlm.types import Bounds
 from tests.helpers import networks as cases
 from tests.helpers import runs as tools
+from tests.helpers.tasks import task_spec
 
 LETTERS = "\n abcdefg"  # nine, and the unknown token is the tenth
 SIZE = len(LETTERS) + 1
@@ -73,7 +74,7 @@ def make_policy(
     tokenizer = CharacterTokenizer(LETTERS)
     legal_A = torch.zeros(SIZE, dtype=torch.bool)
     legal_A[tokenizer.encode(allowed).long()] = True
-    return Policy(network, meaning, tokenizer, legal_A, declared, temperature, 7, 2.0, Spec(SIZE, 0, SIZE, outputs))
+    return Policy(network, meaning, tokenizer, legal_A, declared, temperature, 7, 2.0, task_spec(SIZE), outputs)
 
 
 def raw_at(policy: Policy, ids: list[int], position: int) -> dict[str, Tensor]:
@@ -237,7 +238,7 @@ def test_white_space_and_controls_can_be_seen() -> None:
     policy = make_policy()
     policy.tokens, policy.legal_A = ByteTokenizer(), None
     policy.network = QNetwork(TokenEncoder(256, 8, 1.0), cases.BODIES["gru"](), {"q": Linear(8, 256, 1)})
-    policy.spec = Spec(256, 0, 256)
+    policy.spec = task_spec(256)
     assert inspect_text(policy, "aé").texts[0xC3] == "\\xc3"
 
 
@@ -321,7 +322,7 @@ def test_command_on_a_text_run(run: Run, trained: Path, tmp_path: Path, monkeypa
     expected = q_SA.gather(-1, torch.tensor(data["ids"][1:])[:, None]).flatten().tolist()
     assert data["figures"]["q"]["values"] == pytest.approx(expected, rel=1e-3, abs=1e-5)
     assert all(
-        part in content for part in ("2026-01-01/10-00-00-words", "checkpoint", "discounted by 0.5", "ExactMatch")
+        part in content for part in ("2026-01-01/10-00-00-words", "checkpoint", "discounted by 0.5", "exact_match")
     )
     other = tmp_path / "page.html"
     (tmp_path / "text.txt").write_text("ten seats")

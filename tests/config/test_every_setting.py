@@ -76,7 +76,7 @@ def test_every_option_builds_and_trains(tmp_path: Path, group: str, option: str)
         needed = NEEDS.get((group, option), [])
         own = [] if group == "objective" and option != "td" else [chosen]
         settings, _ = tools.settings(tools.tiny(tools.write_text(tmp_path / "text.txt"), *own, *needed))
-    trainer, _ = launch.build(settings, RunDirectory(tmp_path))
+    trainer = launch.build(settings, RunDirectory(tmp_path))
     before = [p.detach().clone() for p in trainer.parts.learner.network.parameters()]
     for _ in range(4):
         trainer.train_once()
@@ -110,7 +110,7 @@ def test_every_experiment_builds(tmp_path: Path, name: str) -> None:
     """Bug: an experiment whose parts do not fit together, found by the first person who runs it."""
     if name in PAIRS_OF:
         pytest.importorskip("tokenizers")
-        trainer, _ = launch.build(
+        trainer = launch.build(
             tools.settings([f"+experiment={name}", *PAIRS_OF[name](tmp_path)])[0], RunDirectory(tmp_path)
         )
         assert trainer.warm_rounds > 0 and len(trainer.parts.buffer.sample(2).length_B) == 2
@@ -123,7 +123,7 @@ def test_every_experiment_builds(tmp_path: Path, name: str) -> None:
     checked = validation.validate(composed, choices, overrides)
     if on_text:
         checked["data"]["path"] = str(text)
-    trainer, _ = launch.build(checked, RunDirectory(tmp_path))
+    trainer = launch.build(checked, RunDirectory(tmp_path))
     assert trainer.rollouts >= 1 and trainer.parts.notes is not None
 
 

@@ -55,8 +55,8 @@ def test_continuation_by_hand(
     options: dict[str, Any] = {"prompt_length": prompt_length, "horizon": horizon, "transition": transition}
     env = continuation(text, num_envs=2, horizon_end=horizon_end, **options)
     end = {"terminate": TERMINATED, "truncate": TRUNCATED}[horizon_end]
-    assert (env.row_transitions, env.first_decision) == (len(actions), prompt_length - 1)
-    assert (env.parallel, env.lockstep) == (transition == "teacher", True)
+    assert (env.spec.row_transitions, env.spec.first_decision) == (len(actions), prompt_length - 1)
+    assert (env.spec.teacher_forced, env.spec.lockstep) == (transition == "teacher", True)
     action_NE = torch.tensor([actions * 2, [20] * 2 * len(actions)]).T
     rows = episodes(*played(env, action_NE))
     expected = {
@@ -80,7 +80,7 @@ def test_stop_token_by_hand(horizon_end: str, end: int) -> None:
     second at its last (a stop, not the horizon: terminated also under truncate), the third never.
     """
     env = continuation(torch.arange(1, 6), stop=7, num_envs=3, prompt_length=2, horizon=3, horizon_end=horizon_end)
-    assert not env.lockstep
+    assert not env.spec.lockstep
     action_NE = torch.tensor([[7, 7, 7], [7, 3, 3], [7, 4, 8], [7, 7, 5], [0, 0, 0]])
     rows = episodes(*played(env, action_NE))
     stop = DECISION | TERMINATED
@@ -118,7 +118,7 @@ def test_successor_in_a_row_is_never_the_next_episode(options: dict[str, Any]) -
     for rows in episodes(*played(env, random_actions(env, 80))):
         for row in rows:
             for t, (token, action) in enumerate(zip(row["observation"][1:], row["action"], strict=True)):
-                forced = teacher or t < env.first_decision
+                forced = teacher or t < env.spec.first_decision
                 assert token == ((row["observation"][t] + 1) % A if forced else action)
 
 
@@ -166,10 +166,10 @@ def test_truncation_values_what_follows() -> None:
 def test_reward_parts_reach_the_environment() -> None:
     env = continuation(reward=mixed, transition="teacher")
     env.reset()
-    rows = env.score(env.reveal()[:, 1:])
+    rows = env.score_actions(env.teacher_forced_observations()[:, 1:])
     parts = env.reward_parts()
     assert set(parts) == {"exact", "edit"}
-    torch.testing.assert_close(parts["exact"] + 2 * parts["edit"], rows.reward_BT[:, env.first_decision :])
+    torch.testing.assert_close(parts["exact"] + 2 * parts["edit"], rows.reward_BT[:, env.spec.first_decision :])
 
 
 @pytest.mark.parametrize(
@@ -212,13 +212,13 @@ def test_copies_read_the_same_text_and_choose_for_themselves() -> None:
     """Guards env.copies: groups of consecutive environments share a window, groups differ, rewards are each row's own."""
     env = continuation(torch.arange(9), transition="teacher", num_envs=300, copies=3, prompt_length=1)
     env.reset()
-    observation_ES = env.reveal()
+    observation_ES = env.teacher_forced_observations()
     groups = observation_ES.view(100, 3, -1)
     assert (groups == groups[:, :1]).all()
     assert len({tuple(g.tolist()) for g in groups[:, 0]}) > 1
     action_ET = observation_ES[:, 1:].clone()
     action_ET[1::3] = (action_ET[1::3] + 1) % 9  # the second of each group guesses wrong
-    reward_BT = env.score(action_ET).reward_BT
+    reward_BT = env.score_actions(action_ET).reward_BT
     low, high = env.reward_bounds
     assert (reward_BT[0::3] == high).all() and (reward_BT[1::3] == low).all() and (reward_BT[2::3] == high).all()
 

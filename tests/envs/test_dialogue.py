@@ -54,14 +54,14 @@ def say(env: Dialogue, scripts: list[str], steps: int) -> list[list[Row]]:
     source, at = random.Random(0), [0] * env.num_envs
     first_E, actions, found = env.reset(), [], list[TimeStep]()
     for _ in range(steps):
-        wanted = [env.alphabet.index(script[at[e] % len(script)]) for e, script in enumerate(scripts)]
+        wanted = [env.spec.alphabet.index(script[at[e] % len(script)]) for e, script in enumerate(scripts)]
         state = io.BytesIO()
         torch.save(env.state_dict(), state)
         step = env.step(torch.tensor(wanted))
         decided = [bool(flag & DECISION) for flag in step.flag_E.tolist()]
         state.seek(0)
         env.load_state_dict(torch.load(state, weights_only=True))
-        noise = [w if d else source.randrange(env.num_actions) for w, d in zip(wanted, decided, strict=True)]
+        noise = [w if d else source.randrange(env.spec.num_actions) for w, d in zip(wanted, decided, strict=True)]
         again = env.step(torch.tensor(noise))
         assert same(step, again)
         actions.append(torch.tensor(noise))
@@ -127,7 +127,8 @@ def test_a_row_by_hand() -> None:
     assert rows[0]["flag"] == [1] * 6 + [0] * 6 + [1] * 5 + [DECISION | TERMINATED]
     assert rows[0]["reward"] == [0.0] * 5 + [-1.0] + [0.0] * 12
     assert text(rows[1]["observation"]) == "\n"
-    assert make().row_transitions == 6 * 6 + 5 * 6 and make().first_decision == 0
+    spec = make().spec
+    assert spec.row_transitions == 6 * 6 + 5 * 6 and spec.first_decision == 0
 
 
 def test_evaluation_plays_every_word_once_and_again() -> None:
@@ -344,7 +345,7 @@ def test_another_partner() -> None:
         0,
         2,
     ]
-    assert env.row_transitions == 2 - 1 + 2 * 3 + 3 and tuple(env.return_bounds(1.0)) == (-2.0, 4.0)
+    assert env.spec.row_transitions == 2 - 1 + 2 * 3 + 3 and tuple(env.return_bounds(1.0)) == (-2.0, 4.0)
     (rows,) = say(talk(Echo(said="")), ["a\n"], 10)  # nothing is said: the next utterance follows at once
     assert text(rows[0]["observation"], "\nab") == "ab" + "a\na\n" and rows[0]["flag"] == [0, 1, 1, 1, 1 | TERMINATED]
 
@@ -393,19 +394,19 @@ def tiny(*overrides: str) -> dict[str, Any]:
 def test_online_and_offline_runs(tmp_path: Path) -> None:
     """Bug: rows that the buffer or a loss cannot take; a note on the list that is lost; logged rows that are not added."""
     online = tiny("data=none", "trainer.rollouts=4", "trainer.batch_rows=4")
-    trainer, _ = launch.build(online, RunDirectory(tmp_path))
+    trainer = launch.build(online, RunDirectory(tmp_path))
     for _ in range(3):
         trainer.train_once()
     assert "Wordle is played with the 240 words that come with dqnlm." in trainer.parts.notes
     offline = ["data=wordle", "data.games=50", "data.words=bundled", "trainer.rollouts=0", "trainer.offline_rounds=2"]
-    trainer, _ = launch.build(tiny(*offline, "trainer.batch_rows=4", "algorithm=cql"), RunDirectory(tmp_path))
+    trainer = launch.build(tiny(*offline, "trainer.batch_rows=4", "algorithm=cql"), RunDirectory(tmp_path))
     trainer.train_once()
     assert trainer.parts.logged_rows == 50
 
 
 def test_samples_show_the_page(tmp_path: Path) -> None:
     """Bug: where the partner speaks, a sample shows what the agent would have written (its actions are ignored there)."""
-    trainer, _ = launch.build(tiny("data=none", "trainer.rollouts=4", "trainer.batch_rows=4"), RunDirectory(tmp_path))
+    trainer = launch.build(tiny("data=none", "trainer.rollouts=4", "trainer.batch_rows=4"), RunDirectory(tmp_path))
     ((prompt, written),) = trainer.parts.evaluator.evaluate(trainer.parts.policy).samples
     rest, turns = written, 0
     while rest:

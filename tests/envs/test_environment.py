@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from dqnlm.envs.base import Environment
+from dqnlm.envs.base import Environment, TeacherForced
 from dqnlm.types import DECISION, TERMINATED, TRUNCATED, TimeStep
 from tests.helpers.environments import (
     ENVIRONMENTS,
@@ -29,34 +29,34 @@ EVERY = pytest.mark.parametrize("make", ENVIRONMENTS.values(), ids=ENVIRONMENTS.
 def test_contract_shapes_and_flags(make: Callable[[int], Environment]) -> None:
     """Guards what every caller relies on: shapes, types, token range, flags where allowed, nothing read by the host."""
     env = make(0)
-    action_NE = random_actions(env, 3 * env.row_transitions + 2)
+    action_NE = random_actions(env, 3 * env.spec.row_transitions + 2)
     first_E, steps = play(env, action_NE)
     dtypes = TimeStep(torch.int64, torch.float32, torch.uint8, torch.bool, torch.int64, torch.bool)  # type: ignore[arg-type]
     assert first_E.shape == (env.num_envs,) and first_E.dtype == torch.int64
     for step in steps:
         assert all(tensor.shape == (env.num_envs,) for tensor in given(step))
         assert tuple(tensor.dtype for tensor in given(step)) == tuple(given(dtypes))
-        assert bool(((step.observation_E >= 0) & (step.observation_E < env.num_tokens)).all())
+        assert bool(((step.observation_E >= 0) & (step.observation_E < env.spec.num_tokens)).all())
         ended_E = (step.flag_E & (TERMINATED | TRUNCATED)) != 0
-        assert torch.equal(ended_E, step.last_E)
+        assert torch.equal(ended_E, step.row_end_E)
         assert not bool(((step.flag_E & TERMINATED != 0) & (step.flag_E & TRUNCATED != 0)).any())
         assert bool((step.flag_E <= DECISION | TERMINATED | TRUNCATED).all())
         assert bool((step.reward_E[step.flag_E & DECISION == 0] == 0).all())
-        assert torch.equal(step.next_observation_E[~step.last_E], step.observation_E[~step.last_E])
-    if env.lockstep:
-        assert all(bool((step.last_E == step.last_E[0]).all()) for step in steps)
+        assert torch.equal(step.next_observation_E[~step.row_end_E], step.observation_E[~step.row_end_E])
+    if env.spec.lockstep:
+        assert all(bool((step.row_end_E == step.row_end_E[0]).all()) for step in steps)
 
 
 @EVERY
 def test_contract_rows(make: Callable[[int], Environment]) -> None:
     """Guards rows that are too long, decisions before `first_decision`, and flags after the end."""
     env = make(0)
-    action_NE = random_actions(env, 5 * env.row_transitions)
+    action_NE = random_actions(env, 5 * env.spec.row_transitions)
     for rows in episodes(*played(env, action_NE)):
         assert len(rows) > 4
         for row in rows[:-1]:
-            assert len(row["flag"]) <= env.row_transitions
-            assert all(not flag & DECISION for flag in row["flag"][: env.first_decision])
+            assert len(row["flag"]) <= env.spec.row_transitions
+            assert all(not flag & DECISION for flag in row["flag"][: env.spec.first_decision])
             assert any(flag & DECISION for flag in row["flag"])
             assert not any(flag & (TERMINATED | TRUNCATED) for flag in row["flag"][:-1])
 
@@ -94,7 +94,7 @@ def test_contract_return_bounds(make: Callable[[int], Environment], gamma: float
     """Guards bounds that a logistic loss would clamp real returns to."""
     env = make(0)
     low, high = env.return_bounds(gamma)
-    for rows in episodes(*played(env, random_actions(env, 5 * env.row_transitions))):
+    for rows in episodes(*played(env, random_actions(env, 5 * env.spec.row_transitions))):
         for row in rows[:-1]:
             value = 0.0
             for reward, flag in reversed(list(zip(row["reward"], row["flag"], strict=True))):
@@ -108,15 +108,15 @@ def test_contract_skip_prompt(make: Callable[[int], Environment]) -> None:
     """Guards a prefix that is not what stepping shows, and one that is skipped in the middle of an episode."""
     env, twin = make(0), make(0)
     env.reset()
-    first_E, steps = play(twin, torch.zeros(twin.first_decision, twin.num_envs, dtype=torch.int64))
+    first_E, steps = play(twin, torch.zeros(twin.spec.first_decision, twin.num_envs, dtype=torch.int64))
     prompt_EP = env.skip_prompt()
-    if not env.lockstep or env.first_decision == 0:
+    if not env.spec.lockstep or env.spec.first_decision == 0:
         assert prompt_EP is None
     else:
         assert prompt_EP is not None
         assert torch.equal(prompt_EP, torch.stack([first_E] + [step.observation_E for step in steps], 1))
         assert env.skip_prompt() is None
-        for action_E in random_actions(env, 2 * env.row_transitions):
+        for action_E in random_actions(env, 2 * env.spec.row_transitions):
             assert all(torch.equal(a, b) for a, b in zip(given(env.step(action_E)), given(twin.step(action_E)), strict=True))
 
 
@@ -124,19 +124,22 @@ def test_contract_skip_prompt(make: Callable[[int], Environment]) -> None:
 def test_contract_parallel_equals_step_by_step(make: Callable[[int], Environment]) -> None:
     """Guards the fast path of teacher forcing: same windows, rewards, flags and random stream as step by step."""
     env, twin = make(0), make(0)
-    if not env.parallel:
-        for call in (env.reveal, lambda: env.score(torch.zeros(env.num_envs, env.row_transitions, dtype=torch.int64))):
-            with pytest.raises((NotImplementedError, RuntimeError)):
+    if not env.spec.teacher_forced:
+        if not isinstance(env, TeacherForced):
+            return
+        action_ET = torch.zeros(env.num_envs, env.spec.row_transitions, dtype=torch.int64)
+        for call in (env.teacher_forced_observations, lambda: env.score_actions(action_ET)):
+            with pytest.raises(RuntimeError):
                 call()
         return
     env.reset()
-    count, T = 3, env.row_transitions
+    count, T = 3, env.spec.row_transitions
     action_NE = random_actions(env, count * T)
     all_rows = episodes(*played(twin, action_NE))
     for k in range(count):
         with NoHostSynchronisation():
-            observation_ES, action_ET = env.reveal(), action_NE[k * T : (k + 1) * T].T
-            block = env.score(action_ET)
+            observation_ES, action_ET = env.teacher_forced_observations(), action_NE[k * T : (k + 1) * T].T
+            block = env.score_actions(action_ET)
         assert torch.equal(observation_ES, block.observation_BS)
         assert (block.reward_BT.dtype, block.flag_BT.dtype, block.length_B.dtype) == (
             torch.float32,
@@ -153,7 +156,7 @@ def test_contract_parallel_equals_step_by_step(make: Callable[[int], Environment
     _assert_same(env.state_dict(), twin.state_dict())
     env.step(action_NE[0])
     with pytest.raises(RuntimeError):
-        env.reveal()
+        env.teacher_forced_observations()
 
 
 def _assert_same(a: Any, b: Any) -> None:

@@ -70,7 +70,7 @@ def make(id: str = "CartPole-v1", seed: int = 0, **options: Any) -> Gymnasium:
 
 
 def actions(env: Gymnasium, steps: int, seed: int = 1) -> Tensor:
-    return torch.randint(env.num_actions, (steps, env.num_envs), generator=torch.Generator().manual_seed(seed))
+    return torch.randint(env.spec.num_actions, (steps, env.num_envs), generator=torch.Generator().manual_seed(seed))
 
 
 def same(a: list[TimeStep], b: list[TimeStep]) -> bool:
@@ -96,7 +96,7 @@ def test_the_reset_observation_never_follows_an_action() -> None:
     assert seen == [((2, 1), (2, 1)), ((2, 2), (3, 0)), ((3, 1), (3, 1))]
     assert [int(s.flag_E) for s in steps] == [DECISION, DECISION | TERMINATED, DECISION]
     assert [float(s.reward_E) for s in steps] == [3.0, 5.0, 4.0]
-    assert [bool(s.over_E) for s in steps] == [bool(s.last_E) for s in steps] == [False, True, False]
+    assert [bool(s.episode_end_E) for s in steps] == [bool(s.row_end_E) for s in steps] == [False, True, False]
 
 
 @pytest.mark.fault("truncation treated as termination")
@@ -105,7 +105,7 @@ def test_truncation_is_no_termination() -> None:
     seen, steps = counted([3, 0, 0, 0, 0, 0, 0, 0])  # the environment's own truncation, then 7 steps: the limit
     assert [int(s.flag_E) for s in steps] == [DECISION | TRUNCATED] + [DECISION] * 6 + [DECISION | TRUNCATED]
     assert seen[0] == ((2, 1), (3, 0)) and seen[-1] == ((3, 7), (4, 0))
-    assert bool(steps[0].over_E) and bool(steps[-1].over_E) and bool(steps[-1].last_E)
+    assert bool(steps[0].episode_end_E) and bool(steps[-1].episode_end_E) and bool(steps[-1].row_end_E)
     _, steps = counted([0] * 6 + [2])  # ends by itself in the very step of the limit: nothing follows
     assert int(steps[-1].flag_E) == DECISION | TERMINATED
 
@@ -116,8 +116,8 @@ def test_rows_overlap_by_one_observation() -> None:
     Rows of 3 transitions in an episode of 7: cut after 3 and 6, over after 7; then a row of 3 again.
     """
     seen, steps = counted([0] * 10, row_transitions=3)
-    assert [t for t, s in enumerate(steps) if bool(s.last_E)] == [2, 5, 6, 9]
-    assert [t for t, s in enumerate(steps) if bool(s.over_E)] == [6]
+    assert [t for t, s in enumerate(steps) if bool(s.row_end_E)] == [2, 5, 6, 9]
+    assert [t for t, s in enumerate(steps) if bool(s.episode_end_E)] == [6]
     assert seen[2] == ((2, 3), (2, 3)) and seen[5] == ((2, 6), (2, 6)) and seen[6] == ((2, 7), (3, 0))
     assert all(int(steps[t].flag_E) == DECISION | TRUNCATED for t in (2, 5, 6, 9))
 
@@ -125,7 +125,7 @@ def test_rows_overlap_by_one_observation() -> None:
 def test_the_limit_can_be_set() -> None:
     """Bug: `max_episode_steps` that nothing reads; rows longer than any episode."""
     _, steps = counted([0] * 4, max_episode_steps=2)
-    assert [bool(s.over_E) for s in steps] == [False, True, False, True]
+    assert [bool(s.episode_end_E) for s in steps] == [False, True, False, True]
     assert (make().episode_steps, make("Endless-v0", max_episode_steps=5).row_transitions) == (500, 5)
 
 
@@ -141,7 +141,7 @@ def test_cartpole_against_the_bare_environment() -> None:
     for action_E in actions(env, 100):
         step = env.step(action_E)
         assert step.observation_E.dtype == torch.float32 and step.observation_E.shape == (3, 4)
-        assert (step.flag_E.dtype, step.last_E.dtype, step.over_E.dtype) == (torch.uint8, torch.bool, torch.bool)
+        assert (step.flag_E.dtype, step.row_end_E.dtype, step.episode_end_E.dtype) == (torch.uint8, torch.bool, torch.bool)
         for i, one in enumerate(bare):
             observation, reward, terminated, _, _ = one.step(int(action_E[i]))
             assert np.array_equal(step.observation_E[i].numpy(), observation) and step.reward_E[i] == reward
@@ -150,17 +150,17 @@ def test_cartpole_against_the_bare_environment() -> None:
             assert np.array_equal(step.next_observation_E[i].numpy(), after)
             over += terminated
     assert over > 5 and env.references() == {"solved at": 475.0}
-    assert (env.num_tokens, env.observation_size, env.num_actions) == (0, 4, 2)
+    assert (env.spec.num_tokens, env.spec.observation_size, env.spec.num_actions) == (0, 4, 2)
 
 
 def test_tokens_and_flattened_boxes() -> None:
     """Bug: a Discrete observation handed on as a number, or a Box with axes that no network reads."""
     env = make("FrozenLake-v1", arguments={"is_slippery": False})
-    assert env.reset().tolist() == [0, 0, 0] and (env.num_tokens, env.observation_size) == (16, 0)
+    assert env.reset().tolist() == [0, 0, 0] and (env.spec.num_tokens, env.spec.observation_size) == (16, 0)
     step = env.step(torch.tensor([1, 2, 0]))  # down, right, against the border
     assert step.observation_E.tolist() == [4, 1, 0] and step.observation_E.dtype == torch.int64
     flat = make("Counting-v0", arguments={"shape": (2, 1)})
-    assert flat.observation_size == 2 and flat.reset().tolist() == [[2.0, 0.0]] * 3
+    assert flat.spec.observation_size == 2 and flat.reset().tolist() == [[2.0, 0.0]] * 3
 
 
 def test_seeds() -> None:
@@ -177,7 +177,7 @@ def test_exact_resume(id: str, before: int) -> None:
     """Bug: a resumed run that is another run: state, its type, the limit's counter, the row's, or the random stream."""
     options: dict[str, Any] = {"row_transitions": 11, "max_episode_steps": 23}
     env, other = make(id, **options), make(id, seed=9, **options)
-    assert env.exact_resume and len(IDS) == len(SAVABLE)  # each that is called exact is played here
+    assert env.spec.exact_resume and len(IDS) == len(SAVABLE)  # each that is called exact is played here
     env.reset(), other.reset()
     action_NE = actions(env, before + 60)
     for action_E in action_NE[:before]:
@@ -190,7 +190,7 @@ def test_exact_resume(id: str, before: int) -> None:
     file.seek(0)
     other.load_state_dict(torch.load(file, weights_only=True))
     assert same(expected, [other.step(action_E) for action_E in action_NE[before:]])
-    assert any(bool(step.over_E.any()) for step in expected)
+    assert any(bool(step.episode_end_E.any()) for step in expected)
     with pytest.raises(ValueError, match="3 copies"):
         make(id, num_envs=2, **options).load_state_dict(env.state_dict())
 
@@ -208,7 +208,7 @@ def test_resume_where_the_state_cannot_be_saved() -> None:
     """Bug: an unknown environment called exact, or begun anew with the random numbers of the run's start."""
     gymnasium.register("Drawing-v0", Drawing, max_episode_steps=9)
     env, other = make("Drawing-v0"), make("Drawing-v0")
-    assert not env.exact_resume
+    assert not env.spec.exact_resume
     first_EF = env.reset()
     state = env.state_dict()
     for fresh in (env, other):

@@ -47,7 +47,7 @@ def obey(env: Maze, commands: dict[str, str], rows: int) -> list[list[Row]]:
         actions.append(torch.tensor(chosen))
         steps.append(env.step(actions[-1]))
         now_E = steps[-1].next_observation_E
-        for e, last in enumerate(steps[-1].last_E.tolist()):
+        for e, last in enumerate(steps[-1].row_end_E.tolist()):
             if last:
                 read[e], finished[e] = "", finished[e] + 1
     return [found[:rows] for found in episodes(first_E, torch.stack(actions), steps)]
@@ -144,7 +144,7 @@ def test_a_row_by_hand() -> None:
     assert first["flag"] == [0] * 17 + [DECISION] * 10 + [0] * 17 + [TRUNCATED]
     assert first["reward"] == [0.0] * 26 + [-1.0] + [0.0] * 18
     assert text(second["observation"]).startswith("2,03 to 8,06 --lr\nmove down\n3,03 ")
-    assert env.first_decision == 17 and env.row_transitions == 18 + 12 + 18 - 1
+    assert env.spec.first_decision == 17 and env.spec.row_transitions == 18 + 12 + 18 - 1
     e = maze.STARTS.index((7, 6))
     (row,) = obey(make(evaluating=True, num_envs=25), everywhere("move down\n"), 1)[e]
     assert text(row["observation"]) == "7,06 to 8,06 --lr\nmove down\n"  # the goal: nothing follows
@@ -176,11 +176,11 @@ def test_max_steps_cuts_the_episode() -> None:
     env = make(max_steps=2, evaluating=True, num_envs=25)
     _, steps = play(env, torch.full((180, 25), maze.ALPHABET.index("\n")))  # each row: 17 + 1 + 18 steps
     for e, cell in enumerate(maze.STARTS):
-        over = [t for t, step in enumerate(steps) if step.over_E[e]]
-        assert over == [71, 143] and [t for t, step in enumerate(steps) if step.last_E[e]] == [35, 71, 107, 143, 179]
+        over = [t for t, step in enumerate(steps) if step.episode_end_E[e]]
+        assert over == [71, 143] and [t for t, step in enumerate(steps) if step.row_end_E[e]] == [35, 71, 107, 143, 179]
         assert int(steps[71].flag_E[e]) == TRUNCATED
         assert int(steps[71].next_observation_E[e]) == maze.ALPHABET.index(maze.observation_text(cell)[0])
-    assert env.episode_steps == 2 * env.row_transitions
+    assert env.spec.episode_steps == 2 * env.spec.row_transitions
 
 
 def test_starts_are_random_and_follow_the_seed() -> None:

@@ -74,7 +74,7 @@ def test_rows_by_hand() -> None:
     prompt_EP, length_E = env.prompts()
     assert prompt_EP.tolist() == [[1, 2, 0, 0], [1, 2, 3, 0], [1, 0, 0, 0]] and length_E.tolist() == [3, 4, 2]
     action_EH = torch.tensor([[2, 1, 0, 3], [3, 3, 3, 3], [0, 2, 2, 2]])  # what stands behind an end is no answer
-    rows = env.judge(action_EH, torch.tensor([3, 4, 1]))
+    rows = env.score_completions(action_EH, torch.tensor([3, 4, 1]))
     assert rows.observation_BS.tolist() == [
         [1, 2, 0, 2, 1, 0, 0, 0],
         [1, 2, 3, 0, 3, 3, 3, 3],
@@ -85,7 +85,7 @@ def test_rows_by_hand() -> None:
     assert rows.length_B.tolist() == [5, 7, 2] and torch.equal(rows.action_BT, rows.observation_BS[:, 1:])
     expected = [[0, 0, 0, 0, 1.0, 0, 0], [0, 0, 0, 0, 0, 0, 0.25], [0] * 7]
     assert torch.allclose(rows.reward_BT, torch.tensor(expected))
-    assert (env.first_decision, env.row_transitions) == (1, 7)
+    assert (env.spec.first_decision, env.spec.row_transitions) == (1, 7)
 
 
 def test_demonstrations_are_the_references() -> None:
@@ -277,7 +277,7 @@ def test_evaluations_of_few_and_long_pairs(tmp_path: Path) -> None:
     checked, _ = tools.settings(tools.tiny(folder, *TINY_PAIRS, "trainer.evaluation_episodes=50"))
     run = RunDirectory(tmp_path / "few")
     run.path.mkdir()
-    evaluator = launch.build(checked, run)[0].parts.evaluator
+    evaluator = launch.build(checked, run).parts.evaluator
     assert isinstance(evaluator, PairEvaluator) and evaluator.make_env().num_envs == len(evaluator.texts) == 5
     (folder / "test.x").write_text("ab" * 9 + "\n" + "ab\n" * 4)
     with pytest.raises(UserError, match=r"up to 26 transitions, more than network\.context=20 reads"):

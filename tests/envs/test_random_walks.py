@@ -152,7 +152,7 @@ def test_episodes_earn_the_optimality_of_their_text(seed: int) -> None:
             steps.append(env.step(action_E))
         actions.append(action_E)
         node_E = steps[-1].next_observation_E
-        assert torch.equal(steps[-1].over_E, steps[-1].last_E)
+        assert torch.equal(steps[-1].episode_end_E, steps[-1].row_end_E)
     ends, edges = set(), set(env.graph.edges())
     for rows in episodes(first_E, torch.stack(actions), steps):
         for row in rows[:-1]:
@@ -178,12 +178,12 @@ def test_evaluation_starts_at_each_node_and_the_best_walk_earns_the_reference() 
     shortest_N = torch.from_numpy(env.graph.shortest_N)
     nearest_N = torch.where(torch.from_numpy(env.graph.adjacency_NN), shortest_N, 99).argmin(1)
     node_E, return_E, over_E = env.reset(), torch.zeros(23), torch.zeros(23, dtype=torch.bool)
-    for _ in range(env.episode_steps):
+    for _ in range(env.spec.episode_steps):
         step = env.step(nearest_N[node_E])
         return_E += step.reward_E * ~over_E
-        over_E |= step.over_E
+        over_E |= step.episode_end_E
         node_E = step.next_observation_E
-        assert torch.equal(node_E[step.over_E], torch.tensor(expected)[step.over_E])
+        assert torch.equal(node_E[step.episode_end_E], torch.tensor(expected)[step.episode_end_E])
     assert over_E.all() and return_E.tolist() == [1.0] * 23
     assert env.references() == {"optimal": 1.0, "uniform": pytest.approx(0.3462, abs=1e-4)}
 
@@ -202,9 +202,9 @@ def test_legal_moves() -> None:
 def test_shape_of_the_task() -> None:
     """Bug: a row too short for the longest walk, or starts that are not uniform over the 20 nodes but the goal."""
     env = walks(num_envs=20_000)
-    assert (env.row_transitions, env.episode_steps, env.first_decision) == (9, 9, 0)
-    assert (env.num_actions, env.num_tokens, env.alphabet) == (21, 21, "abcdefghijklmnopqrstu")
-    assert env.actions_are_observed and not (env.lockstep or env.parallel or env.cuts_rows)
+    assert (env.spec.row_transitions, env.spec.episode_steps, env.spec.first_decision) == (9, 9, 0)
+    assert (env.spec.num_actions, env.spec.num_tokens, env.spec.alphabet) == (21, 21, "abcdefghijklmnopqrstu")
+    assert not env.spec.stores_actions and not (env.spec.lockstep or env.spec.teacher_forced or env.spec.truncates)
     assert env.return_bounds(0.5) == env.reward_bounds == Bounds(0.0, 1.0)
     share_N = torch.bincount(env.reset(), minlength=NODES) / env.num_envs
     # Hoeffding: |share - p| > e with chance 2 exp(-2 n e^2); for 20 nodes together below 1e-6 at e = 0.021.

@@ -86,10 +86,10 @@ def test_a_row_by_hand(tmp_path: Path) -> None:
         torch.device("cpu"), lambda node: make(path, places=1, heldout_fraction=0.6), num_envs=1, utterance_length=4,
         max_turns=3, partner={},
     )  # fmt: skip
-    page, rewards, flags = env.alphabet[int(env.reset())], [], []
+    page, rewards, flags = env.spec.alphabet[int(env.reset())], [], []
     for character in "?b\n??a\n":  # the first reads the rest of `a`, two read `c`: nothing is chosen there
-        step = env.step(torch.tensor([env.alphabet.index(character if character != "?" else "h")]))
-        page += env.alphabet[int(step.observation_E)]
+        step = env.step(torch.tensor([env.spec.alphabet.index(character if character != "?" else "h")]))
+        page += env.spec.alphabet[int(step.observation_E)]
         rewards.append(float(step.reward_E))
         flags.append(int(step.flag_E))
     assert page == "a\nb\nc\na\n"
@@ -110,7 +110,7 @@ def test_demonstrations_are_what_was_said(tmp_path: Path) -> None:
     rows = env.demonstrate(1, torch.Generator().manual_seed(0), judged=True)
     assert rows is not None
     length = int(rows.length_B[0])
-    assert "".join(env.alphabet[i] for i in rows.observation_BS[0, : length + 1].tolist()) == "hello\nhi yhow\nfine"
+    assert "".join(env.spec.alphabet[i] for i in rows.observation_BS[0, : length + 1].tolist()) == "hello\nhi yhow\nfine"
     decided = [4 + 1 + i for i in range(4)] + [5 + 4 + 4 + i for i in range(4)]
     flags = rows.flag_BT[0].tolist()
     assert [t for t, flag in enumerate(flags) if flag & DECISION] == decided

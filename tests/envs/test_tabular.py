@@ -173,8 +173,8 @@ def test_transitions_come_as_often_as_the_table_says(branching: int) -> None:
     if branching == 1:
         assert torch.equal(count_SAS, n * env.transition_SAS.long())
     # New episodes start uniformly, whatever ended them; the least count here is over 10,000: e = 0.03 as above.
-    share_S = torch.bincount(step.next_observation_E[step.over_E], minlength=S) / step.over_E.sum()
-    assert int(step.over_E.sum()) > 10_000 and float((share_S - 1 / S).abs().max()) < 0.03
+    share_S = torch.bincount(step.next_observation_E[step.episode_end_E], minlength=S) / step.episode_end_E.sum()
+    assert int(step.episode_end_E.sum()) > 10_000 and float((share_S - 1 / S).abs().max()) < 0.03
 
 
 def test_rows_follow_the_tables() -> None:
@@ -194,7 +194,7 @@ def test_rows_follow_the_tables() -> None:
             assert bool(row["flag"][-1] & TRUNCATED) == truncated and (not truncated or len(a) == 4)
             assert not truncated or following["observation"][0] == after[-1]
             cut, ended = cut + truncated, ended + terminal[-1]
-        over = [bool(step.over_E[e]) for step in steps]
+        over = [bool(step.episode_end_E[e]) for step in steps]
         assert over == [bool(step.flag_E[e] & TERMINATED) for step in steps]
     assert cut > 20 and ended > 20
 
@@ -206,8 +206,8 @@ def test_evaluation() -> None:
     assert env.reset().tolist() == starts
     for time in range(1, 9):
         step = env.step(torch.zeros(7, dtype=torch.int64))
-        ended = time % env.episode_steps == 0
-        assert step.over_E.tolist() == step.last_E.tolist() == [ended] * 7
+        ended = time % env.spec.episode_steps == 0
+        assert step.episode_end_E.tolist() == step.row_end_E.tolist() == [ended] * 7
         assert not ended or (step.next_observation_E.tolist() == starts and bool((step.flag_E & TRUNCATED).all()))
 
 

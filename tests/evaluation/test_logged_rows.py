@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from dqnlm.agent.policy import Policy, Spec
+from dqnlm.agent.policy import Policy
 from dqnlm.data.tokenizers.base import CharacterTokenizer
 from dqnlm.data.tokenizers.ended import with_end
 from dqnlm.data.trajectories.log import LogPart
@@ -25,6 +25,7 @@ from dqnlm.networks.projections import Linear
 from dqnlm.networks.transformer import Transformer
 from dqnlm.rewards.base import Episodes, JudgedReward
 from dqnlm.types import DECISION, Bounds
+from tests.helpers.tasks import task_spec
 
 TOKENIZER = with_end(CharacterTokenizer("abcd"), None)  # a b c d, unknown 4, end 5
 ACTIONS = TOKENIZER.vocabulary_size
@@ -48,7 +49,7 @@ def make_policy(declared: Any, outputs: tuple[str, ...] = ("policy", "q2", "v"),
     head = Scalar(Bounds(-math.inf, math.inf), False, loss="squared", initial_return=0.0)
     legal_A = torch.ones(ACTIONS, dtype=torch.bool)
     legal_A[4] = False
-    return Policy(network, head, TOKENIZER, legal_A, declared, 1.0, beta=2.0, spec=Spec(ACTIONS, 0, ACTIONS, outputs))
+    return Policy(network, head, TOKENIZER, legal_A, declared, 1.0, beta=2.0, spec=task_spec(ACTIONS), outputs=outputs)
 
 
 def slowly(policy: Policy, row: Any) -> list[tuple[dict[str, Tensor], int]]:
@@ -198,7 +199,7 @@ def test_greedy_answers(context: int) -> None:
     assert figures["eval/return"] == pytest.approx(sum(ids.count(0) for ids in said) / len(said))
     assert figures["eval/length"] == pytest.approx(sum(map(len, said)) / len(said))
     assert figures["eval/unfinished_share"] == pytest.approx(sum(5 not in ids for ids in said) / len(said))
-    assert evaluator.best_metrics[0] == "eval/return" and "eval/return_beta_0" in figures
+    assert next(iter(evaluator.best_candidates())) == "eval/return" and "eval/return_beta_0" in figures
     first_said = {p: [i.completion.split("dd")[0].count("a") for i in items if i.prompt == p] for p in prompts}
     means = [sum(counts) / len(counts) for counts in first_said.values()]
     assert figures["eval/return_logged"] == pytest.approx(sum(means) / len(prompts))
@@ -210,7 +211,8 @@ def test_figures_without_a_judge_or_values() -> None:
     for learns in (False, True):
         evaluator = LogEvaluator(LogPart(ITEMS, ROWS), None, 4, 1.0, [], 2, 2, learns)
         evaluation = evaluator.evaluate(policy)
-        assert set(evaluator.best_metrics) <= set(evaluation.figures) and len(evaluation.samples) == 2
+        assert set(evaluator.best_candidates()) <= set(evaluation.figures) and len(evaluation.samples) == 2
         assert ("eval/return_correlation" in evaluation.figures) == learns and "eval/return" not in evaluation.figures
-        assert evaluator.best_metrics[0] == "eval/nats_best" and all(map(math.isfinite, evaluation.figures.values()))
+        assert next(iter(evaluator.best_candidates())) == "eval/nats_best"
+        assert all(map(math.isfinite, evaluation.figures.values()))
         assert evaluator.table(evaluation, policy, 3, "done").row_count > 5

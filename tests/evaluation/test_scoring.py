@@ -10,6 +10,7 @@ import torch
 from dqnlm.builder import launch
 from dqnlm.config.composition import compose
 from dqnlm.config.selected import why_q_is_no_return
+from dqnlm.evaluation.episodes import METRICS, PREDICTED
 from dqnlm.evaluation.tables import episode_table
 from dqnlm.evaluation.text_positions import windows
 from tests.helpers import runs as tools
@@ -50,9 +51,11 @@ def test_what_q_promises_is_compared_with_returns_in_the_same_units_alone(overri
 @pytest.mark.parametrize("promised", [True, False])
 def test_the_table_of_episodes_has_a_column_for_what_q_promised_where_that_is_known(promised: bool) -> None:
     figures = {"eval/return": 1.0, "eval/return_error": 0.5, "eval/return_least": -2.0, "eval/length": 3.0}
-    table = episode_table(figures | ({"eval/overestimation": 7.25} if promised else {}), {"optimum": 4.0}, 1, "done")
+    predicted = {"eval/q_start": 8.25, "eval/overestimation": 7.25} if promised else {}
+    metrics = (*METRICS, *(PREDICTED if promised else ()))
+    table = episode_table(figures | predicted, metrics, {"optimum": 4.0}, 1, "done")
     row = [next(iter(column.cells)) for column in table.columns]
-    assert row == ["greedy", "1.000", "0.500", "-2.000", "3.000", *(["7.250"] if promised else [])]
+    assert row == ["greedy", "1.000", "0.500", "-2.000", "3.000", *(["8.250", "7.250"] if promised else [])]
 
 
 @pytest.mark.parametrize("objective", ["td", "cross_entropy"])

@@ -23,13 +23,13 @@ PROBABILITY = ["learner.gamma=0", "trainer.declared_policy=probability"]
 def policy_and_text(folder: Path, *overrides: str) -> tuple[Policy, torch.Tensor]:
     """A fresh network with outputs of some size, and a held-out text with some characters that it does not know."""
     text = tools.write_text(folder / "text.txt", 5000)
-    trainer, data = launch.build(tools.settings(tools.tiny(text, *overrides))[0], RunDirectory(folder))
+    trainer = launch.build(tools.settings(tools.tiny(text, *overrides))[0], RunDirectory(folder))
     policy: Any = trainer.parts.policy
     with torch.no_grad():
         for parameter in policy.network.projections["q"].parameters():
             parameter.mul_(20)
     policy.network.eval()
-    ids = data.heldout_ids.clone()  # type: ignore[union-attr]
+    ids = trainer.parts.task.data.heldout_ids.clone()
     if policy.tokenizer.unknown_id is not None:
         ids[7::31] = policy.tokenizer.unknown_id
     return policy, ids

@@ -8,9 +8,8 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor
 
-from dqnlm.buffers.base import Buffer
-from dqnlm.buffers.storage import Layout
-from dqnlm.types import DECISION, TERMINATED, Batch, Rows
+from dqnlm.buffers.base import Buffer, Setup
+from dqnlm.types import DECISION, TERMINATED, Batch, Rows, TaskSpec
 
 T, FIRST, ACTIONS, GAMMA = 6, 2, 50, 0.9
 CPU = torch.device("cpu")
@@ -19,14 +18,16 @@ AnyBuffer = TypeVar("AnyBuffer", bound=Buffer)
 
 def make(kind: type[AnyBuffer], rows: int = 8, seed: int = 0, **changes: Any) -> AnyBuffer:
     """A buffer for rows of up to T = 6 transitions, the first two without a decision; `changes` to its arguments."""
-    shape: dict[str, Any] = {
+    facts: dict[str, Any] = {
         "row_transitions": T, "first_decision": FIRST, "num_tokens": ACTIONS, "num_actions": ACTIONS,
-        "observation_size": 0, "interleaved": False, "stores_actions": True, "gamma": GAMMA, "history": T, "lookahead": 1,
-        "copies": 1,
+        "observation_size": 0, "multi_turn": False, "stores_actions": True, "guesses_per_position": 1, "episode_steps": T,
     }  # fmt: skip
-    shape = {name: changes.pop(name, value) for name, value in shape.items()}
-    given = {"device": CPU, "generator": torch.Generator().manual_seed(seed), "capacity": rows * (T - FIRST)}
-    return kind(Layout(**shape), **given | changes)
+    of_run: dict[str, Any] = {"gamma": GAMMA, "context": T, "lookahead": 1, "logged_rows": 0}
+    facts = {name: changes.pop(name, value) for name, value in facts.items()}
+    of_run = {name: changes.pop(name, value) for name, value in of_run.items()}
+    generator = changes.pop("generator", torch.Generator().manual_seed(seed))
+    setup = Setup(TaskSpec(**facts), **of_run, device=CPU, generator=generator)
+    return kind(setup, **{"capacity": rows * (T - FIRST)} | changes)
 
 
 def random_rows(

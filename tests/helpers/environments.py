@@ -64,7 +64,7 @@ ENVIRONMENTS: dict[str, Callable[[int], Environment]] = {
 
 
 def random_actions(env: Environment, steps: int, seed: int = 1) -> Tensor:
-    return torch.randint(env.num_actions, (steps, env.num_envs), generator=torch.Generator().manual_seed(seed))
+    return torch.randint(env.spec.num_actions, (steps, env.num_envs), generator=torch.Generator().manual_seed(seed))
 
 
 class NoHostSynchronisation(TorchDispatchMode):
@@ -77,7 +77,7 @@ class NoHostSynchronisation(TorchDispatchMode):
 
 
 def given(step: TimeStep) -> list[Tensor]:
-    """The tensors of a step, without `judged_ET` where there is none."""
+    """The tensors of a step, without `sequence_reward_ET` where there is none."""
     return [tensor for tensor in step if tensor is not None]
 
 
@@ -96,7 +96,7 @@ def episodes(first_E: Tensor, action_NE: Tensor, steps: list[TimeStep]) -> list[
             rows[-1]["action"].append(int(action_E[e]))
             rows[-1]["reward"].append(float(step.reward_E[e]))
             rows[-1]["flag"].append(int(step.flag_E[e]))
-            if step.last_E[e]:
+            if step.row_end_E[e]:
                 rows.append({"observation": [int(step.next_observation_E[e])], "action": [], "reward": [], "flag": []})
         found.append(rows)
     return found

@@ -345,7 +345,7 @@ def test_the_experiment_runs_with_a_network_of_our_own(tmp_path: Path) -> None:
     """Bug: an experiment that holds for one network alone."""
     small = ["network=transformer", "network.layers=1", "network.width=16"]
     settings = walks_settings(tmp_path, *small, own_network=True)
-    trainer, _ = launch.build(settings, RunDirectory(tmp_path))
+    trainer = launch.build(settings, RunDirectory(tmp_path))
     trainer.train_once()
     assert trainer.parts.policy.network.body.recipe is None
 

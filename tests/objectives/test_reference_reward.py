@@ -121,7 +121,7 @@ def test_the_reference_is_the_cloned_policy_and_is_read(tmp_path: Path) -> None:
         checked, _ = tools.settings(tools.tiny(text, *SETTINGS, f"learner.reference_weight={weight}"))
         run = RunDirectory(tmp_path / str(weight))
         run.path.mkdir()
-        trainer, _ = launch.build(checked, run)
+        trainer = launch.build(checked, run)
         for _ in range(trainer.warm_rounds):
             trainer._warm_up()
         learner = trainer.parts.learner

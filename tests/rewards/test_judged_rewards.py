@@ -10,12 +10,13 @@ import pytest
 import torch
 from torch import Tensor
 
-from dqnlm.builder import launch, task_assembly
+from dqnlm.builder import launch
 from dqnlm.errors import UserError
 from dqnlm.rewards.base import Episodes, JudgedReward, without_prompt
 from dqnlm.rewards.exact_match import ExactMatch
 from dqnlm.rewards.mixture import Mixture
 from dqnlm.runs.directory import RunDirectory
+from dqnlm.tasks.rewards import build_reward
 from dqnlm.types import DECISION, Bounds, Rows
 from tests.helpers import runs as tools
 from tests.helpers.environments import A, continuation, given, random_actions
@@ -52,11 +53,11 @@ def test_whole_rows_by_hand(transition: str, horizon_end: str) -> None:
     env.reset()
     action_NE = torch.tensor([[8, 8], [7, 0], [9, 1], [6, 2]])
     steps = [env.step(action_E) for action_E in action_NE]
-    assert all(step.judged_ET is None and not step.reward_E.any() for step in steps[:-1])
-    assert steps[-1].judged_ET is not None and not steps[-1].reward_E.any()
-    assert steps[-1].judged_ET.tolist() == [[0, 2037, 2049, 2056], [0, 2030, 2041, 2052]]
+    assert all(step.sequence_reward_ET is None and not step.reward_E.any() for step in steps[:-1])
+    assert steps[-1].sequence_reward_ET is not None and not steps[-1].reward_E.any()
+    assert steps[-1].sequence_reward_ET.tolist() == [[0, 2037, 2049, 2056], [0, 2030, 2041, 2052]]
     if transition == "teacher":
-        assert env.score(action_NE.T).reward_BT.tolist() == steps[-1].judged_ET.tolist()
+        assert env.score_actions(action_NE.T).reward_BT.tolist() == steps[-1].sequence_reward_ET.tolist()
 
 
 def test_stop_token_by_hand() -> None:
@@ -68,7 +69,7 @@ def test_stop_token_by_hand() -> None:
     env = continuation(torch.arange(1, 6), Telling, stop=7, num_envs=3, prompt_length=2, horizon=3)
     env.reset()
     actions = [[0, 7, 7], [7, 9, 8], [0, 7, 8], [7, 6, 8], [0, 6, 8]]
-    judged = [env.step(torch.tensor(action)).judged_ET for action in actions]
+    judged = [env.step(torch.tensor(action)).sequence_reward_ET for action in actions]
     assert judged[0] is None and judged[4] is None
     found = [part.tolist() for part in judged[1:4] if part is not None]
     nothing = [0, 0, 0, 0]
@@ -96,7 +97,7 @@ def test_state_holds_what_was_said(options: dict[str, Any], before: int) -> None
     other.load_state_dict(state)
     for step, action_E in zip(expected, action_NE[before:], strict=True):
         assert all(torch.equal(a, b) for a, b in zip(given(step), given(other.step(action_E)), strict=True))
-    assert sum(step.judged_ET is not None for step in expected) >= 2
+    assert sum(step.sequence_reward_ET is not None for step in expected) >= 2
 
 
 @pytest.fixture
@@ -106,10 +107,10 @@ def trainer(tmp_path: Path, request: pytest.FixtureRequest) -> Any:
     overrides = ["env.transition=free", "env.prompt_length=3", "head.loss=huber", "env.horizon=5", *request.param]
     checked, _ = tools.settings(tools.tiny(text, *overrides))
     (tmp_path / "run").mkdir()
-    built, _ = launch.build(checked, RunDirectory(tmp_path / "run"))
+    built = launch.build(checked, RunDirectory(tmp_path / "run"))
     env = built.parts.actor.env
-    parts = iter([Telling(), ExactMatch(env.num_actions, match=1.0, mismatch=0.0)])
-    env.reward = Mixture(env.num_actions, lambda _: next(parts), parts={"told": {"weight": 1}, "exact": {"weight": -2}})
+    parts = iter([Telling(), ExactMatch(env.spec.num_actions, match=1.0, mismatch=0.0)])
+    env.reward = Mixture(env.spec.num_actions, lambda _: next(parts), parts={"told": {"weight": 1}, "exact": {"weight": -2}})
     return built
 
 
@@ -134,7 +135,7 @@ def test_rows_returns_and_parts_of_the_actor(trainer: Any, monkeypatch: pytest.M
     trainer.parts.exploration.advance(0.0, 0.0)
     for _ in range(4):
         actor.rollout()
-    assert len(rows) >= 16 and len({int(row[4]) for row in rows}) == (1 if actor.env.lockstep else 5)
+    assert len(rows) >= 16 and len({int(row[4]) for row in rows}) == (1 if actor.env.spec.lockstep else 5)
     matches, decisions = 0, 0
     for observation_S, action_T, reward_T, flag_T, length in rows:
         decided_T = (flag_T & DECISION) != 0
@@ -167,9 +168,9 @@ def test_the_best_constant_is_judged_too(trainer: Any) -> None:
         open_E = set(range(env.num_envs))
         while open_E:
             step = env.step(torch.full((env.num_envs,), token))
-            for e in [e for e in open_E if step.last_E[e]]:
+            for e in [e for e in open_E if step.row_end_E[e]]:
                 open_E.remove(e)
-                expected += float(step.judged_ET[e].sum())
+                expected += float(step.sequence_reward_ET[e].sum())
         assert evaluator._constant_return(token) == pytest.approx(expected / env.num_envs) and expected > 0
 
 
@@ -200,13 +201,13 @@ def test_the_builder_hands_rewards_what_they_name() -> None:
     pool: dict[str, Any] = {"num_actions": A, "stop_id": None, "tokenizer": None}
     length = {"_target_": "dqnlm.rewards.text_statistics.Length", "target": 4, "scale": 2.0, "clip": None, "increments": False}
     mixture = {"_target_": "dqnlm.rewards.mixture.Mixture", "parts": {"long": {**length, "weight": -3.0}}}
-    reward = task_assembly.build_reward(mixture, pool)
+    reward = build_reward(mixture, pool)
     assert reward.judged and reward.num_actions == A and reward.bounds == (-6.0, 0.0)
     lexicon = {key: value for key, value in length.items() if key != "target"} | {
         "_target_": "dqnlm.rewards.text_statistics.Lexicon"
     }
     with pytest.raises(UserError, match="needs 'train_ids', which this run has not"):
-        task_assembly.build_reward(lexicon, pool)
+        build_reward(lexicon, pool)
 
 
 def test_bounds_reach_the_head() -> None:

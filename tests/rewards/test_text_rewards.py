@@ -14,7 +14,6 @@ import yaml
 from torch import Tensor
 
 from dqnlm import cli
-from dqnlm.builder import task_assembly
 from dqnlm.config import composition, validation
 from dqnlm.data.tokenizers.base import ByteTokenizer, CharacterTokenizer
 from dqnlm.errors import UserError
@@ -23,6 +22,7 @@ from dqnlm.rewards.base import Episodes
 from dqnlm.rewards.reference_metrics import common_subsequence, edit_distance
 from dqnlm.rewards.text import TextReward, on_host
 from dqnlm.rewards.text_statistics import Lexicon
+from dqnlm.tasks.rewards import build_reward
 from dqnlm.types import Bounds
 from tests.helpers import pretrained as pretrained_models
 from tests.helpers import runs as tools
@@ -54,7 +54,7 @@ def build(name: str, **changes: Any) -> TextReward:
         "num_actions": TOKENS.vocabulary_size, "tokenizer": TOKENS, "stop_id": STOP, "train_ids": TOKENS.encode(TRAINING),
         "device": "cpu",
     }  # fmt: skip
-    return task_assembly.build_reward(node, pool)  # type: ignore[return-value]
+    return build_reward(node, pool)  # type: ignore[return-value]
 
 
 def score(name: str, said: str, reference: str = "", prompt: str = "a ", **changes: Any) -> float:

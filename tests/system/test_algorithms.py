@@ -55,8 +55,7 @@ def build(tmp_path: Path, *overrides: str, **changes: Any) -> Trainer:
             node = node[part]
         node[last] = value
     tmp_path.mkdir(parents=True, exist_ok=True)
-    trainer, _ = launch.build(checked, RunDirectory(tmp_path))
-    return trainer
+    return launch.build(checked, RunDirectory(tmp_path))
 
 
 @pytest.mark.parametrize("network", NETWORKS)

@@ -17,6 +17,7 @@ LAYERS: list[list[str]] = [
     ["objectives", "envs"],
     ["agent"],
     ["evaluation", "runs"],
+    ["tasks"],
     ["training"],
     ["builder", "reporting"],
     ["commands"],

@@ -52,8 +52,7 @@ def built(text: Path, *overrides: str) -> Trainer:
     checked, _ = settings(tiny(text, *overrides))
     folder = text.parent / "built"
     folder.mkdir(exist_ok=True)
-    trainer, _ = launch.build(checked, RunDirectory(folder))
-    return trainer
+    return launch.build(checked, RunDirectory(folder))
 
 
 def test_double_dqn_learns_by_trial_and_error(text: Path) -> None:

@@ -255,7 +255,7 @@ def test_settings_that_cannot_be(tmp_path: Path, more: list[str], message: str) 
     """Bug: a run that plays what is not there, cuts a text without a word, or names no remedy."""
     log = write_log(tmp_path / "log.jsonl")
     with pytest.raises(UserError, match=message):
-        trainer, _ = launch.build(settings(log, *more), RunDirectory(tmp_path))
+        trainer = launch.build(settings(log, *more), RunDirectory(tmp_path))
         trainer.parts.evaluator.evaluate(trainer.parts.policy)
 
 

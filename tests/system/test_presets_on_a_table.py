@@ -53,7 +53,7 @@ def test_presets_find_the_optimal_values(tmp_path: Path, algorithm: str) -> None
     fast = [] if algorithm == "pqn" else ["target.polyak_rate=0.1"]
     typed = [*TYPED, f"algorithm={algorithm}", *fast, *further]
     composed, choices = composition.compose(typed)
-    trainer, _ = launch.build(validation.validate(composed, choices, typed), RunDirectory(tmp_path))
+    trainer = launch.build(validation.validate(composed, choices, typed), RunDirectory(tmp_path))
     while trainer.rollouts_done < trainer.rollouts:
         trainer.train_once()
     env, policy = trainer.parts.actor.env, trainer.parts.policy

@@ -174,7 +174,7 @@ class NoWaitOnAcceleratorsMode(NoHostSynchronisation):
 def test_nothing_waits_for_the_device_between_two_log_points(tmp_path: Path, text: Path, case: str) -> None:
     """Bug: an .item(), a bool(tensor) or a nonzero in the loop, which on a GPU stops the queue at every step."""
     config, _ = tools.settings(tools.tiny(text, *NO_WAIT[case]))
-    trainer, _ = launch.build(config, RunDirectory(tmp_path))
+    trainer = launch.build(config, RunDirectory(tmp_path))
     with NoWaitOnAcceleratorsMode():
         for _ in range(5):
             trainer.train_once()

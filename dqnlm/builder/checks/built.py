@@ -9,6 +9,7 @@ import torch
 from dqnlm.config.selected import kind, named
 from dqnlm.errors import UserError
 from dqnlm.training.components import Parts
+from dqnlm.utils.suggest import suggestion
 
 Config = dict[str, Any]
 
@@ -19,18 +20,18 @@ def check_parts(config: Config, parts: Parts) -> None:
     Raises:
         UserError: episodes longer than the network reads, a buffer smaller than a rollout, a policy that Q cannot give.
     """
-    env, network, buffer = parts.actor.env, parts.policy.network, parts.buffer
-    if network.max_observations is not None and env.row_transitions > network.context:
+    env, spec, network, buffer = parts.env, parts.task.spec, parts.policy.network, parts.buffer
+    if network.max_observations is not None and spec.row_transitions > network.context:
         shape = config["env"]
         if "prompt_length" not in shape:
             raise UserError(
-                f"rows of env={named(config, 'env')} have up to {env.row_transitions} transitions, more than network.context="
-                f"{network.context} reads; set network.context={env.row_transitions}"
+                f"rows of env={named(config, 'env')} have up to {spec.row_transitions} transitions, more than network.context="
+                f"{network.context} reads; set network.context={spec.row_transitions}"
             )
         raise UserError(
             f"env.horizon={shape['horizon']} with env.prompt_length={shape['prompt_length']} makes episodes of "
-            f"{env.row_transitions} tokens, more than network.context={network.context} reads; set env.horizon="
-            f"{max(1, network.context - shape['prompt_length'] + 1)} or network.context={env.row_transitions}"
+            f"{spec.row_transitions} tokens, more than network.context={network.context} reads; set env.horizon="
+            f"{max(1, network.context - shape['prompt_length'] + 1)} or network.context={spec.row_transitions}"
         )
     if buffer.rows < env.num_envs:
         raise UserError(
@@ -45,11 +46,11 @@ def check_parts(config: Config, parts: Parts) -> None:
             "exact_match with head=normalised, or with head.loss=logistic and learner.gamma=0; set declared_policy=boltzmann"
         )
     legal_A = parts.policy.legal_A
-    choices = env.num_actions if legal_A is None else int(legal_A.sum())
-    if kind(config["exploration"]) == "ProbabilityMatching" and env.copies > choices:
+    choices = spec.num_actions if legal_A is None else int(legal_A.sum())
+    if kind(config["exploration"]) == "ProbabilityMatching" and spec.guesses_per_position > choices:
         raise UserError(
-            f"exploration=probability_matching lets each of env.copies={env.copies} try another action, but only {choices} "
-            f"may be chosen; set env.copies to at most {choices}"
+            f"exploration=probability_matching lets each of env.copies={spec.guesses_per_position} try another action, but only "
+            f"{choices} may be chosen; set env.copies to at most {choices}"
         )
     if kind(config["exploration"]) == "ProbabilityMatching" and not _is_probability(parts):
         raise UserError(
@@ -60,12 +61,12 @@ def check_parts(config: Config, parts: Parts) -> None:
 
 def _check_learning_starts(settings: Config, parts: Parts) -> None:
     """An update needs a finished episode to draw from."""
-    env = parts.actor.env
+    env, spec = parts.env, parts.task.spec
     if settings["rollout_steps"] is None or parts.logged_rows:
         return  # whole episodes, or rows that are there already
     rollout = env.num_envs * settings["rollout_steps"]
     # Environments that end apart read their prompts step by step, and these steps count.
-    first_rows = env.num_envs * (parts.episode_decisions if env.lockstep else env.row_transitions)
+    first_rows = env.num_envs * (parts.episode_decisions if spec.lockstep else spec.row_transitions)
     if max(settings["learning_starts"], rollout) < first_rows:
         raise UserError(
             f"trainer.learning_starts={settings['learning_starts']} is before the first episodes end; set it to at least "
@@ -75,7 +76,7 @@ def _check_learning_starts(settings: Config, parts: Parts) -> None:
 
 def _check_data(config: Config, parts: Parts) -> None:
     """Logged data where it is needed, and rows of the kind that an objective or a figure needs."""
-    settings, env = config["trainer"], parts.actor.env
+    settings, env, spec = config["trainer"], parts.env, parts.task.spec
     for key in ("warm_start_updates", "demonstration_share"):
         if settings[key] and env.demonstrate(1, torch.Generator(env.device), judged=False) is None:
             raise UserError(
@@ -92,7 +93,7 @@ def _check_data(config: Config, parts: Parts) -> None:
             "logged data is learned from in trainer.offline_rounds (rounds of updates before the first rollout); set it"
         )
     for name, objective in parts.learner.objectives.items():
-        if objective.needs_whole_episodes and (env.cuts_rows or config["buffer"].get("sample") == "transitions"):
+        if objective.needs_whole_episodes and (spec.truncates or config["buffer"].get("sample") == "transitions"):
             raise UserError(
                 f"objective {name} needs whole episodes in a row, but here rows are cut (buffer.sample=transitions, "
                 "env.horizon_end=truncate, or an environment with long episodes); use td or path_consistency"
@@ -104,14 +105,12 @@ def _check_data(config: Config, parts: Parts) -> None:
         )
     if parts.buffer.needs_errors and not {"td", "path_consistency", "trajectory"} & set(config["objective"]):
         raise UserError("buffer=prioritized replays large errors, and no objective here has any; set buffer=uniform")
-    on_text = parts.policy.tokens is not None and not parts.by_episodes
-    best = settings["best_metric"]
-    if best is not None and best not in parts.best_metrics:
+    best, candidates = settings["best_metric"], parts.evaluator.best_candidates()
+    if best is not None and best not in candidates:
         raise UserError(
-            f"trainer.best_metric={best} is no figure of this run; it has {', '.join(parts.best_metrics)} (or null)"
+            f"trainer.best_metric={best} is no metric that can choose the best policy of this run; choose one of "
+            f"{', '.join(candidates)} (or null for the first){suggestion(best, candidates, 'trainer.best_metric=')}"
         )
-    if not on_text and settings["declared_policy"] == "probability":
-        raise UserError("trainer.declared_policy=probability is for text; use boltzmann or reweighted")
 
 
 def _is_probability(parts: Parts) -> bool:

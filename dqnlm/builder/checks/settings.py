@@ -6,11 +6,6 @@ from dqnlm.builder.checks.learner import check_learner
 from dqnlm.config.selected import Config, kind, pays_only_the_match
 from dqnlm.errors import UserError
 
-BEST_METRICS = (
-    "eval/accuracy", "eval/nats", "eval/nats_softmax", "eval/return", "eval/nats_best", "eval/return_correlation",
-    "eval/return_explained",
-)  # fmt: skip
-
 
 def check_combination(config: Config) -> None:
     """What can be seen from the settings alone.
@@ -114,8 +109,6 @@ def _check_trainer(settings: Config, env: Config) -> None:
         raise UserError(
             "trainer.init_scale is a factor of another run's Q: set trainer.init_from=RUN, or leave it at 1"
         )
-    if settings["best_metric"] not in (None, *BEST_METRICS):
-        raise UserError(f"trainer.best_metric={settings['best_metric']} is none of {', '.join(BEST_METRICS)}")
     if settings["samples"] < 1 or settings["sample_tokens"] < 1 or settings["sample_temperature"] <= 0:
         raise UserError(
             "trainer.samples and trainer.sample_tokens must be at least 1, trainer.sample_temperature above 0"

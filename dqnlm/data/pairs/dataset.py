@@ -10,7 +10,7 @@ import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from typing import ClassVar, Literal, NamedTuple
 
 import torch
 from torch import Tensor
@@ -72,6 +72,7 @@ class Pairs:
         source: where the pairs came from.
     """
 
+    task: ClassVar[str] = "answers"
     train: TokenPairs
     heldout: TokenPairs
     test: TokenPairs

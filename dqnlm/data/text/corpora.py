@@ -9,6 +9,7 @@ import hashlib
 import json
 from dataclasses import dataclass
 from math import floor
+from typing import ClassVar
 
 from torch import Tensor
 
@@ -34,6 +35,7 @@ class Corpus:
         heldout_unknown: characters of the held-out part that the tokenizer does not know.
     """
 
+    task: ClassVar[str] = "text"
     train_ids: Tensor
     heldout_ids: Tensor
     tokenizer: Tokenizer

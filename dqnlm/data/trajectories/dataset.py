@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
+from typing import ClassVar
 
 import torch
 
@@ -26,6 +27,7 @@ class Trajectories:
         source: where they came from, and in its notes what was done to them.
     """
 
+    task: ClassVar[str] = "environment"
     items: list[Trajectory]
     source: DataSource
 
@@ -81,12 +83,18 @@ class Trajectories:
 
 
 class NoData:
-    """What a run has that learns from its environment alone."""
+    """The data of a run that learns from its environment alone."""
+
+    task: ClassVar[str] = "environment"
 
     def __init__(self) -> None:
         self.source = DataSource(
             "none", "the environment", content_sha256([]), notes=["The environment is all there is: no data was read."]
         )
+
+    def __len__(self) -> int:
+        """Of its logged rows: none."""
+        return 0
 
     def fingerprint(self) -> str:
         """Always the same."""

@@ -12,6 +12,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 import torch
@@ -54,6 +55,7 @@ class Log:
         source: where the log came from, and in its notes what was done to it.
     """
 
+    task: ClassVar[str] = "log"
     train: LogPart
     heldout: LogPart
     tokenizer: Tokenizer

@@ -1,0 +1,47 @@
+"""The interface of evaluators: what a policy is scored on, and by which metrics."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import ClassVar
+
+from rich.table import Table
+
+from dqnlm.agent.policy import Policy
+from dqnlm.metrics import Figures, Metric
+
+
+@dataclass
+class Evaluation:
+    """Metrics, samples as (prompt, text), and the temperature that fits the text best (1 where there is no text)."""
+
+    figures: Figures
+    samples: list[tuple[str, str]] = field(default_factory=list)
+    temperature: float = 1.0
+
+
+class Evaluator(ABC):
+    """Scores a policy on the same held-out data, or the same episodes, at every evaluation.
+
+    Attributes:
+        metrics: that `evaluate` gives, with their names, labels and directions. Those with a direction may be chosen as
+            `best_metric`; the first of them is the default.
+        shows_prompt: whether a sample is shown behind its prompt.
+    """
+
+    metrics: Sequence[Metric]
+    shows_prompt: ClassVar[bool] = True
+
+    @abstractmethod
+    def evaluate(self, policy: Policy) -> Evaluation:
+        """All metrics, by name; changes nothing in the policy but its fitted temperature."""
+
+    @abstractmethod
+    def table(self, evaluation: Evaluation, policy: Policy, step: int, done: str) -> Table:
+        """The metrics for the terminal; `step` in updates, `done` says how far the run is."""
+
+    def best_candidates(self) -> dict[str, bool]:
+        """name -> whether higher is better, of the metrics that the best policy can be chosen by; the default first."""
+        return {m.name: m.higher_is_better for m in self.metrics if m.higher_is_better is not None}

@@ -1,0 +1,248 @@
+"""The interface of tasks: from the data and the settings of a run to its environment, evaluator and logged rows.
+
+A task class belongs to one kind of work. Which one a run has is said by its environment's class (`Environment.task`); what
+data it needs is said by the data (`data.task` equals the task's `kind`).
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from functools import cached_property
+from typing import Any, ClassVar, Protocol
+
+import torch
+from torch import Tensor
+
+from dqnlm.agent.policy import Policy
+from dqnlm.buffers.base import Buffer
+from dqnlm.config.schema import assemble, instantiate
+from dqnlm.config.selected import named
+from dqnlm.data.tokenizers.base import CharacterTokenizer, Tokenizer
+from dqnlm.data.trajectories.files import DataSource
+from dqnlm.envs.base import Environment
+from dqnlm.errors import UserError
+from dqnlm.evaluation.base import Evaluator
+from dqnlm.rewards.base import Reward
+from dqnlm.tasks.rewards import build_reward
+from dqnlm.types import TaskSpec
+from dqnlm.utils import streams
+
+Config = dict[str, Any]
+
+
+class Data(Protocol):
+    """What the config group `data` gives.
+
+    Attributes:
+        task: kind of the task that learns from it: `text`, `answers`, `log`, or `environment` for logged episodes of an
+            environment and for no data.
+        source: where it came from, for the manifest.
+    """
+
+    task: ClassVar[str]
+
+    @property
+    def source(self) -> DataSource: ...
+
+    def fingerprint(self) -> str:
+        """Equal exactly if what is learned from is equal."""
+
+
+def build_data(config: Config, bundled_allowed: bool = True) -> Any:
+    """The data of a run. A run on real text is never continued on the bundled one.
+
+    Raises:
+        UserError: a file, a line or a setting that is wrong.
+    """
+    node = dict(config["data"])
+    if not bundled_allowed and "bundled_fallback" in node:
+        node["bundled_fallback"] = False
+    return instantiate(node)
+
+
+class Task(ABC):
+    """The work of one run; the subclasses are final.
+
+    Args:
+        config: the run's settings.
+        data: of this kind.
+        device: of the environments.
+
+    Attributes:
+        kind: `Data.task` of the data that it learns from.
+        plays: whether there is anything to play.
+        eval_options: options of `dqnlm eval` that have a meaning here.
+        line_break_ends_turn: in `dqnlm chat` a line of the user, and of the answer, ends in a line break.
+        completion_end: text at which a sample of `dqnlm rate` is cut; None for none.
+        has_heldout_prompts: `heldout_prompts` gives some.
+        has_text: it learns from texts, which a run on ratings can go on with.
+        rewarded_by: the origin of rewards, where not the setting `reward`, for `dqnlm inspect`; None for that setting.
+
+    Raises:
+        UserError: the data is of another kind.
+    """
+
+    kind: ClassVar[str]
+    plays: ClassVar[bool] = True
+    eval_options: ClassVar[frozenset[str]] = frozenset()
+    line_break_ends_turn: ClassVar[bool] = True
+    completion_end: ClassVar[str | None] = None
+    has_heldout_prompts: ClassVar[bool] = False
+    has_text: ClassVar[bool] = True
+    rewarded_by: ClassVar[str | None] = None
+
+    def __init__(self, config: Config, data: Any, device: torch.device) -> None:
+        self.config, self.data, self.device = config, data, device
+        if getattr(data, "task", None) != self.kind:
+            raise UserError(self._wrong_data())
+
+    def _wrong_data(self) -> str:
+        """What the environment plays on, and what the data is instead."""
+        env, data = self.option("env"), self.option("data")
+        if self.data.task == "log":
+            return f"data={data} is a log to learn from alone, and env={env} is a task of another kind; set env=logged"
+        return self.wanted_data(env, data)
+
+    @abstractmethod
+    def wanted_data(self, env: str, data: str) -> str:
+        """The message for data of another kind; `env` and `data` are the options that were chosen."""
+
+    def option(self, group: str) -> str:
+        """What a group was set to, as it is typed."""
+        return named(self.config, group)
+
+    # ---- what a run is made of
+
+    @cached_property
+    def env(self) -> Environment:
+        """The environment of the training."""
+        return self.make_env(streams.seed_of(self.config["seed"], streams.ENV))
+
+    @abstractmethod
+    def make_env(self, seed: int, *, evaluating: bool = False, num_envs: int | None = None) -> Environment:
+        """An environment; for an evaluation with so many copies, on held-out data."""
+
+    @property
+    def spec(self) -> TaskSpec:
+        """The static facts of the task."""
+        return self.env.spec
+
+    @property
+    def reward(self) -> Reward | None:
+        """The reward that the environment asks; None where it has rewards of its own."""
+        return None
+
+    @property
+    def tokenizer(self) -> Tokenizer | None:
+        """What the tokens mean; None where observations are no characters."""
+        alphabet = self.spec.alphabet
+        if alphabet is None:
+            return None
+        tokenizer = CharacterTokenizer(alphabet)
+        assert tokenizer.characters == alphabet, "an alphabet is sorted by code point, so that ids are places in it"
+        return tokenizer
+
+    @property
+    def legal_A(self) -> Tensor | None:
+        """Tokens that may be chosen at any time, bool; None for all."""
+        return None
+
+    @abstractmethod
+    def evaluator(self, *, q_is_return: bool, learns_returns: bool) -> Evaluator:
+        """Scores the run's policy.
+
+        Args:
+            q_is_return: Q predicts the return in the units of the reward, and may be compared with it.
+            learns_returns: an objective makes Q follow the returns, in whatever units.
+        """
+
+    @property
+    def num_logged_rows(self) -> int:
+        """Rows of logged data to learn from."""
+        return 0
+
+    def add_logged_rows(self, buffer: Buffer, policy: Policy) -> None:
+        """Puts the logged rows into the buffer.
+
+        Raises:
+            UserError: they do not fit the buffer, or their returns the head's bounds.
+        """
+        assert self.num_logged_rows == 0, f"{type(self).__name__} has logged rows, and no way to add them"
+
+    def check(self, policy: Policy) -> None:  # noqa: B027
+        """Raises UserError where the data does not fit the environment or the network."""
+
+    # ---- what is said of it
+
+    def notes(self) -> list[str]:
+        """What must be remembered about data and environment, one sentence each; kept in the run's summary."""
+        source = self.data.source
+        bundled = "trained on the BUNDLED corpus (a grammar's imitation plays), not on Shakespeare"
+        return [*([bundled] if source.bundled else []), *source.notes, *self.env.notes()]
+
+    def sizes(self) -> dict[str, int]:
+        """Numbers of rows or tokens by part, for the manifest."""
+        return {"logged_rows": self.num_logged_rows}
+
+    def record(self) -> Config:
+        """Source, sizes and fingerprint of the data, for the manifest."""
+        source = self.data.source
+        return {
+            "name": source.name, "origin": source.origin, "sha256": source.sha256, "bundled": source.bundled,
+            **self.sizes(), "fingerprint": self.data.fingerprint(),
+        }  # fmt: skip
+
+    @abstractmethod
+    def describe_data(self) -> tuple[str, str]:
+        """(label, description) of the data, for the run summary."""
+
+    @abstractmethod
+    def describe_env(self, rollout_steps: int | None) -> str:
+        """The environment in one line, for the run summary."""
+
+    def scored_on(self) -> str:
+        """What `dqnlm eval` scores, in words."""
+        return "greedy episodes"
+
+    def scoring_notes(self, other_data: bool) -> list[str]:
+        """What must be known of the scores of `dqnlm eval`; `other_data`: on data of the user's, not the run's own."""
+        return []
+
+    def heldout_prompts(self) -> list[str]:
+        """Prompts of the held-out part, each once; [] where the task has none."""
+        return []
+
+    # ---- for subclasses
+
+    def instantiate_env(
+        self, seed: int, evaluating: bool, num_envs: int | None, dependencies: dict[str, Any]
+    ) -> Any:
+        """The class that the group `env` names, with its settings and what it asks for by the names of its parameters."""
+        node = self.config["env"] | ({} if num_envs is None else {"num_envs": num_envs})
+        if num_envs is not None and "copies" in node:
+            node["copies"] = 1
+        given = {"device": self.device, "seed": seed, "evaluating": evaluating} | dependencies
+        return assemble(node, given, "env")
+
+    def build_reward(self, dependencies: dict[str, Any]) -> Reward:
+        """The reward that the group `reward` names."""
+        return build_reward(self.config["reward"], dependencies)
+
+
+def allowed_tokens(config: Config, tokenizer: Tokenizer) -> Tensor | None:
+    """legal_A: tokens that may be chosen, bool; None for all. The unknown token never is.
+
+    Raises:
+        UserError: env.allowed has characters that the tokenizer does not know.
+    """
+    allowed = config["env"].get("allowed")
+    if allowed is None and tokenizer.unknown_id is None:
+        return None
+    if allowed is None:
+        legal_A = torch.ones(tokenizer.vocabulary_size, dtype=torch.bool)
+    else:
+        legal_A = torch.zeros(tokenizer.vocabulary_size, dtype=torch.bool)
+        legal_A[tokenizer.encode_strict(allowed).long()] = True
+    if tokenizer.unknown_id is not None:
+        legal_A[tokenizer.unknown_id] = False
+    return legal_A

@@ -1,0 +1,20 @@
+"""A reward from its settings."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from dqnlm.config.schema import assemble
+from dqnlm.rewards.base import Reward
+
+
+def build_reward(node: dict[str, Any], dependencies: dict[str, Any]) -> Reward:
+    """A reward with what it asks for by name: num_actions, tokenizer, stop_id, train_ids; a mixture's parts likewise.
+
+    Raises:
+        UserError: it asks for something that this run has not, or refuses a setting.
+    """
+    given: dict[str, Any] = dict(dependencies)
+    given["build_part"] = lambda part: build_reward(part, given)
+    reward: Reward = assemble(node, given, "reward")
+    return reward

@@ -1,0 +1,33 @@
+"""Which kind of task a run has: its environment's class says so."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from dqnlm.config.schema import resolve_target
+from dqnlm.envs.base import Environment
+from dqnlm.errors import UserError
+from dqnlm.tasks.answers import AnswersTask
+from dqnlm.tasks.base import Task
+from dqnlm.tasks.environment import EnvironmentTask
+from dqnlm.tasks.log import LogTask
+from dqnlm.tasks.text import TextTask
+
+TASKS: dict[str, type[Task]] = {task.kind: task for task in (TextTask, AnswersTask, LogTask, EnvironmentTask)}
+
+
+def task_class(config: dict[str, Any]) -> type[Task]:
+    """The class of the run's task.
+
+    Raises:
+        UserError: the environment's class names no task.
+    """
+    target = config["env"]["_target_"]
+    named = getattr(resolve_target(target), "task", Environment.task)
+    if isinstance(named, type) and issubclass(named, Task):
+        return named
+    if named in TASKS:
+        return TASKS[named]
+    raise UserError(
+        f"env: {target} has task = {named!r}, which is none of {', '.join(TASKS)}, and no subclass of dqnlm.tasks.base.Task"
+    )

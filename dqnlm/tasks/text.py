@@ -1,0 +1,131 @@
+"""Continue a text: windows of a corpus, scored on its held-out end."""
+
+from __future__ import annotations
+
+from functools import cached_property
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from dqnlm.agent.policy import Policy
+from dqnlm.config.selected import kind
+from dqnlm.data.text.corpora import Corpus
+from dqnlm.data.tokenizers.base import Tokenizer
+from dqnlm.envs.continuation import Continuation
+from dqnlm.errors import UserError
+from dqnlm.evaluation.ngram_baselines import baselines
+from dqnlm.evaluation.text import TextEvaluator
+from dqnlm.rewards.base import Reward
+from dqnlm.tasks.base import Task, allowed_tokens
+from dqnlm.utils import streams
+
+
+def require_reward(task: Task) -> None:
+    """Raises UserError where the reward is `none`: the data has no rewards of its own."""
+    if kind(task.config["reward"]) == "NoReward":
+        raise UserError(
+            f"reward=none: env={task.option('env')} has no other rewards to learn from; choose one (env=logged has a log's)"
+        )
+
+
+class TextTask(Task):
+    """See the module's text."""
+
+    kind = "text"
+    eval_options = frozenset({"data_path"})
+    data: Corpus
+
+    def wanted_data(self, env: str, data: str) -> str:
+        return (
+            f"env={env} plays on a text, but data={data} is none; set data=tiny_shakespeare, data=text_file data.path=FILE, "
+            "or data=bundled"
+        )
+
+    def make_env(self, seed: int, *, evaluating: bool = False, num_envs: int | None = None) -> Continuation:
+        require_reward(self)
+        ids, tokenizer = self.data.heldout_ids if evaluating else self.data.train_ids, self.data.tokenizer
+        dependencies: dict[str, Any] = {
+            "num_actions": tokenizer.vocabulary_size, "legal_mask_A": self.legal_A, "tokenizer": tokenizer,
+            "train_ids": self.data.train_ids, "corpus_ids": ids, "stop_id": self._stop_id(),
+        }  # fmt: skip
+        dependencies["reward"] = self.build_reward(dependencies)
+        env: Continuation = self.instantiate_env(seed, evaluating, num_envs, dependencies)
+        return env
+
+    def _stop_id(self) -> int | None:
+        text = self.config["env"]["stop_token"]
+        if text is None:
+            return None
+        ids = self.data.tokenizer.encode_strict(text)
+        if len(ids) != 1:
+            raise UserError(f"env.stop_token={text!r} must be one token, but it is {len(ids)}")
+        return int(ids[0])
+
+    @property
+    def reward(self) -> Reward:
+        env = self.env
+        assert isinstance(env, Continuation)
+        return env.reward
+
+    @property
+    def tokenizer(self) -> Tokenizer:
+        return self.data.tokenizer
+
+    @cached_property
+    def legal_A(self) -> Tensor | None:
+        return allowed_tokens(self.config, self.data.tokenizer)
+
+    def check(self, policy: Policy) -> None:
+        self.data.require_tokens(max(self.spec.row_transitions + 1, 3), "an episode (env.prompt_length + env.horizon)")
+
+    def evaluator(self, *, q_is_return: bool, learns_returns: bool) -> TextEvaluator:
+        settings, data = self.config["trainer"], self.data
+        seed = streams.seed_of(self.config["seed"], streams.EVALUATION)
+        size = data.tokenizer.vocabulary_size
+        reference = data.train_ids if len(data.train_ids) else data.heldout_ids
+        return TextEvaluator(
+            data.heldout_ids, lambda: self.make_env(seed, evaluating=True, num_envs=settings["evaluation_episodes"]),
+            self._by_frequency(), self.config["learner"]["gamma"], q_is_return, settings["samples"], settings["sample_tokens"],
+            settings["sample_temperature"], seed, baselines(reference, data.heldout_ids, size),
+        )  # fmt: skip
+
+    def _by_frequency(self) -> list[int]:
+        """Tokens that may be chosen, by falling frequency in the training text."""
+        frequency_A = torch.bincount(self.data.train_ids.long(), minlength=self.data.tokenizer.vocabulary_size)
+        if self.legal_A is not None:
+            frequency_A[~self.legal_A] = -1
+        return [i for i in frequency_A.argsort(descending=True).tolist() if frequency_A[i] >= 0]
+
+    def notes(self) -> list[str]:
+        unknown = self.data.heldout_unknown
+        said = f"{unknown} held-out characters do not occur in the training part (unknown token)"
+        return [*super().notes(), *([said] if unknown else [])]
+
+    def sizes(self) -> dict[str, int]:
+        return {"train_tokens": len(self.data.train_ids), "heldout_tokens": len(self.data.heldout_ids)}
+
+    def describe_data(self) -> tuple[str, str]:
+        data = self.data
+        return "text", (
+            f"{data.source.name}: {len(data.train_ids):,} tokens to learn from, {len(data.heldout_ids):,} held out, vocabulary "
+            f"{data.tokenizer.vocabulary_size}"
+        )
+
+    def describe_env(self, rollout_steps: int | None) -> str:
+        node = self.config["env"]
+        return (
+            f"{self.env.num_envs} x {node['horizon']} decisions a rollout, transition {node['transition']}, reward "
+            f"{self.option('reward')}"
+        )
+
+    def scored_on(self) -> str:
+        return f"{self.data.source.name}, {len(self.data.heldout_ids):,} tokens"
+
+    def scoring_notes(self, other_data: bool) -> list[str]:
+        unknown, notes = self.data.heldout_unknown, []
+        if unknown:
+            notes.append(f"{unknown} characters are unknown to the run: counted as misses, left out of nats")
+        if other_data:
+            notes.append("unigram and bigram are counted on this very text: they know what they are asked")
+        return notes
