@@ -21,7 +21,7 @@ from dqnlm.errors import UserError
 from dqnlm.heads.base import Head
 from dqnlm.networks.base import Body, OneHotEncoder, QNetwork, TokenEncoder, VectorEncoder
 from dqnlm.networks.projections import Linear
-from dqnlm.objectives.base import Objective
+from dqnlm.objectives.base import Objective, combined
 from dqnlm.types import Bounds
 
 Config = dict[str, Any]
@@ -134,12 +134,11 @@ def build_objectives(config: Config, env: Environment, head: Head) -> dict[str, 
     if config["learner"]["feedback"] == "all_actions":
         reward_all = lambda observation_BS: env.reward.all_actions(observation_BS[:, 1:])  # type: ignore[attr-defined]  # noqa: E731
     pool: dict[str, Any] = {
-        "head": head, "legal": env.legal, "reward_all": reward_all,
+        "head": head, "reward_all": reward_all,
         "bootstrap": assemble(config["bootstrap"], {}, "bootstrap"),
         "returns": assemble(config["returns"], {}, "returns"),
         "values_matter": config["learner"]["gamma"] > 0 or env.interleaved,
         # A window around a single decision ends with it: the observation after it has a value unless the episode ended.
-        "interleaved": env.interleaved,
         "last_has_value": env.cuts_rows or config["buffer"].get("sample") == "transitions",
     }  # fmt: skip
     return {name: assemble(node, pool, f"objective.{name}") for name, node in config["objective"].items()}
@@ -147,7 +146,7 @@ def build_objectives(config: Config, env: Environment, head: Head) -> dict[str, 
 
 def outputs_of(objectives: dict[str, Objective]) -> tuple[str, ...]:
     """Named outputs beside q that some objective needs."""
-    return tuple(sorted({name for objective in objectives.values() for name in objective.needs_outputs}))
+    return combined(objective.requires for objective in objectives.values()).outputs
 
 
 def build_buffer(

@@ -22,7 +22,7 @@ from dqnlm.data.trajectories.log import Log
 from dqnlm.envs.base import Environment
 from dqnlm.errors import UserError
 from dqnlm.metrics import Accumulator
-from dqnlm.objectives.base import Objective
+from dqnlm.objectives.base import Objective, combined
 from dqnlm.runs import checkpoint
 from dqnlm.runs.console import RunConsole
 from dqnlm.runs.directory import RunDirectory
@@ -132,10 +132,11 @@ def build(config: Config, run: RunDirectory, resumed_from: Path | None = None) -
     total = (settings["rollouts"] + settings["offline_rounds"]) * settings["updates_per_rollout"]
     optimization = instantiate(config["optimizer"], policy.network, total)
     learner = instantiate(
-        config["learner"], policy.network, target, objectives, optimization, accumulator, env.restart, head, env.legal
+        config["learner"], policy.network, target, objectives, optimization, accumulator, env.restart, head, env.legal,
+        env.interleaved,
     )
     history = max(policy.network.context, policy.network.reach or 0)
-    buffer = agent.build_buffer(config, env, farthest(objectives), history, device, rows_of(data))
+    buffer = agent.build_buffer(config, env, max_lookahead(objectives), history, device, rows_of(data))
     logged = add_logged(data, buffer, policy, env)
     exploration = instantiate(
         config["exploration"], agent.stream(device, seed, agent.STREAM_EXPLORATION), env.copies
@@ -157,11 +158,9 @@ def build(config: Config, run: RunDirectory, resumed_from: Path | None = None) -
     return instantiate(config["trainer"], parts), data
 
 
-def farthest(objectives: dict[str, Objective]) -> int | None:
-    """Decisions that the farthest-reaching objective looks ahead; None: to the row's end."""
-    reaches = [objective.lookahead for objective in objectives.values()]
-    known = [reach for reach in reaches if reach is not None]
-    return max(known) if len(known) == len(reaches) else None
+def max_lookahead(objectives: dict[str, Objective]) -> int | None:
+    """Decisions that the objective which looks ahead the most spans; None: to the row's end."""
+    return combined(objective.requires for objective in objectives.values()).lookahead
 
 
 def rows_of(data: task_assembly.Data) -> int:

@@ -19,8 +19,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from dqnlm.agent.learner import Latest
-from dqnlm.agent.policy import Policy
+from dqnlm.agent.learner import LastUpdate
 from dqnlm.heads.base import Head
 from dqnlm.metrics import Figures
 from dqnlm.ops.bootstrap import masked_q
@@ -40,35 +39,31 @@ def diagnostics(parts: Parts) -> Figures:
         "buffer/transitions": float(buffer.transitions()),
         "buffer/terminal_share": float(buffer.terminal_share()),
     }
-    if learner.target.copies and learner.needs_target:
+    if learner.target.copies and learner.requires.target:
         rate, period = learner.target.polyak_rate, learner.target.period
         figures["target/effective_period"] = 1 / rate if rate is not None else float(period or 0)
     if parts.actor.env_steps:
         figures["time/updates_per_decision"] = learner.updates / parts.actor.env_steps
         figures["time/replay_ratio"] = float(learner.transitions) / parts.actor.env_steps
-    return (
-        figures if learner.latest is None else figures | _of_batch(learner.latest, parts.policy, parts.actor.env.legal)
-    )
+    return figures if learner.last_update is None else figures | _batch_figures(learner.last_update, parts.policy.head)
 
 
-def _of_batch(latest: Latest, policy: Policy, legal: object) -> Figures:
-    batch, learn_BT = latest.batch, latest.learn_BT > 0
+def _batch_figures(last: LastUpdate, head: Head) -> Figures:
+    """Action gap, greatest Q, rewards and error quantiles over the decisions of the loss; {} where there is none."""
+    batch = last.batch
+    learn_BT = batch.learn_BT > 0
     if not bool(learn_BT.any()):
         return {}
-    times = learn_BT.shape[1]
-    mask = legal(batch.observation_BS) if callable(legal) else None
-    if mask is not None and mask.dim() == 3 and mask.shape[1] > 1:
-        mask = mask[:, batch.first : batch.first + times]
-    q_BTA = masked_q(policy.head.value(latest.raw_BTAN[:, :times]), mask)[learn_BT]
+    q_BTA = masked_q(head.value(batch.at_decisions(last.raw_BSAN)), batch.legal_BTA)[learn_BT]
     best_X2 = q_BTA.topk(min(2, q_BTA.shape[-1]), -1).values
     gap_X = (best_X2[:, 0] - best_X2[:, -1])[best_X2[:, -1].isfinite()]
-    reward_X = batch.reward_BT[:, batch.first :][learn_BT]
+    reward_X = batch.reward_BT[learn_BT]
     figures = {"q/largest": float(best_X2[:, 0].max()), "reward/deviation": float(reward_X.std(correction=0))}
     figures["reward/mean"] = float(reward_X.mean())
     if len(gap_X):
         figures["q/action_gap"] = float(gap_X.mean())
-    if latest.error_BT is not None:
-        error_X = latest.error_BT[learn_BT].abs().float()
+    if last.error_BT is not None:
+        error_X = last.error_BT[learn_BT].abs().float()
         values = error_X[: 2**20].quantile(torch.tensor(_QUANTILES, device=error_X.device))  # its limit is 2^24 numbers
         figures |= {f"td/error_p{round(100 * q)}": float(v) for q, v in zip(_QUANTILES, values, strict=True)}
     return figures

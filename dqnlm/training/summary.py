@@ -197,7 +197,7 @@ def estimated_seconds(trainer: Trainer) -> float:
         ids_BS = torch.zeros(rows, width, *shape, dtype=dtype, device=device)
         forward = _seconds(device, lambda: _no_grad(network, ids_BS))
         both = _seconds(device, lambda: network(ids_BS)["q"].square().sum().backward())
-    update = both + (forward if parts.learner.needs_target else 0)
+    update = both + (forward if parts.learner.requires.target else 0)
     steps = 1 if env.parallel else max(1, (parts.actor.rollout_steps or parts.episode_decisions) // 8)
     rollout = forward * steps * (env.num_envs // env.copies) / rows if parts.exploration.needs_q else 0
     left, played = trainer.rollouts - trainer.rollouts_done, max(trainer.rollouts_done, trainer.before_rollouts)

@@ -108,7 +108,7 @@ class Trainer:
         warm_start = self.parts.warm_start
         assert warm_start is not None
         if warm_start.advance(self.updates_per_rollout):
-            self.parts.learner.begin_here()
+            self.parts.learner.sync_target_and_reference()
         self.rollouts_done += 1
 
     def run(self) -> dict[str, Any]:
