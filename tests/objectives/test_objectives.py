@@ -9,11 +9,16 @@ import pytest
 import torch
 from torch import Tensor
 
-from dqnlm.objectives.bootstrap import Double
-from dqnlm.objectives.td import AllActionsTD, TDObjective
+from dqnlm.errors import UserError
+from dqnlm.heads.quantile import Quantile
+from dqnlm.objectives.base import Requirements, combined
+from dqnlm.objectives.bootstrap import Double, Max, Munchausen
+from dqnlm.objectives.returns import NStep, OneStep
+from dqnlm.objectives.td import TD, AllActionsTD, DistributionalTD, TDObjective, td
 from dqnlm.types import TERMINATED, Batch
 from tests.helpers.batches import GAMMA, A, T, decisions, make_batch, random_batch
 from tests.helpers.learners import (
+    BOUNDS,
     HEADS,
     assert_close,
     cross_entropy,
@@ -211,3 +216,48 @@ def test_cross_entropy_by_loop() -> None:
     found = figures(learner)
     assert found["loss/cross_entropy"] == pytest.approx(expected, rel=1e-5)
     assert found["policy/accuracy"] == pytest.approx(right)
+
+
+@pytest.mark.parametrize(
+    ("head", "feedback", "kind"),
+    [("quantile", "taken", DistributionalTD), ("scalar", "taken", TD), ("scalar", "all_actions", AllActionsTD)],
+)
+def test_the_head_and_the_feedback_choose_the_loss(head: str, feedback: str, kind: type) -> None:
+    """Bug: a distribution learned as its mean alone, or rewards of all actions that nothing reads."""
+    heads = {"quantile": Quantile(BOUNDS, num_quantiles=3, kappa=1.0), "scalar": HEADS["squared"]()}
+    reward_all = (lambda observation_BS: torch.zeros(1, 1, 1)) if feedback == "all_actions" else None
+    objective = td(heads[head], Max(), OneStep(), reward_all, True, True, weight=1.0, twin=False)
+    assert type(objective) is kind
+
+
+def test_losses_that_are_not_derived_are_refused() -> None:
+    """Bug: settings under which one part is silently left out: the head's distribution, later rewards, or the bonus."""
+
+    def reward_all(observation_BS: Tensor) -> Tensor:
+        raise AssertionError("it is not asked")
+
+    scalar, munchausen = HEADS["squared"](), Munchausen(alpha=0.9, temperature=0.3, clip_low=-1.0)
+    distribution = Quantile(BOUNDS, num_quantiles=3, kappa=1.0)
+    with pytest.raises(UserError, match=r"Quantile predicts a distribution .*feedback=taken"):
+        td(distribution, Max(), OneStep(), reward_all, True, True, weight=1.0, twin=False)
+    for bootstrap, returns in ((Max(), NStep(n=2)), (munchausen, OneStep())):
+        with pytest.raises(UserError, match="returns=one_step"):
+            td(scalar, bootstrap, returns, reward_all, True, True, weight=1.0, twin=False)
+
+
+def test_requirements_of_several_objectives() -> None:
+    """Bug: an objective that gets no target, or rows too short for its returns, because another needs none."""
+    one = Requirements(target=True, outputs=("v", "q2"), lookahead=3)
+    two = Requirements(last_observation=True, outputs=("policy", "v"))
+    both = combined([one, two])
+    assert both == Requirements(target=True, last_observation=True, outputs=("policy", "q2", "v"), lookahead=3)
+    assert combined([one, Requirements(lookahead=None)]).lookahead is None
+
+
+def test_of_two_q_functions_the_smaller_counts() -> None:
+    """Bug: the smaller raw number in the place of the smaller value, or a second function that is not read."""
+    head = HEADS["logistic"]()
+    raw, other = torch.tensor([[-1.0, 2.0]])[..., None], torch.tensor([[0.0, 1.0]])[..., None]
+    expected = torch.minimum(head.value(raw), head.value(other))
+    assert torch.equal(head.q({"q": raw, "q2": other, "v": raw - 9}), expected)
+    assert torch.equal(head.q({"q": raw}), head.value(raw))
