@@ -110,6 +110,7 @@ class TDObjective(Objective, ABC):
 
     def _output(self, losses: Iterable[Tensor], online: Outputs, target_BT: Tensor, batch: Decisions) -> LossOutput:
         """The sum of the losses of q and q2, with the metrics and the TD error y_t - Q(s_t, a_t) of q."""
+        loss_BT = reduce(torch.add, losses)
         q_BTA = self.head.value(batch.at_decisions(online["q"].detach()))
         taken_BT = value_taken(q_BTA, batch.action_BT)
         metrics = {
@@ -119,7 +120,7 @@ class TDObjective(Objective, ABC):
             "target/clamped_share": self.head.clamped(target_BT),
             "td/absolute_error": (target_BT - taken_BT).abs(),
         }
-        return LossOutput(reduce(torch.add, losses), metrics, target_BT - taken_BT)
+        return LossOutput(loss_BT, metrics, target_BT - taken_BT)
 
 
 class TD(TDObjective):

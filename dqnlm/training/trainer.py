@@ -97,7 +97,7 @@ class Trainer:
     def _sample(self) -> Batch:
         """Experience; of each batch a share from the text's own answers, where that is set."""
         demonstrations = self.parts.demonstrations
-        mixed = 0 if demonstrations is None else demonstrations.mixed(self.batch_rows)
+        mixed = 0 if demonstrations is None else demonstrations.num_rows(self.batch_rows)
         batch = self.parts.buffer.sample(self.batch_rows - mixed)
         if demonstrations is not None:
             batch = batch.concat(demonstrations.batch(mixed, judged=True))
