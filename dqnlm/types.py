@@ -14,6 +14,7 @@ token ids, `observation_BS`, or vectors of F numbers, `observation_BSF` (the sam
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
@@ -24,6 +25,9 @@ from torch import Tensor
 DECISION = 1  # the agent chose this step's action (prompt tokens and a partner's tokens are not decisions)
 TERMINATED = 2  # the episode ended here: nothing follows, discount 0
 TRUNCATED = 4  # the row was cut here: its last observation still has a value, discount gamma
+
+# observation_BS -> bool mask of legal actions, broadcastable to BSA, or None where all actions are legal everywhere.
+LegalActions = Callable[[Tensor], Tensor | None]
 
 
 class Bounds(NamedTuple):
@@ -190,22 +194,129 @@ class Batch:
     def concat(self, other: Batch) -> Batch:
         """Rows of both, in this order; both of the same width, without copies or single learned decisions."""
         fields: dict[str, Any] = {
-            name: torch.cat([value, getattr(other, name)]) for name, value in vars(self).items() if isinstance(value, Tensor)
+            name: torch.cat([value, getattr(other, name)])
+            for name, value in vars(self).items()
+            if isinstance(value, Tensor)
         }
         return Batch(**fields, first=min(self.first, other.first))
-
-    def part(self, begin: int, end: int) -> Batch:
-        """Rows `begin` .. `end` - 1, which must not divide a group of `copies`; the batch itself where those are all."""
-        if begin == 0 and end >= len(self.length_B):
-            return self
-        rows: dict[str, Any] = {name: x[begin:end] for name, x in vars(self).items() if isinstance(x, Tensor)}
-        return replace(self, **rows)
 
     @property
     def carry_BT(self) -> Tensor:
         """bool: steps that are neither decisions nor padding; they hand their value on."""
         time_T = torch.arange(self.mask_BT.shape[1], device=self.mask_BT.device)
         return (self.mask_BT == 0) & (time_T < self.length_B[:, None])
+
+    def from_first_decision(self, legal: LegalActions | None = None, interleaved: bool = False) -> Decisions:
+        """The batch without the times before `first`, in which no row has a decision; times are then those of the outputs.
+
+        Args:
+            legal: the environment's legal actions, asked once, with the whole rows; None: all actions are legal.
+            interleaved: steps without a decision may follow a decision in the same row, so values are carried over them.
+        """
+        first, mask = self.first, None if legal is None else legal(self.observation_BS)
+        if mask is not None and mask.dim() == 3 and mask.shape[1] > 1:
+            mask = mask[:, first:]
+        return Decisions(
+            self.action_BT[:, first:],
+            self.reward_BT[:, first:],
+            self.discount_BT[:, first:],
+            self.mask_BT[:, first:],
+            (self.mask_BT if self.learn_BT is None else self.learn_BT)[:, first:],
+            self.carry_BT[:, first:] if interleaved else None,
+            mask,
+            self.weight_B,
+            self.observation_BS,
+            self.length_B,
+            first,
+            self.copies,
+        )
+
+
+@dataclass(frozen=True)
+class Decisions:
+    """A batch from its first decision on, as objectives read it: time 0 is that of the first outputs.
+
+    Below, T counts the times from the first decision of any row to the last transition, and S = T + 1.
+
+    Attributes:
+        action_BT, reward_BT, discount_BT, mask_BT: as in `Batch`.
+        learn_BT: float32, 1 at the decisions that enter the loss.
+        carry_BT: bool, steps that are neither decisions nor padding; None where rows have no such step behind a decision.
+        legal_BSA: bool, broadcastable, the legal actions; None where all are.
+        weight_B: float32, importance weights of the rows.
+        observation_BS: of the whole rows, the times before the first decision included.
+        length_B: int64, transitions of the whole rows.
+        first: time of the whole rows that is time 0 here.
+        copies: consecutive rows with the same observations.
+    """
+
+    action_BT: Tensor
+    reward_BT: Tensor
+    discount_BT: Tensor
+    mask_BT: Tensor
+    learn_BT: Tensor
+    carry_BT: Tensor | None
+    legal_BSA: Tensor | None
+    weight_B: Tensor
+    observation_BS: Tensor
+    length_B: Tensor
+    first: int
+    copies: int
+
+    @property
+    def rows(self) -> int:
+        """B."""
+        return len(self.length_B)
+
+    def split(self, rows: int | None) -> Iterator[Decisions]:
+        """Consecutive parts of at most so many rows, a multiple of `copies`; the batch itself for None."""
+        if rows is None or rows >= self.rows:
+            yield self
+            return
+        for begin in range(0, self.rows, rows):
+            yield self._part(begin, begin + rows)
+
+    def _part(self, begin: int, end: int) -> Decisions:
+        """Rows `begin` .. `end` - 1; a mask of legal actions that is the same for all rows stays."""
+        cut: dict[str, Any] = {name: x[begin:end] for name, x in vars(self).items() if isinstance(x, Tensor)}
+        if self.legal_BSA is not None and (self.legal_BSA.dim() < 3 or self.legal_BSA.shape[0] == 1):
+            cut["legal_BSA"] = self.legal_BSA
+        return replace(self, **cut)
+
+    def at_decisions(self, x_BS: Tensor) -> Tensor:
+        """Values of observations, (B, S, ...) or (B, T, ...), without that of the last one: (B, T, ...)."""
+        return x_BS[:, : self.action_BT.shape[1]]
+
+    def from_first(self, x_BT: Tensor) -> Tensor:
+        """Values at all times of the whole rows, cut to the times here."""
+        return x_BT[:, self.first :]
+
+    def legal_at(self, times: int) -> Tensor | None:
+        """The mask of legal actions for the first so many times."""
+        mask = self.legal_BSA
+        return mask[:, :times] if mask is not None and mask.dim() == 3 and mask.shape[1] > 1 else mask
+
+    @property
+    def legal_BTA(self) -> Tensor | None:
+        """The mask of legal actions where actions were taken."""
+        return self.legal_at(self.action_BT.shape[1])
+
+    @property
+    def prompt_BS(self) -> Tensor:
+        """Observations up to each row's first decision, the one that it reads included; -1 behind them, int64."""
+        first_B1 = self.first + self.mask_BT.argmax(1, keepdim=True)
+        is_read_BS = torch.arange(self.observation_BS.shape[1], device=self.observation_BS.device) <= first_B1
+        return self.observation_BS.masked_fill(~is_read_BS, -1)
+
+    def unique_observations(self) -> Tensor:
+        """`observation_BS` with each group of `copies` equal rows once."""
+        return self.observation_BS[:: self.copies]
+
+    def expand(self, outputs: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Outputs for `unique_observations`, repeated for every row; gradients of the copies add up."""
+        if self.copies == 1:
+            return outputs
+        return {name: raw.repeat_interleave(self.copies, 0) for name, raw in outputs.items()}
 
 
 def discount_from_flags(flag_BT: Tensor, length_B: Tensor, gamma: float) -> Tensor:

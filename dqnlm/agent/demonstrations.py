@@ -1,8 +1,8 @@
-"""What the text itself would have said: cloned before trial and error begins, or mixed into its batches.
+"""Demonstrations: rows sampled from the data, used for behaviour-cloning pretraining and mixed into replay batches.
 
-A demonstration is a row of the task in which every decision is the reference's, paid as the agent's would be. Under
+A demonstration is a row of the task in which every decision is the reference's, rewarded as the agent's would be. Under
 `transition: free` the state after it holds these very tokens, so the choice depends on nothing hidden, and the row is
-ordinary off-policy experience. Under `teacher` it would not be: see `checks`.
+ordinary off-policy experience. Under `teacher` it would not be: `builder.checks` refuses that.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ from dqnlm.types import Batch
 
 
 class Demonstrations:
-    """Draws rows of references.
+    """Samples demonstrations.
 
     Args:
-        env: whose task it is, through `Environment.demonstrate`.
-        generator: draws the references, on the environment's device.
+        env: makes the rows, by `Environment.demonstrate`.
+        generator: samples the references, on the environment's device.
         gamma: discount of one decision.
-        share: of the rows of each mixed batch, in [0, 1).
+        share: fraction of demonstrations in each mixed batch, in [0, 1).
     """
 
     def __init__(self, env: Environment, generator: torch.Generator, gamma: float, share: float) -> None:
@@ -36,12 +36,12 @@ class Demonstrations:
         assert rows is not None, "refused before it trains: see part_checks"
         return Batch.from_rows(rows, self.gamma, self.env.spec.first_decision)
 
-    def mixed(self, own: int) -> int:
-        """How many of `own` rows of a batch are replaced by demonstrations; at least one row stays experience."""
-        return min(round(self.share * own), own - 1)
+    def num_rows(self, batch_rows: int) -> int:
+        """Demonstrations in a batch of so many rows; at least one row stays experience."""
+        return min(round(self.share * batch_rows), batch_rows - 1)
 
     def state(self) -> Tensor:
-        """Of the generator."""
+        """State of the generator."""
         return self.generator.get_state()
 
     def load_state(self, state: Tensor) -> None:
@@ -49,20 +49,24 @@ class Demonstrations:
 
 
 class WarmStart:
-    """Behaviour cloning of the references, into the output that the policy acts by, before the first round of the run.
+    """Behaviour-cloning pretraining of the output that the policy acts by, before the first round of the run.
 
     Args:
         cloner: a learner of the same network, with the objective `cross_entropy` and an optimizer of its own.
-        demonstrations: what is cloned.
-        updates: gradient steps.
-        rows: references in each.
+        demonstrations: the rows that are cloned.
+        updates: gradient steps in all.
+        rows: demonstrations in each.
     """
 
     def __init__(self, cloner: Learner, demonstrations: Demonstrations, updates: int, rows: int) -> None:
         self.cloner, self.demonstrations, self.updates, self.rows = cloner, demonstrations, updates, rows
 
     def advance(self, updates: int) -> bool:
-        """Some gradient steps, fewer at the end; True when they were the last."""
+        """Up to so many gradient steps, fewer where fewer remain.
+
+        Returns:
+            True when no step remains.
+        """
         for _ in range(min(updates, self.updates - self.cloner.updates)):
             batch = self.demonstrations.batch(self.rows, judged=False)
             self.cloner.update(batch.trim() if self.demonstrations.env.spec.variable_length else batch)
@@ -70,7 +74,7 @@ class WarmStart:
 
     def state_dict(self) -> dict[str, Any]:
         state = self.cloner.state_dict()
-        del state["network"]  # stands in the policy
+        del state["network"]  # saved with the policy
         return {"cloner": state, "generator": self.demonstrations.state()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:

@@ -1,71 +1,84 @@
-"""One update: forward the online and the target network over whole rows, sum the objectives, one backward, one step.
+"""One gradient step: forward passes, losses, backward, clipping, optimizer step, target network.
 
     loss = sum_objectives weight * sum_BT(loss_BT * mask_BT * weight_B) / count      count = clamp(sum mask, 1)
 
-(an objective that gives one loss a row is averaged over rows). With `rows_at_once` the sums are taken over so many rows at a
+(An objective that gives one loss a row is averaged over rows.) With `rows_at_once` the sums are taken over so many rows at a
 time, each with its own forward and backward, and divided by the counts of the whole batch: the gradients add up to the very
 same, and the outputs of the whole vocabulary are held for these rows alone.
 
-Nothing here waits for the device: figures are added up there and read at the log points.
+Nothing here waits for the device: metrics are added up there and read at the log points.
 """
 
 from __future__ import annotations
 
 import copy
 import math
+from dataclasses import replace
 from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
+from dqnlm.agent.forwards import Forwards, NetworkOutputs
 from dqnlm.agent.optimizer import Optimization
-from dqnlm.agent.row_ends import fresh, with_ends
 from dqnlm.agent.target import Target
 from dqnlm.errors import UserError
 from dqnlm.heads.base import Head
 from dqnlm.metrics import Accumulator
 from dqnlm.networks.base import QNetwork
 from dqnlm.networks.noisy import has_noise, resample_noise, set_noise
-from dqnlm.objectives.base import Legal, Objective, Outputs, require_rows_apart
+from dqnlm.objectives.base import LossOutput, Objective, Outputs, combined, require_rows_apart
 from dqnlm.objectives.reference import ReferenceReward
 from dqnlm.ops.losses import masked_mean
-from dqnlm.types import Batch
+from dqnlm.types import Batch, Decisions, LegalActions
 
 
-class Latest(NamedTuple):
-    """What the newest update saw, from its first decision on; with `rows_at_once` the last rows of its batch."""
+class LastUpdate(NamedTuple):
+    """What the newest update read, for diagnostics; with `rows_at_once` the last rows of its batch.
 
-    raw_BTAN: Tensor
+    Attributes:
+        raw_BSAN: raw q of the online network.
+        error_BT: target less prediction in return units; None where no objective has one.
+        batch: `learn_BT` marks the decisions of the loss.
+    """
+
+    raw_BSAN: Tensor
     error_BT: Tensor | None
-    learn_BT: Tensor
-    batch: Batch
+    batch: Decisions
 
 
-class Part(NamedTuple):
-    """What some rows of a batch give: their shares in the losses, by objective, and their errors, as in `Latest`."""
+class MicroBatchLoss(NamedTuple):
+    """Of some rows of a batch.
+
+    Attributes:
+        losses: objective's name -> its share in the mean over the whole batch, without gradient.
+        error_BT: as in `LastUpdate`.
+    """
 
     losses: dict[str, Tensor]
     error_BT: Tensor | None
 
 
 class Learner:
-    """Owns the only `backward()`.
+    """Minimises the weighted sum of the objectives by gradient steps on batches.
 
     Args:
         network: online Q-network.
-        target: the network that values the future, and how it follows.
+        target: the target network, and how it follows.
         objectives: name -> objective; their weighted sum is minimised.
         optimization: optimizer with its learning-rate schedule.
-        accumulator: where figures go.
+        accumulator: where metrics go.
         restart: observations with which the next row begins after a cut (`Environment.restart`).
-        head, legal: meaning of the raw q, and legal actions; needed with a reference_weight.
-        gamma: discount of one decision (applied where rows become batches; kept here as its one home).
-        feedback: which actions a step teaches (read by the objectives, through the builder).
+        head: meaning of the raw q; needed with a reference_weight.
+        legal: observation_BS -> legal actions; None: all actions are legal.
+        interleaved: steps without a decision may follow a decision in the same row, so values are carried over them.
+        gamma: discount of one decision, in [0, 1]; it is applied where rows become batches.
+        feedback: which actions a step teaches; the objectives apply it.
         gradient_clip: largest global norm of the gradient, or None.
         precision: bfloat16 runs forwards under autocast.
-        compile: wraps both forwards in `torch.compile`.
+        compile: wraps the online and the target forward in `torch.compile`.
         burn_in: first decisions of each row that are read but not learned from, so that a recurrent state is warm
-            (Kapturowski et al. 2019); their returns are as ever.
+            (Kapturowski et al. 2019); returns of later decisions are unchanged.
         reference_weight: of log pi_ref in each decision's reward, return units a nat; 0 for none. See `objectives.reference`.
         reference_temperature: T of pi_ref = softmax(Q_ref / T), return units.
         rows_at_once: rows in one forward and backward; None: the whole batch.
@@ -83,7 +96,8 @@ class Learner:
         accumulator: Accumulator,
         restart: int = 0,
         head: Head | None = None,
-        legal: Legal | None = None,
+        legal: LegalActions | None = None,
+        interleaved: bool = False,
         *,
         gamma: float,
         feedback: Literal["taken", "all_actions"],
@@ -95,39 +109,24 @@ class Learner:
         reference_temperature: float,
         rows_at_once: int | None,
     ) -> None:
-        if not 0 <= gamma <= 1:
-            raise UserError(f"learner.gamma is a discount, between 0 and 1, not {gamma}")
-        if gradient_clip is not None and gradient_clip <= 0:
-            raise UserError(f"learner.gradient_clip must be above 0 (or null for no clipping), not {gradient_clip}")
-        if burn_in < 0:
-            raise UserError(f"learner.burn_in counts decisions and must be at least 0, not {burn_in}")
-        if not (0 <= reference_weight < math.inf and 0 < reference_temperature < math.inf):
-            raise UserError(
-                "learner.reference_weight must be at least 0 and learner.reference_temperature above 0, both finite, not "
-                f"{reference_weight} and {reference_temperature}"
-            )
+        del feedback
+        _require_ranges(gamma, gradient_clip, burn_in, reference_weight, reference_temperature)
         require_rows_apart(objectives, rows_at_once)
-        self.rows_at_once = rows_at_once
         self.network, self.target, self.objectives, self.optimization = network, target, objectives, optimization
-        self.restart = restart
-        self.burn_in, self.noisy = burn_in, has_noise(network)
-        self.accumulator, self.gamma, self.feedback, self.gradient_clip = accumulator, gamma, feedback, gradient_clip
-        self.bfloat16 = precision == "bfloat16"
-        self.parameters = list(network.parameters())
-        self.needs_last = any(o.needs_last for o in objectives.values())
-        self.needs_last_online = any(o.needs_last_online for o in objectives.values())
-        self.needs_target = any(o.needs_target for o in objectives.values())
-        self.forward_online = torch.compile(network) if compile else network
-        self.forward_target = torch.compile(target.network) if compile else target.network
+        self.accumulator, self.legal, self.interleaved = accumulator, legal, interleaved
+        self.gradient_clip, self.burn_in, self.rows_at_once = gradient_clip, burn_in, rows_at_once
+        self.noisy, self.parameters = has_noise(network), list(network.parameters())
+        self.requires = combined(objective.requires for objective in objectives.values())
         self.reference_reward: ReferenceReward | None = None
         if reference_weight:
-            assert head is not None and legal is not None, "the builder hands them over"
-            self.reference_reward = ReferenceReward(head, legal, reference_weight, reference_temperature)
+            assert head is not None, "the builder hands it over"
+            self.reference_reward = ReferenceReward(head, reference_weight, reference_temperature)
         self.reference: QNetwork | None = None
-        if self.reference_reward is not None or any(o.needs_reference for o in objectives.values()):
+        if self.reference_reward is not None or self.requires.reference:
             self.reference = copy.deepcopy(network).requires_grad_(False).eval()
+        self.forwards = Forwards(network, target, self.reference, self.requires, restart, precision, compile)
         self.updates = 0
-        self.latest: Latest | None = None  # of the newest update, for the diagnostics of a log point
+        self.last_update: LastUpdate | None = None
         self.transitions = torch.zeros((), dtype=torch.int64, device=accumulator.device)  # decisions learned from
 
     def update(self, batch: Batch) -> Tensor | None:
@@ -136,100 +135,75 @@ class Learner:
         Returns:
             error_BT from `batch.first` on, target less prediction in return units, of the first objective that has one.
         """
-        self.latest = None  # its outputs need not be kept beside the new ones
+        self._prepare_networks()
         self.optimization.zero_grad()
+        decisions = batch.from_first_decision(self.legal, self.interleaved)
+        decisions = replace(decisions, learn_BT=loss_mask(decisions, self.burn_in))
+        count = decisions.learn_BT.sum().clamp(min=1)
+        parts = []
+        for micro_batch in decisions.split(self.rows_at_once):
+            total, part = self._loss(self.forwards(micro_batch), micro_batch, count, decisions.rows)
+            total.backward()  # type: ignore[no-untyped-call]
+            parts.append(part)
+        clip = float("inf") if self.gradient_clip is None else self.gradient_clip
+        norm = nn.utils.clip_grad_norm_(self.parameters, clip, foreach=True)
+        self.optimization.step(self.updates)
+        self.updates += 1
+        self.target.update(self.updates)
+        self.transitions += decisions.learn_BT.sum().long()
+        self._log(parts, norm)
+        errors = [part.error_BT for part in parts if part.error_BT is not None]
+        return torch.cat(errors) if errors else None
+
+    def _prepare_networks(self) -> None:
+        """Training mode, and new noise where layers are noisy; frees the outputs of the update before."""
+        self.last_update = None
         if not self.network.training:
             self.network.train()
         if self.noisy:
             for network in (self.network, self.target.network):
                 set_noise(network, True)
                 resample_noise(network)
-        learn_BT, rows = self._learned(batch), len(batch.length_B)
-        count, size = learn_BT.sum().clamp(min=1), self.rows_at_once or rows
-        parts = [self._backward(batch.part(i, i + size), count, rows) for i in range(0, rows, size)]
-        clip = float("inf") if self.gradient_clip is None else self.gradient_clip
-        norm = nn.utils.clip_grad_norm_(self.parameters, clip, foreach=True)
-        self.optimization.step(self.updates)
-        self.updates += 1
-        self.target.update(self.updates)
-        self.transitions += learn_BT.sum().long()
-        self._log(parts, norm)
-        errors = [part.error_BT for part in parts if part.error_BT is not None]
-        return torch.cat(errors) if errors else None
 
-    def _learned(self, batch: Batch) -> Tensor:
-        """learn_BT from `batch.first` on: decisions that the loss reads."""
-        mask_BT = (batch.mask_BT if batch.learn_BT is None else batch.learn_BT)[:, batch.first :]
-        if self.burn_in == 0:
-            return mask_BT
-        return mask_BT * (mask_BT.cumsum(1) > self.burn_in)
+    def _loss(
+        self, outputs: NetworkOutputs, batch: Decisions, count: Tensor, rows: int
+    ) -> tuple[Tensor, MicroBatchLoss]:
+        """The share of some rows in the loss of the whole batch, which has `count` decisions and so many rows.
 
-    def _backward(self, batch: Batch, count: Tensor, rows: int) -> Part:
-        """The share of some rows in the loss, and its gradient added; a batch has so many decisions and rows in all."""
-        online, target = self._forward(batch)
-        reference = self._of_reference(batch)
-        mask_BT, error_BT = self._learned(batch), None
+        Returns:
+            The weighted sum of the objectives, with gradient, and its parts without.
+        """
+        online, target, reference = outputs
         if self.reference_reward is not None:
-            assert reference is not None
-            batch, log_BT = self.reference_reward(reference, batch)
-            self.accumulator.add_means({"reference/log_probability": log_BT}, mask_BT)
-        total, losses = torch.zeros((), device=mask_BT.device), {}
+            batch = self._with_reference_reward(self.reference_reward, reference, batch)
+        total, losses, error_BT = torch.zeros((), device=count.device), {}, None
         for name, objective in self.objectives.items():
             result = objective(online, target, batch, reference)
-            if result.loss_BT.dim() == 1:
-                loss = (result.loss_BT * batch.weight_B).sum() / rows
-            else:
-                loss = masked_mean(result.loss_BT * batch.weight_B[:, None], mask_BT, count)
+            loss = mean_loss(result, batch, count, rows)
             total = total + objective.weight * loss
             losses[name] = loss.detach()
-            self.accumulator.add_means({k: v.detach() for k, v in result.figures.items()}, mask_BT)
             error_BT = result.error_BT if error_BT is None else error_BT
-        self.latest = Latest(online["q"].detach(), error_BT, mask_BT, batch)
-        total.backward()  # type: ignore[no-untyped-call]
-        return Part(losses, error_BT)
+            self.accumulator.add_means({k: v.detach() for k, v in result.metrics.items()}, batch.learn_BT)
+        self.last_update = LastUpdate(online["q"].detach(), error_BT, batch)
+        return total, MicroBatchLoss(losses, error_BT)
 
-    def _log(self, parts: list[Part], norm: Tensor) -> None:
+    def _with_reference_reward(self, reward: ReferenceReward, reference: Outputs | None, batch: Decisions) -> Decisions:
+        """The batch with w log pi_ref(a_t | s_t) added to its rewards."""
+        assert reference is not None, "its network exists wherever the reward does"
+        batch, log_BT = reward(reference, batch)
+        self.accumulator.add_means({"reference/log_probability": log_BT}, batch.learn_BT)
+        return batch
+
+    def _log(self, parts: list[MicroBatchLoss], norm: Tensor) -> None:
         for name in self.objectives:
             self.accumulator.add(f"loss/{name}", torch.stack([part.losses[name] for part in parts]).sum())
         self.accumulator.add("grad/norm", norm)
 
-    def _forward(self, batch: Batch) -> tuple[Outputs, Outputs | None]:
-        """Raw outputs of the online and the target network; rows with the same observations share one forward."""
-        observation_BS = batch.observation_BS if self.needs_last else batch.observation_BS[:, :-1]
-        observation_BS = observation_BS[:: batch.copies]
-        with torch.autocast(observation_BS.device.type, torch.bfloat16, enabled=self.bfloat16):
-            online, target = self._both(observation_BS, batch.first)
-            if self.restart and self.needs_last:
-                if self.needs_last_online:
-                    online = with_ends(online, fresh(self.network, batch, self.restart), batch)
-                if target is not None:
-                    target = with_ends(target, fresh(self.target.network, batch, self.restart), batch)
-        return for_all_copies(online, batch.copies), None if target is None else for_all_copies(target, batch.copies)
-
-    @torch.no_grad()
-    def _of_reference(self, batch: Batch) -> Outputs | None:
-        if self.reference is None:
-            return None
-        with torch.autocast(batch.observation_BS.device.type, torch.bfloat16, enabled=self.bfloat16):
-            reference: Outputs = self.reference(batch.observation_BS[:: batch.copies, :-1], batch.first)
-        return for_all_copies(reference, batch.copies)
-
-    def begin_here(self) -> None:
-        """Target and reference policy become what the network is now: its warm start is over."""
+    def sync_target_and_reference(self) -> None:
+        """Copies the network's weights to the target and the reference network, once its warm start is over."""
         self.target.copy_from_online()
         if self.reference is not None:
             self.reference.load_state_dict(self.network.state_dict())
-
-    def _both(self, observation_BS: Tensor, first: int) -> tuple[Outputs, Outputs | None]:
-        if self.target.heads_only:
-            h_BSD = self.network.features(observation_BS, first)
-            with torch.no_grad():
-                target = self.target.network.project(h_BSD) if self.needs_target else None
-            return self.network.project(h_BSD), target
-        without_last = self.needs_last and not self.needs_last_online
-        online = self.forward_online(observation_BS[:, :-1] if without_last else observation_BS, first)
-        with torch.no_grad():
-            return online, self.forward_target(observation_BS, first) if self.needs_target else None
 
     def state_dict(self) -> dict[str, Any]:
         return {
@@ -251,6 +225,32 @@ class Learner:
         self.transitions.copy_(state["transitions"])
 
 
-def for_all_copies(output: dict[str, Tensor], copies: int) -> dict[str, Tensor]:
-    """Each row `copies` times in a row; their gradients add up in the one forward."""
-    return output if copies == 1 else {name: raw.repeat_interleave(copies, 0) for name, raw in output.items()}
+def loss_mask(batch: Decisions, burn_in: int) -> Tensor:
+    """learn_BT without the first `burn_in` decisions of each row."""
+    if burn_in == 0:
+        return batch.learn_BT
+    return batch.learn_BT * (batch.learn_BT.cumsum(1) > burn_in)
+
+
+def mean_loss(output: LossOutput, batch: Decisions, count: Tensor, rows: int) -> Tensor:
+    """sum_BT(loss_BT * mask_BT * weight_B) / count; for a loss_B, sum_B(loss_B * weight_B) / rows. Scalar."""
+    if output.loss_BT.dim() == 1:
+        return (output.loss_BT * batch.weight_B).sum() / rows
+    return masked_mean(output.loss_BT * batch.weight_B[:, None], batch.learn_BT, count)
+
+
+def _require_ranges(
+    gamma: float, gradient_clip: float | None, burn_in: int, reference_weight: float, reference_temperature: float
+) -> None:
+    """Raises UserError: a setting outside its range."""
+    if not 0 <= gamma <= 1:
+        raise UserError(f"learner.gamma is a discount, between 0 and 1, not {gamma}")
+    if gradient_clip is not None and gradient_clip <= 0:
+        raise UserError(f"learner.gradient_clip must be above 0 (or null for no clipping), not {gradient_clip}")
+    if burn_in < 0:
+        raise UserError(f"learner.burn_in counts decisions and must be at least 0, not {burn_in}")
+    if not (0 <= reference_weight < math.inf and 0 < reference_temperature < math.inf):
+        raise UserError(
+            "learner.reference_weight must be at least 0 and learner.reference_temperature above 0, both finite, not "
+            f"{reference_weight} and {reference_temperature}"
+        )

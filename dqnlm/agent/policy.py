@@ -80,9 +80,7 @@ class Policy:
 
         Of two Q-functions the smaller counts. V is left out, as it is the same for all actions.
         """
-        q_XA = self.head.value(output["q"])
-        if "q2" in output:
-            q_XA = torch.minimum(q_XA, self.head.value(output["q2"]))
+        q_XA = self.head.q(output)
         if self.declared != "reweighted":
             return q_XA
         return output["policy"].squeeze(-1).float().log_softmax(-1) + self.beta * q_XA

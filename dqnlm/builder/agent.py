@@ -19,7 +19,7 @@ from dqnlm.heads.base import Head
 from dqnlm.metrics import Accumulator
 from dqnlm.networks.base import Body, OneHotEncoder, QNetwork, TokenEncoder, VectorEncoder
 from dqnlm.networks.projections import Linear
-from dqnlm.objectives.base import Objective
+from dqnlm.objectives.base import Objective, combined
 from dqnlm.tasks.base import Task
 from dqnlm.types import Bounds, TaskSpec
 from dqnlm.utils import streams
@@ -128,12 +128,11 @@ def build_objectives(config: Config, task: Task, head: Head) -> dict[str, Object
         def reward_all(observation_BS: Tensor) -> Tensor:
             return reward.all_actions(observation_BS[:, 1:])
     pool: dict[str, Any] = {
-        "head": head, "legal": task.env.legal, "reward_all": reward_all,
+        "head": head, "reward_all": reward_all,
         "bootstrap": assemble(config["bootstrap"], {}, "bootstrap"),
         "returns": assemble(config["returns"], {}, "returns"),
         "values_matter": config["learner"]["gamma"] > 0 or spec.multi_turn,
         # A window around a single decision ends with it: the observation after it has a value unless the episode ended.
-        "interleaved": spec.multi_turn,
         "last_has_value": spec.truncates or config["buffer"].get("sample") == "transitions",
     }  # fmt: skip
     return {name: assemble(node, pool, f"objective.{name}") for name, node in config["objective"].items()}
@@ -141,7 +140,7 @@ def build_objectives(config: Config, task: Task, head: Head) -> dict[str, Object
 
 def outputs_of(objectives: dict[str, Objective]) -> tuple[str, ...]:
     """Named outputs beside q that some objective needs."""
-    return tuple(sorted({name for objective in objectives.values() for name in objective.needs_outputs}))
+    return combined(objective.requires for objective in objectives.values()).outputs
 
 
 def build_learner(
@@ -152,10 +151,11 @@ def build_learner(
     total = (settings["rollouts"] + settings["offline_rounds"]) * settings["updates_per_rollout"]
     target = instantiate(config["target"], policy.network)
     optimizer = instantiate(config["optimizer"], policy.network, total)
-    carry, legal = task.spec.context_carry, task.env.legal
+    spec, legal = task.spec, task.env.legal
     learner: Learner = instantiate(
-        config["learner"], policy.network, target, objectives, optimizer, accumulator, carry, head, legal
-    )
+        config["learner"], policy.network, target, objectives, optimizer, accumulator, spec.context_carry, head, legal,
+        spec.multi_turn,
+    )  # fmt: skip
     return learner
 
 

@@ -35,13 +35,14 @@ def build_warm_start(config: Config, env: Environment, policy: Policy, accumulat
         return None
     acts_by: Literal["q", "policy"] = "policy" if policy.declared == "reweighted" else "q"
     cloning = CrossEntropy(
-        env.legal, weight=1.0, output=acts_by, normaliser_weight=_NORMALISER if acts_by == "q" else 0.0
+        weight=1.0, output=acts_by, normaliser_weight=_NORMALISER if acts_by == "q" else 0.0
     )
     lr = config["optimizer"]["lr"] if settings["warm_start_lr"] is None else settings["warm_start_lr"]
     optimization = instantiate(config["optimizer"] | {"lr": lr}, policy.network, settings["warm_start_updates"])
     cloner: Learner = instantiate(
         config["learner"] | {"burn_in": 0, "feedback": "taken", "reference_weight": 0.0},
         policy.network, target.none(policy.network), {"warm_start": cloning}, optimization, accumulator,
+        env.spec.context_carry, policy.head, env.legal, env.spec.multi_turn,
     )  # fmt: skip
     demonstrations = build_demonstrations(config, env, streams.PRETRAINING)
     rows = settings["batch_rows"] if settings["warm_start_rows"] is None else settings["warm_start_rows"]

@@ -17,7 +17,7 @@ from dqnlm.config.schema import instantiate
 from dqnlm.config.selected import learns_returns, why_q_is_no_return
 from dqnlm.errors import UserError
 from dqnlm.metrics import Accumulator
-from dqnlm.objectives.base import Objective
+from dqnlm.objectives.base import Objective, combined
 from dqnlm.runs import checkpoint
 from dqnlm.runs.console import RunConsole
 from dqnlm.runs.directory import RunDirectory
@@ -125,7 +125,7 @@ def build(config: Config, run: RunDirectory, resumed_from: Path | None = None) -
     accumulator, env = Accumulator(device), task.env
     learner = agent.build_learner(config, task, policy, head, objectives, accumulator)
     context = max(policy.network.context, policy.network.reach or 0)
-    buffer = agent.build_buffer(config, task, farthest(objectives), context, device)
+    buffer = agent.build_buffer(config, task, max_lookahead(objectives), context, device)
     task.add_logged_rows(buffer, policy)
     generator = streams.stream(device, seed, streams.EXPLORATION)
     exploration = instantiate(config["exploration"], generator, task.spec.guesses_per_position)
@@ -149,11 +149,9 @@ def build(config: Config, run: RunDirectory, resumed_from: Path | None = None) -
     return trainer
 
 
-def farthest(objectives: dict[str, Objective]) -> int | None:
-    """Decisions that the farthest-reaching objective looks ahead; None: to the row's end."""
-    reaches = [objective.lookahead for objective in objectives.values()]
-    known = [reach for reach in reaches if reach is not None]
-    return max(known) if len(known) == len(reaches) else None
+def max_lookahead(objectives: dict[str, Objective]) -> int | None:
+    """Decisions that the objective which looks ahead the most spans; None: to the row's end."""
+    return combined(objective.requires for objective in objectives.values()).lookahead
 
 
 def was_bundled(run: RunDirectory) -> bool:

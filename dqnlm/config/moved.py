@@ -21,6 +21,11 @@ MODULES = {
     "dqnlm.trainer": "dqnlm.training.trainer",
 }
 
+# Class or function of then -> that of now, both in today's modules; its settings are the same.
+TARGETS = {
+    "dqnlm.objectives.td.TemporalDifference": "dqnlm.objectives.td.td",
+}
+
 
 def renewed(node: Any) -> Any:
     """A saved configuration with each `_target_` where it is now; everything else as it was."""
@@ -32,4 +37,6 @@ def renewed(node: Any) -> Any:
     module, _, name = str(found.get("_target_", "")).rpartition(".")
     if module in MODULES:
         found["_target_"] = f"{MODULES[module]}.{name}"
+    if found.get("_target_") in TARGETS:
+        found["_target_"] = TARGETS[found["_target_"]]
     return found

@@ -118,10 +118,7 @@ def _encoded(policy: Policy, text: str) -> Tensor:
 
 def action_values(policy: Policy, output: dict[str, Tensor]) -> Tensor:
     """q_XA in return units, -inf where illegal; of two Q-functions the smaller. Raw outputs are (X, A, N)."""
-    q_XA = policy.head.value(output["q"])
-    if "q2" in output:
-        q_XA = torch.minimum(q_XA, policy.head.value(output["q2"]))
-    return masked_q(q_XA, policy.legal_A).float()
+    return masked_q(policy.head.q(output), policy.legal_A).float()
 
 
 def has_probabilities(policy: Policy) -> bool:

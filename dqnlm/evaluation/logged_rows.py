@@ -98,7 +98,7 @@ def row_sums(policy: Policy, rows: Sequence[TokenRow], betas: Sequence[float]) -
     sums = Sums(zero_B, zero_B.clone(), zero_B.clone(), torch.zeros(len(rows), kinds, dtype=torch.float64))
     inverse_2 = _inverse_temperatures(policy, rows)
     for block in decisions(policy, rows):
-        q_X = _least_q(policy, block.output).gather(-1, block.taken_X[:, None])[:, 0]
+        q_X = policy.head.q(block.output).gather(-1, block.taken_X[:, None])[:, 0]
         hit_X = policy.q(block.output).argmax(-1) == block.taken_X
         log_XP = _log_probabilities(policy, block, inverse_2, betas)
         row_X = block.row_X.cpu()
@@ -110,12 +110,6 @@ def row_sums(policy: Policy, rows: Sequence[TokenRow], betas: Sequence[float]) -
             "no held-out row of the log has a token that the policy may choose: hold out more (data.heldout_fraction)"
         )
     return sums
-
-
-def _least_q(policy: Policy, output: dict[str, Tensor]) -> Tensor:
-    """q_XA in return units; of two Q-functions the smaller."""
-    values = [policy.head.value(output[name]) for name in ("q", "q2") if name in output]
-    return torch.stack(values).amin(0)
 
 
 def _log_probabilities(policy: Policy, block: Block, inverse_2: Tensor | None, betas: Sequence[float]) -> Tensor:

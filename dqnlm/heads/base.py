@@ -16,11 +16,13 @@ class Head(nn.Module, ABC):
 
     Attributes:
         num_parameters: N, raw numbers for each action.
+        is_distributional: it predicts a distribution of returns (`heads.distributional.DistributionalHead`), not only a mean.
         is_probability: Q says how probable each action is to be the rewarded one, and `log_probability` gives that.
         low, high: bounds of the return, saved with the weights so that a policy can be loaded without its environment.
     """
 
     num_parameters = 1
+    is_distributional = False
     is_probability = False
     low: Tensor
     high: Tensor
@@ -43,6 +45,14 @@ class Head(nn.Module, ABC):
     @abstractmethod
     def value(self, raw_XAN: Tensor) -> Tensor:
         """q_XA in return units."""
+
+    def q(self, outputs: dict[str, Tensor]) -> Tensor:
+        """q_XA in return units from the raw outputs q_XAN, and q2_XAN where there is one: of two Q-functions the smaller.
+
+        (Clipped double Q-learning: Fujimoto et al. 2018.) Other outputs are not read.
+        """
+        q_XA = self.value(outputs["q"])
+        return torch.minimum(q_XA, self.value(outputs["q2"])) if "q2" in outputs else q_XA
 
     @abstractmethod
     def loss_taken(self, raw_BTAN: Tensor, action_BT: Tensor, target_BT: Tensor) -> Tensor:

@@ -1,107 +1,108 @@
-"""What is learned from a batch. The learner sums the objectives of a run with their weights."""
+"""Base class of objectives. The learner minimises the weighted sum of a run's objectives."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Iterable
+from dataclasses import dataclass
 from typing import NamedTuple
 
 from torch import Tensor
 
 from dqnlm.errors import UserError
-from dqnlm.heads.base import Head
-from dqnlm.ops.bootstrap import soft_value
-from dqnlm.types import Batch
+from dqnlm.types import Decisions
 
-Outputs = dict[str, Tensor]  # name -> raw outputs of a network, times first.. of the batch
-Legal = Callable[[Tensor], Tensor | None]  # observation_BS -> mask of legal actions, broadcastable to BSA, or None
+Outputs = dict[
+    str, Tensor
+]  # name -> raw outputs of a network (B, S or T, A, N), from the first decision of the batch on
 
 
-class Result(NamedTuple):
-    """What one objective says of a batch.
+class LossOutput(NamedTuple):
+    """The loss of one objective on a batch.
 
     Attributes:
         loss_BT: elementwise, masked, weighted and averaged by the learner; or loss_B, one number a row.
-        figures: name -> elementwise tensor over [B, T]; logged as masked means.
+        metrics: name -> elementwise tensor BT; logged as masked means.
         error_BT: target less prediction in return units, for priorities and diagnostics; None where there is none.
     """
 
     loss_BT: Tensor
-    figures: dict[str, Tensor]
+    metrics: dict[str, Tensor]
     error_BT: Tensor | None = None
 
 
-class Fields(NamedTuple):
-    """The fields of a batch from its first decision on: times first..T-1."""
-
-    action_BT: Tensor
-    reward_BT: Tensor
-    discount_BT: Tensor
-    mask_BT: Tensor
-    carry_BT: Tensor | None
-
-
-def present(batch: Batch, interleaved: bool = False) -> Fields:
-    """Where outputs are: times `batch.first` on; `carry_BT` only where steps may lie between decisions."""
-    first = batch.first
-    return Fields(
-        batch.action_BT[:, first:],
-        batch.reward_BT[:, first:],
-        batch.discount_BT[:, first:],
-        batch.mask_BT[:, first:],
-        batch.carry_BT[:, first:] if interleaved else None,
-    )
-
-
-def legal_from(legal: Legal, batch: Batch, times: int) -> Tensor | None:
-    """The mask of legal actions for `times` observations from `batch.first` on."""
-    mask = legal(batch.observation_BS)
-    if mask is None or mask.dim() < 3 or mask.shape[1] == 1:
-        return mask
-    return mask[:, batch.first : batch.first + times]
-
-
-def reference_term(head: Head, reference: Outputs, fields: Fields, legal: Tensor | None, temperature: float) -> Tensor:
-    """T log pi_ref(a | s) of the actions taken, with pi_ref = softmax(Q_ref / T) over the legal ones: BT, no gradient."""
-    q_BTA = head.value(reference["q"][:, : fields.action_BT.shape[1]]).detach()
-    taken_BT = q_BTA.gather(-1, fields.action_BT[..., None]).squeeze(-1)
-    return taken_BT - soft_value(q_BTA, legal, temperature)
-
-
-class Objective(ABC):
-    """`objective(online, target, batch)`; the outputs begin at `batch.first`, and so do the fields that it must use.
+@dataclass(frozen=True)
+class Requirements:
+    """The outputs, rows and rewards that an objective reads.
 
     Attributes:
-        needs_target: a forward of the target network is made for it.
-        needs_last: reads outputs of the target network for the last observation of a row, so S = T + 1 are fed.
-        needs_last_online: reads those of the online network too.
-        needs_outputs: named outputs beside `q` that the network must have.
-        needs_whole_episodes: rows must be whole episodes.
-        needs_whole_batch: it compares rows with one another, so all of a batch must be handed over at once.
-        needs_reference: a forward of the reference network is made for it.
+        target: outputs of the target network.
+        last_observation: of the target network also after the last observation of a row, so S = T + 1 are fed.
+        last_observation_online: of the online network after it too.
+        reference: outputs of the reference network, the policy that the run began with.
+        outputs: named outputs that the network must have beside `q`.
+        whole_episodes: each row is a whole episode.
+        whole_batch: all rows of a batch at once, as they are compared with one another.
         lookahead: decisions, the taken one included, whose rewards it reads; None: all to the row's end.
     """
 
-    needs_target = False
-    needs_last = False
-    needs_last_online = False
-    needs_outputs: tuple[str, ...] = ()
-    needs_whole_episodes = False
-    needs_whole_batch = False
-    needs_reference = False
+    target: bool = False
+    last_observation: bool = False
+    last_observation_online: bool = False
+    reference: bool = False
+    outputs: tuple[str, ...] = ()
+    whole_episodes: bool = False
+    whole_batch: bool = False
     lookahead: int | None = 1
+
+
+def combined(requirements: Iterable[Requirements]) -> Requirements:
+    """Requirements that satisfy all of the given ones; the outputs are sorted, the lookahead is the greatest."""
+    every = list(requirements)
+    lookaheads = [each.lookahead for each in every]
+    known = [lookahead for lookahead in lookaheads if lookahead is not None]
+    return Requirements(
+        target=any(each.target for each in every),
+        last_observation=any(each.last_observation for each in every),
+        last_observation_online=any(each.last_observation_online for each in every),
+        reference=any(each.reference for each in every),
+        outputs=tuple(sorted({name for each in every for name in each.outputs})),
+        whole_episodes=any(each.whole_episodes for each in every),
+        whole_batch=any(each.whole_batch for each in every),
+        lookahead=max(known, default=1) if len(known) == len(lookaheads) else None,
+    )
+
+
+class Objective(ABC):
+    """`objective(online, target, batch, reference)` is a loss; outputs and fields of the batch begin at the same time.
+
+    Attributes:
+        weight: factor of this loss in the sum.
+        requires: what it reads.
+    """
+
+    requires: Requirements = Requirements()
 
     def __init__(self, weight: float) -> None:
         self.weight = weight
 
     @abstractmethod
     def __call__(
-        self, online: Outputs, target: Outputs | None, batch: Batch, reference: Outputs | None = None
-    ) -> Result:
-        """Raw outputs of the networks for times first..T (or ..T-1 without `needs_last`) to losses.
+        self, online: Outputs, target: Outputs | None, batch: Decisions, reference: Outputs | None = None
+    ) -> LossOutput:
+        """The loss of a batch.
 
-        `reference`: outputs of the network as it was before its own trial and error, where `needs_reference`.
+        Args:
+            online: raw outputs of the online network, times 0..T-1, and T where some objective requires the last observation.
+            target: those of the target network, without gradient; None where no objective requires it.
+            batch: actions, rewards, discounts and masks, times 0..T-1.
+            reference: raw outputs of the reference network, times 0..T-1; None where no objective requires it.
         """
+
+
+def value_taken(q_BTA: Tensor, action_BT: Tensor) -> Tensor:
+    """Q(s_t, a_t) of the actions taken, BT."""
+    return q_BTA.gather(-1, action_BT[..., None]).squeeze(-1)
 
 
 def require_rows_apart(objectives: dict[str, Objective], rows_at_once: int | None) -> None:
@@ -111,7 +112,7 @@ def require_rows_apart(objectives: dict[str, Objective], rows_at_once: int | Non
     if rows_at_once < 1:
         raise UserError(f"learner.rows_at_once must be at least 1 (or null for the whole batch), not {rows_at_once}")
     for name, objective in objectives.items():
-        if objective.needs_whole_batch:
+        if objective.requires.whole_batch:
             raise UserError(
                 f"objective {name} compares the rows of a batch with one another, so they cannot be read learner.rows_at_once="
                 f"{rows_at_once} at a time; set it to null, or change the objective (trajectory: baseline=value)"

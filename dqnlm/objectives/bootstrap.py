@@ -1,4 +1,4 @@
-"""The config group `bootstrap`: what a state is worth to the decision before it. The formulas are in `ops.bootstrap`."""
+"""The config group `bootstrap`: value of the next state, v(s), in a temporal-difference target. Formulas: `ops.bootstrap`."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from dqnlm.ops import bootstrap as ops
 
 
 class StateValues(NamedTuple):
-    """What one network says of the observations, in return units.
+    """One network's values of observations, in return units.
 
     Attributes:
         q_BSA: values of all actions.

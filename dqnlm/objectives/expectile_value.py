@@ -1,8 +1,8 @@
-"""V(s) as an upper expectile of Q(s, a) over the actions in the data: the best that the data shows, without a maximum.
+"""Expectile regression of V(s) on Q(s, a) of the data's actions: near their best value, without a maximum.
 
-    loss = |expectile - 1(u < 0)| u^2 / 2        u = min(Qbar1(s, a), Qbar2(s, a)) - V(s)
+    loss_t = |expectile - 1(u_t < 0)| u_t^2 / 2        u_t = min(Qbar1(s_t, a_t), Qbar2(s_t, a_t)) - V(s_t)
 
-Actions that the data never took are never asked about (IQL: Kostrikov et al. 2022; ILQL on text: Snell et al. 2022).
+Q of actions outside the data is never read (IQL: Kostrikov et al. 2022; ILQL on text: Snell et al. 2022).
 """
 
 from __future__ import annotations
@@ -11,13 +11,13 @@ import torch
 
 from dqnlm.errors import UserError
 from dqnlm.heads.base import Head
-from dqnlm.objectives.base import Objective, Outputs, Result, present
+from dqnlm.objectives.base import LossOutput, Objective, Outputs, Requirements, value_taken
 from dqnlm.ops import losses
-from dqnlm.types import Batch
+from dqnlm.types import Decisions
 
 
 class ExpectileValue(Objective):
-    """See the module's text.
+    """The module's loss.
 
     Args:
         head: meaning of the raw q.
@@ -28,8 +28,7 @@ class ExpectileValue(Objective):
         UserError: an expectile outside (0, 1).
     """
 
-    needs_target = True
-    needs_outputs = ("v",)
+    requires = Requirements(target=True, outputs=("v",))
 
     def __init__(self, head: Head, *, weight: float, expectile: float) -> None:
         super().__init__(weight)
@@ -40,15 +39,12 @@ class ExpectileValue(Objective):
         self.head, self.expectile = head, expectile
 
     def __call__(
-        self, online: Outputs, target: Outputs | None, batch: Batch, reference: Outputs | None = None
-    ) -> Result:
-        assert target is not None
-        action_BT = present(batch).action_BT
-        times = action_BT.shape[1]
-        v_BT = online["v"].flatten(2).squeeze(-1)[:, :times].float()
+        self, online: Outputs, target: Outputs | None, batch: Decisions, reference: Outputs | None = None
+    ) -> LossOutput:
+        """loss_BT from online v, and q and q2 of the target network, at times 0..T-1."""
+        assert target is not None, "it is required"
+        v_BT = batch.at_decisions(online["v"].flatten(2).squeeze(-1)).float()
         with torch.no_grad():
-            taken = [self.head.value(target[name][:, :times]).gather(-1, action_BT[..., None]).squeeze(-1)
-                     for name in ("q", "q2") if name in target]  # fmt: skip
-            q_BT = torch.stack(taken).amin(0)
-        error_BT = q_BT - v_BT
-        return Result(losses.expectile(error_BT, self.expectile), {"value/mean": v_BT, "value/advantage": error_BT})
+            q_BTA = self.head.q({n: batch.at_decisions(raw) for n, raw in target.items() if n in ("q", "q2")})
+        error_BT = value_taken(q_BTA, batch.action_BT) - v_BT
+        return LossOutput(losses.expectile(error_BT, self.expectile), {"value/mean": v_BT, "value/advantage": error_BT})

@@ -1,6 +1,6 @@
-"""Demonstrations: the demonstrated action must be better than every other by a margin.
+"""Large-margin classification: the demonstrated action's Q must exceed every other by a margin.
 
-loss = max_a [Q(s, a) + margin 1(a != a_data)] - Q(s, a_data)        (Piot et al. 2014; DQfD: Hester et al. 2018)
+loss_t = max_a [Q(s_t, a) + margin 1(a != a_t)] - Q(s_t, a_t)        (Piot et al. 2014; DQfD: Hester et al. 2018)
 """
 
 from __future__ import annotations
@@ -9,17 +9,16 @@ import torch.nn.functional as F
 
 from dqnlm.errors import UserError
 from dqnlm.heads.base import Head
-from dqnlm.objectives.base import Legal, Objective, Outputs, Result, legal_from, present
+from dqnlm.objectives.base import LossOutput, Objective, Outputs, value_taken
 from dqnlm.ops.bootstrap import masked_q
-from dqnlm.types import Batch
+from dqnlm.types import Decisions
 
 
 class LargeMargin(Objective):
-    """See the module's text.
+    """The module's loss.
 
     Args:
         head: meaning of the raw q.
-        legal: observation_BS -> mask of legal actions, or None.
         weight: factor of this loss in the sum.
         margin: in return units, above 0.
 
@@ -27,19 +26,18 @@ class LargeMargin(Objective):
         UserError: a margin that is not above 0.
     """
 
-    def __init__(self, head: Head, legal: Legal, *, weight: float, margin: float) -> None:
+    def __init__(self, head: Head, *, weight: float, margin: float) -> None:
         super().__init__(weight)
         if margin <= 0:
             raise UserError(f"objective.large_margin.margin must be above 0, not {margin}")
-        self.head, self.legal, self.margin = head, legal, margin
+        self.head, self.margin = head, margin
 
     def __call__(
-        self, online: Outputs, target: Outputs | None, batch: Batch, reference: Outputs | None = None
-    ) -> Result:
-        action_BT = present(batch).action_BT
-        q_BTA = self.head.value(online["q"][:, : action_BT.shape[1]])
-        taken_BT = q_BTA.gather(-1, action_BT[..., None]).squeeze(-1)
-        other_BTA = q_BTA + self.margin * (1 - F.one_hot(action_BT, q_BTA.shape[-1]))
-        legal = legal_from(self.legal, batch, action_BT.shape[1])
-        best_BT = masked_q(other_BTA, legal).amax(-1).maximum(taken_BT)
-        return Result(best_BT - taken_BT, {"large_margin/violation": best_BT - taken_BT})
+        self, online: Outputs, target: Outputs | None, batch: Decisions, reference: Outputs | None = None
+    ) -> LossOutput:
+        """loss_BT from online q (times 0..T-1), actions and legal actions of the same times."""
+        q_BTA = self.head.value(batch.at_decisions(online["q"]))
+        taken_BT = value_taken(q_BTA, batch.action_BT)
+        rival_BTA = q_BTA + self.margin * (1 - F.one_hot(batch.action_BT, q_BTA.shape[-1]))
+        best_BT = masked_q(rival_BTA, batch.legal_BTA).amax(-1).maximum(taken_BT)
+        return LossOutput(best_BT - taken_BT, {"large_margin/violation": best_BT - taken_BT})

@@ -1,4 +1,4 @@
-"""Pay for staying near the policy that the run began with: a part of each decision's reward.
+"""KL penalty to the policy that the run began with, as a part of each decision's reward.
 
     r'_t = r_t + w log pi_ref(a_t | s_t)        pi_ref = softmax(Q_ref / T_ref)
 
@@ -24,28 +24,31 @@ from dataclasses import replace
 from torch import Tensor
 
 from dqnlm.heads.base import Head
-from dqnlm.objectives.base import Legal, Outputs, legal_from, present, reference_term
-from dqnlm.types import Batch
+from dqnlm.objectives.base import Outputs
+from dqnlm.objectives.soft_policy import soft_advantage
+from dqnlm.types import Decisions
 
 
 class ReferenceReward:
-    """See the module's text.
+    """r'_t = r_t + w log pi_ref(a_t | s_t); pi_ref gives illegal actions nothing.
 
     Args:
         head: meaning of the raw q.
-        legal: observation_BS -> mask of legal actions, or None; pi_ref gives the others nothing.
         weight: w, return units a nat, above 0.
         temperature: T_ref, return units, above 0; 1 where Q_ref was cloned, as its raw numbers are then logits.
     """
 
-    def __init__(self, head: Head, legal: Legal, weight: float, temperature: float) -> None:
-        self.head, self.legal, self.weight, self.temperature = head, legal, weight, temperature
+    def __init__(self, head: Head, weight: float, temperature: float) -> None:
+        self.head, self.weight, self.temperature = head, weight, temperature
 
-    def __call__(self, reference: Outputs, batch: Batch) -> tuple[Batch, Tensor]:
-        """The batch with its decisions paid so, and log pi_ref of the actions taken, in nats: BT from `batch.first` on."""
-        fields = present(batch)
-        legal = legal_from(self.legal, batch, fields.action_BT.shape[1])
-        log_BT = reference_term(self.head, reference, fields, legal, self.temperature) / self.temperature
-        reward_BT = batch.reward_BT.clone()
-        reward_BT[:, batch.first :] += self.weight * log_BT * fields.mask_BT
+    def __call__(self, reference: Outputs, batch: Decisions) -> tuple[Decisions, Tensor]:
+        """The batch with rewards r' at its decisions, and log pi_ref(a_t | s_t) in nats, BT without gradient.
+
+        Args:
+            reference: raw outputs of the reference network, times 0..T-1.
+            batch: actions, rewards and legal actions, times 0..T-1.
+        """
+        advantage_BT = soft_advantage(self.head, reference, batch, self.temperature).advantage_BT.detach()
+        log_BT = advantage_BT / self.temperature
+        reward_BT = batch.reward_BT + self.weight * log_BT * batch.mask_BT
         return replace(batch, reward_BT=reward_BT), log_BT

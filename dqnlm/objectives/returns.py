@@ -1,4 +1,4 @@
-"""The config group `returns`: how far rewards reach before a value stands for the rest. Formulas are in `ops.returns`."""
+"""The config group `returns`: after how many rewards a temporal-difference target bootstraps. Formulas: `ops.returns`."""
 
 from __future__ import annotations
 

@@ -1,160 +1,219 @@
-"""Temporal difference: Q(s, a) moves towards rewards plus the value of a later state.
+"""Temporal difference: Q(s_t, a_t) is regressed on rewards plus the value of a later state.
 
-bootstrap (group)   what that state is worth: max, double, soft, munchausen, value
-returns (group)     how far the rewards reach: one step, n steps, a mixture of all (lambda), to the end (Monte-Carlo)
-feedback            taken: only the action taken learns, from its own reward; all_actions: every action learns, from a
-                    reward known for all of them (teacher-forced exact match)
+TD                  y_t    = R_t + G_t v(s_i)                 and l(Q(s_t, a_t), y_t)      (Watkins 1989; Mnih et al. 2015)
+DistributionalTD    Y_t    = R_t + G_t Z(s_i, a*_i)           and l(Z(s_t, a_t), Y_t)      (Bellemare et al. 2017)
+AllActionsTD        y_t(a) = r_t(a) + d_t v(s_{t+1})          and sum_a l(Q(s_t, a), y_t(a))
 
-A scalar Q is a distribution of one atom, and one-step and n-step targets are affine in the next state's return,
-y = R + G z(s'); so the same code serves DQN, C51, QR-DQN and IQN.
+R_t  rewards from t to i, discounted; G_t the product of their discounts; i the observation bootstrapped from (config group
+     `returns`: after one decision, after n, at the row's end, or a mixture of all)
+v    state value of the target network (config group `bootstrap`: max, double, soft, munchausen, value); a* its greedy action
+Z    the distribution of returns that a distributional head predicts (C51, QR-DQN, IQN)
+l    the head's loss (`heads`)
+
+`td` chooses among the three: by the head, and by whether rewards of all actions are known (learner.feedback=all_actions).
+With `twin` a second output q2 learns the same targets, and states are worth the smaller of both (Fujimoto et al. 2018).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from abc import ABC
+from collections.abc import Callable, Iterable
+from functools import reduce
+from typing import cast
 
 import torch
 from torch import Tensor
 
+from dqnlm.errors import UserError
 from dqnlm.heads.base import Head
 from dqnlm.heads.distributional import DistributionalHead
-from dqnlm.objectives.base import Legal, Objective, Outputs, Result, legal_from, present
+from dqnlm.objectives.base import LossOutput, Objective, Outputs, Requirements, value_taken
 from dqnlm.objectives.bootstrap import Bootstrap, StateValues
 from dqnlm.objectives.returns import Returns
-from dqnlm.ops import bootstrap as value_of
-from dqnlm.types import Batch
+from dqnlm.ops.bootstrap import max_value
+from dqnlm.types import Decisions
+
+RewardAll = Callable[[Tensor], Tensor]  # observation_BS of whole rows -> reward_BTA of every action at every time
 
 
-class TemporalDifference(Objective):
-    """See the module's text.
+def td(
+    head: Head, bootstrap: Bootstrap, returns: Returns, reward_all: RewardAll | None, values_matter: bool,
+    last_has_value: bool, *, weight: float, twin: bool,
+) -> TD | DistributionalTD | AllActionsTD:  # fmt: skip
+    """The temporal-difference objective for this head and this feedback.
 
     Args:
         head: meaning of the raw outputs.
         bootstrap: value of a state.
         returns: reach of the rewards.
-        legal: observation_BS -> mask of legal actions, or None.
-        reward_all: observation_BS -> reward_BTA for feedback all_actions, else None.
+        reward_all: rewards of all actions, for learner.feedback=all_actions; None: only the action taken learns.
         values_matter: False when every discount is 0 (gamma 0), so that no target network need be run.
         last_has_value: rows may be cut, so the value of their last observation counts.
-        interleaved: steps without a decision may follow a decision in the same row, so values are carried over them.
         weight: factor of this loss in the sum.
-        twin: a second output q2 learns the same; states are worth the smaller of both (clipped double, Fujimoto 2018).
+        twin: a second output q2 learns the same.
+
+    Raises:
+        UserError: rewards of all actions with a distributional head.
     """
+    if reward_all is not None:
+        if head.is_distributional:
+            raise UserError(
+                f"objective td: {type(head).__name__} predicts a distribution of returns, and its loss is that of the action "
+                "taken alone; set learner.feedback=taken, or head=scalar or head=normalised"
+            )
+        return AllActionsTD(head, bootstrap, returns, values_matter, last_has_value, weight, twin, reward_all)
+    if head.is_distributional:
+        return DistributionalTD(head, bootstrap, returns, values_matter, last_has_value, weight, twin)
+    return TD(head, bootstrap, returns, values_matter, last_has_value, weight, twin)
+
+
+class TDObjective(Objective, ABC):
+    """What the three variants share: the values of states, and the metrics. Arguments as of `td`."""
 
     def __init__(
-        self,
-        head: Head,
-        bootstrap: Bootstrap,
-        returns: Returns,
-        legal: Legal,
-        reward_all: Callable[[Tensor], Tensor] | None,
-        values_matter: bool,
-        last_has_value: bool,
-        interleaved: bool,
-        *,
-        weight: float,
-        twin: bool,
-    ) -> None:
+        self, head: Head, bootstrap: Bootstrap, returns: Returns, values_matter: bool, last_has_value: bool,
+        weight: float, twin: bool,
+    ) -> None:  # fmt: skip
         super().__init__(weight)
-        self.head, self.bootstrap, self.returns, self.legal = head, bootstrap, returns, legal
-        self.reward_all, self.twin, self.interleaved = reward_all, twin, interleaved
+        self.head, self.bootstrap, self.returns, self.twin = head, bootstrap, returns, twin
         self.values_matter = values_matter and (returns.bootstraps_inside or last_has_value)
-        self.needs_target = self.values_matter or bootstrap.adds_bonus
-        self.needs_last = self.values_matter and last_has_value
-        self.needs_last_online = self.needs_last and bootstrap.asks_online
-        self.lookahead = returns.lookahead
-        self.needs_outputs = (*bootstrap.needs_outputs, *(("q2",) if twin else ()))
+        last = self.values_matter and last_has_value
+        self.requires = Requirements(
+            target=self.values_matter or bootstrap.adds_bonus,
+            last_observation=last,
+            last_observation_online=last and bootstrap.asks_online,
+            outputs=(*bootstrap.needs_outputs, *(("q2",) if twin else ())),
+            lookahead=returns.lookahead,
+        )
 
-    def __call__(
-        self, online: Outputs, target: Outputs | None, batch: Batch, reference: Outputs | None = None
-    ) -> Result:
-        fields = present(batch, self.interleaved)
-        raws = {name: online[name][:, : fields.action_BT.shape[1]] for name in ("q", "q2") if name in online}
-        raws = raws if self.twin else {"q": raws["q"]}
-        if isinstance(self.head, DistributionalHead):
-            z_BTM, p_BTM = self._target_atoms(self.head, online, target, batch)
-            loss_BT = sum(self.head.loss_atoms(raw, fields.action_BT, z_BTM, p_BTM) for raw in raws.values())
-            target_BT = (z_BTM * p_BTM).sum(-1)
-        elif self.reward_all is not None:
-            reward_BTA = self.reward_all(batch.observation_BS)[:, batch.first :]
-            value_BS = self._value(online, target, batch)
-            target_BTA = reward_BTA + (fields.discount_BT * value_BS[:, 1:])[..., None]
-            loss_BT = sum(self.head.loss_all(raw, target_BTA) for raw in raws.values())
-            target_BT = target_BTA.gather(-1, fields.action_BT[..., None]).squeeze(-1)
-        else:
-            reward_BT = fields.reward_BT + self._bonus(target, batch)
-            value_BS = self._value(online, target, batch)
-            target_BT = self.returns.target(reward_BT, fields.discount_BT, fields.mask_BT, fields.carry_BT, value_BS)
-            loss_BT = sum(self.head.loss_taken(raw, fields.action_BT, target_BT) for raw in raws.values())
-        assert isinstance(loss_BT, Tensor)
-        return self._result(loss_BT, raws["q"], target_BT, batch)
+    def _q_outputs(self, outputs: Outputs) -> Outputs:
+        """Raw q, and q2 with `twin`."""
+        return {name: outputs[name] for name in (("q", "q2") if self.twin else ("q",))}
 
-    def _result(self, loss_BT: Tensor, raw_BTAN: Tensor, target_BT: Tensor, batch: Batch) -> Result:
-        q_BTA = self.head.value(raw_BTAN.detach())
-        taken_BT = q_BTA.gather(-1, batch.action_BT[:, batch.first :, None]).squeeze(-1)
-        figures = {
+    def _predictions(self, online: Outputs, batch: Decisions) -> list[Tensor]:
+        """Raw q (and q2) at times 0..T-1, BTAN each."""
+        return [batch.at_decisions(raw) for raw in self._q_outputs(online).values()]
+
+    def _state_values(self, outputs: Outputs) -> StateValues:
+        v_BS = outputs["v"].flatten(2).squeeze(-1).float() if "v" in outputs else None
+        return StateValues(self.head.q(self._q_outputs(outputs)), v_BS)
+
+    @torch.no_grad()
+    def _value(self, online: Outputs, target: Outputs | None, batch: Decisions) -> Tensor:
+        """v(s), times 0..T: value_BS; 0 at T where no row can be cut there, and everywhere where no value is needed."""
+        rows, times = batch.action_BT.shape
+        if target is None or not self.values_matter:
+            return batch.reward_BT.new_zeros(rows, times + 1)
+        own, other = self._state_values(online), self._state_values(target)
+        value_BS = self.bootstrap.value(own, other, batch.legal_at(other.q_BSA.shape[1]))
+        return value_BS if value_BS.shape[1] > times else torch.cat([value_BS, value_BS.new_zeros(rows, 1)], 1)
+
+    def _output(self, losses: Iterable[Tensor], online: Outputs, target_BT: Tensor, batch: Decisions) -> LossOutput:
+        """The sum of the losses of q and q2, with the metrics and the TD error y_t - Q(s_t, a_t) of q."""
+        loss_BT = reduce(torch.add, losses)
+        q_BTA = self.head.value(batch.at_decisions(online["q"].detach()))
+        taken_BT = value_taken(q_BTA, batch.action_BT)
+        metrics = {
             "q/taken_mean": taken_BT,
-            "q/max_mean": value_of.max_value(q_BTA, self._legal(batch, q_BTA.shape[1])),
+            "q/max_mean": max_value(q_BTA, batch.legal_BTA),
             "target/mean": target_BT,
             "target/clamped_share": self.head.clamped(target_BT),
             "td/absolute_error": (target_BT - taken_BT).abs(),
         }
-        return Result(loss_BT, figures, target_BT - taken_BT)
+        return LossOutput(loss_BT, metrics, target_BT - taken_BT)
+
+
+class TD(TDObjective):
+    """A scalar Q of the action taken against y_t = R_t + G_t v(s_i).
+
+    With a bootstrap that adds a bonus, r_t + alpha clip(T log pibar(a_t | s_t), clip_low, 0) stands in the place of r_t
+    (Munchausen: Vieillard et al. 2020).
+    """
+
+    def __call__(
+        self, online: Outputs, target: Outputs | None, batch: Decisions, reference: Outputs | None = None
+    ) -> LossOutput:
+        """loss_BT from online q (times 0..T-1; 0..T where it chooses the action) and target q or v (0..T, or 0..T-1)."""
+        reward_BT = batch.reward_BT + self._bonus(target, batch)
+        value_BS = self._value(online, target, batch)
+        target_BT = self.returns.target(reward_BT, batch.discount_BT, batch.mask_BT, batch.carry_BT, value_BS)
+        losses = (self.head.loss_taken(raw, batch.action_BT, target_BT) for raw in self._predictions(online, batch))
+        return self._output(losses, online, target_BT, batch)
 
     @torch.no_grad()
-    def _value(self, online: Outputs, target: Outputs | None, batch: Batch) -> Tensor:
-        """value_BS for times first..T; 0 for the last observation where no row can be cut there."""
-        rows, times = batch.action_BT.shape[0], batch.action_BT.shape[1] - batch.first
-        if target is None or not self.values_matter:
-            return batch.reward_BT.new_zeros(rows, times + 1)
-        own, other = self._state_values(online), self._state_values(target)
-        value_BS = self.bootstrap.value(own, other, self._legal(batch, other.q_BSA.shape[1]))
-        return _one_more(value_BS, times)
-
-    def _state_values(self, output: Outputs) -> StateValues:
-        q_BSA = self.head.value(output["q"])
-        if self.twin:
-            q_BSA = torch.minimum(q_BSA, self.head.value(output["q2"]))
-        return StateValues(q_BSA, output["v"].flatten(2).squeeze(-1).float() if "v" in output else None)
-
-    @torch.no_grad()
-    def _bonus(self, target: Outputs | None, batch: Batch) -> Tensor | float:
-        """What the bootstrap adds to each decision's reward (Munchausen), 0 elsewhere."""
+    def _bonus(self, target: Outputs | None, batch: Decisions) -> Tensor | float:
+        """The bootstrap's addition to each decision's reward, times 0..T-1."""
         if target is None or not self.bootstrap.adds_bonus:
             return 0.0
-        fields = present(batch, self.interleaved)
-        times = fields.action_BT.shape[1]
-        q_BTA = self._state_values(target).q_BSA[:, :times]
-        bonus_BT = self.bootstrap.bonus(q_BTA, fields.action_BT, self._legal(batch, times))
-        assert bonus_BT is not None
-        return bonus_BT * fields.mask_BT
+        q_BTA = batch.at_decisions(self._state_values(target).q_BSA)
+        bonus_BT = self.bootstrap.bonus(q_BTA, batch.action_BT, batch.legal_BTA)
+        assert bonus_BT is not None, "it adds one"
+        return bonus_BT * batch.mask_BT
+
+
+class DistributionalTD(TDObjective):
+    """The distribution of the action taken against Y_t = R_t + G_t Z(s_i, a*_i): the atoms of Z moved, with their weights."""
+
+    def __call__(
+        self, online: Outputs, target: Outputs | None, batch: Decisions, reference: Outputs | None = None
+    ) -> LossOutput:
+        """loss_BT from online q (times 0..T-1; 0..T where it chooses a*) and target q (0..T, or 0..T-1)."""
+        head = cast(DistributionalHead, self.head)
+        z_BTM, p_BTM = self._target_atoms(head, online, target, batch)
+        losses = (head.loss_atoms(raw, batch.action_BT, z_BTM, p_BTM) for raw in self._predictions(online, batch))
+        return self._output(losses, online, (z_BTM * p_BTM).sum(-1), batch)
 
     @torch.no_grad()
     def _target_atoms(
-        self, head: DistributionalHead, online: Outputs, target: Outputs | None, batch: Batch
+        self, head: DistributionalHead, online: Outputs, target: Outputs | None, batch: Decisions
     ) -> tuple[Tensor, Tensor]:
-        """Values R + G z and probabilities of the target distribution, BTM each."""
-        fields = present(batch, self.interleaved)
-        affine = self.returns.affine(fields.reward_BT, fields.discount_BT, fields.mask_BT, fields.carry_BT)
+        """Values R_t + G_t z of the M target atoms, and their probabilities: BTM each."""
+        affine = self.returns.affine(batch.reward_BT, batch.discount_BT, batch.mask_BT, batch.carry_BT)
         if target is None or not self.values_matter:
             z_BTM = affine.reward_BT[..., None]
             return z_BTM, torch.ones_like(z_BTM)
         own, other = self._state_values(online), self._state_values(target)
-        action_BS = self.bootstrap.action(own, other, self._legal(batch, other.q_BSA.shape[1]))
-        raw_BSAN = target["q"]
-        index = action_BS[..., None, None].expand(*action_BS.shape, 1, raw_BSAN.shape[-1])
-        z_BSM, p_BSM = head.atoms(raw_BSAN.gather(2, index).squeeze(2))
-        last = action_BS.shape[1] - 1  # where no row can be cut, the last observation has no output, and weighs nothing
+        action_BS = self.bootstrap.action(own, other, batch.legal_at(other.q_BSA.shape[1]))
+        z_BSM, p_BSM = head.atoms(atoms_of(target["q"], action_BS))
+        last = action_BS.shape[1] - 1  # where no row can be cut, the last observation has no output, and G_t is 0
         index_BTM = affine.index_BT.clamp(max=last)[..., None].expand(*affine.index_BT.shape, z_BSM.shape[-1])
         z_BTM, p_BTM = z_BSM.gather(1, index_BTM), p_BSM.gather(1, index_BTM)
         return affine.reward_BT[..., None] + affine.discount_BT[..., None] * z_BTM, p_BTM
 
-    def _legal(self, batch: Batch, times: int) -> Tensor | None:
-        return legal_from(self.legal, batch, times)
+
+def atoms_of(raw_BSAN: Tensor, action_BS: Tensor) -> Tensor:
+    """raw_BSN of one action each, in the outputs' dtype."""
+    index_BSAN = action_BS[..., None, None].expand(*action_BS.shape, 1, raw_BSAN.shape[-1])
+    return raw_BSAN.gather(2, index_BSAN).squeeze(2)
 
 
-def _one_more(value_BS: Tensor, times: int) -> Tensor:
-    """A zero for the last observation, where the network was not asked about it."""
-    if value_BS.shape[1] > times:
-        return value_BS
-    return torch.cat([value_BS, value_BS.new_zeros(value_BS.shape[0], 1)], 1)
+class AllActionsTD(TDObjective):
+    """A scalar Q of every action against its own y_t(a) = r_t(a) + d_t v(s_{t+1}); no action may change the next state.
+
+    Args (beside those of `td`):
+        reward_all: rewards of all actions.
+
+    Raises:
+        UserError: returns over more than one decision, or a bootstrap that adds a bonus to the reward of the action taken.
+    """
+
+    def __init__(
+        self, head: Head, bootstrap: Bootstrap, returns: Returns, values_matter: bool, last_has_value: bool,
+        weight: float, twin: bool, reward_all: RewardAll,
+    ) -> None:  # fmt: skip
+        super().__init__(head, bootstrap, returns, values_matter, last_has_value, weight, twin)
+        if returns.lookahead != 1 or bootstrap.adds_bonus:
+            raise UserError(
+                "learner.feedback=all_actions teaches one-step targets: set returns=one_step and bootstrap=max or double"
+            )
+        self.reward_all = reward_all
+
+    def __call__(
+        self, online: Outputs, target: Outputs | None, batch: Decisions, reference: Outputs | None = None
+    ) -> LossOutput:
+        """loss_BT, summed over actions, from online q (times 0..T-1; 0..T where it chooses) and target q or v (0..T)."""
+        reward_BTA = batch.from_first(self.reward_all(batch.observation_BS))
+        value_BS = self._value(online, target, batch)
+        target_BTA = reward_BTA + (batch.discount_BT * value_BS[:, 1:])[..., None]
+        losses = (self.head.loss_all(raw, target_BTA) for raw in self._predictions(online, batch))
+        return self._output(losses, online, value_taken(target_BTA, batch.action_BT), batch)

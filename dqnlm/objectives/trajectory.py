@@ -1,9 +1,9 @@
-"""One residual a whole episode: the policy's own probabilities account for the return (TBRM, arXiv 2505.15311).
+"""Trajectory balance: one residual a whole episode, the policy's log-probabilities against the return.
 
     loss_B = (V(s_1) + sum_t T log pi(a_t | s_t) - sum_t r_t)^2 / 2        V = T logsumexp_a Q / T
 
-With a reference policy T log (pi / pi_ref) stands in the place of T log pi: the optimum is then pi_ref exp(R / T) / Z, and
-V(s_1) is T log Z (only differences of Q within a state are advantages, as Q holds T log pi_ref too).
+(TBRM, arXiv 2505.15311). With a reference policy T log (pi / pi_ref) stands in the place of T log pi: the optimum is then
+pi_ref exp(R / T) / Z, and V(s_1) is T log Z (only differences of Q within a state are advantages, as Q holds T log pi_ref too).
 
 One value at the start and one number at the end; no bootstrap in between, so a reward at the end of a long text is
 credited to all of its tokens together. The entropy-regularised optimum has residual 0 on every trajectory of a
@@ -14,32 +14,30 @@ for each of them, so their spread is a loss by itself (VarGrad, Richter et al. 2
 
     loss_b = (x_b - mean x)^2 / 2        the mean over the rows of the batch with this prompt
 
-It moves nothing but the policy, whoever chose the actions. Q is then known up to a number for each state, so what it promises
-cannot be compared with what came (no eval/overestimation). A V that follows returns in the same network moves what the policy
-is made of: with it, translations got worse again after 50 updates (one seed).
+It changes the policy alone, whoever chose the actions. Q is then known up to a number for each state, so it cannot be compared
+with returns (no eval/overestimation). A V that is regressed on returns in the same network also changes the policy's logits:
+with it, translations got worse again after 50 updates (one seed).
 """
 
 from __future__ import annotations
 
 from typing import Literal
 
-import torch
 from torch import Tensor
 
 from dqnlm.errors import UserError
 from dqnlm.heads.base import Head
-from dqnlm.objectives.base import Legal, Objective, Outputs, Result, legal_from, present, reference_term
-from dqnlm.ops import bootstrap as value_of
+from dqnlm.objectives.base import LossOutput, Objective, Outputs, Requirements
+from dqnlm.objectives.soft_policy import reference_advantage, soft_advantage
 from dqnlm.ops import losses
-from dqnlm.types import Batch
+from dqnlm.types import Decisions
 
 
 class Trajectory(Objective):
-    """See the module's text.
+    """The module's loss.
 
     Args:
         head: meaning of the raw q.
-        legal: observation_BS -> mask of legal actions, or None.
         weight: factor of this loss in the sum.
         temperature: T, in return units.
         reference: `start` compares with the policy that the run began with (after its warm start), `none` with nothing.
@@ -50,45 +48,35 @@ class Trajectory(Objective):
         UserError: a temperature that is not above 0.
     """
 
-    needs_whole_episodes = True
-    lookahead = None
-
     def __init__(
-        self, head: Head, legal: Legal, *, weight: float, temperature: float, reference: Literal["none", "start"],
+        self, head: Head, *, weight: float, temperature: float, reference: Literal["none", "start"],
         baseline: Literal["value", "siblings"],
     ) -> None:  # fmt: skip
         super().__init__(weight)
         if temperature <= 0:
             raise UserError(f"objective.trajectory.temperature must be above 0, not {temperature}")
-        self.head, self.legal, self.temperature = head, legal, temperature
-        self.needs_reference, self.among_siblings = reference == "start", baseline == "siblings"
-        self.needs_whole_batch = self.among_siblings
+        self.head, self.temperature, self.among_siblings = head, temperature, baseline == "siblings"
+        self.requires = Requirements(
+            reference=reference == "start", whole_episodes=True, whole_batch=self.among_siblings, lookahead=None
+        )
 
     def __call__(
-        self, online: Outputs, target: Outputs | None, batch: Batch, reference: Outputs | None = None
-    ) -> Result:
-        fields = present(batch)
-        times = fields.action_BT.shape[1]
-        q_BTA = self.head.value(online["q"][:, :times])
-        taken_BT = q_BTA.gather(-1, fields.action_BT[..., None]).squeeze(-1)
-        legal = legal_from(self.legal, batch, times)
-        value_BT = value_of.soft_value(q_BTA, legal, self.temperature)
-        allowed_BT = 0.0 if reference is None else reference_term(self.head, reference, fields, legal, self.temperature)
-        first_B1 = fields.mask_BT.argmax(1, keepdim=True)
-        surplus_BT = (fields.reward_BT + allowed_BT - (taken_BT - value_BT)) * fields.mask_BT
-        surplus_B = surplus_BT.sum(1)
+        self, online: Outputs, target: Outputs | None, batch: Decisions, reference: Outputs | None = None
+    ) -> LossOutput:
+        """loss_B from online and reference q (times 0..T-1), actions and rewards of whole episodes."""
+        advantage_BT, value_BT, taken_BT = soft_advantage(self.head, online, batch, self.temperature)
+        prior_BT = reference_advantage(self.head, reference, batch, self.temperature)
+        surplus_B = ((batch.reward_BT + prior_BT - advantage_BT) * batch.mask_BT).sum(1)
         if self.among_siblings:
-            same_BB = same_prompt(batch.observation_BS, batch.first + first_B1)
+            same_BB = same_prompt(batch.prompt_BS)
             baseline_B = (same_BB @ surplus_B) / same_BB.sum(1)
         else:
-            baseline_B = value_BT.gather(1, first_B1).squeeze(1)
-        figures = {"q/taken_mean": taken_BT, "value/mean": value_BT}
+            baseline_B = value_BT.gather(1, batch.mask_BT.argmax(1, keepdim=True)).squeeze(1)
+        metrics = {"q/taken_mean": taken_BT, "value/mean": value_BT}
         error_BT = (surplus_B - baseline_B).detach()[:, None].expand_as(taken_BT)
-        return Result(losses.squared(surplus_B, baseline_B), figures, error_BT)
+        return LossOutput(losses.squared(surplus_B, baseline_B), metrics, error_BT)
 
 
-def same_prompt(observation_BS: Tensor, first_B1: Tensor) -> Tensor:
-    """1.0 where two rows are equal up to their first decision, the observation at time `first_B1` included: float_BB."""
-    read_BS = torch.arange(observation_BS.shape[1], device=observation_BS.device) <= first_B1
-    prompt_BS = observation_BS.masked_fill(~read_BS, -1)
+def same_prompt(prompt_BS: Tensor) -> Tensor:
+    """1.0 where two rows have the same prompt (`Decisions.prompt_BS`): float_BB."""
     return (prompt_BS[:, None] == prompt_BS[None]).all(-1).float()

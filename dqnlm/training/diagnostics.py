@@ -1,15 +1,15 @@
-"""What tells a healthy run from a sick one, at every log point, for every algorithm.
+"""Diagnostics of training at every log point, for every algorithm, and warnings about divergence or absent reward.
 
 q/action_gap            mean of the best less the second best legal Q: how sure the argmax is (Bellemare et al. 2016)
-q/largest               greatest Q in the newest batch; runs away where bootstrapping diverges
+q/largest               greatest Q in the newest batch; grows without bound where bootstrapping diverges
 td/error_p50, _p90, _p99  quantiles of |target - prediction| in the newest batch, in return units
 reward/deviation        of the rewards in the newest batch; 0 means that there is nothing to learn from
 buffer/terminal_share   share of the decisions held that ended their episode
 target/effective_period updates that the target network lags behind: its period, or 1 / polyak_rate
 time/updates_per_decision, time/replay_ratio   gradient steps, and decisions learned from, for each decision taken
 
-With learner.rows_at_once the newest batch is the last rows of it. (eval/overestimation, what Q promises against what then is
-earned: `dqnlm.evaluation.episodes`.)
+With learner.rows_at_once the newest batch is the last rows of it. (eval/overestimation, Q against the return that follows:
+`dqnlm.evaluation.episodes`.)
 """
 
 from __future__ import annotations
@@ -19,8 +19,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from dqnlm.agent.learner import Latest
-from dqnlm.agent.policy import Policy
+from dqnlm.agent.learner import LastUpdate
 from dqnlm.heads.base import Head
 from dqnlm.metrics import Figures
 from dqnlm.ops.bootstrap import masked_q
@@ -34,48 +33,44 @@ _RUNAWAY = 10.0  # times the largest return that is possible, or was seen
 
 @torch.no_grad()
 def diagnostics(parts: Parts) -> Figures:
-    """The figures of the module's text; reads the device."""
+    """The module's metrics; copies from the device."""
     learner, buffer = parts.learner, parts.buffer
     figures = {
         "buffer/transitions": float(buffer.transitions()),
         "buffer/terminal_share": float(buffer.terminal_share()),
     }
-    if learner.target.copies and learner.needs_target:
+    if learner.target.copies and learner.requires.target:
         rate, period = learner.target.polyak_rate, learner.target.period
         figures["target/effective_period"] = 1 / rate if rate is not None else float(period or 0)
     if parts.env_steps:
         figures["time/updates_per_decision"] = learner.updates / parts.env_steps
         figures["time/replay_ratio"] = float(learner.transitions) / parts.env_steps
-    return (
-        figures if learner.latest is None else figures | _of_batch(learner.latest, parts.policy, parts.env.legal)
-    )
+    return figures if learner.last_update is None else figures | _batch_figures(learner.last_update, parts.policy.head)
 
 
-def _of_batch(latest: Latest, policy: Policy, legal: object) -> Figures:
-    batch, learn_BT = latest.batch, latest.learn_BT > 0
+def _batch_figures(last: LastUpdate, head: Head) -> Figures:
+    """Action gap, greatest Q, rewards and error quantiles over the decisions of the loss; {} where there is none."""
+    batch = last.batch
+    learn_BT = batch.learn_BT > 0
     if not bool(learn_BT.any()):
         return {}
-    times = learn_BT.shape[1]
-    mask = legal(batch.observation_BS) if callable(legal) else None
-    if mask is not None and mask.dim() == 3 and mask.shape[1] > 1:
-        mask = mask[:, batch.first : batch.first + times]
-    q_BTA = masked_q(policy.head.value(latest.raw_BTAN[:, :times]), mask)[learn_BT]
+    q_BTA = masked_q(head.value(batch.at_decisions(last.raw_BSAN)), batch.legal_BTA)[learn_BT]
     best_X2 = q_BTA.topk(min(2, q_BTA.shape[-1]), -1).values
     gap_X = (best_X2[:, 0] - best_X2[:, -1])[best_X2[:, -1].isfinite()]
-    reward_X = batch.reward_BT[:, batch.first :][learn_BT]
+    reward_X = batch.reward_BT[learn_BT]
     figures = {"q/largest": float(best_X2[:, 0].max()), "reward/deviation": float(reward_X.std(correction=0))}
     figures["reward/mean"] = float(reward_X.mean())
     if len(gap_X):
         figures["q/action_gap"] = float(gap_X.mean())
-    if latest.error_BT is not None:
-        error_X = latest.error_BT[learn_BT].abs().float()
+    if last.error_BT is not None:
+        error_X = last.error_BT[learn_BT].abs().float()
         values = error_X[: 2**20].quantile(torch.tensor(_QUANTILES, device=error_X.device))  # its limit is 2^24 numbers
         figures |= {f"td/error_p{round(100 * q)}": float(v) for q, v in zip(_QUANTILES, values, strict=True)}
     return figures
 
 
 def warnings(figures: Figures, head: Head) -> dict[str, str]:
-    """What a person should look at now: key -> sentence."""
+    """Warnings that these metrics call for: key -> sentence."""
     found = {}
     bounds = [abs(float(bound)) for bound in (head.low, head.high)]
     most = (

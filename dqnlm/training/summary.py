@@ -122,7 +122,7 @@ def estimated_seconds(trainer: Trainer) -> float:
         ids_BS = torch.zeros(rows, width, *shape, dtype=dtype, device=device)
         forward = _seconds(device, lambda: _no_grad(network, ids_BS))
         both = _seconds(device, lambda: network(ids_BS)["q"].square().sum().backward())
-    update = both + (forward if parts.learner.needs_target else 0)
+    update = both + (forward if parts.learner.requires.target else 0)
     played_steps = None if parts.actor is None else parts.actor.rollout_steps
     steps = 1 if spec.teacher_forced else max(1, (played_steps or parts.episode_decisions) // 8)
     rollout = forward * steps * (env.num_envs // spec.guesses_per_position) / rows if parts.exploration.needs_q else 0

@@ -98,7 +98,7 @@ class Trainer:
     def _sample(self) -> Batch:
         """Experience; of each batch a share from the text's own answers, where that is set."""
         demonstrations = self.parts.demonstrations
-        mixed = 0 if demonstrations is None else demonstrations.mixed(self.batch_rows)
+        mixed = 0 if demonstrations is None else demonstrations.num_rows(self.batch_rows)
         batch = self.parts.buffer.sample(self.batch_rows - mixed)
         if demonstrations is not None:
             batch = batch.concat(demonstrations.batch(mixed, judged=True))
@@ -109,7 +109,7 @@ class Trainer:
         warm_start = self.parts.warm_start
         assert warm_start is not None
         if warm_start.advance(self.updates_per_rollout):
-            self.parts.learner.begin_here()
+            self.parts.learner.sync_target_and_reference()
         self.rollouts_done += 1
 
     def run(self) -> dict[str, Any]:

@@ -14,6 +14,7 @@ from dqnlm.rewards.exact_match import ExactMatch
 from dqnlm.runs.directory import RunDirectory
 from dqnlm.types import DECISION, TERMINATED, Batch, Rows
 from tests.helpers import runs as tools
+from tests.helpers.batches import make_batch
 
 CPU = torch.device("cpu")
 SOFT = [
@@ -151,9 +152,7 @@ def test_what_no_row_has_is_cut_off() -> None:
     """
     mask_BT = torch.tensor([[0, 0, 1, 1, 1, 0, 0, 0], [0, 0, 0, 1, 0, 0, 0, 0]]).float()
     observation_BS, wide_BT = torch.arange(18).view(2, 9), torch.arange(16.0).view(2, 8)
-    batch = Batch(
-        observation_BS, observation_BS[:, 1:], wide_BT, wide_BT, mask_BT, torch.tensor([5, 4]), torch.ones(2), torch.zeros(2), 1,
-    )  # fmt: skip
+    batch = make_batch(observation_BS[:, 1:], wide_BT, wide_BT, mask_BT, observation_BS, length_B=[5, 4], first=1)
     cut = batch.trim()
     assert cut.first == 2 and torch.equal(cut.observation_BS, observation_BS[:, :6])
     for name in ("action_BT", "reward_BT", "discount_BT", "mask_BT"):

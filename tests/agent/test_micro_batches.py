@@ -9,7 +9,6 @@ import pytest
 import torch
 from torch import Tensor
 
-from dqnlm.agent import optimizer as optimizers
 from dqnlm.agent.learner import Learner
 from dqnlm.agent.target import Target
 from dqnlm.errors import UserError
@@ -19,14 +18,24 @@ from dqnlm.networks.projections import Linear
 from dqnlm.networks.recurrent import GRU
 from dqnlm.objectives.base import Objective
 from dqnlm.objectives.conservative import Conservative
-from dqnlm.objectives.cross_entropy import CrossEntropy
 from dqnlm.objectives.expectile_value import ExpectileValue
 from dqnlm.objectives.large_margin import LargeMargin
 from dqnlm.objectives.path_consistency import PathConsistency
 from dqnlm.objectives.returns import Lambda
 from dqnlm.objectives.trajectory import Trajectory
 from dqnlm.types import TERMINATED, Batch
-from tests.helpers.learners import HEADS, A, assert_close, figures, gradient, make_td, random_batch
+from tests.helpers.batches import A, random_batch
+from tests.helpers.learners import (
+    CPU,
+    HEADS,
+    adam,
+    assert_close,
+    cross_entropy,
+    figures,
+    gradient,
+    learner_settings,
+    make_td,
+)
 
 HEAD = HEADS["squared"]()
 
@@ -41,12 +50,12 @@ OBJECTIVES: dict[str, Objective] = {
     "td_munchausen": make_td("squared", "munchausen"),
     "td_twin": make_td("squared", twin=True),
     "td_all_actions": make_td("logistic", feedback="all_actions"),
-    "cross_entropy": CrossEntropy(legal, weight=2.0, output="q", normaliser_weight=0.1),
+    "cross_entropy": cross_entropy(weight=2.0, normaliser_weight=0.1),
     "expectile_value": ExpectileValue(HEAD, weight=1.0, expectile=0.8),
-    "conservative": Conservative(HEAD, legal, weight=1.0, temperature=0.5),
-    "large_margin": LargeMargin(HEAD, legal, weight=1.0, margin=0.5),
-    "path_consistency": PathConsistency(HEAD, legal, True, False, weight=1.0, temperature=0.5, n=2, reference="start"),
-    "trajectory": Trajectory(HEAD, legal, weight=1.0, temperature=0.5, reference="start", baseline="value"),
+    "conservative": Conservative(HEAD, weight=1.0, temperature=0.5),
+    "large_margin": LargeMargin(HEAD, weight=1.0, margin=0.5),
+    "path_consistency": PathConsistency(HEAD, True, weight=1.0, temperature=0.5, n=2, reference="start"),
+    "trajectory": Trajectory(HEAD, weight=1.0, temperature=0.5, reference="start", baseline="value"),
 }
 
 
@@ -58,24 +67,8 @@ def learner_of(objective: Objective, rows_at_once: int | None, **changes: Any) -
     for parameter in network.parameters():
         torch.nn.init.normal_(parameter, std=0.5)
     target = Target(network, period=100, polyak_rate=None)
-    optimizer = optimizers.adam(
-        network, 9, lr=0.01, betas=[0.9, 0.99], eps=1e-8, warmup_updates=0, schedule="constant", final_fraction=None
-    )
-    settings: dict[str, Any] = {
-        "gamma": 0.5, "feedback": "taken", "gradient_clip": None, "precision": "float32", "compile": False, "burn_in": 1,
-        "reference_weight": 0.0, "reference_temperature": 1.0, "rows_at_once": rows_at_once,
-    }  # fmt: skip
-    return Learner(
-        network,
-        target,
-        {"it": objective},
-        optimizer,
-        Accumulator(torch.device("cpu")),
-        0,
-        HEAD,
-        legal,
-        **(settings | changes),
-    )
+    settings = learner_settings(**({"burn_in": 1, "rows_at_once": rows_at_once} | changes))
+    return Learner(network, target, {"it": objective}, adam(network), Accumulator(CPU), 0, HEAD, legal, **settings)
 
 
 def batch_of_unequal_rows(copies: int = 1) -> Batch:
@@ -119,11 +112,11 @@ def test_fewer_rows_are_held() -> None:
     learner, seen = learner_of(make_td("huber"), 2), []
     learner.network.register_forward_pre_hook(lambda module, inputs: seen.append(len(inputs[0])))
     learner.update(batch_of_unequal_rows())
-    assert seen == [2, 2, 2] and learner.latest is not None and len(learner.latest.raw_BTAN) == 2
+    assert seen == [2, 2, 2] and learner.last_update is not None and len(learner.last_update.raw_BSAN) == 2
 
 
 def test_refusals() -> None:
-    siblings = Trajectory(HEAD, legal, weight=1.0, temperature=0.5, reference="none", baseline="siblings")
+    siblings = Trajectory(HEAD, weight=1.0, temperature=0.5, reference="none", baseline="siblings")
     with pytest.raises(UserError, match=r"compares the rows .*baseline=value"):
         learner_of(siblings, 2)
     with pytest.raises(UserError, match="at least 1"):

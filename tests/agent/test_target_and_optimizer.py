@@ -14,7 +14,8 @@ from dqnlm.agent import optimizer as optimizers
 from dqnlm.agent import target
 from dqnlm.errors import UserError
 from dqnlm.networks.layers import make_norm
-from tests.helpers.learners import make_learner, make_network, random_batch
+from tests.helpers.batches import random_batch
+from tests.helpers.learners import make_learner, make_network
 
 
 def network(seed: int = 0) -> nn.Module:

@@ -1,15 +1,16 @@
-"""A small learner with nothing of Hydra, and batches for it; used by the tests of heads, objectives, target and learner."""
+"""A small learner with nothing of Hydra, used by the tests of heads, objectives, target and learner."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
 from dqnlm.agent import optimizer as optimizers
 from dqnlm.agent.learner import Learner
+from dqnlm.agent.optimizer import Optimization
 from dqnlm.agent.target import Target
 from dqnlm.heads.base import Head
 from dqnlm.heads.normalised import Normalised
@@ -22,11 +23,11 @@ from dqnlm.objectives.base import Objective
 from dqnlm.objectives.bootstrap import Bootstrap, Double, Max, Munchausen, Soft, Value
 from dqnlm.objectives.cross_entropy import CrossEntropy
 from dqnlm.objectives.returns import OneStep, Returns
-from dqnlm.objectives.td import TemporalDifference
+from dqnlm.objectives.td import TDObjective, td
 from dqnlm.rewards.exact_match import ExactMatch
-from dqnlm.types import DECISION, TERMINATED, TRUNCATED, Batch, Bounds, discount_from_flags
+from dqnlm.types import Batch, Bounds
+from tests.helpers.batches import GAMMA, A, T
 
-A, T, GAMMA = 5, 6, 0.5
 BOUNDS = Bounds(0.0, 2.0)
 CPU = torch.device("cpu")
 
@@ -59,69 +60,56 @@ def make_network(seed: int = 0) -> QNetwork:
 def make_td(
     head: str = "squared",
     bootstrap: str = "double",
-    legal: Tensor | None = None,
     feedback: str = "taken",
     gamma: float = GAMMA,
     last_has_value: bool = True,
     weight: float = 1.0,
     multistep: Returns | None = None,
     twin: bool = False,
-    interleaved: bool = False,
-) -> TemporalDifference:
+) -> TDObjective:
     reward_all: Callable[[Tensor], Tensor] | None = None
     if feedback == "all_actions":
         reward = ExactMatch(A, match=1.0, mismatch=0.0)
         reward_all = lambda observation_BS: reward.all_actions(observation_BS[:, 1:])  # noqa: E731
-    return TemporalDifference(
-        HEADS[head](), BOOTSTRAPS[bootstrap](), multistep or OneStep(), lambda observation_BS: legal, reward_all, gamma > 0,
-        last_has_value, interleaved, weight=weight, twin=twin,
+    return td(
+        HEADS[head](), BOOTSTRAPS[bootstrap](), multistep or OneStep(), reward_all, gamma > 0, last_has_value,
+        weight=weight, twin=twin,
     )  # fmt: skip
 
 
-def make_learner(
-    *objectives: Objective, seed: int = 0, period: int | None = 100, polyak_rate: float | None = None,
-    gradient_clip: float | None = None,
-) -> Learner:  # fmt: skip
-    network = make_network(seed)
-    target = Target(network, period=period, polyak_rate=polyak_rate)
-    if target.copies:
-        target.network.load_state_dict(make_network(seed + 50).state_dict())  # so that a mix-up of the two shows
-    optimizer = optimizers.adam(
-        network, 100, lr=0.01, betas=[0.9, 0.99], eps=1e-8, warmup_updates=0, schedule="constant", final_fraction=None
-    )
-    named = {"cross_entropy" if isinstance(o, CrossEntropy) else "td": o for o in objectives or (make_td(),)}
-    settings: Any = {
-        "gamma": GAMMA, "feedback": "taken", "gradient_clip": gradient_clip, "precision": "float32", "compile": False,
+def cross_entropy(
+    weight: float = 1.0, output: Literal["q", "policy"] = "q", normaliser_weight: float = 0.0
+) -> CrossEntropy:
+    return CrossEntropy(weight=weight, output=output, normaliser_weight=normaliser_weight)
+
+
+def learner_settings(**changes: Any) -> Any:
+    """The learner's settings, plain where a test does not say otherwise."""
+    settings: dict[str, Any] = {
+        "gamma": GAMMA, "feedback": "taken", "gradient_clip": None, "precision": "float32", "compile": False,
         "burn_in": 0, "reference_weight": 0.0, "reference_temperature": 1.0, "rows_at_once": None,
     }  # fmt: skip
-    return Learner(network, target, named, optimizer, Accumulator(CPU), **settings)
+    assert set(changes) <= set(settings), changes
+    return settings | changes
 
 
-def random_batch(
-    rows: int = 4, seed: int = 0, first: int = 0, end: int = TRUNCATED, gamma: float = GAMMA, copies: int = 1
-) -> Batch:
-    """Rows of random tokens and rewards; decisions from `first` on, the second row ends two steps early by termination."""
-    g = torch.Generator().manual_seed(seed)
-    length_B = torch.full((rows,), T)
-    length_B[1::3] = T - 2
-    time_T = torch.arange(T)
-    within_BT = time_T < length_B[:, None]
-    flag_BT = ((time_T >= first) & within_BT) * DECISION
-    flag_BT[torch.arange(rows), length_B - 1] |= torch.where(length_B == T, end, TERMINATED)
-    flag_BT = flag_BT.to(torch.uint8)
-    mask_BT = ((flag_BT & DECISION) != 0).float()
-    return Batch(
-        torch.randint(A, (rows // copies, T + 1), generator=g).repeat_interleave(copies, 0),
-        torch.randint(A, (rows, T), generator=g),
-        torch.rand(rows, T, generator=g) * mask_BT,
-        discount_from_flags(flag_BT, length_B, gamma),
-        mask_BT,
-        length_B,
-        torch.ones(rows),
-        torch.arange(rows),
-        first,
-        copies,
+def adam(network: QNetwork, updates: int = 100, lr: float = 0.01) -> Optimization:
+    return optimizers.adam(
+        network, updates, lr=lr, betas=[0.9, 0.99], eps=1e-8, warmup_updates=0, schedule="constant", final_fraction=None
     )
+
+
+def make_learner(
+    *objectives: Objective, seed: int = 0, period: int | None = 100, polyak_rate: float | None = None, restart: int = 0,
+    target_of: Callable[[QNetwork], Target] | None = None, **settings: Any,
+) -> Learner:  # fmt: skip
+    """A learner of the objectives (one-step TD unless told), with the settings of `learner_settings`."""
+    network = make_network(seed)
+    target = target_of(network) if target_of else Target(network, period=period, polyak_rate=polyak_rate)
+    if target.copies and target_of is None:
+        target.network.load_state_dict(make_network(seed + 50).state_dict())  # so that a mix-up of the two shows
+    named = {"cross_entropy" if isinstance(o, CrossEntropy) else "td": o for o in objectives or (make_td(),)}
+    return Learner(network, target, named, adam(network), Accumulator(CPU), restart, **learner_settings(**settings))
 
 
 def gradient(learner: Learner, batch: Batch) -> list[Tensor]:

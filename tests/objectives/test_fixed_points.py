@@ -27,27 +27,23 @@ from dqnlm.metrics import Accumulator
 from dqnlm.networks.base import OneHotEncoder, QNetwork
 from dqnlm.networks.projections import Dueling, Linear
 from dqnlm.networks.table import Table
-from dqnlm.objectives.base import Objective
+from dqnlm.objectives.base import Objective, combined
 from dqnlm.objectives.bootstrap import Bootstrap, Double, Max, Munchausen, Soft, Value
 from dqnlm.objectives.conservative import Conservative
-from dqnlm.objectives.cross_entropy import CrossEntropy
 from dqnlm.objectives.expectile_value import ExpectileValue
 from dqnlm.objectives.path_consistency import PathConsistency
 from dqnlm.objectives.returns import Lambda, MonteCarlo, NStep, OneStep, Returns
-from dqnlm.objectives.td import TemporalDifference
+from dqnlm.objectives.td import TDObjective, td
 from dqnlm.objectives.trajectory import Trajectory
 from dqnlm.types import Batch, Bounds
-from tests.helpers.learners import CPU
+from tests.helpers.batches import make_batch
+from tests.helpers.learners import CPU, cross_entropy, learner_settings
 
 S, A, GAMMA = 5, 3, 0.8
 _draw = torch.Generator().manual_seed(3)
 NEXT_SA = torch.randint(S, (S, A), generator=_draw)
 REWARD_SA = torch.rand(S, A, generator=_draw) * 2 - 1
 BOUNDS = Bounds(-5.0, 5.0)  # 1 / (1 - .8)
-
-
-def anything(observation_BS: Tensor) -> Tensor | None:
-    return None
 
 
 def rows(length: int) -> Batch:
@@ -58,16 +54,13 @@ def rows(length: int) -> Batch:
     for t in range(length):
         rewards.append(REWARD_SA[observations[-1], action_BT[:, t]])
         observations.append(NEXT_SA[observations[-1], action_BT[:, t]])
-    count = len(table)
-    learn_BT = torch.zeros(count, length)
+    learn_BT = torch.zeros(len(table), length)
     learn_BT[:, 0] = 1
-    return Batch(
-        torch.stack(observations, 1), action_BT, torch.stack(rewards, 1), torch.full((count, length), GAMMA),
-        torch.ones(count, length), torch.full((count,), length), torch.ones(count), torch.arange(count), learn_BT=learn_BT,
-    )  # fmt: skip
+    observation_BS = torch.stack(observations, 1)
+    return make_batch(action_BT, torch.stack(rewards, 1), GAMMA, observation_BS=observation_BS, learn_BT=learn_BT)
 
 
-def make_learner(
+def table_learner(
     objectives: dict[str, Objective], head: Head, projection: Callable[..., Any] = Linear, updates: int = 600,
     lr: float = 0.1, gamma: float = GAMMA, states: int = S, actions: int = A, reference_weight: float = 0.0,
     reference_temperature: float = 1.0,
@@ -75,21 +68,21 @@ def make_learner(
     torch.manual_seed(0)
     body = Table(states, context=8)
     outputs = {"q": head.project(projection, states, actions)}
-    for name in sorted({n for o in objectives.values() for n in o.needs_outputs}):
+    for name in combined(o.requires for o in objectives.values()).outputs:
         outputs[name] = Linear(states, 1 if name == "v" else actions, 1)
     network = QNetwork(OneHotEncoder(states), body, outputs)
     optimizer = optimizers.adam(
         network, updates, lr=lr, betas=[0.9, 0.999], eps=1e-8, warmup_updates=0, schedule="cosine", final_fraction=0.01
     )
-    settings: Any = {"gamma": gamma, "feedback": "taken", "gradient_clip": None, "precision": "float32", "compile": False,
-                     "burn_in": 0, "reference_weight": reference_weight,
-                     "reference_temperature": reference_temperature, "rows_at_once": None}  # fmt: skip
+    settings = learner_settings(
+        gamma=gamma, reference_weight=reference_weight, reference_temperature=reference_temperature
+    )
     target = Target(network, period=None, polyak_rate=0.1)
-    return Learner(network, target, objectives, optimizer, Accumulator(CPU), 0, head, anything, **settings)
+    return Learner(network, target, objectives, optimizer, Accumulator(CPU), 0, head, **settings)
 
 
-def td(head: Head, bootstrap: Bootstrap, returns: Returns, twin: bool = False) -> TemporalDifference:
-    return TemporalDifference(head, bootstrap, returns, anything, None, True, True, False, weight=1.0, twin=twin)
+def make_td(head: Head, bootstrap: Bootstrap, returns: Returns, twin: bool = False) -> TDObjective:
+    return td(head, bootstrap, returns, None, True, True, weight=1.0, twin=twin)
 
 
 def learned(learner: Learner, head: Head, batch: Batch, updates: int = 600) -> Tensor:
@@ -149,7 +142,7 @@ def test_one_step_presets_find_the_optimum(head_name: str, bootstrap: Bootstrap)
     """Bug: dqn, double_dqn, c51, qr_dqn or iqn converge somewhere else than Q* (mean of the distribution for the last)."""
     head = HEADS[head_name]()
     updates = {"scalar": 600, "implicit_quantile": 2500}.get(head_name, 1200)
-    learner = make_learner({"td": td(head, bootstrap, OneStep())}, head, updates=updates)
+    learner = table_learner({"td": make_td(head, bootstrap, OneStep())}, head, updates=updates)
     found = learned(learner, head, rows(1), updates)
     torch.testing.assert_close(found, OPTIMAL, atol=0.05, rtol=0)
 
@@ -161,8 +154,8 @@ def dueling(features: int, num_actions: int, num_parameters: int) -> Dueling:
 def test_dueling_and_twin_find_the_optimum() -> None:
     """Bug: a decomposition that cannot represent Q*, or a second Q-function that pulls the first away."""
     head = scalar()
-    one = learned(make_learner({"td": td(head, Double(), OneStep())}, head, dueling), head, rows(1))
-    two = learned(make_learner({"td": td(head, Max(), OneStep(), twin=True)}, head), head, rows(1))
+    one = learned(table_learner({"td": make_td(head, Double(), OneStep())}, head, dueling), head, rows(1))
+    two = learned(table_learner({"td": make_td(head, Max(), OneStep(), twin=True)}, head), head, rows(1))
     torch.testing.assert_close(one, OPTIMAL, atol=0.02, rtol=0)
     torch.testing.assert_close(two, OPTIMAL, atol=0.02, rtol=0)
 
@@ -178,7 +171,7 @@ def test_multistep_presets_find_their_own_operator(returns: Returns, trace: floa
     The behaviour is uniform. Rows are cut after three decisions, so Monte-Carlo there is the three-step return.
     """
     head = scalar()
-    found = learned(make_learner({"td": td(head, Max(), returns)}, head), head, rows(3))
+    found = learned(table_learner({"td": make_td(head, Max(), returns)}, head), head, rows(3))
     torch.testing.assert_close(found, multistep_answer(trace, n), atol=0.02, rtol=0)
 
 
@@ -190,15 +183,15 @@ ENTROPIC = iterate(lambda q: backup(SOFT * (q / SOFT).logsumexp(-1)))
 def test_path_consistency_finds_the_entropy_regularised_solution(n: int | None) -> None:
     """Bug: single-step or multi-step consistency with another fixed point than the soft Bellman equation's."""
     head = scalar()
-    objective = PathConsistency(head, anything, True, False, weight=1.0, temperature=SOFT, n=n, reference="none")
-    found = learned(make_learner({"path_consistency": objective}, head), head, rows(1 if n == 1 else 3))
+    objective = PathConsistency(head, True, weight=1.0, temperature=SOFT, n=n, reference="none")
+    found = learned(table_learner({"path_consistency": objective}, head), head, rows(1 if n == 1 else 3))
     torch.testing.assert_close(found, ENTROPIC, atol=0.02, rtol=0)
 
 
 def test_soft_q_finds_the_entropy_regularised_solution() -> None:
     """Bug: another temperature in the bootstrap than the stated one."""
     head = scalar()
-    found = learned(make_learner({"td": td(head, Soft(temperature=SOFT), OneStep())}, head), head, rows(1))
+    found = learned(table_learner({"td": make_td(head, Soft(temperature=SOFT), OneStep())}, head), head, rows(1))
     torch.testing.assert_close(found, ENTROPIC, atol=0.02, rtol=0)
 
 
@@ -215,7 +208,7 @@ def test_munchausen_finds_its_own_operator(alpha: float) -> None:
 
     head = scalar()
     bootstrap = Munchausen(alpha=alpha, temperature=SOFT, clip_low=-1.0)
-    found = learned(make_learner({"td": td(head, bootstrap, OneStep())}, head), head, rows(1))
+    found = learned(table_learner({"td": make_td(head, bootstrap, OneStep())}, head), head, rows(1))
     torch.testing.assert_close(found, iterate(operator), atol=0.02, rtol=0)
 
 
@@ -228,15 +221,15 @@ def test_conservative_finds_its_own_operator() -> None:
     alpha, temperature = 0.2, 0.5
     head = scalar()
     objectives: dict[str, Objective] = {
-        "td": td(head, Max(), OneStep()),
-        "conservative": Conservative(head, anything, weight=alpha, temperature=temperature),
+        "td": make_td(head, Max(), OneStep()),
+        "conservative": Conservative(head, weight=alpha, temperature=temperature),
     }
 
     def operator(q: Tensor) -> Tensor:
         goal = backup(q.amax(-1)) - alpha * A * ((q / temperature).softmax(-1) - 1 / A)
         return q + 0.2 * (goal - q)
 
-    found = learned(make_learner(objectives, head), head, rows(1))
+    found = learned(table_learner(objectives, head), head, rows(1))
     torch.testing.assert_close(found, iterate(operator), atol=0.02, rtol=0)
 
 
@@ -248,9 +241,9 @@ def test_ilql_finds_the_expectile_solution() -> None:
     tau = 0.8
     head = scalar()
     objectives: dict[str, Objective] = {
-        "td": td(head, Value(), OneStep(), twin=True),
+        "td": make_td(head, Value(), OneStep(), twin=True),
         "expectile_value": ExpectileValue(head, weight=1.0, expectile=tau),
-        "cross_entropy": CrossEntropy(anything, weight=1.0, output="policy", normaliser_weight=0.0),
+        "cross_entropy": cross_entropy(output="policy"),
     }
 
     def operator(x: Tensor) -> Tensor:
@@ -259,7 +252,7 @@ def test_ilql_finds_the_expectile_solution() -> None:
         return torch.cat([backup(v), ((weight * q).sum(-1) / weight.sum(-1))[:, None]], 1)
 
     answer = iterate(operator, (S, A + 1))
-    learner = make_learner(objectives, head, updates=1200)
+    learner = table_learner(objectives, head, updates=1200)
     found = learned(learner, head, rows(1), 1200)
     torch.testing.assert_close(found, answer[:, :A], atol=0.03, rtol=0)
     with torch.no_grad():
@@ -282,10 +275,8 @@ def test_mc_q_and_tbrm_on_whole_episodes() -> None:
     table = list(itertools.product(range(2), repeat=depth))
     node_BT = torch.tensor([[2**t - 1 + int("0" + "".join(map(str, a[:t])), 2) for t in range(depth)] for a in table])
     action_BT = torch.tensor(table)
-    batch = Batch(
-        torch.cat([node_BT, node_BT[:, -1:]], 1), action_BT, reward[node_BT, action_BT],
-        torch.tensor([[1.0, 1.0, 0.0]]).repeat(8, 1), torch.ones(8, 3), torch.full((8,), 3), torch.ones(8), torch.arange(8),
-    )  # fmt: skip
+    observation_BS = torch.cat([node_BT, node_BT[:, -1:]], 1)
+    batch = make_batch(action_BT, reward[node_BT, action_BT], [1.0, 1.0, 0.0], observation_BS=observation_BS)
     soft, mean = torch.zeros(nodes, 2), torch.zeros(nodes, 2)
     for node in reversed(range(nodes)):
         for action in range(2):
@@ -297,13 +288,10 @@ def test_mc_q_and_tbrm_on_whole_episodes() -> None:
             mean[node, action] = reward[node, action] + (0 if last else float(mean[child].mean()))
     head = scalar()
     for objective, answer in (
-        (
-            TemporalDifference(head, Max(), MonteCarlo(), anything, None, True, False, False, weight=1.0, twin=False),
-            mean,
-        ),
-        (Trajectory(head, anything, weight=1.0, temperature=SOFT, reference="none", baseline="value"), soft),
+        (td(head, Max(), MonteCarlo(), None, True, False, weight=1.0, twin=False), mean),
+        (Trajectory(head, weight=1.0, temperature=SOFT, reference="none", baseline="value"), soft),
     ):
-        learner = make_learner({"objective": objective}, head, gamma=1.0, states=nodes, actions=2, updates=1000)
+        learner = table_learner({"objective": objective}, head, gamma=1.0, states=nodes, actions=2, updates=1000)
         for _ in range(1000):
             learner.update(batch)
         with torch.no_grad():

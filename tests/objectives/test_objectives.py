@@ -9,30 +9,30 @@ import pytest
 import torch
 from torch import Tensor
 
-from dqnlm.objectives.bootstrap import Double
-from dqnlm.objectives.cross_entropy import CrossEntropy
-from dqnlm.objectives.td import TemporalDifference
+from dqnlm.errors import UserError
+from dqnlm.heads.quantile import Quantile
+from dqnlm.objectives.base import Requirements, combined
+from dqnlm.objectives.bootstrap import Double, Max, Munchausen
+from dqnlm.objectives.returns import NStep, OneStep
+from dqnlm.objectives.td import TD, AllActionsTD, DistributionalTD, TDObjective, td
 from dqnlm.types import TERMINATED, Batch
+from tests.helpers.batches import GAMMA, A, T, decisions, make_batch, random_batch
 from tests.helpers.learners import (
-    GAMMA,
+    BOUNDS,
     HEADS,
-    A,
-    T,
     assert_close,
+    cross_entropy,
     differ,
     figures,
     gradient,
     make_learner,
     make_network,
     make_td,
-    random_batch,
 )
 
 
 def batch_of_two_steps(discounts: list[float]) -> Batch:
-    token_BS = torch.tensor([[0, 1, 2]])
-    return Batch(token_BS, torch.tensor([[0, 1]]), torch.tensor([[1.0, 2.0]]), torch.tensor([discounts]),
-                 torch.ones(1, 2), torch.tensor([2]), torch.ones(1), torch.zeros(1))  # fmt: skip
+    return make_batch([[0, 1]], [[1.0, 2.0]], [discounts], observation_BS=[[0, 1, 2]])
 
 
 @pytest.mark.parametrize(
@@ -49,12 +49,12 @@ def test_td_by_hand(bootstrap: str, legal: list[bool] | None, targets: list[floa
     """Guards networks exchanged, a step off in time, an illegal action in the bootstrap. Gamma 1/2, no end."""
     online = torch.tensor([[[0.0, 0, 0], [2, 1, 3], [0, 6, 5]]])[..., None].requires_grad_()
     target = torch.tensor([[[9.0, 9, 9], [3, 7, 5], [8, 4, 9]]])[..., None]
-    objective = make_td(bootstrap=bootstrap, legal=None if legal is None else torch.tensor(legal))
-    result = objective({"q": online}, {"q": target}, batch_of_two_steps([0.5, 0.5]))
-    assert result.figures["target/mean"].tolist() == [targets]
-    assert result.figures["q/taken_mean"].tolist() == [[0.0, 1.0]]
+    batch = decisions(batch_of_two_steps([0.5, 0.5]), None if legal is None else torch.tensor(legal))
+    result = make_td(bootstrap=bootstrap)({"q": online}, {"q": target}, batch)
+    assert result.metrics["target/mean"].tolist() == [targets]
+    assert result.metrics["q/taken_mean"].tolist() == [[0.0, 1.0]]
     best = 3.0 if legal is None else float(max(q for q, ok in zip([2, 1, 3], legal, strict=True) if ok))
-    assert result.figures["q/max_mean"].tolist() == [[0.0, best]]
+    assert result.metrics["q/max_mean"].tolist() == [[0.0, best]]
     assert result.loss_BT.tolist() == [[0.5 * targets[0] ** 2, 0.5 * (targets[1] - 1) ** 2]]
     [slope] = torch.autograd.grad(result.loss_BT.sum(), online)
     assert slope.squeeze().tolist() == [[-targets[0], 0, 0], [0, 1 - targets[1], 0], [0, 0, 0]]  # only the action taken
@@ -63,10 +63,10 @@ def test_td_by_hand(bootstrap: str, legal: list[bool] | None, targets: list[floa
 def test_the_last_observation_is_worth_nothing_where_no_row_is_cut() -> None:
     """Guards an index that shifts all values by one when the last forward is saved: y = 1 + 7 / 2 and 2 + 0."""
     objective = make_td(bootstrap="max", last_has_value=False)
-    assert not objective.needs_last and objective.needs_target
+    assert not objective.requires.last_observation and objective.requires.target
     target = torch.tensor([[[9.0, 9, 9], [3, 7, 5]]])[..., None]
-    result = objective({"q": torch.zeros(1, 2, 3, 1)}, {"q": target}, batch_of_two_steps([0.5, 0.0]))
-    assert result.figures["target/mean"].tolist() == [[4.5, 2.0]]
+    result = objective({"q": torch.zeros(1, 2, 3, 1)}, {"q": target}, decisions(batch_of_two_steps([0.5, 0.0])))
+    assert result.metrics["target/mean"].tolist() == [[4.5, 2.0]]
 
 
 def test_a_partners_steps_carry_the_value() -> None:
@@ -76,11 +76,11 @@ def test_a_partners_steps_carry_the_value() -> None:
     """
     target = torch.tensor([[[9.0, 9, 9], [3, 7, 5], [8, 4, 9]]])[..., None]
     batch = replace(batch_of_two_steps([0.5, 1.0]), mask_BT=torch.tensor([[1.0, 0.0]]))
-    result = make_td(bootstrap="max", interleaved=True)({"q": torch.zeros(1, 3, 3, 1)}, {"q": target}, batch)
-    assert float(result.figures["target/mean"][0, 0]) == 6.5
+    result = make_td(bootstrap="max")({"q": torch.zeros(1, 3, 3, 1)}, {"q": target}, decisions(batch, interleaved=True))
+    assert float(result.metrics["target/mean"][0, 0]) == 6.5
 
 
-def td_loss_by_loops(objective: TemporalDifference, online_BSAN: Tensor, target_BSAN: Tensor, batch: Batch) -> Tensor:
+def td_loss_by_loops(objective: TDObjective, online_BSAN: Tensor, target_BSAN: Tensor, batch: Batch) -> Tensor:
     """One decision at a time, one action at a time."""
     q, qbar = objective.head.value(online_BSAN), objective.head.value(target_BSAN)
     loss_BT = torch.zeros(batch.reward_BT.shape)
@@ -89,7 +89,7 @@ def td_loss_by_loops(objective: TemporalDifference, online_BSAN: Tensor, target_
             best = int((q if isinstance(objective.bootstrap, Double) else qbar)[b, t + 1].argmax())
             future = batch.discount_BT[b, t] * qbar[b, t + 1, best]
             raw_11AN = online_BSAN[b : b + 1, t : t + 1]
-            if objective.reward_all is None:
+            if not isinstance(objective, AllActionsTD):
                 choices = [(int(batch.action_BT[b, t]), batch.reward_BT[b, t])]
             else:
                 choices = [(a, (batch.observation_BS[b, t + 1] == a).float()) for a in range(A)]
@@ -108,7 +108,7 @@ def test_td_against_loops(head: str, bootstrap: str, feedback: str) -> None:
     objective = make_td(head, bootstrap, feedback=feedback)
     with torch.no_grad():
         online, target = make_network(0)(batch.observation_BS), make_network(1)(batch.observation_BS)
-        loss_BT = objective(online, target, batch).loss_BT
+        loss_BT = objective(online, target, decisions(batch)).loss_BT
         expected = td_loss_by_loops(objective, online["q"], target["q"], batch)
     torch.testing.assert_close(loss_BT * batch.mask_BT, expected * batch.mask_BT)
 
@@ -169,7 +169,8 @@ def test_no_credit_across_rows() -> None:
     losses = []
     for each in (batch, mixed):
         with torch.no_grad():
-            losses.append(make_td()(online(each.observation_BS), target(each.observation_BS), each).loss_BT)
+            outputs = online(each.observation_BS), target(each.observation_BS)
+            losses.append(make_td()(*outputs, decisions(each)).loss_BT)
     torch.testing.assert_close(losses[0][0], losses[1][0])
     assert not torch.allclose(losses[0][1:], losses[1][1:])
 
@@ -194,7 +195,7 @@ def test_truncation_bootstraps_and_termination_does_not() -> None:
     network = make_network(0)
     with torch.no_grad():
         raw = network(cut.observation_BS)
-        one, two = (make_td(bootstrap="max")(raw, raw, b).figures["target/mean"] for b in (cut, ended))
+        one, two = (make_td(bootstrap="max")(raw, raw, decisions(b)).metrics["target/mean"] for b in (cut, ended))
     difference = one - two
     rows = torch.tensor([0, 2, 3])  # row 1 ends early, by termination in both
     expected = GAMMA * raw["q"].squeeze(-1)[rows, -1].amax(-1)
@@ -205,10 +206,8 @@ def test_truncation_bootstraps_and_termination_does_not() -> None:
 def test_cross_entropy_by_loop() -> None:
     """Guards logits shifted by a step, and prompt steps that are cloned."""
     batch = random_batch(first=2)
-    learner = make_learner(
-        CrossEntropy(lambda observation_BS: None, weight=1.0, output="q", normaliser_weight=0.0), period=None
-    )
-    assert not learner.needs_last and not learner.needs_target
+    learner = make_learner(cross_entropy(), period=None)
+    assert not learner.requires.last_observation and not learner.requires.target
     log_BSA = make_network(0)(batch.observation_BS)["q"].squeeze(-1).log_softmax(-1).detach()
     places = [(b, t) for b in range(4) for t in range(T) if batch.mask_BT[b, t]]
     expected = -sum(float(log_BSA[b, t, batch.action_BT[b, t]]) for b, t in places) / len(places)
@@ -217,3 +216,48 @@ def test_cross_entropy_by_loop() -> None:
     found = figures(learner)
     assert found["loss/cross_entropy"] == pytest.approx(expected, rel=1e-5)
     assert found["policy/accuracy"] == pytest.approx(right)
+
+
+@pytest.mark.parametrize(
+    ("head", "feedback", "kind"),
+    [("quantile", "taken", DistributionalTD), ("scalar", "taken", TD), ("scalar", "all_actions", AllActionsTD)],
+)
+def test_the_head_and_the_feedback_choose_the_loss(head: str, feedback: str, kind: type) -> None:
+    """Bug: a distribution learned as its mean alone, or rewards of all actions that nothing reads."""
+    heads = {"quantile": Quantile(BOUNDS, num_quantiles=3, kappa=1.0), "scalar": HEADS["squared"]()}
+    reward_all = (lambda observation_BS: torch.zeros(1, 1, 1)) if feedback == "all_actions" else None
+    objective = td(heads[head], Max(), OneStep(), reward_all, True, True, weight=1.0, twin=False)
+    assert type(objective) is kind
+
+
+def test_losses_that_are_not_derived_are_refused() -> None:
+    """Bug: settings under which one part is silently left out: the head's distribution, later rewards, or the bonus."""
+
+    def reward_all(observation_BS: Tensor) -> Tensor:
+        raise AssertionError("it is not asked")
+
+    scalar, munchausen = HEADS["squared"](), Munchausen(alpha=0.9, temperature=0.3, clip_low=-1.0)
+    distribution = Quantile(BOUNDS, num_quantiles=3, kappa=1.0)
+    with pytest.raises(UserError, match=r"Quantile predicts a distribution .*feedback=taken"):
+        td(distribution, Max(), OneStep(), reward_all, True, True, weight=1.0, twin=False)
+    for bootstrap, returns in ((Max(), NStep(n=2)), (munchausen, OneStep())):
+        with pytest.raises(UserError, match="returns=one_step"):
+            td(scalar, bootstrap, returns, reward_all, True, True, weight=1.0, twin=False)
+
+
+def test_requirements_of_several_objectives() -> None:
+    """Bug: an objective that gets no target, or rows too short for its returns, because another needs none."""
+    one = Requirements(target=True, outputs=("v", "q2"), lookahead=3)
+    two = Requirements(last_observation=True, outputs=("policy", "v"))
+    both = combined([one, two])
+    assert both == Requirements(target=True, last_observation=True, outputs=("policy", "q2", "v"), lookahead=3)
+    assert combined([one, Requirements(lookahead=None)]).lookahead is None
+
+
+def test_of_two_q_functions_the_smaller_counts() -> None:
+    """Bug: the smaller raw number in the place of the smaller value, or a second function that is not read."""
+    head = HEADS["logistic"]()
+    raw, other = torch.tensor([[-1.0, 2.0]])[..., None], torch.tensor([[0.0, 1.0]])[..., None]
+    expected = torch.minimum(head.value(raw), head.value(other))
+    assert torch.equal(head.q({"q": raw, "q2": other, "v": raw - 9}), expected)
+    assert torch.equal(head.q({"q": raw}), head.value(raw))

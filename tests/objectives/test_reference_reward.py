@@ -14,10 +14,10 @@ from dqnlm.objectives.bootstrap import Soft
 from dqnlm.objectives.reference import ReferenceReward
 from dqnlm.objectives.returns import MonteCarlo, OneStep, Returns
 from dqnlm.runs.directory import RunDirectory
-from dqnlm.types import Batch
 from tests.helpers import runs as tools
+from tests.helpers.batches import decisions, make_batch
 from tests.helpers.learners import HEADS
-from tests.objectives.test_fixed_points import anything, make_learner, scalar, td
+from tests.objectives.test_fixed_points import make_td, scalar, table_learner
 
 LN2 = 0.6931472
 
@@ -30,17 +30,16 @@ def test_rewards_by_hand() -> None:
     """
     q_BTA = 2.0 * torch.tensor([1.0, 2.0, 5.0]).log().expand(1, 3, 3)
     reward_BT = torch.tensor([[0.0, 1.0, 1.0, 1.0]])
-    batch = Batch(
-        torch.zeros(1, 5, dtype=torch.int64), torch.tensor([[0, 1, 1, 2]]), reward_BT, torch.ones(1, 4),
-        torch.tensor([[0.0, 1.0, 0.0, 1.0]]), torch.tensor([4]), torch.ones(1), torch.zeros(1, dtype=torch.int64), first=1,
-    )  # fmt: skip
-    paid, log_BT = ReferenceReward(HEADS["squared"](), anything, 0.5, 2.0)({"q": q_BTA[..., None]}, batch)
-    expected = [0.0, 1 - 0.5 * 2 * LN2, 1.0, 1 + 0.5 * float(torch.tensor(5 / 8).log())]
+    batch = make_batch([[0, 1, 1, 2]], mask_BT=[[0.0, 1.0, 0.0, 1.0]], first=1)
+    batch.reward_BT = reward_BT
+    reward = ReferenceReward(HEADS["squared"](), 0.5, 2.0)
+    paid, log_BT = reward({"q": q_BTA[..., None]}, decisions(batch))
+    expected = [1 - 0.5 * 2 * LN2, 1.0, 1 + 0.5 * float(torch.tensor(5 / 8).log())]
     torch.testing.assert_close(paid.reward_BT, torch.tensor([expected]))
     torch.testing.assert_close(log_BT.exp(), torch.tensor([[2 / 8, 2 / 8, 5 / 8]]))
-    assert reward_BT.tolist() == [[0.0, 1.0, 1.0, 1.0]] and paid.first == 1
+    assert reward_BT.tolist() == [[0.0, 1.0, 1.0, 1.0]]
     legal_A = torch.tensor([False, True, True])
-    _, log_BT = ReferenceReward(HEADS["squared"](), lambda _: legal_A, 0.5, 2.0)({"q": q_BTA[..., None]}, batch)
+    _, log_BT = reward({"q": q_BTA[..., None]}, decisions(batch, legal_A))
     torch.testing.assert_close(log_BT.exp(), torch.tensor([[2 / 7, 2 / 7, 5 / 7]]))
 
 
@@ -59,13 +58,11 @@ def test_soft_td_finds_the_tilted_reference(returns: Returns, temperature: float
     table = list(itertools.product(range(2), repeat=depth))
     node_BT = torch.tensor([[2**t - 1 + int("0" + "".join(map(str, a[:t])), 2) for t in range(depth)] for a in table])
     action_BT = torch.tensor(table)
-    batch = Batch(
-        torch.cat([node_BT, node_BT[:, -1:]], 1), action_BT, reward[node_BT, action_BT],
-        torch.tensor([[1.0, 1.0, 0.0]]).repeat(8, 1), torch.ones(8, 3), torch.full((8,), 3), torch.ones(8), torch.arange(8),
-    )  # fmt: skip
+    observation_BS = torch.cat([node_BT, node_BT[:, -1:]], 1)
+    batch = make_batch(action_BT, reward[node_BT, action_BT], [1.0, 1.0, 0.0], observation_BS=observation_BS)
     head = scalar()
-    learner = make_learner(
-        {"td": td(head, Soft(temperature=weight), returns)}, head, gamma=1.0, states=nodes, actions=2, updates=1000,
+    learner = table_learner(
+        {"td": make_td(head, Soft(temperature=weight), returns)}, head, gamma=1.0, states=nodes, actions=2, updates=1000,
         reference_weight=weight, reference_temperature=temperature,
     )  # fmt: skip
     assert learner.reference is not None

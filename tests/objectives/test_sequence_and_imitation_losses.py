@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -10,78 +11,72 @@ import torch
 
 from dqnlm.agent.target import Target
 from dqnlm.errors import UserError
-from dqnlm.metrics import Accumulator
+from dqnlm.networks.base import QNetwork
 from dqnlm.objectives.base import Objective
 from dqnlm.objectives.conservative import Conservative
-from dqnlm.objectives.cross_entropy import CrossEntropy
 from dqnlm.objectives.expectile_value import ExpectileValue
 from dqnlm.objectives.large_margin import LargeMargin
 from dqnlm.objectives.path_consistency import PathConsistency
 from dqnlm.objectives.trajectory import Trajectory
-from dqnlm.types import Batch
+from dqnlm.types import Decisions
+from tests.helpers.batches import T, decisions, make_batch, random_batch
 from tests.helpers.learners import (
-    CPU,
     HEADS,
-    A,
-    T,
     assert_close,
+    cross_entropy,
     differ,
     figures,
     gradient,
     make_learner,
     make_network,
     make_td,
-    random_batch,
 )
 
-
-def anything(observation_BS: torch.Tensor) -> torch.Tensor | None:
-    return None
+ALL, FIRST_TWO = None, torch.tensor([True, True, False])  # legal actions
 
 
-def only_first_two(observation_BS: torch.Tensor) -> torch.Tensor | None:
-    return torch.tensor([True, True, False])
+def one_decision(
+    action: int, reward: float = 0.0, discount: float = 0.5, legal_A: torch.Tensor | None = None
+) -> Decisions:
+    return decisions(make_batch([[action]], reward, discount, observation_BS=[[0, 1]]), legal_A)
 
 
-def one_decision(action: int, reward: float = 0.0, discount: float = 0.5) -> Batch:
-    one = torch.ones(1, 1)
-    return Batch(torch.tensor([[0, 1]]), torch.tensor([[action]]), one * reward, one * discount, one, torch.tensor([1]),
-                 torch.ones(1), torch.zeros(1))  # fmt: skip
+def two_decisions() -> Decisions:
+    """Actions 1 and 2 with rewards 4 and 5, and a padded step."""
+    return decisions(make_batch([[1, 2, 0]], [[4.0, 5.0, 0.0]], mask_BT=[[1.0, 1.0, 0.0]], length_B=[2]))
 
 
 Q = torch.tensor([[[1.0, 3.0, 6.0]]])[..., None]  # one state, three actions
 
 
 @pytest.mark.parametrize(
-    ("objective", "action", "loss"),
+    ("objective", "legal_A", "action", "loss"),
     [
         # max(1, 3 + 2, 6 + 2) - 1, all of it the violation by action 2.
-        (LargeMargin(HEADS["squared"](), anything, weight=1.0, margin=2.0), 0, 7.0),
+        (LargeMargin(HEADS["squared"](), weight=1.0, margin=2.0), ALL, 0, 7.0),
         # max(1 + 2, 3 + 2, 6) - 6: the demonstrated action leads by more than the margin.
-        (LargeMargin(HEADS["squared"](), anything, weight=1.0, margin=2.0), 2, 0.0),
+        (LargeMargin(HEADS["squared"](), weight=1.0, margin=2.0), ALL, 2, 0.0),
         # Action 2 is illegal, so action 1 is the rival: 3 + 2 - 1.
-        (LargeMargin(HEADS["squared"](), only_first_two, weight=1.0, margin=2.0), 0, 4.0),
+        (LargeMargin(HEADS["squared"](), weight=1.0, margin=2.0), FIRST_TWO, 0, 4.0),
         # log(e^1 + e^3 + e^6) - 3 = 6 + log(1 + e^-3 + e^-5) - 3 = 3.0550 (T 1)
-        (Conservative(HEADS["squared"](), anything, weight=1.0, temperature=1.0), 1, 3.0550),
+        (Conservative(HEADS["squared"](), weight=1.0, temperature=1.0), ALL, 1, 3.0550),
         # 2 log(e^.5 + e^1.5) - 3 = 3 + 2 log(1 + e^-1) - 3 = .6265 (T 2, action 2 illegal)
-        (Conservative(HEADS["squared"](), only_first_two, weight=1.0, temperature=2.0), 1, 0.6265),
+        (Conservative(HEADS["squared"](), weight=1.0, temperature=2.0), FIRST_TWO, 1, 0.6265),
         # -log softmax: the same as the first conservative one, logits 1 3 6.
-        (CrossEntropy(anything, weight=1.0, output="q", normaliser_weight=0.0), 1, 3.0550),
+        (cross_entropy(), ALL, 1, 3.0550),
         # log(e^1 + e^3) - 3 = log(1 + e^-2) = .1269
-        (CrossEntropy(only_first_two, weight=1.0, output="q", normaliser_weight=0.0), 1, 0.1269),
+        (cross_entropy(), FIRST_TWO, 1, 0.1269),
     ],
 )
-def test_losses_by_hand(objective: Objective, action: int, loss: float) -> None:
+def test_losses_by_hand(objective: Objective, legal_A: torch.Tensor | None, action: int, loss: float) -> None:
     """Bug: another action's Q, a sign, an illegal action among the rivals."""
-    result = objective({"q": Q}, None, one_decision(action))
+    result = objective({"q": Q}, None, one_decision(action, legal_A=legal_A))
     assert float(result.loss_BT) == pytest.approx(loss, abs=1e-4)
 
 
 def test_logged_actions_that_are_illegal_now_have_a_finite_loss() -> None:
     """Bug: a log of another time makes the loss infinite."""
-    result = CrossEntropy(only_first_two, weight=1.0, output="q", normaliser_weight=0.0)(
-        {"q": Q}, None, one_decision(2)
-    )
+    result = cross_entropy()({"q": Q}, None, one_decision(2, legal_A=FIRST_TWO))
     assert float(result.loss_BT) == pytest.approx(float(Q.flatten().logsumexp(0)) - 6.0, abs=1e-5)
 
 
@@ -100,13 +95,11 @@ def test_path_consistency_by_hand() -> None:
     One state, one step: residual = r + gamma Vbar(s') - Q(s, a). With r 2, gamma .5, Qbar(s') = 1 3 6 and T 1,
     Vbar = 6 + log(1 + e^-3 + e^-5) = 6.0550; Q(s, 1) = 3: 2 + 3.0275 - 3 = 2.0275, squared and halved 2.0554.
     """
-    objective = PathConsistency(
-        HEADS["squared"](), anything, True, False, weight=1.0, temperature=1.0, n=1, reference="none"
-    )
+    objective = PathConsistency(HEADS["squared"](), True, weight=1.0, temperature=1.0, n=1, reference="none")
     result = objective({"q": torch.cat([Q, Q], 1)}, {"q": torch.cat([Q, Q], 1)}, one_decision(1, reward=2.0))
     assert float(result.loss_BT) == pytest.approx(2.0554, abs=2e-4)
     with pytest.raises(UserError, match="at least 1"):
-        PathConsistency(HEADS["squared"](), anything, True, False, weight=1.0, temperature=1.0, n=0, reference="none")
+        PathConsistency(HEADS["squared"](), True, weight=1.0, temperature=1.0, n=0, reference="none")
 
 
 def test_trajectory_by_hand() -> None:
@@ -115,15 +108,9 @@ def test_trajectory_by_hand() -> None:
     Two decisions with Q 1 3 6 each, actions 1 and 2, rewards 4 and 5, T 1; V = 6.0550, T log pi = Q - V.
     residual = 9 - (3 - V) - (6 - V) - V = 0 + V = 6.0550, squared and halved 18.33. A padded step changes nothing.
     """
-    objective = Trajectory(
-        HEADS["squared"](), anything, weight=1.0, temperature=1.0, reference="none", baseline="value"
-    )
+    objective = Trajectory(HEADS["squared"](), weight=1.0, temperature=1.0, reference="none", baseline="value")
     online = {"q": torch.cat([Q, Q, Q * 7], 1)}
-    batch = Batch(
-        torch.zeros(1, 4, dtype=torch.int64), torch.tensor([[1, 2, 0]]), torch.tensor([[4.0, 5.0, 0.0]]), torch.ones(1, 3),
-        torch.tensor([[1.0, 1.0, 0.0]]), torch.tensor([2]), torch.ones(1), torch.zeros(1),
-    )  # fmt: skip
-    result = objective(online, None, batch)
+    result = objective(online, None, two_decisions())
     assert result.loss_BT.shape == (1,) and float(result.loss_BT) == pytest.approx(0.5 * 6.0550**2, abs=1e-3)
 
 
@@ -135,20 +122,12 @@ def test_a_reference_policy_takes_the_place_of_the_entropy() -> None:
     Two decisions as in `test_trajectory_by_hand`: 6.0550 - 2.2395 - .2395 = 3.5760.
     """
     reference = {"q": torch.tensor([2.0, 2.0, 4.0]).view(1, 1, 3, 1).requires_grad_()}
-    path = PathConsistency(
-        HEADS["squared"](), anything, False, False, weight=1.0, temperature=1.0, n=None, reference="start"
-    )
-    assert path.needs_reference
-    batch = one_decision(1, reward=2.0)
-    batch.discount_BT = torch.zeros_like(batch.discount_BT)
-    loss_BT = path({"q": Q}, None, batch, reference).loss_BT
+    path = PathConsistency(HEADS["squared"](), False, weight=1.0, temperature=1.0, n=None, reference="start")
+    assert path.requires.reference
+    loss_BT = path({"q": Q}, None, one_decision(1, reward=2.0, discount=0.0), reference).loss_BT
     assert float(loss_BT.detach()) == pytest.approx(0.5 * 3.2395**2, abs=1e-3) and not loss_BT.requires_grad
-    whole = Trajectory(HEADS["squared"](), anything, weight=1.0, temperature=1.0, reference="start", baseline="value")
-    batch = Batch(
-        torch.zeros(1, 4, dtype=torch.int64), torch.tensor([[1, 2, 0]]), torch.tensor([[4.0, 5.0, 0.0]]), torch.ones(1, 3),
-        torch.tensor([[1.0, 1.0, 0.0]]), torch.tensor([2]), torch.ones(1), torch.zeros(1),
-    )  # fmt: skip
-    found = whole({"q": torch.cat([Q, Q, Q * 7], 1)}, None, batch, {"q": torch.cat([reference["q"]] * 3, 1)})
+    whole = Trajectory(HEADS["squared"](), weight=1.0, temperature=1.0, reference="start", baseline="value")
+    found = whole({"q": torch.cat([Q, Q, Q * 7], 1)}, None, two_decisions(), {"q": torch.cat([reference["q"]] * 3, 1)})
     assert float(found.loss_BT) == pytest.approx(0.5 * 3.5760**2, abs=1e-3)
 
 
@@ -159,13 +138,8 @@ def test_siblings_are_compared_with_each_other() -> None:
     x = 4 + 3.0550 = 7.0550, 1 + .0550 = 1.0550 and 2 + 5.0550 = 7.0550. Deviations from the mean of the same prompt (4.0550):
     3, -3 and 0, squared and halved 4.5, 4.5 and 0. All Q of a row greater by 10: the same.
     """
-    objective = Trajectory(
-        HEADS["squared"](), anything, weight=1.0, temperature=1.0, reference="none", baseline="siblings"
-    )
-    batch = Batch(
-        torch.tensor([[7, 1], [7, 2], [8, 0]]), torch.tensor([[1], [2], [0]]), torch.tensor([[4.0], [1.0], [2.0]]),
-        torch.ones(3, 1), torch.ones(3, 1), torch.tensor([1, 1, 1]), torch.ones(3), torch.zeros(3),
-    )  # fmt: skip
+    objective = Trajectory(HEADS["squared"](), weight=1.0, temperature=1.0, reference="none", baseline="siblings")
+    batch = decisions(make_batch([[1], [2], [0]], [[4.0], [1.0], [2.0]], observation_BS=[[7, 1], [7, 2], [8, 0]]))
     for offset in (0.0, 10.0):
         q_B1A1 = (torch.cat([Q] * 3) + torch.tensor([offset, 0.0, 0.0]).view(3, 1, 1, 1)).requires_grad_()
         loss_B = objective({"q": q_B1A1}, None, batch).loss_BT
@@ -178,10 +152,10 @@ def test_siblings_are_compared_with_each_other() -> None:
 
 def test_normaliser_of_cloning() -> None:
     """Q 1 3 6, Z = 6.0550: cloning action 2 costs Z - 6 = .0550, and with weight .1 another .05 Z^2 = 1.8332."""
-    objective = CrossEntropy(anything, weight=1.0, output="q", normaliser_weight=0.1)
+    objective = cross_entropy(normaliser_weight=0.1)
     assert float(objective({"q": Q}, None, one_decision(2)).loss_BT) == pytest.approx(0.0550 + 1.8332, abs=1e-3)
     with pytest.raises(UserError, match="normaliser_weight"):
-        CrossEntropy(anything, weight=1.0, output="q", normaliser_weight=-0.1)
+        cross_entropy(normaliser_weight=-0.1)
 
 
 def test_losses_of_rows_are_averaged_with_their_weights() -> None:
@@ -189,12 +163,12 @@ def test_losses_of_rows_are_averaged_with_their_weights() -> None:
     batch = random_batch()
     batch.weight_B = torch.tensor([1.0, 0.5, 0.0, 2.0])
     learner = make_learner(
-        Trajectory(HEADS["squared"](), anything, weight=1.0, temperature=0.5, reference="none", baseline="value"),
+        Trajectory(HEADS["squared"](), weight=1.0, temperature=0.5, reference="none", baseline="value"),
         period=None,
     )
     with torch.no_grad():
         [objective] = learner.objectives.values()
-        each_B = objective(make_network(0)(batch.observation_BS[:, :-1]), None, batch).loss_BT
+        each_B = objective(make_network(0)(batch.observation_BS[:, :-1]), None, decisions(batch)).loss_BT
     learner.update(batch)
     assert figures(learner)["loss/td"] == pytest.approx(float((each_B * batch.weight_B).mean()), rel=1e-5)
 
@@ -202,8 +176,7 @@ def test_losses_of_rows_are_averaged_with_their_weights() -> None:
 def test_burn_in_leaves_out_the_first_decisions_alone() -> None:
     """Bug: burn-in that counts prompt steps, or that changes the returns of what comes after it."""
     batch = random_batch(first=1)
-    warm = make_learner(make_td())
-    warm.burn_in = 2
+    warm = make_learner(make_td(), burn_in=2)
     late = replace(batch, learn_BT=batch.mask_BT * (torch.arange(T) >= 3))
     one, two, all_of_it = (
         gradient(warm, batch),
@@ -240,17 +213,19 @@ def test_a_target_of_the_heads_shares_the_trunk(settings: dict[str, Any]) -> Non
 def test_heads_only_gives_the_gradient_of_two_forwards() -> None:
     """Bug: the shared forward lets a gradient through the target, or reads other features."""
     batch = random_batch()
-    learners = [make_learner(make_td(bootstrap="double"), period=100) for _ in range(2)]
-    shared = Target(learners[1].network, period=100, polyak_rate=None, heads_only=True)
-    with torch.no_grad():
-        for parameter in shared.network.projections.parameters():
-            parameter *= 0.5
-    learners[1].target = shared
-    learners[0].target = Target(learners[0].network, period=100, polyak_rate=None)
-    learners[0].target.network.load_state_dict(shared.network.state_dict())
-    learners[0].forward_target = learners[0].target.network
-    assert_close(gradient(learners[0], batch), gradient(learners[1], batch))
-    assert Accumulator(CPU).drain() == {} and A > 2
+
+    def halved(heads_only: bool) -> Callable[[QNetwork], Target]:
+        def make(online: QNetwork) -> Target:
+            target = Target(online, period=100, polyak_rate=None, heads_only=heads_only)
+            with torch.no_grad():
+                for parameter in target.network.projections.parameters():
+                    parameter *= 0.5
+            return target
+
+        return make
+
+    apart, shared = (make_learner(make_td(bootstrap="double"), target_of=halved(only)) for only in (False, True))
+    assert_close(gradient(apart, batch), gradient(shared, batch))
 
 
 def test_a_rows_end_is_valued_as_the_next_row_will_see_it() -> None:
@@ -261,10 +236,9 @@ def test_a_rows_end_is_valued_as_the_next_row_will_see_it() -> None:
     """
     batch = random_batch()
     network, target = make_network(0), make_network(50)
-    learner = make_learner(make_td(bootstrap="max"))
-    learner.restart = 2
+    learner = make_learner(make_td(bootstrap="max"), restart=2)
     with torch.no_grad():
-        online, found = learner._forward(batch)
+        online, found, _ = learner.forwards(decisions(batch))
         whole = target(batch.observation_BS)["q"]
         assert found is not None
         for b, length in enumerate(batch.length_B.tolist()):
@@ -273,8 +247,7 @@ def test_a_rows_end_is_valued_as_the_next_row_will_see_it() -> None:
             torch.testing.assert_close(found["q"][b, :length], whole[b, :length])
             assert not torch.allclose(found["q"][b, length], whole[b, length])
         torch.testing.assert_close(online["q"], network(batch.observation_BS[:, :-1])["q"])
-    double = make_learner(make_td(bootstrap="double"))
-    double.restart = 2
-    chosen, _ = double._forward(batch)
+    double = make_learner(make_td(bootstrap="double"), restart=2)
+    chosen = double.forwards(decisions(batch)).online
     alone = network(batch.observation_BS[:1, T - 1 : T + 1])["q"][0, -1]
     torch.testing.assert_close(chosen["q"][0, T], alone)

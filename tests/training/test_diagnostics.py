@@ -8,11 +8,13 @@ from typing import Any
 import pytest
 import torch
 
-from dqnlm.agent.learner import Latest
+from dqnlm.agent.learner import LastUpdate
 from dqnlm.heads.base import Head
 from dqnlm.heads.scalar import Scalar
+from dqnlm.objectives.base import Requirements
 from dqnlm.training.diagnostics import diagnostics, warnings
-from dqnlm.types import Batch, Bounds
+from dqnlm.types import Bounds
+from tests.helpers.batches import decisions, make_batch
 from tests.helpers.learners import HEADS
 
 UNBOUNDED = Bounds(float("-inf"), float("inf"))
@@ -21,15 +23,14 @@ UNBOUNDED = Bounds(float("-inf"), float("inf"))
 def parts(legal: Any = None, **target: Any) -> Any:
     """Two decisions with Q 1 3 6 and 9 2 5; actions 1 and 2, targets 4 and 4, rewards 2 and 4."""
     raw = torch.tensor([[[1.0, 3.0, 6.0], [9.0, 2.0, 5.0]]])[..., None]
-    batch = Batch(torch.zeros(1, 3, dtype=torch.int64), torch.tensor([[1, 2]]), torch.tensor([[2.0, 4.0]]), torch.ones(1, 2),
-                  torch.ones(1, 2), torch.tensor([2]), torch.ones(1), torch.zeros(1))  # fmt: skip
-    latest = Latest(raw, torch.tensor([[1.0, -1.0]]), torch.ones(1, 2), batch)
+    batch = decisions(make_batch([[1, 2]], [[2.0, 4.0]]), legal)
+    last = LastUpdate(raw, torch.tensor([[1.0, -1.0]]), batch)
     settings: dict[str, Any] = {"copies": True, "polyak_rate": None, "period": 50} | target
     return SimpleNamespace(
-        learner=SimpleNamespace(latest=latest, needs_target=True, updates=30, transitions=torch.tensor(600),
+        learner=SimpleNamespace(last_update=last, requires=Requirements(target=True), updates=30, transitions=torch.tensor(600),
                                 target=SimpleNamespace(**settings)),
         buffer=SimpleNamespace(transitions=lambda: torch.tensor(40), terminal_share=lambda: torch.tensor(0.25)),
-        actor=SimpleNamespace(env_steps=300, env=SimpleNamespace(legal=lambda o: legal)),
+        actor=SimpleNamespace(env_steps=300, env=SimpleNamespace()),
         policy=SimpleNamespace(head=HEADS["squared"]()),
     )  # fmt: skip
 

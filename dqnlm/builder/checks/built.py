@@ -93,7 +93,7 @@ def _check_data(config: Config, parts: Parts) -> None:
             "logged data is learned from in trainer.offline_rounds (rounds of updates before the first rollout); set it"
         )
     for name, objective in parts.learner.objectives.items():
-        if objective.needs_whole_episodes and (spec.truncates or config["buffer"].get("sample") == "transitions"):
+        if objective.requires.whole_episodes and (spec.truncates or config["buffer"].get("sample") == "transitions"):
             raise UserError(
                 f"objective {name} needs whole episodes in a row, but here rows are cut (buffer.sample=transitions, "
                 "env.horizon_end=truncate, or an environment with long episodes); use td or path_consistency"

@@ -1,0 +1,116 @@
+"""The forward passes of one update: raw outputs of the online, the target and the reference network.
+
+Rows with equal observations share one forward; with a target of the heads alone, both networks share the features.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from dqnlm.agent.target import Target
+from dqnlm.networks.base import QNetwork
+from dqnlm.objectives.base import Outputs, Requirements
+from dqnlm.types import Decisions
+
+
+class NetworkOutputs(NamedTuple):
+    """Raw outputs by name, (B, S, A, N) from the first decision of a batch on.
+
+    Attributes:
+        online: with gradient; times 0..T-1, and T where an objective requires the last observation of the online network.
+        target: times 0..T-1, and T where an objective requires the last observation; None where none requires a target.
+        reference: times 0..T-1; None without a reference network.
+    """
+
+    online: Outputs
+    target: Outputs | None
+    reference: Outputs | None
+
+
+class Forwards:
+    """`forwards(batch)` runs the networks that the objectives require, on the observations that they require.
+
+    Args:
+        network: online Q-network.
+        target: holds the target network.
+        reference: the network as it was when its own trial and error began; None: no objective reads it.
+        requires: what the objectives of the run read.
+        restart: observations with which the next row begins after a cut (`Environment.restart`); 0: its context goes on.
+        precision: bfloat16 runs the forwards under autocast.
+        compile: wraps the online and the target forward in `torch.compile`.
+    """
+
+    def __init__(
+        self, network: QNetwork, target: Target, reference: QNetwork | None, requires: Requirements, restart: int,
+        precision: Literal["float32", "bfloat16"], compile: bool,
+    ) -> None:  # fmt: skip
+        self.network, self.target, self.reference = network, target, reference
+        self.requires, self.restart, self.bfloat16 = requires, restart, precision == "bfloat16"
+        self._run_online: Any = torch.compile(network) if compile else network
+        self._run_target: Any = torch.compile(target.network) if compile else target.network
+
+    def __call__(self, batch: Decisions) -> NetworkOutputs:
+        """Raw outputs for every row; only those of the online network have a gradient."""
+        with torch.autocast(batch.observation_BS.device.type, torch.bfloat16, enabled=self.bfloat16):
+            online, target = self._online_and_target(batch)
+            if self.restart and self.requires.last_observation:
+                online, target = self._with_next_rows_context(online, target, batch)
+            return NetworkOutputs(online, target, self._reference(batch))
+
+    def _online_and_target(self, batch: Decisions) -> tuple[Outputs, Outputs | None]:
+        """Outputs of both; one forward of the trunk where they share it."""
+        requires, first = self.requires, batch.first
+        observation_BS = batch.unique_observations()
+        without_last_BS = observation_BS[:, :-1]
+        target_BS = observation_BS if requires.last_observation else without_last_BS
+        if self.target.heads_only:
+            h_BSD = self.network.features(target_BS, first)
+            with torch.no_grad():
+                target = batch.expand(self.target.network.project(h_BSD)) if requires.target else None
+            return batch.expand(self.network.project(h_BSD)), target
+        online_BS = observation_BS if requires.last_observation_online else without_last_BS
+        online = batch.expand(self._run_online(online_BS, first))
+        with torch.no_grad():
+            return online, batch.expand(self._run_target(target_BS, first)) if requires.target else None
+
+    def _with_next_rows_context(
+        self, online: Outputs, target: Outputs | None, batch: Decisions
+    ) -> tuple[Outputs, Outputs | None]:
+        """The outputs with the last one of each row recomputed in the context in which the next row will read it."""
+        if self.requires.last_observation_online:
+            online = replace_last(online, truncation_outputs(self.network, batch, self.restart), batch)
+        if target is not None:
+            target = replace_last(target, truncation_outputs(self.target.network, batch, self.restart), batch)
+        return online, target
+
+    @torch.no_grad()
+    def _reference(self, batch: Decisions) -> Outputs | None:
+        if self.reference is None:
+            return None
+        return batch.expand(self.reference(batch.unique_observations()[:, :-1], batch.first))
+
+
+@torch.no_grad()
+def truncation_outputs(network: nn.Module, batch: Decisions, restart: int) -> Outputs:
+    """Outputs after the last `restart` observations of each row, read without the context before them: one time.
+
+    Where the next row begins with these observations, no decision is ever taken at the end of this one, so the value there is
+    never learned in this row's context; in the next row's context it is.
+    """
+    back_R = torch.arange(1 - restart, 1, device=batch.length_B.device)
+    last_BR = batch.observation_BS.gather(1, (batch.length_B[:, None] + back_R).clamp(min=0))
+    outputs: Outputs = network(last_BR, restart - 1)
+    return outputs
+
+
+def replace_last(outputs: Outputs, ends: Outputs, batch: Decisions) -> Outputs:
+    """`outputs` with `ends` (one time) at the last observation of each row, which rows reach at different times."""
+    time_B = batch.length_B - batch.first
+
+    def index(raw: Tensor) -> Tensor:
+        return time_B.view(-1, 1, 1, 1).expand(-1, 1, *raw.shape[2:])
+
+    return {name: raw.scatter(1, index(raw), ends[name].to(raw.dtype)) for name, raw in outputs.items()}

@@ -1,0 +1,50 @@
+"""The policy softmax(Q / T) of a Q-function: its state value and the log-probabilities of the actions taken.
+
+V(s) = T logsumexp_a Q(s, a) / T        T log pi(a | s) = Q(s, a) - V(s)        (Haarnoja et al. 2017)
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from torch import Tensor
+
+from dqnlm.heads.base import Head
+from dqnlm.objectives.base import Outputs, value_taken
+from dqnlm.ops.bootstrap import soft_value
+from dqnlm.types import Decisions
+
+
+class SoftAdvantage(NamedTuple):
+    """At times 0..T-1, in return units.
+
+    Attributes:
+        advantage_BT: T log pi(a_t | s_t).
+        value_BT: V(s_t).
+        taken_BT: Q(s_t, a_t).
+    """
+
+    advantage_BT: Tensor
+    value_BT: Tensor
+    taken_BT: Tensor
+
+
+def soft_advantage(head: Head, outputs: Outputs, batch: Decisions, temperature: float) -> SoftAdvantage:
+    """T log pi(a_t | s_t) = Q(s_t, a_t) - V(s_t), the softmax over legal actions.
+
+    Args:
+        head: meaning of the raw q.
+        outputs: raw q, times 0..T-1 (one time more is not read).
+        batch: actions and legal actions, times 0..T-1.
+        temperature: T, return units.
+    """
+    q_BTA = head.value(batch.at_decisions(outputs["q"]))
+    taken_BT, value_BT = value_taken(q_BTA, batch.action_BT), soft_value(q_BTA, batch.legal_BTA, temperature)
+    return SoftAdvantage(taken_BT - value_BT, value_BT, taken_BT)
+
+
+def reference_advantage(head: Head, reference: Outputs | None, batch: Decisions, temperature: float) -> Tensor | float:
+    """T log pi_ref(a_t | s_t), BT without gradient; 0 where there is no reference."""
+    if reference is None:
+        return 0.0
+    return soft_advantage(head, reference, batch, temperature).advantage_BT.detach()
