@@ -21,6 +21,8 @@ class RolloutBuffer(Buffer):
         capacity: transitions that one rollout may bring, where a row counts as its longest. The others: see `Buffer`.
     """
 
+    draws_whole_rollouts = True
+
     def __init__(
         self,
         layout: Layout,

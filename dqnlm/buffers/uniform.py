@@ -26,6 +26,7 @@ class UniformBuffer(Buffer):
         super().__init__(
             layout, device, generator, capacity=capacity, sample=sample,
         )  # fmt: skip
+        self.can_mix_demonstrations = sample == "rows"
 
     def sample(self, batch_size: int) -> Batch:
         """`rows`: each row (or group) alike. `transitions`: each decision alike, so that long rows come more often."""

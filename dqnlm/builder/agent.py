@@ -13,7 +13,6 @@ from dqnlm.buffers.storage import Layout
 from dqnlm.builder.memory import check_outputs
 from dqnlm.builder.task_assembly import legal_tokens, tokenizer_of
 from dqnlm.config.schema import assemble
-from dqnlm.config.selected import pays_only_the_match
 from dqnlm.data.kinds import Data
 from dqnlm.data.tokenizers.base import Tokenizer
 from dqnlm.envs.base import Environment
@@ -22,6 +21,9 @@ from dqnlm.heads.base import Head
 from dqnlm.networks.base import Body, OneHotEncoder, QNetwork, TokenEncoder, VectorEncoder
 from dqnlm.networks.projections import Linear
 from dqnlm.objectives.base import Objective
+from dqnlm.objectives.bootstrap import Bootstrap
+from dqnlm.objectives.returns import Returns
+from dqnlm.rewards.base import Reward
 from dqnlm.types import Bounds
 
 Config = dict[str, Any]
@@ -57,7 +59,10 @@ def choose_device(name: str) -> torch.device:
 def build_head(config: Config, env: Environment) -> Head:
     """The meaning of the network's raw numbers, with the return's bounds."""
     bounds = env.return_bounds(config["learner"]["gamma"])
-    return head_for(config, bounds, _is_match(config, env, bounds))
+    reward = reward_of(env)
+    # Q is the probability of being the rewarded action where no later reward is added to that of the match.
+    is_match = reward is not None and reward.pays_only_the_match and tuple(bounds) == (0.0, 1.0)
+    return head_for(config, bounds, is_match)
 
 
 def head_for(config: Config, bounds: Bounds, probability_of_match: bool) -> Head:
@@ -66,10 +71,22 @@ def head_for(config: Config, bounds: Bounds, probability_of_match: bool) -> Head
     return head
 
 
-def _is_match(config: Config, env: Environment, bounds: Bounds) -> bool:
-    """Q is the probability of being the rewarded action where no later reward is added to that of the match."""
-    on_text = hasattr(env, "reward")
-    return on_text and pays_only_the_match(config["reward"]) and tuple(bounds) == (0.0, 1.0)
+def reward_of(env: Environment) -> Reward | None:
+    """The run's own reward, where the environment asks one; None where it brings its own rewards."""
+    reward = getattr(env, "reward", None)
+    return reward if isinstance(reward, Reward) else None
+
+
+def build_bootstrap(config: Config) -> Bootstrap:
+    """The value of a state."""
+    bootstrap: Bootstrap = assemble(config["bootstrap"], {}, "bootstrap")
+    return bootstrap
+
+
+def build_returns(config: Config) -> Returns:
+    """How far the rewards of a target reach."""
+    returns: Returns = assemble(config["returns"], {}, "returns")
+    return returns
 
 
 def build_network(
@@ -128,20 +145,34 @@ def build_policy(
     )  # fmt: skip
 
 
-def build_objectives(config: Config, env: Environment, head: Head) -> dict[str, Objective]:
+def build_objectives(
+    config: Config, env: Environment, head: Head, bootstrap: Bootstrap, returns: Returns
+) -> dict[str, Objective]:
     """The objectives of a run; those that learn from rewards get what they need of the environment."""
     reward_all: Callable[[Tensor], Tensor] | None = None
-    if config["learner"]["feedback"] == "all_actions":
-        reward_all = lambda observation_BS: env.reward.all_actions(observation_BS[:, 1:])  # type: ignore[attr-defined]  # noqa: E731
+    reward = reward_of(env)
+    if config["learner"]["feedback"] == "all_actions" and reward is not None:
+        reward_all = lambda observation_BS: reward.all_actions(observation_BS[:, 1:])  # noqa: E731
     pool: dict[str, Any] = {
-        "head": head, "legal": env.legal, "reward_all": reward_all,
-        "bootstrap": assemble(config["bootstrap"], {}, "bootstrap"),
-        "returns": assemble(config["returns"], {}, "returns"),
+        "head": head, "legal": env.legal, "reward_all": reward_all, "bootstrap": bootstrap, "returns": returns,
         "values_matter": config["learner"]["gamma"] > 0 or env.interleaved,
         # A window around a single decision ends with it: the observation after it has a value unless the episode ended.
         "interleaved": env.interleaved,
         "last_has_value": env.cuts_rows or config["buffer"].get("sample") == "transitions",
     }  # fmt: skip
+    return _objectives(config, pool)
+
+
+def objectives_without_env(config: Config, head: Head) -> dict[str, Objective]:
+    """The objectives of a finished run, to ask what they are; they can not be trained with."""
+    pool: dict[str, Any] = {
+        "head": head, "legal": lambda observation_BS: None, "reward_all": None, "bootstrap": build_bootstrap(config),
+        "returns": build_returns(config), "values_matter": True, "interleaved": False, "last_has_value": False,
+    }  # fmt: skip
+    return _objectives(config, pool)
+
+
+def _objectives(config: Config, pool: dict[str, Any]) -> dict[str, Objective]:
     return {name: assemble(node, pool, f"objective.{name}") for name, node in config["objective"].items()}
 
 

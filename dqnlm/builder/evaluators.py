@@ -7,9 +7,9 @@ from typing import Any
 import torch
 
 from dqnlm.builder.agent import STREAM_EVALUATION
+from dqnlm.builder.q_semantics import Objectives, learns_returns, why_q_is_not_in_reward_units
 from dqnlm.builder.task_assembly import build_env, build_reward, legal_tokens
-from dqnlm.config.catalogue import option_of
-from dqnlm.config.selected import kind, learns_returns, why_q_is_no_return
+from dqnlm.config.selected import option_name
 from dqnlm.data.kinds import Data
 from dqnlm.data.pairs.dataset import Pairs
 from dqnlm.data.text.corpora import Corpus
@@ -28,11 +28,14 @@ from dqnlm.training.components import Evaluator
 Config = dict[str, Any]
 
 
-def build_evaluator(config: Config, data: Data, device: torch.device) -> Evaluator:
-    """Scores on the held-out part of a text, or on episodes alone; the same episodes at every evaluation."""
+def build_evaluator(config: Config, data: Data, device: torch.device, objectives: Objectives) -> Evaluator:
+    """Scores on the held-out part of a text, or on episodes alone; the same episodes at every evaluation.
+
+    The run's `objectives` tell whether Q is a return that can be compared with what came.
+    """
     settings, seed = config["trainer"], config["seed"] * 1000 + STREAM_EVALUATION
     if isinstance(data, Log):
-        return _of_log(config, data, device)
+        return _of_log(config, data, device, objectives)
     episodes = settings["evaluation_episodes"]
     if isinstance(data, Pairs):  # each pair once
         episodes = min(episodes, len(data.heldout.texts))
@@ -40,7 +43,8 @@ def build_evaluator(config: Config, data: Data, device: torch.device) -> Evaluat
     def make_env() -> Environment:
         return build_env(config, data, device, seed, evaluating=True, num_envs=episodes)
 
-    gamma, q_is_return = config["learner"]["gamma"], why_q_is_no_return(config) is None
+    gamma = config["learner"]["gamma"]
+    q_is_return = why_q_is_not_in_reward_units(config, objectives) is None
     if isinstance(data, Pairs):
         texts = [pair.answer for pair in data.heldout.texts]
         return PairEvaluator(make_env, gamma, settings["betas"], settings["samples"], q_is_return, texts)
@@ -58,14 +62,14 @@ def build_evaluator(config: Config, data: Data, device: torch.device) -> Evaluat
     )  # fmt: skip
 
 
-def _of_log(config: Config, data: Log, device: torch.device) -> LogEvaluator:
+def _of_log(config: Config, data: Log, device: torch.device, objectives: Objectives) -> LogEvaluator:
     """On the held-out rows, and on greedy answers to their prompts."""
     env = build_env(config, data, device, config["seed"], evaluating=True)
     assert isinstance(env, Logged)
     settings = config["trainer"]
     return LogEvaluator(
         data.heldout, _judge(config, data), env.horizon, config["learner"]["gamma"], settings["betas"], settings["samples"],
-        settings["evaluation_episodes"], learns_returns(config),
+        settings["evaluation_episodes"], learns_returns(objectives),
     )  # fmt: skip
 
 
@@ -75,16 +79,16 @@ def _judge(config: Config, data: Log) -> Reward | None:
     Raises:
         UserError: a reward that needs a text to compare with, token by token.
     """
-    if kind(config["reward"]) == "NoReward":
-        return None
     pool: dict[str, Any] = {
         "num_actions": data.tokenizer.vocabulary_size, "tokenizer": data.tokenizer, "train_ids": data.train_ids,
         "stop_id": data.tokenizer.end_id,
     }  # fmt: skip
     reward = build_reward(config["reward"], pool)
+    if reward.pays_nothing:
+        return None
     if not reward.judged:
         raise UserError(
-            f"reward={option_of('reward', config['reward']['_target_'])} compares token by token with a given text, and with a "
+            f"reward={option_name(config, 'reward')} compares token by token with a given text, and with a "
             "log there is none: set reward=none, or a judge of the greedy answers: reward=function, classifier, language_model, "
             "lexicon"
         )

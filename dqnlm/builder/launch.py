@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,9 @@ from dqnlm.agent.policy import Policy
 from dqnlm.buffers.base import Buffer
 from dqnlm.builder import agent, evaluators, initialization, logged_rows, task_assembly
 from dqnlm.builder.checks.built import check_parts
-from dqnlm.builder.checks.settings import check_combination
+from dqnlm.builder.checks.learner import check_learning
+from dqnlm.builder.checks.settings import check_settings
+from dqnlm.builder.learning_parts import build_learning_parts, run_context
 from dqnlm.config.run_config import load_run_config, save_run_config
 from dqnlm.config.schema import instantiate
 from dqnlm.data.text.corpora import Corpus
@@ -42,7 +45,7 @@ def start(config: Config, directory: Path, *, choices: dict[str, Any], command_l
     with naming_disk(directory), naming_memory():
         save_run_config(config, run.config)
         try:
-            trainer, data = build(config, run)
+            trainer, data = build(config, run, choices=choices)
         except UserError:
             run.abandon()
             raise
@@ -75,7 +78,7 @@ def resume(directory: Path, overrides: list[str]) -> dict[str, Any]:
 
 def _resume(run: RunDirectory, before: Config, config: Config) -> dict[str, Any]:
     path, damaged = checkpoint.newest_whole(run.checkpoints)
-    trainer, data = build(config, run, resumed_from=path)
+    trainer, data = build(config, run, resumed_from=path, choices=choices_of(run))
     for broken in damaged:
         trainer.parts.console.warning(f"{broken} is damaged and passed over")
     cpu = torch.device("cpu")  # each part moves what it takes to its own device; states of random generators stay here
@@ -101,13 +104,17 @@ def _resume(run: RunDirectory, before: Config, config: Config) -> dict[str, Any]
     return trainer.run()
 
 
-def build(config: Config, run: RunDirectory, resumed_from: Path | None = None) -> tuple[Trainer, task_assembly.Data]:
+def build(
+    config: Config, run: RunDirectory, resumed_from: Path | None = None, choices: Mapping[str, Any] | None = None
+) -> tuple[Trainer, task_assembly.Data]:
     """All parts, in the order in which they need one another; `resumed_from` is the checkpoint that will be put back.
+
+    `choices` are the options as typed, by group, for what is shown.
 
     Raises:
         UserError: a combination that cannot work, or data that is not there.
     """
-    check_combination(config)
+    check_settings(config)
     if config["threads"] is not None:
         torch.set_num_threads(config["threads"])
     device, seed = agent.choose_device(config["device"]), config["seed"]
@@ -117,8 +124,9 @@ def build(config: Config, run: RunDirectory, resumed_from: Path | None = None) -
     env = task_assembly.build_env(config, data, device, seed * 1000 + agent.STREAM_ENV)
     if isinstance(data, Corpus):
         data.require_tokens(max(env.row_transitions + 1, 3), "an episode (env.prompt_length + env.horizon)")
-    head = agent.build_head(config, env)
-    objectives = agent.build_objectives(config, env, head)
+    learning = build_learning_parts(config, env, device)
+    check_learning(config, learning)
+    head, objectives, exploration = learning.head, learning.objectives, learning.exploration
     saved = None if resumed_from is None else checkpoint.load(resumed_from, "policy", torch.device("cpu"))
     recipe = None if saved is None else saved.get("recipe")
     policy = agent.build_policy(config, data, env, head, agent.outputs_of(objectives), device, recipe)
@@ -137,9 +145,6 @@ def build(config: Config, run: RunDirectory, resumed_from: Path | None = None) -
     history = max(policy.network.context, policy.network.reach or 0)
     buffer = agent.build_buffer(config, env, farthest(objectives), history, device, rows_of(data))
     logged = add_logged(data, buffer, policy, env)
-    exploration = instantiate(
-        config["exploration"], agent.stream(device, seed, agent.STREAM_EXPLORATION), env.copies
-    )
     actor = Actor(env, policy, exploration, buffer, accumulator, settings["rollout_steps"])
     purge = None if resumed_from is None else checkpoint.step_of(resumed_from) + 1
     demonstrations = None
@@ -147,13 +152,14 @@ def build(config: Config, run: RunDirectory, resumed_from: Path | None = None) -
         demonstrations = initialization.build_demonstrations(config, env, agent.STREAM_DEMONSTRATIONS)
     parts = Parts(
         run, console, instantiate(config["logger"], run.tensorboard, purge), policy, actor, exploration, buffer, learner,
-        evaluators.build_evaluator(config, data, device), accumulator,
+        evaluators.build_evaluator(config, data, device, objectives), accumulator,
         checkpoint.Checkpoints(run.checkpoints, settings["keep_last"]), data.fingerprint(),
-        env.row_transitions - env.first_decision, logged, summary.notes(data) + env.notes(),
+        env.row_transitions - env.first_decision, logged,
+        run_context(config, choices or {}, data, learning, policy, learner, buffer), summary.notes(data) + env.notes(),
         initialization.build_warm_start(config, env, policy, accumulator),
         demonstrations,
     )  # fmt: skip
-    check_parts(config, parts)
+    check_parts(config, parts, learning)
     return instantiate(config["trainer"], parts), data
 
 
@@ -206,6 +212,12 @@ def add_logged(data: task_assembly.Data, buffer: Buffer, policy: Policy, env: En
         )
     buffer.add(rows)
     return len(rows.length_B)
+
+
+def choices_of(run: RunDirectory) -> dict[str, Any]:
+    """The options that the run was started with, as typed, by its manifest."""
+    choices: dict[str, Any] = json.loads(run.manifest.read_text()).get("choices") or {}
+    return choices
 
 
 def was_bundled(run: RunDirectory) -> bool:

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from dqnlm.builder.logged_rows import shape_of
 from dqnlm.config.schema import assemble, instantiate, resolve_target
-from dqnlm.config.selected import kind, named
+from dqnlm.config.selected import option_name
 from dqnlm.data.kinds import Data, OnText
 from dqnlm.data.pairs.dataset import Pairs
 from dqnlm.data.pairs.files import read_dialogues
@@ -66,27 +66,23 @@ def build_env(
         }  # fmt: skip
     if isinstance(data, Log):
         pool["log_shape"] = shape_of(data)
-    elif kind(config["reward"]) == "NoReward" and isinstance(data, OnText):
-        raise UserError(
-            f"reward=none: env={named(config, 'env')} has no other rewards to learn from; choose one (env=logged has a log's)"
-        )
     if isinstance(data, Corpus):
         stop = node["stop_token"]
         pool["corpus_ids"] = data.heldout_ids if evaluating else data.train_ids
         pool["stop_id"] = None if stop is None else _one_token(data, stop)
-        pool["reward"] = build_reward(config["reward"], pool)
+        pool["reward"] = _paying_reward(config, pool)
     elif isinstance(data, Pairs):
         part = data.heldout if evaluating else data.train
         pool |= {"prompts": part.prompts, "references": part.references, "stop_id": data.stop_id}
         pool["longest_prompt"] = data.longest_prompt
-        pool["reward"] = build_reward(config["reward"], pool)
+        pool["reward"] = _paying_reward(config, pool)
     env: Environment = assemble(node, pool, "env")
     return env
 
 
 def _wrong_log(config: Config, is_log: bool) -> str:
     """The environment or the data is of a log alone, and the other is not."""
-    env, data = (named(config, group) for group in ("env", "data"))
+    env, data = (option_name(config, group) for group in ("env", "data"))
     if is_log:
         return f"data={data} is a log to learn from alone, and env={env} is a task of another kind; set env=logged"
     return (
@@ -97,24 +93,22 @@ def _wrong_log(config: Config, is_log: bool) -> str:
 
 def _wrong_data(config: Config, on_text: bool, on_pairs: bool, on_answers: bool) -> str:
     """What the environment plays on, and what the data is instead."""
-    name = named(config, "env")
+    name = option_name(config, "env")
     if on_text:
         return (
-            f"env={name} plays on a text, but data={named(config, 'data')} is none; set data=tiny_shakespeare, data=text_file "
-            "data.path=FILE, or data=bundled"
+            f"env={name} plays on a text, but data={option_name(config, 'data')} is none; set data=tiny_shakespeare, "
+            "data=text_file data.path=FILE, or data=bundled"
         )
     if on_pairs:
         return (
-            f"env={name} answers prompts, but data={named(config, 'data')} holds none; set data=translation, data=replies or "
-            "data=translation_jsonl with data.path, or data=translation_hub with data.name"
+            f"env={name} answers prompts, but data={option_name(config, 'data')} holds none; set data=translation, data=replies "
+            "or data=translation_jsonl with data.path, or data=translation_hub with data.name"
         )
     if on_answers:
-        return (
-            f"data={named(config, 'data')} is prompts with answers, which env={name} does not read; set env=translation"
-        )
+        return f"data={option_name(config, 'data')} is prompts with answers, which env={name} does not read; set env=translation"
     return (
-        f"env={name} brings its own tasks, and a text (data={named(config, 'data')}) would be read by nothing; set data=none, "
-        "or data=trajectories data.path=FILE to learn from logged episodes"
+        f"env={name} brings its own tasks, and a text (data={option_name(config, 'data')}) would be read by nothing; set "
+        "data=none, or data=trajectories data.path=FILE to learn from logged episodes"
     )
 
 
@@ -126,6 +120,21 @@ def build_reward(node: Config, pool: dict[str, Any]) -> Reward:
     """
     pool = pool | {"build_part": lambda part: build_reward(part, pool)}
     reward: Reward = assemble(node, pool, "reward")
+    return reward
+
+
+def _paying_reward(config: Config, pool: dict[str, Any]) -> Reward:
+    """The reward of a task that has no other.
+
+    Raises:
+        UserError: it pays nothing, or as in `build_reward`.
+    """
+    reward = build_reward(config["reward"], pool)
+    if reward.pays_nothing:
+        raise UserError(
+            f"reward={option_name(config, 'reward')}: env={option_name(config, 'env')} has no other rewards to learn from; "
+            "choose one (env=logged has a log's)"
+        )
     return reward
 
 

@@ -44,7 +44,7 @@ def main(argv: list[str]) -> int:
     """Prints the table (or JSON) and two samples."""
     arguments = _parser().parse_args(argv)
 
-    from dqnlm.builder import evaluators
+    from dqnlm.builder import agent, evaluators
     from dqnlm.builder.loading import load_policy_and_config
     from dqnlm.data.pairs.dataset import Pairs
     from dqnlm.data.text.corpora import Corpus
@@ -71,7 +71,8 @@ def main(argv: list[str]) -> int:
         raise UserError(
             "--beam, --temperature, --seed, --save and --split are for runs that answer prompts (env=translation); leave them out"
         )
-    evaluator = evaluators.build_evaluator(config, data, policy.device)
+    objectives = agent.objectives_without_env(config, policy.head)
+    evaluator = evaluators.build_evaluator(config, data, policy.device, objectives)
     evaluation = evaluator.evaluate(policy)
     if arguments.json:
         print(json.dumps({"step": policy.step, "checkpoint": arguments.checkpoint} | evaluation.figures))
@@ -88,7 +89,7 @@ def _data(policy: Policy, config: dict[str, Any], arguments: argparse.Namespace)
         UserError: the run's data is not what it was trained on, there is none, or a text is given to a run without one.
     """
     from dqnlm.builder import task_assembly
-    from dqnlm.config.selected import named
+    from dqnlm.config.selected import option_name
     from dqnlm.data.text.corpora import build_corpus
     from dqnlm.data.text.sources import text_file
     from dqnlm.errors import UserError
@@ -96,7 +97,7 @@ def _data(policy: Policy, config: dict[str, Any], arguments: argparse.Namespace)
 
     if arguments.data_path is not None:
         if "tokenizer" not in config["data"]:
-            raise UserError(f"--data-path: this run plays env={named(config, 'env')}, not a text; leave it out")
+            raise UserError(f"--data-path: this run plays env={option_name(config, 'env')}, not a text; leave it out")
         corpus = build_corpus(text_file(path=arguments.data_path), "character", 1.0, policy.tokenizer)
         corpus.require_tokens(policy.network.context + 1, "one window of the network")
         return corpus

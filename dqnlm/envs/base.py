@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from dqnlm.types import Bounds, Rows, TimeStep
+from dqnlm.utils.context import RunContext
 
 
 class RunsOfIds(Protocol):
@@ -75,6 +76,9 @@ class Environment(ABC):
     cuts_rows: bool = False
     actions_are_observed: bool = False
     exact_resume: bool = True
+
+    def check(self, context: RunContext) -> None:  # noqa: B027
+        """Raises UserError where this part cannot work in a run like this one; called once, when all parts are built."""
 
     @abstractmethod
     def reset(self) -> Tensor:

@@ -17,6 +17,8 @@ from dqnlm.heads.base import Head
 class DistributionalHead(Head):
     """N raw numbers an action describe a distribution of returns; Q is its mean."""
 
+    is_distributional = True
+
     @abstractmethod
     def atoms(self, raw_XN: Tensor) -> tuple[Tensor, Tensor]:
         """Values z_XM in return units and their probabilities p_XM, of ONE action's raw numbers, with any leading axes."""

@@ -95,6 +95,8 @@ class Body(nn.Module, ABC):
         reach: newest observations that its output depends on; None: all of the row.
         embedding_std: how large it wants the first embeddings.
         tie_weights: whether the `q` projection shares the encoder's matrix.
+        is_recurrent: it carries a state that the first observations of a row warm up, so that `learner.burn_in` is of use.
+        is_pretrained: its first weights are those of a trained language model.
         one_hot: it reads tokens as `OneHotEncoder` gives them, and no vectors.
         recipe: what building it anew takes beside the settings, where that came from elsewhere (a pretrained model): plain
             values that a run keeps with its weights; None where the settings are all.
@@ -108,6 +110,8 @@ class Body(nn.Module, ABC):
     reach: int | None = None
     embedding_std: float = 1.0
     tie_weights: bool = False
+    is_recurrent: bool = False
+    is_pretrained: bool = False
     one_hot: bool = False
     recipe: dict[str, Any] | None = None
 
@@ -168,8 +172,6 @@ class Body(nn.Module, ABC):
             kept = h_ED if kept is None else rows_where(now_E, h_ED, kept)
         assert kept is not None, "there is at least one observation"
         return kept, state
-
-
 
 
 class QNetwork(nn.Module):

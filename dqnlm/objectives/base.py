@@ -12,6 +12,7 @@ from dqnlm.errors import UserError
 from dqnlm.heads.base import Head
 from dqnlm.ops.bootstrap import soft_value
 from dqnlm.types import Batch
+from dqnlm.utils.context import RunContext
 
 Outputs = dict[str, Tensor]  # name -> raw outputs of a network, times first.. of the batch
 Legal = Callable[[Tensor], Tensor | None]  # observation_BS -> mask of legal actions, broadcastable to BSA, or None
@@ -80,6 +81,13 @@ class Objective(ABC):
         needs_whole_batch: it compares rows with one another, so all of a batch must be handed over at once.
         needs_reference: a forward of the reference network is made for it.
         lookahead: decisions, the taken one included, whose rewards it reads; None: all to the row's end.
+        learns_outputs: named outputs of the network that it teaches.
+        learns_returns: it makes Q follow the returns, and gives errors in their units.
+        learns_all_actions: it can teach every action from rewards known for all (learner.feedback=all_actions).
+        uses_bootstrap: it reads the groups `bootstrap` and `returns`; others have targets of their own.
+        adds_entropy: its return holds the entropy of a soft policy, and may leave the bounds of the rewards.
+        clones_actions: it makes the actions in the data more probable, whatever they were paid.
+        leaves_level_open: it learns differences of Q within a state alone, so Q is no return there.
     """
 
     needs_target = False
@@ -90,9 +98,19 @@ class Objective(ABC):
     needs_whole_batch = False
     needs_reference = False
     lookahead: int | None = 1
+    learns_outputs: tuple[str, ...] = ("q",)
+    learns_returns = False
+    learns_all_actions = False
+    uses_bootstrap = False
+    adds_entropy = False
+    clones_actions = False
+    leaves_level_open = False
 
     def __init__(self, weight: float) -> None:
         self.weight = weight
+
+    def check(self, context: RunContext) -> None:  # noqa: B027
+        """Raises UserError where this part cannot work in a run like this one; called once, when all parts are built."""
 
     @abstractmethod
     def __call__(

@@ -32,6 +32,8 @@ class CrossEntropy(Objective):
         UserError: a normaliser_weight below 0.
     """
 
+    clones_actions = True
+
     def __init__(
         self, legal: Legal, *, weight: float, output: Literal["q", "policy"], normaliser_weight: float
     ) -> None:
@@ -42,6 +44,7 @@ class CrossEntropy(Objective):
             )
         self.normaliser_weight = normaliser_weight
         self.legal, self.output = legal, output
+        self.learns_outputs = (output,)
         self.needs_outputs = () if output == "q" else (output,)
 
     def __call__(

@@ -29,7 +29,7 @@ class ExpectileValue(Objective):
     """
 
     needs_target = True
-    needs_outputs = ("v",)
+    needs_outputs = learns_outputs = ("v",)
 
     def __init__(self, head: Head, *, weight: float, expectile: float) -> None:
         super().__init__(weight)

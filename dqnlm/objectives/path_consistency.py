@@ -39,6 +39,8 @@ class PathConsistency(Objective):
         UserError: a temperature that is not above 0, or n below 1.
     """
 
+    learns_returns = adds_entropy = True
+
     def __init__(
         self,
         head: Head,

@@ -9,6 +9,7 @@ from torch import Tensor
 from dqnlm.errors import UserError
 from dqnlm.ops import returns as ops
 from dqnlm.ops.returns import Affine
+from dqnlm.utils.context import RunContext
 
 
 class Returns(ABC):
@@ -17,12 +18,17 @@ class Returns(ABC):
     Attributes:
         lookahead: decisions that a target spans; None: to the row's end.
         is_affine: each target is R + G v of one observation, so `affine` exists and distributional heads can learn it.
+        is_one_step: the target is r + d v(s'), of this decision alone.
         bootstraps_inside: values of observations before a row's end matter.
     """
 
     lookahead: int | None = None
     is_affine: bool = True
+    is_one_step: bool = False
     bootstraps_inside: bool = True
+
+    def check(self, context: RunContext) -> None:  # noqa: B027
+        """Raises UserError where this part cannot work in a run like this one; called once, when all parts are built."""
 
     @abstractmethod
     def target(
@@ -51,6 +57,7 @@ class NStep(Returns):
                 f"returns.n counts decisions and must be at least 1, not {n}; for all take returns=monte_carlo"
             )
         self.lookahead: int | None = n
+        self.is_one_step = n == 1
 
     def target(
         self, reward_BT: Tensor, discount_BT: Tensor, mask_BT: Tensor, carry_BT: Tensor | None, value_BS: Tensor
@@ -81,7 +88,7 @@ class MonteCarlo(NStep):
     bootstraps_inside = False
 
     def __init__(self) -> None:
-        self.lookahead = None
+        self.lookahead, self.is_one_step = None, False
 
 
 class Lambda(Returns):

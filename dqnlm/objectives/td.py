@@ -41,6 +41,8 @@ class TemporalDifference(Objective):
         twin: a second output q2 learns the same; states are worth the smaller of both (clipped double, Fujimoto 2018).
     """
 
+    learns_returns = learns_all_actions = uses_bootstrap = True
+
     def __init__(
         self,
         head: Head,
@@ -63,6 +65,7 @@ class TemporalDifference(Objective):
         self.needs_last = self.values_matter and last_has_value
         self.needs_last_online = self.needs_last and bootstrap.asks_online
         self.lookahead = returns.lookahead
+        self.learns_outputs = ("q", "q2") if twin else ("q",)
         self.needs_outputs = (*bootstrap.needs_outputs, *(("q2",) if twin else ()))
 
     def __call__(

@@ -32,6 +32,7 @@ from dqnlm.objectives.base import Legal, Objective, Outputs, Result, legal_from,
 from dqnlm.ops import bootstrap as value_of
 from dqnlm.ops import losses
 from dqnlm.types import Batch
+from dqnlm.utils.context import RunContext
 
 
 class Trajectory(Objective):
@@ -51,6 +52,7 @@ class Trajectory(Objective):
     """
 
     needs_whole_episodes = True
+    learns_returns = adds_entropy = True
     lookahead = None
 
     def __init__(
@@ -62,7 +64,18 @@ class Trajectory(Objective):
             raise UserError(f"objective.trajectory.temperature must be above 0, not {temperature}")
         self.head, self.legal, self.temperature = head, legal, temperature
         self.needs_reference, self.among_siblings = reference == "start", baseline == "siblings"
-        self.needs_whole_batch = self.among_siblings
+        self.needs_whole_batch = self.leaves_level_open = self.among_siblings
+
+    def check(self, context: RunContext) -> None:
+        """See `Objective.check`.
+
+        Raises:
+            UserError: rewards are discounted, or a batch need not hold all answers to its prompts.
+        """
+        if context.gamma != 1:
+            raise UserError(f"objective trajectory sums whole episodes and needs learner.gamma=1, not {context.gamma}")
+        if self.among_siblings:
+            _check_siblings(context)
 
     def __call__(
         self, online: Outputs, target: Outputs | None, batch: Batch, reference: Outputs | None = None
@@ -85,6 +98,23 @@ class Trajectory(Objective):
         figures = {"q/taken_mean": taken_BT, "value/mean": value_BT}
         error_BT = (surplus_B - baseline_B).detach()[:, None].expand_as(taken_BT)
         return Result(losses.squared(surplus_B, baseline_B), figures, error_BT)
+
+
+def _check_siblings(context: RunContext) -> None:
+    answers = "objective.trajectory.baseline=siblings compares the answers to one prompt in a batch: "
+    if context.samples_per_prompt < 2:
+        raise UserError(
+            f"{answers}set env.copies_of_a_prompt=4 or so, in an environment that has it (env=translation), or baseline=value"
+        )
+    if not context.draws_whole_rollouts or context.batch_rows < context.num_envs:
+        raise UserError(
+            f"{answers}set buffer=rollout and trainer.batch_rows={context.num_envs} (env.num_envs), a whole rollout, or "
+            "baseline=value"
+        )
+    if context.demonstration_fraction:
+        raise UserError(
+            f"{answers}a demonstration has no siblings; set trainer.demonstration_share=0, or baseline=value"
+        )
 
 
 def same_prompt(observation_BS: Tensor, first_B1: Tensor) -> Tensor:

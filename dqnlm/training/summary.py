@@ -10,53 +10,60 @@ from typing import Any
 import torch
 from torch import nn
 
-from dqnlm.config.selected import kind
-from dqnlm.data.kinds import Data, OnText
+from dqnlm.data.kinds import Data
 from dqnlm.data.pairs.dataset import Pairs
 from dqnlm.data.text.corpora import Corpus
 from dqnlm.data.trajectories.log import Log
 from dqnlm.envs.logged import Logged
 from dqnlm.runs.console import clock
 from dqnlm.training.trainer import Trainer
+from dqnlm.utils.context import RunContext
 
 Config = dict[str, Any]
 
 
-def idle_components(config: Config, on_text: bool = True) -> list[str]:
-    """Parts that are configured but change nothing under these settings, each with the reason."""
-    gamma, feedback, objectives = config["learner"]["gamma"], config["learner"]["feedback"], config["objective"]
-    teacher, bootstrap = config["env"].get("transition") == "teacher", kind(config["bootstrap"])
-    idle = [] if on_text else ["reward: the environment brings its own rewards"]
-    if config["trainer"]["warm_start_lr"] is not None and not config["trainer"]["warm_start_updates"]:
-        idle.append("trainer.warm_start_lr: this run has no warm start")
-    if config["trainer"]["warm_start_rows"] is not None and not config["trainer"]["warm_start_updates"]:
-        idle.append("trainer.warm_start_rows: this run has no warm start")
-    if list(objectives) == ["cross_entropy"]:
+def idle_components(settings: Config, context: RunContext) -> list[str]:
+    """Parts that are configured but change nothing in this run, each with the reason; `settings` are those of `trainer`."""
+    idle = [] if context.is_on_text else ["reward: the environment brings its own rewards"]
+    for key in ("warm_start_lr", "warm_start_rows"):
+        if settings[key] is not None and not settings["warm_start_updates"]:
+            idle.append(f"trainer.{key}: this run has no warm start")
+    if context.clones_only:
         return [
             *idle,
             "rewards, exploration, target network, bootstrap and gamma: this is supervised learning (cross-entropy on the "
             "data's actions), the yardstick, not Q-learning",
         ]
-    if "td" not in objectives:
-        idle.append(f"bootstrap and returns: {' + '.join(objectives)} has targets of its own")
-    elif kind(config["returns"]) == "MonteCarlo":
-        idle.append("bootstrap: Monte-Carlo returns ask no network what the future is worth (but where a row is cut)")
-    if config["trainer"]["rollouts"] == 0:
+    return [*idle, *_idle_in_q_learning(context)]
+
+
+def _idle_in_q_learning(context: RunContext) -> list[str]:
+    gamma, all_actions, idle = context.gamma, context.feedback == "all_actions", []
+    if not context.uses_bootstrap:
+        idle.append(f"bootstrap and returns: {' + '.join(context.objectives)} has targets of its own")
+    elif not context.bootstraps_inside:
+        idle.append(
+            f"bootstrap: returns={context.option('returns')} asks no network what the future is worth (but where a row is cut)"
+        )
+    if context.rollouts == 0:
         idle.append("exploration: the agent plays only to be evaluated, it learns from logged data")
-    if feedback == "all_actions":
+    if all_actions:
         idle.append(
             "exploration and replay of past actions: every action is taught its reward at every position, whatever was chosen"
         )
     if gamma == 0:
         idle.append("target network and bootstrap: gamma is 0, so no target looks at the next state")
-    elif teacher:
+    elif context.is_teacher_forced:
         idle.append(
             f"gamma {gamma} cannot change which action is best: under transition teacher the future is the same for all of "
             "them. Target network and bootstrap learn the level of Q, not its ranking"
         )
-    if gamma > 0 and kind(config["target"]) == "none" and bootstrap == "Double" and "td" in objectives:
-        idle.append("Double: with target=none the network that chooses the next action is the one that values it")
-    if feedback == "all_actions" and gamma == 0:
+    if gamma > 0 and not context.has_target_copy and context.bootstrap_asks_online and context.uses_bootstrap:
+        idle.append(
+            f"bootstrap={context.option('bootstrap')}: with target={context.option('target')} the network that chooses the next "
+            "action is the one that values it"
+        )
+    if all_actions and gamma == 0:
         idle.append(
             "trial and error: all_actions with gamma 0 equals one-against-all supervised learning. It is the ceiling to "
             "compare with, not reinforcement learning"
@@ -72,14 +79,6 @@ def notes(data: Data) -> list[str]:
     if isinstance(data, Corpus) and data.heldout_unknown:
         result.append(f"{data.heldout_unknown} held-out characters do not occur in the training part (unknown token)")
     return result
-
-
-
-
-
-
-
-
 
 
 def data_record(data: Data, trainer: Trainer) -> Config:
@@ -114,12 +113,12 @@ def show(config: Config, trainer: Trainer, data: Data, resumed_from: Path | None
     buffer, device = parts.buffer, parts.accumulator.device
     ring = (buffer.rows + 1) * (buffer.storage.row_transitions + 1) * buffer.bytes_per_transition
     weights = parameters * 4 * (4 + parts.learner.target.copies)  # weights, gradient, two moments (Muon: one), target
-    learner = config["learner"]
+    learner, option = config["learner"], parts.context.option
     lines = [
         _of_data(data, parts.logged_rows),
         _of_environment(config, trainer),
-        f"learning    {_of_learning(config)}",
-        f"network     {kind(config['network'])}, {parameters:,} parameters, head {kind(config['head'])}, context "
+        f"learning    {_of_learning(config, parts.context)}",
+        f"network     {option('network')}, {parameters:,} parameters, head {option('head')}, context "
         f"{parts.policy.network.context}",
         f"memory      weights and optimizer {weights / 2**20:.1f} MiB; buffer {buffer.rows:,} rows, "
         f"{buffer.bytes_per_transition} bytes a transition, {ring / 2**20:.1f} MiB",
@@ -130,7 +129,7 @@ def show(config: Config, trainer: Trainer, data: Data, resumed_from: Path | None
         f"folder      {parts.directory.path}",
     ]
     lines += [f"note        {text}" for text in parts.notes if not source.bundled]
-    lines += [f"idle        {text}" for text in idle_components(config, isinstance(data, OnText))]
+    lines += [f"idle        {text}" for text in idle_components(config["trainer"], parts.context)]
     if not parts.actor.env.exact_resume:
         lines.append("note        this environment's state cannot be saved: resuming starts its episodes anew")
     if resumed_from is not None:
@@ -158,30 +157,27 @@ def _of_data(data: Data, logged_rows: int) -> str:
 
 
 def _of_environment(config: Config, trainer: Trainer) -> str:
-    env, node = trainer.parts.actor.env, config["env"]
+    parts, node, option = trainer.parts, config["env"], trainer.parts.context.option
+    env, reward = parts.actor.env, f"reward={option('reward')}"
     if isinstance(env, Logged):
-        judge = kind(config["reward"])
-        judged = "nobody judges" if judge == "NoReward" else f"{judge} judges"
+        judged = f"{reward} judges" if "eval/return" in parts.best_metrics else "nobody judges"
         return f"environment none: nothing is played; {judged} greedy answers to held-out prompts"
     if "horizon" in node and "transition" in node:
-        return (
-            f"environment {env.num_envs} x {node['horizon']} decisions a rollout, transition {node['transition']}, reward "
-            f"{kind(config['reward'])}"
-        )
+        return f"environment {env.num_envs} x {node['horizon']} decisions a rollout, transition {node['transition']}, {reward}"
     if env.generated:
         size = f"{env.num_envs} answers a rollout of at most {node['horizon']} decisions"
-        return f"environment {kind(node)}, {size}, reward {kind(config['reward'])}"
-    steps = trainer.parts.actor.rollout_steps or env.row_transitions
-    name = f"{kind(node)} {node['id']}" if "id" in node else kind(node)
-    return f"environment {name}, {env.num_envs} x {steps} steps a rollout, {env.num_actions} actions"
+        return f"environment env={option('env')}, {size}, {reward}"
+    steps = parts.actor.rollout_steps or env.row_transitions
+    name = f"{option('env')} {node['id']}" if "id" in node else option("env")
+    return f"environment env={name}, {env.num_envs} x {steps} steps a rollout, {env.num_actions} actions"
 
 
-def _of_learning(config: Config) -> str:
-    learner, names = config["learner"], {group: kind(config[group]) for group in ("bootstrap", "returns", "target")}
-    td = f" ({names['bootstrap']}, {names['returns']})" if "td" in config["objective"] else ""
+def _of_learning(config: Config, context: RunContext) -> str:
+    learner, option = config["learner"], context.option
+    td = f" (bootstrap={option('bootstrap')}, returns={option('returns')})" if context.uses_bootstrap else ""
     return (
-        f"{' + '.join(config['objective'])}{td}, feedback {learner['feedback']}, gamma {learner['gamma']}, target "
-        f"{names['target']}, exploration {kind(config['exploration'])}"
+        f"{' + '.join(context.objectives)}{td}, feedback {learner['feedback']}, gamma {learner['gamma']}, target="
+        f"{option('target')}, exploration={option('exploration')}"
     )
 
 
