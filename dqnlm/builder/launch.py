@@ -13,7 +13,7 @@ from dqnlm.agent.actor import Actor
 from dqnlm.agent.policy import Policy
 from dqnlm.buffers.base import Buffer
 from dqnlm.builder import agent, evaluators, initialization, logged_rows, task_assembly
-from dqnlm.builder.checks.built import check_parts
+from dqnlm.builder.checks.built import ask_parts, check_parts
 from dqnlm.builder.checks.learner import check_learning
 from dqnlm.builder.checks.settings import check_settings
 from dqnlm.builder.learning_parts import build_learning_parts, run_context
@@ -144,6 +144,8 @@ def build(
     )
     history = max(policy.network.context, policy.network.reach or 0)
     buffer = agent.build_buffer(config, env, farthest(objectives), history, device, rows_of(data))
+    context = run_context(config, choices or {}, data, learning, policy, learner, buffer)
+    ask_parts(context, learning, buffer, target)
     logged = add_logged(data, buffer, policy, env)
     actor = Actor(env, policy, exploration, buffer, accumulator, settings["rollout_steps"])
     purge = None if resumed_from is None else checkpoint.step_of(resumed_from) + 1
@@ -155,7 +157,7 @@ def build(
         evaluators.build_evaluator(config, data, device, objectives), accumulator,
         checkpoint.Checkpoints(run.checkpoints, settings["keep_last"]), data.fingerprint(),
         env.row_transitions - env.first_decision, logged,
-        run_context(config, choices or {}, data, learning, policy, learner, buffer), summary.notes(data) + env.notes(),
+        context, summary.notes(data) + env.notes(),
         initialization.build_warm_start(config, env, policy, accumulator),
         demonstrations,
     )  # fmt: skip

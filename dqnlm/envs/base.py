@@ -45,6 +45,7 @@ class Environment(ABC):
         copies: consecutive environments come in groups of so many that see the same observations (`parallel` only).
         generated: whole episodes are written at once, each to its own end: `prompts` and `judge` in the place of `step`.
         stop_id: token that ends an episode when chosen; None for none.
+        playable: there is something to play; else rows come from logged data alone.
         parallel: observations do not depend on actions, so that `reveal` and `score` may be used.
         uneven: rows differ so much in length that each batch is cut to its longest row, which asks the host.
         lockstep: all episodes start and end at the same time, which the host knows.
@@ -69,6 +70,7 @@ class Environment(ABC):
     generated: bool = False
     uneven: bool = False
     stop_id: int | None = None
+    playable: bool = True
     parallel: bool = False
     lockstep: bool = False
     interleaved: bool = False

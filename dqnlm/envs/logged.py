@@ -62,6 +62,7 @@ class Logged(Environment):
     num_envs = 1
     actions_are_observed = True
     uneven = True
+    playable = False
 
     def __init__(
         self,

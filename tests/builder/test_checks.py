@@ -197,7 +197,7 @@ IMPOSSIBLE_ON_LOGGED_DATA: list[tuple[list[str], str]] = [
     (["network=gru", "~network.window", "~network.hidden", "network.context=9", "learner.burn_in=9"], "leaves nothing"),
     (["learner.burn_in=2", "buffer.sample=transitions"], "set it to 0"),
     (["data.graph_seed=7"], "another graph"),
-    (["env=dialogue", "data=wordle", "data.words=bundled"], "set both alike"),
+    (["env=dialogue", "data=wordle", "data.words=bundled", "data.games=20"], "set both alike"),
     (["trainer.warm_start_updates=3"], "needs a task with answers of its own"),
     (["target.heads_only=true", "learner.compile=true"], "learner.compile=false"),
     (["algorithm=c51", "data.reward_scaling=to_unit_range"], "data.reward_scaling=none"),
@@ -218,7 +218,7 @@ ON_PAIRS = [*PAIRS, "objective.trajectory.baseline=siblings"]
 ON_LOG = ["+experiment=logged", *LOGGED_FILE, *LASTING]
 IMPOSSIBLE_ON_FILES: list[tuple[list[str], str]] = [
     ([*ON_PAIRS, "env.copies_of_a_prompt=1"], "env.copies_of_a_prompt=4 or so"),
-    ([*ON_PAIRS, "buffer=uniform", "trainer.demonstration_share=0.5"], "set buffer=rollout and trainer.batch_rows=8"),
+    ([*ON_PAIRS, "trainer.demonstration_share=0.5"], "set trainer.demonstration_share=0, or baseline=value"),
     ([*ON_PAIRS, "buffer=uniform"], "set buffer=rollout and trainer.batch_rows=8"),
     ([*ON_PAIRS, "trainer.batch_rows=4"], "set buffer=rollout and trainer.batch_rows=8"),
     ([*ON_LOG, "trainer.rollouts=2"], "set trainer.rollouts=0"),

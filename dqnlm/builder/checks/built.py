@@ -6,6 +6,8 @@ from typing import Any
 
 import torch
 
+from dqnlm.agent.target import Target
+from dqnlm.buffers.base import Buffer
 from dqnlm.builder.checks.learner import begins_from_weights, check_reference_bounds
 from dqnlm.builder.learning_parts import LearningParts
 from dqnlm.errors import UserError
@@ -22,7 +24,6 @@ def check_parts(config: Config, parts: Parts, learning: LearningParts) -> None:
         UserError: episodes longer than the network reads, a buffer smaller than a rollout, a policy that Q cannot give.
     """
     env, network, buffer, option = parts.actor.env, parts.policy.network, parts.buffer, parts.context.option
-    _ask_parts(parts, learning)
     if network.max_observations is not None and env.row_transitions > network.context:
         shape = config["env"]
         if "prompt_length" not in shape:
@@ -60,15 +61,19 @@ def check_parts(config: Config, parts: Parts, learning: LearningParts) -> None:
         )
 
 
-def _ask_parts(parts: Parts, learning: LearningParts) -> None:
-    """Each part knows best what it needs of a run."""
+def ask_parts(context: RunContext, learning: LearningParts, buffer: Buffer, target: Target) -> None:
+    """Each part says whether it can work in this run; before logged data is read.
+
+    Raises:
+        UserError: it cannot.
+    """
     asked = [
         learning.env, learning.reward, learning.head, learning.bootstrap, learning.returns, learning.exploration,
-        *learning.objectives.values(), parts.buffer, parts.learner.target,
+        *learning.objectives.values(), buffer, target,
     ]  # fmt: skip
     for part in asked:
         if part is not None:
-            part.check(parts.context)
+            part.check(context)
 
 
 def _check_reference(parts: Parts, learning: LearningParts) -> None:

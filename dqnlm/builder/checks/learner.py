@@ -60,7 +60,7 @@ def _check_all_actions(config: Config, learning: LearningParts) -> None:
 
 def _check_cloning(config: Config, learning: LearningParts) -> None:
     """Whose actions are learned from."""
-    if config["trainer"]["rollouts"] == 0:
+    if config["trainer"]["rollouts"] == 0 or not learning.env.playable:  # playing what is not playable is refused by itself
         return
     if learning.exploration.uses_reference:
         paid = [name for name, objective in learning.objectives.items() if objective.learns_returns]
