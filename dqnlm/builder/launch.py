@@ -124,7 +124,7 @@ def build(
     env = task_assembly.build_env(config, data, device, seed * 1000 + agent.STREAM_ENV)
     if isinstance(data, Corpus):
         data.require_tokens(max(env.row_transitions + 1, 3), "an episode (env.prompt_length + env.horizon)")
-    learning = build_learning_parts(config, env, device)
+    learning = build_learning_parts(config, env, device, choices or {})
     check_learning(config, learning)
     head, objectives, exploration = learning.head, learning.objectives, learning.exploration
     saved = None if resumed_from is None else checkpoint.load(resumed_from, "policy", torch.device("cpu"))
@@ -144,7 +144,7 @@ def build(
     )
     history = max(policy.network.context, policy.network.reach or 0)
     buffer = agent.build_buffer(config, env, farthest(objectives), history, device, rows_of(data))
-    context = run_context(config, choices or {}, data, learning, policy, learner, buffer)
+    context = run_context(config, data, learning, policy, learner, buffer)
     ask_parts(context, learning, buffer, target)
     logged = add_logged(data, buffer, policy, env)
     actor = Actor(env, policy, exploration, buffer, accumulator, settings["rollout_steps"])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -30,7 +30,12 @@ Config = dict[str, Any]
 
 @dataclass(frozen=True)
 class LearningParts:
-    """What is learned. `reward` is None where the environment brings its own."""
+    """What is learned.
+
+    Attributes:
+        reward: None where the environment brings its own.
+        option: group -> what the user typed for it; for messages alone.
+    """
 
     env: Environment
     reward: Reward | None
@@ -39,10 +44,13 @@ class LearningParts:
     returns: Returns
     objectives: dict[str, Objective]
     exploration: Exploration
+    option: Callable[[str], str]
 
 
-def build_learning_parts(config: Config, env: Environment, device: torch.device) -> LearningParts:
-    """As configured, for this environment.
+def build_learning_parts(
+    config: Config, env: Environment, device: torch.device, choices: Mapping[str, Any]
+) -> LearningParts:
+    """As configured, for this environment; `choices` are the options as typed.
 
     Raises:
         UserError: a part refuses its settings.
@@ -52,18 +60,20 @@ def build_learning_parts(config: Config, env: Environment, device: torch.device)
         config["exploration"], agent.stream(device, config["seed"], agent.STREAM_EXPLORATION), env.copies
     )
     objectives = agent.build_objectives(config, env, head, bootstrap, returns)
-    return LearningParts(env, agent.reward_of(env), head, bootstrap, returns, objectives, exploration)
+    return LearningParts(
+        env, agent.reward_of(env), head, bootstrap, returns, objectives, exploration,
+        lambda group: option_name(config, group, choices),
+    )  # fmt: skip
 
 
 def run_context(
-    config: Config, choices: Mapping[str, Any], data: Data, learning: LearningParts, policy: Policy, learner: Learner,
-    buffer: Buffer,
-) -> RunContext:  # fmt: skip
-    """The facts of a run whose parts are built; `choices` are the options as typed."""
+    config: Config, data: Data, learning: LearningParts, policy: Policy, learner: Learner, buffer: Buffer
+) -> RunContext:
+    """The facts of a run whose parts are built."""
     env, settings, objectives = learning.env, config["trainer"], list(learning.objectives.values())
     legal_A = policy.legal_A
     return RunContext(
-        option=lambda group: option_name(config, group, choices),
+        option=learning.option,
         feedback=config["learner"]["feedback"],
         gamma=config["learner"]["gamma"],
         burn_in=config["learner"]["burn_in"],

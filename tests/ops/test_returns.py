@@ -207,10 +207,12 @@ def test_classes_say_what_they_do() -> None:
     for part, n in ((rules.OneStep(), 1), (rules.NStep(n=3), 3), (rules.MonteCarlo(), None)):
         expected = returns.n_step(*rows.fields, n).at(rows.value_BS)[at]
         assert part.lookahead == n and part.is_affine and part.bootstraps_inside == (n is not None)
+        one_step = returns.n_step(*rows.fields, 1).at(rows.value_BS)[at]
+        assert part.is_one_step == torch.equal(expected, one_step)
         assert torch.equal(part.target(*rows.fields, rows.value_BS)[at], expected)
         assert torch.equal(part.affine(*rows.fields).at(rows.value_BS)[at], expected)
     mixed = rules.Lambda(trace=0.65)
-    assert mixed.lookahead is None and not mixed.is_affine and mixed.bootstraps_inside
+    assert mixed.lookahead is None and not mixed.is_affine and not mixed.is_one_step and mixed.bootstraps_inside
     first = mixed.target(*rows.fields, rows.value_BS)
     second = returns.lambda_target(*rows.fields[:2], rows.value_BS, *rows.fields[2:], 0.65)
     assert torch.equal(first[at], second[at])

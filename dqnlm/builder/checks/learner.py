@@ -6,7 +6,6 @@ from typing import Any
 
 from dqnlm.builder.learning_parts import LearningParts
 from dqnlm.builder.q_semantics import learns_returns
-from dqnlm.config.selected import option_name
 from dqnlm.errors import UserError
 
 Config = dict[str, Any]
@@ -21,8 +20,8 @@ def check_learning(config: Config, learning: LearningParts) -> None:
     if config["learner"]["feedback"] == "all_actions":
         _check_all_actions(config, learning)
     _check_cloning(config, learning)
-    _check_distribution(config, learning)
-    _check_bounds(config, learning)
+    _check_distribution(learning)
+    _check_bounds(learning)
     _check_bootstrap(learning)
     _check_policy(config["trainer"], learning)
     if config["learner"]["reference_weight"] > 0:  # below 0 the learner itself refuses it
@@ -44,13 +43,13 @@ def _check_all_actions(config: Config, learning: LearningParts) -> None:
     if learning.reward is None or not learning.reward.knows_all_actions:
         raise UserError(
             f"learner.feedback=all_actions needs a reward that is known for actions not taken, and reward="
-            f"{option_name(config, 'reward')} is not (a mixture is where all of its parts are); set reward=exact_match or "
+            f"{learning.option('reward')} is not (a mixture is where all of its parts are); set reward=exact_match or "
             "learner.feedback=taken"
         )
     if learning.head.is_distributional:
         raise UserError(
             "learner.feedback=all_actions needs head=scalar or head=normalised, not head="
-            f"{option_name(config, 'head')}, which learns a distribution of returns"
+            f"{learning.option('head')}, which learns a distribution of returns"
         )
     if not learning.returns.is_one_step or learning.bootstrap.adds_bonus:
         raise UserError(
@@ -60,13 +59,15 @@ def _check_all_actions(config: Config, learning: LearningParts) -> None:
 
 def _check_cloning(config: Config, learning: LearningParts) -> None:
     """Whose actions are learned from."""
-    if config["trainer"]["rollouts"] == 0 or not learning.env.playable:  # playing what is not playable is refused by itself
+    if (
+        config["trainer"]["rollouts"] == 0 or not learning.env.playable
+    ):  # playing what is not playable is refused by itself
         return
     if learning.exploration.uses_reference:
         paid = [name for name, objective in learning.objectives.items() if objective.learns_returns]
         if learning.env.parallel and paid and config["learner"]["feedback"] == "taken":
             raise UserError(
-                f"exploration={option_name(config, 'exploration')} with objective {paid[0]} and feedback taken would be "
+                f"exploration={learning.option('exploration')} with objective {paid[0]} and feedback taken would be "
                 "confounded: the choice of action depends on the hidden reference, so every action looks good. Use "
                 "exploration=epsilon_greedy, or algorithm=behaviour_cloning to learn from demonstrations"
             )
@@ -80,28 +81,28 @@ def _check_cloning(config: Config, learning: LearningParts) -> None:
             )
 
 
-def _check_distribution(config: Config, learning: LearningParts) -> None:
+def _check_distribution(learning: LearningParts) -> None:
     """Targets of distributions of returns: only those that have been derived."""
     if not learning.head.is_distributional:
         return
-    head = option_name(config, "head")
+    head = learning.option("head")
     if not learning.bootstrap.names_action:
         raise UserError(
-            f"bootstrap={option_name(config, 'bootstrap')} is not the value of one action, and its target is not derived for a "
+            f"bootstrap={learning.option('bootstrap')} is not the value of one action, and its target is not derived for a "
             f"distribution of returns (head={head}); use bootstrap=double or max, or head=scalar"
         )
     if not learning.returns.is_affine:
         raise UserError(
-            f"returns={option_name(config, 'returns')} mixes values of several observations, and its target is not derived for "
+            f"returns={learning.option('returns')} mixes values of several observations, and its target is not derived for "
             f"a distribution of returns (head={head}); use returns=n_step, or head=scalar"
         )
 
 
-def _check_bounds(config: Config, learning: LearningParts) -> None:
+def _check_bounds(learning: LearningParts) -> None:
     """A head that is scaled by the bounds of the rewards cannot hold what is added to them."""
     soft = [name for name, objective in learning.objectives.items() if objective.adds_entropy]
     if learning.bootstrap.adds_entropy and any(o.uses_bootstrap for o in learning.objectives.values()):
-        soft.append(f"bootstrap={option_name(config, 'bootstrap')}")
+        soft.append(f"bootstrap={learning.option('bootstrap')}")
     if soft and (learning.head.is_scaled_by_bounds or learning.head.is_distributional):
         raise UserError(
             f"{soft[0]} adds entropy to the return, which then leaves the bounds of the reward that the head is scaled by; set "
