@@ -12,7 +12,6 @@ from dqnlm.heads.quantile import Quantile
 from dqnlm.heads.scalar import Scalar
 from dqnlm.types import Bounds
 
-
 BOUNDS = Bounds(-2.0, 3.0)
 HEADS = [
     Scalar(BOUNDS, False, loss="logistic", initial_return=None), Scalar(BOUNDS, False, loss="huber", initial_return=1.0),
