@@ -145,7 +145,7 @@ def build(
     history = max(policy.network.context, policy.network.reach or 0)
     buffer = agent.build_buffer(config, env, farthest(objectives), history, device, rows_of(data))
     context = run_context(config, data, learning, policy, learner, buffer)
-    ask_parts(context, learning, buffer, target)
+    ask_parts(context, learning, policy.network.body, buffer, target)
     logged = add_logged(data, buffer, policy, env)
     actor = Actor(env, policy, exploration, buffer, accumulator, settings["rollout_steps"])
     purge = None if resumed_from is None else checkpoint.step_of(resumed_from) + 1

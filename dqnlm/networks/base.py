@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from dqnlm.errors import UserError
 from dqnlm.networks.projections import Linear
 from dqnlm.ops.masking import rows_where
+from dqnlm.utils.context import RunContext
 
 State = dict[str, Tensor]
 
@@ -114,6 +115,9 @@ class Body(nn.Module, ABC):
     is_pretrained: bool = False
     one_hot: bool = False
     recipe: dict[str, Any] | None = None
+
+    def check(self, context: RunContext) -> None:
+        """Raises UserError where this part cannot work in a run like this one; called once, when all parts are built."""
 
     def make_encoder(self) -> nn.Module | None:
         """An encoder of its own, from observations to what `forward` reads; None: the one that fits the observations."""

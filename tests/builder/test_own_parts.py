@@ -29,6 +29,7 @@ from dqnlm.errors import UserError
 from dqnlm.heads.base import Head
 from dqnlm.heads.distributional import DistributionalHead
 from dqnlm.networks.projections import Dueling
+from dqnlm.networks.recurrent import GRU
 from dqnlm.objectives.base import Objective, Result
 from dqnlm.objectives.bootstrap import Bootstrap
 from dqnlm.objectives.returns import NStep, Returns
@@ -154,12 +155,19 @@ class Fleeting(NStep):
 
 class OwnDueling(Dueling):
     pass
+
+
+class Impatient(GRU):
+    def check(self, context):
+        if context.burn_in == 0:
+            raise UserError(f"network={context.option('network')} needs learner.burn_in above 0")
 '''
 OPTIONS = {
     "returns/mixed": "Mixed", "returns/fleeting": "Fleeting", "head/two": "Two", "head/plain": "Plain",
     "head/squashed": "Squashed", "bootstrap/best": "Best", "bootstrap/entropic": "Entropic",
     "reward/following": "Following\nknown: true", "exploration/stubborn": "Stubborn", "exploration/watching": "Watching",
     "objective/copying": "Copying\nweight: 1.0", "projection/own_dueling": "OwnDueling\nhidden: 0",
+    "network/impatient": "Impatient\nlayers: 1\nwidth: 16\ncontext: 16",
 }  # fmt: skip
 EXACT = "{_target_: dqnlm.rewards.exact_match.ExactMatch, match: 1.0, mismatch: 0.0, weight: 0.5}"
 SIMILAR = "{_target_: dqnlm.rewards.similarity.build_similarity, kind: edit, max_n: null, weight: %s}"
@@ -185,9 +193,9 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def typed(folder: Path, *overrides: str) -> list[str]:
     """Tiny settings; what another exploration or head lacks is left out."""
-    lacking = {"exploration": "exploration.fraction"}
-    chosen = {word.split("=")[0] for word in overrides}
-    dropped = {key for group, key in lacking.items() if group in chosen}
+    lacking = {"exploration": "exploration.fraction", "network=impatient": "network.heads"}
+    chosen = {word.split("=")[0] for word in overrides} | set(overrides)
+    dropped = {key for choice, key in lacking.items() if choice in chosen}
     words = tools.tiny(folder / "text.txt", "+allow_targets=[own_parts]", *overrides)
     return [word for word in words if word.split("=")[0] not in dropped]
 
@@ -219,6 +227,8 @@ def build(folder: Path) -> Build:
         (["reward=following", "reward.known=false", "learner.feedback=all_actions"], ["reward=following is not"]),
         (["exploration=watching"], ["exploration=watching with objective td", "confounded"]),
         (["objective=[td,copying]"], ["objective copying clones the actions in the buffer"]),
+        (["network=impatient"], ["network=impatient needs learner.burn_in"]),
+        (["network=transformer", "learner.burn_in=2"], ["which only network=gru has"]),
         (["returns=fleeting"], ["fleeting is for learner.gamma of at most 0.3, not 0.5"]),
         (["buffer=prioritized", "objective=[copying]", "exploration=reference"], ["replays large errors"]),
         (["head=normalised", "projection=own_dueling", "reward=following"], ["exactly one action is rewarded"]),
@@ -242,6 +252,7 @@ def test_refused(build: Build, overrides: list[str], parts: list[str]) -> None:
         ["head=normalised", "projection=own_dueling"],
         ["objective=[copying]", "exploration=reference"],
         ["returns=fleeting", "learner.gamma=0.2"],
+        ["network=impatient", "learner.burn_in=2"],
     ],
     ids=" ".join,
 )

@@ -11,6 +11,7 @@ from dqnlm.buffers.base import Buffer
 from dqnlm.builder.checks.learner import begins_from_weights, check_reference_bounds
 from dqnlm.builder.learning_parts import LearningParts
 from dqnlm.errors import UserError
+from dqnlm.networks.base import Body
 from dqnlm.training.components import Parts
 from dqnlm.utils.context import RunContext
 
@@ -23,6 +24,37 @@ def check_parts(config: Config, parts: Parts, learning: LearningParts) -> None:
     Raises:
         UserError: episodes longer than the network reads, a buffer smaller than a rollout, a policy that Q cannot give.
     """
+    _check_sizes(config, parts)
+    _check_learning_starts(config["trainer"], parts)
+    _check_data(config, parts)
+    _check_buffer(config, parts)
+    _check_burn_in(parts.context, parts)
+    if config["learner"]["reference_weight"] > 0 and not begins_from_weights(config):
+        _check_reference(parts, learning)
+    if parts.policy.declared == "probability" and not parts.policy.head.is_probability:
+        raise UserError(
+            "trainer.declared_policy=probability needs Q to be the probability of being the rewarded token: reward="
+            "exact_match with head=normalised, or with head.loss=logistic and learner.gamma=0; set declared_policy=boltzmann"
+        )
+
+
+def ask_parts(context: RunContext, learning: LearningParts, body: Body, buffer: Buffer, target: Target) -> None:
+    """Each part says whether it can work in this run; before logged data is read.
+
+    Raises:
+        UserError: it cannot.
+    """
+    asked = [
+        learning.env, learning.reward, learning.head, learning.bootstrap, learning.returns, learning.exploration,
+        *learning.objectives.values(), body, buffer, target,
+    ]  # fmt: skip
+    for part in asked:
+        if part is not None:
+            part.check(context)
+
+
+def _check_sizes(config: Config, parts: Parts) -> None:
+    """Rows must fit the network and a rollout the buffer."""
     env, network, buffer, option = parts.actor.env, parts.policy.network, parts.buffer, parts.context.option
     if network.max_observations is not None and env.row_transitions > network.context:
         shape = config["env"]
@@ -41,9 +73,11 @@ def check_parts(config: Config, parts: Parts, learning: LearningParts) -> None:
             f"buffer.capacity={config['buffer']['capacity']} holds {buffer.rows} episodes, fewer than the env.num_envs="
             f"{env.num_envs} of one rollout; set buffer.capacity to at least {env.num_envs * parts.episode_decisions}"
         )
-    _check_learning_starts(config["trainer"], parts)
-    _check_data(config, parts)
-    _check_burn_in(parts.context, parts)
+
+
+def _check_buffer(config: Config, parts: Parts) -> None:
+    """What the buffer draws by, and what may be mixed into its batches."""
+    buffer, option = parts.buffer, parts.context.option
     if buffer.needs_errors and not parts.context.learns_returns:
         raise UserError(
             f"buffer={option('buffer')} replays large errors, and no objective here has any; set buffer=uniform"
@@ -52,28 +86,6 @@ def check_parts(config: Config, parts: Parts, learning: LearningParts) -> None:
         raise UserError(
             "trainer.demonstration_share fills a part of each batch with whole rows: set buffer=uniform buffer.sample=rows"
         )
-    if config["learner"]["reference_weight"] > 0 and not begins_from_weights(config):
-        _check_reference(parts, learning)
-    if parts.policy.declared == "probability" and not parts.policy.head.is_probability:
-        raise UserError(
-            "trainer.declared_policy=probability needs Q to be the probability of being the rewarded token: reward="
-            "exact_match with head=normalised, or with head.loss=logistic and learner.gamma=0; set declared_policy=boltzmann"
-        )
-
-
-def ask_parts(context: RunContext, learning: LearningParts, buffer: Buffer, target: Target) -> None:
-    """Each part says whether it can work in this run; before logged data is read.
-
-    Raises:
-        UserError: it cannot.
-    """
-    asked = [
-        learning.env, learning.reward, learning.head, learning.bootstrap, learning.returns, learning.exploration,
-        *learning.objectives.values(), buffer, target,
-    ]  # fmt: skip
-    for part in asked:
-        if part is not None:
-            part.check(context)
 
 
 def _check_reference(parts: Parts, learning: LearningParts) -> None:

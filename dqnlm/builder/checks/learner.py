@@ -19,6 +19,11 @@ def check_learning(config: Config, learning: LearningParts) -> None:
     """
     if config["learner"]["feedback"] == "all_actions":
         _check_all_actions(config, learning)
+    if config["trainer"]["rollout_steps"] is not None and learning.env.parallel:
+        raise UserError(
+            "trainer.rollout_steps cuts rollouts that are played step by step; with env.transition=teacher whole episodes "
+            "are played at once: set trainer.rollout_steps=null or env.transition=free"
+        )
     _check_cloning(config, learning)
     _check_distribution(learning)
     _check_bounds(learning)

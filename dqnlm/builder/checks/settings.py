@@ -23,7 +23,7 @@ def check_settings(config: Config) -> None:
     _check_numbers(config)
     _check_copies(config)
     _check_acting(config["trainer"])
-    _check_trainer(config["trainer"], config["env"])
+    _check_trainer(config["trainer"])
     learner = config["learner"]
     if learner["reference_weight"] <= 0 and learner["reference_temperature"] != 1:
         raise UserError(
@@ -53,7 +53,7 @@ def _check_numbers(config: Config) -> None:
         raise UserError(f"threads must be at least 1 (or null for torch's own choice), not {config['threads']}")
 
 
-def _check_trainer(settings: Config, env: Config) -> None:
+def _check_trainer(settings: Config) -> None:
     for key in ("batch_rows", "updates_per_rollout", "log_every", "evaluate_every", "evaluation_episodes"):
         if settings[key] < 1:
             raise UserError(f"trainer.{key} must be at least 1, not {settings[key]}")
@@ -75,11 +75,6 @@ def _check_trainer(settings: Config, env: Config) -> None:
             raise UserError(f"trainer.{key} must be at least 1 or null, not {settings[key]}")
     if settings["save_minutes"] is not None and settings["save_minutes"] <= 0:
         raise UserError(f"trainer.save_minutes must be above 0 (or null), not {settings['save_minutes']}")
-    if settings["rollout_steps"] is not None and env.get("transition") == "teacher":
-        raise UserError(
-            "trainer.rollout_steps cuts rollouts that are played step by step; with env.transition=teacher whole episodes "
-            "are played at once: set trainer.rollout_steps=null or env.transition=free"
-        )
     if settings["init_scale"] != 1 and settings["init_from"] is None:
         raise UserError(
             "trainer.init_scale is a factor of another run's Q: set trainer.init_from=RUN, or leave it at 1"
