@@ -53,7 +53,6 @@ class TaskSpec:
         eos_id: token that ends an episode when chosen; None for none.
         guesses_per_position: consecutive environments come in groups of so many that observe the same text and choose apart.
         teacher_forced: observations do not depend on actions, so that whole episodes are played in one forward pass.
-        generates_completions: whole completions of prompts are generated at once, each to its own end.
         lockstep: all episodes start and end at the same time, which the host knows.
         multi_turn: steps without a decision may follow a decision in the same row.
         variable_length: rows differ so much in length that each batch is cut to its longest row, which asks the host.
@@ -74,7 +73,6 @@ class TaskSpec:
     eos_id: int | None = None
     guesses_per_position: int = 1
     teacher_forced: bool = False
-    generates_completions: bool = False
     lockstep: bool = False
     multi_turn: bool = False
     variable_length: bool = False

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from dqnlm.errors import UserError
 from dqnlm.ops.bootstrap import masked_q
+from dqnlm.utils.context import RunContext
 
 
 def sample_categorical(logit_XA: Tensor, generator: torch.Generator) -> Tensor:
@@ -62,13 +63,22 @@ class Schedule:
 
 
 class Exploration(ABC):
-    """`explorer(q_XA, legal_XA, log_probability_XA) -> action_X`; `advance` moves its schedule; `epsilon` is what is logged."""
+    """`explorer(q_XA, legal_XA, log_probability_XA) -> action_X`; `advance` moves its schedule; `epsilon` is what is logged.
 
-    needs_q = True  # False: acts without looking at the network
+    Attributes:
+        needs_q: False: acts without looking at the network.
+        uses_reference: the actions are the reference's, which the agent does not see when it decides.
+    """
+
+    needs_q = True
+    uses_reference = False
     epsilon = 0.0
 
     def __init__(self, generator: torch.Generator, copies: int = 1) -> None:
         self.generator, self.copies = generator, copies
+
+    def check(self, context: RunContext) -> None:  # noqa: B027
+        """Raises UserError where this part cannot work in a run like this one; called once, when all parts are built."""
 
     def advance(self, progress: float, episodes: float) -> None:
         """Called once before each rollout with the share of rollouts done and the episodes finished by each environment."""
@@ -176,6 +186,19 @@ class Reference(Exploration):
     """Takes the reference token: demonstrations for cloning. The actor reads it from the text, no Q is computed."""
 
     needs_q = False
+    uses_reference = True
+
+    def check(self, context: RunContext) -> None:
+        """See `Exploration.check`.
+
+        Raises:
+            UserError: what follows the reference's token is not what the text says.
+        """
+        if not context.is_teacher_forced and context.rollouts:
+            raise UserError(
+                "exploration=reference takes the text's own tokens, which needs env.transition=teacher (or logged data alone: "
+                "data=trajectories trainer.rollouts=0)"
+            )
 
     def __call__(self, q_XA: Tensor, legal_XA: Tensor | None, log_probability_XA: Tensor | None = None) -> Tensor:
         raise AssertionError("the actor takes reference actions from the environment")
@@ -205,6 +228,23 @@ class ProbabilityMatching(Exploration):
             raise UserError(f"exploration.sharpness must be above 0, not {sharpness}")
         self.greedy, self.random, self.sharpness = greedy, random, sharpness
         self.epsilon = random
+
+    def check(self, context: RunContext) -> None:
+        """See `Exploration.check`.
+
+        Raises:
+            UserError: fewer actions than copies, which try different ones, or Q is no probability.
+        """
+        if context.copies > context.num_legal_actions:
+            raise UserError(
+                f"exploration=probability_matching lets each of env.copies={context.copies} try another action, but only "
+                f"{context.num_legal_actions} may be chosen; set env.copies to at most {context.num_legal_actions}"
+            )
+        if not context.head_is_probability:
+            raise UserError(
+                "exploration=probability_matching needs Q to be the probability of being the rewarded token: head=normalised, "
+                "or head.loss=logistic with learner.gamma=0, and reward=exact_match; use exploration=boltzmann"
+            )
 
     def __call__(self, q_XA: Tensor, legal_XA: Tensor | None, log_probability_XA: Tensor | None = None) -> Tensor:
         if log_probability_XA is None:

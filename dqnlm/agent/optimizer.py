@@ -94,8 +94,8 @@ def _adam(
     matrices = [p for p in parameters if p.dim() >= 2]
     others = [p for p in parameters if p.dim() < 2]
     groups = [{"params": matrices, "weight_decay": weight_decay}, {"params": others, "weight_decay": 0.0}]
-    kind = torch.optim.AdamW if decoupled else torch.optim.Adam
-    return kind([g for g in groups if g["params"]], lr=lr, betas=(betas[0], betas[1]), eps=eps, fused=True)
+    make = torch.optim.AdamW if decoupled else torch.optim.Adam
+    return make([g for g in groups if g["params"]], lr=lr, betas=(betas[0], betas[1]), eps=eps, fused=True)
 
 
 def _check(lr: float, eps: float, weight_decay: float) -> None:

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from dqnlm.errors import UserError
 from dqnlm.networks.base import QNetwork
+from dqnlm.utils.context import RunContext
 
 
 class Target:
@@ -37,6 +38,11 @@ class Target:
             self._following.requires_grad_(False).eval()  # no dropout in a target
         self._online_parameters = [p.detach() for p in self._followed.parameters()]
         self._own_parameters = [p.detach() for p in self._following.parameters()]
+
+    def check(self, context: RunContext) -> None:
+        """Raises UserError where the shared forward of `heads_only` was to be compiled."""
+        if self.heads_only and context.compiles:
+            raise UserError("target.heads_only=true shares one forward that is not compiled; set learner.compile=false")
 
     @torch.no_grad()
     def update(self, updates_done: int) -> None:

@@ -11,6 +11,7 @@ from torch import Tensor
 from dqnlm.buffers.storage import Storage
 from dqnlm.errors import UserError
 from dqnlm.types import Batch, Rows, TaskSpec
+from dqnlm.utils.context import RunContext
 
 
 class Setup(NamedTuple):
@@ -50,6 +51,8 @@ class Buffer(ABC):
 
     Attributes:
         needs_errors: `update_priorities` uses the errors.
+        can_mix_demonstrations: rows of a batch may be replaced by others, as all are whole rows drawn alike.
+        draws_whole_rollouts: a batch as large as a rollout holds each of its rows.
         rows: rows kept.
         width: T of a batch.
         bytes_per_transition: of the ring.
@@ -60,6 +63,8 @@ class Buffer(ABC):
     """
 
     needs_errors: bool = False
+    can_mix_demonstrations: bool = False
+    draws_whole_rollouts: bool = False
 
     def __init__(
         self,
@@ -92,6 +97,9 @@ class Buffer(ABC):
         self.width = longest if sample == "rows" else window
         self.storage = Storage(self.rows, spec, setup.gamma, setup.device, capacity, more_bytes)
         self.bytes_per_transition = self.storage.bytes_per_transition
+
+    def check(self, context: RunContext) -> None:  # noqa: B027
+        """Raises UserError where this part cannot work in a run like this one; called once, when all parts are built."""
 
     def add(self, rows: Rows, keep_B: Tensor | None = None) -> None:
         """Appends rows (those with keep_B True), at most `self.rows` at a time, overwriting the oldest."""

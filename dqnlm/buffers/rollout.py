@@ -20,6 +20,8 @@ class RolloutBuffer(Buffer):
         capacity: transitions that one rollout may bring, where a row counts as its longest. The others: see `Buffer`.
     """
 
+    draws_whole_rollouts = True
+
     def __init__(self, setup: Setup, *, capacity: int | None) -> None:
         super().__init__(setup, capacity=capacity, sample="rows")
         device = setup.device

@@ -15,6 +15,7 @@ class UniformBuffer(Buffer):
 
     def __init__(self, setup: Setup, *, capacity: int | None, sample: Literal["rows", "transitions"]) -> None:
         super().__init__(setup, capacity=capacity, sample=sample)
+        self.can_mix_demonstrations = sample == "rows"
 
     def sample(self, batch_size: int) -> Batch:
         """`rows`: each row (or group) alike. `transitions`: each decision alike, so that long rows come more often."""

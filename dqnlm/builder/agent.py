@@ -12,7 +12,6 @@ from dqnlm.agent.policy import Policy
 from dqnlm.buffers.base import Buffer, Setup
 from dqnlm.builder.memory import check_outputs
 from dqnlm.config.schema import assemble, instantiate
-from dqnlm.config.selected import pays_only_the_match
 from dqnlm.data.tokenizers.base import Tokenizer
 from dqnlm.errors import UserError
 from dqnlm.heads.base import Head
@@ -20,6 +19,8 @@ from dqnlm.metrics import Accumulator
 from dqnlm.networks.base import Body, OneHotEncoder, QNetwork, TokenEncoder, VectorEncoder
 from dqnlm.networks.projections import Linear
 from dqnlm.objectives.base import Objective, combined
+from dqnlm.objectives.bootstrap import Bootstrap
+from dqnlm.objectives.returns import Returns
 from dqnlm.tasks.base import Task
 from dqnlm.types import Bounds, TaskSpec
 from dqnlm.utils import streams
@@ -46,8 +47,10 @@ def choose_device(name: str) -> torch.device:
 
 def build_head(config: Config, task: Task) -> Head:
     """The meaning of the network's raw numbers, with the return's bounds."""
-    bounds = task.env.return_bounds(config["learner"]["gamma"])
-    return head_for(config, bounds, _is_match(config, task, bounds))
+    bounds, reward = task.env.return_bounds(config["learner"]["gamma"]), task.reward
+    # Q is the probability of being the rewarded action where no later reward is added to that of the match.
+    is_match = reward is not None and reward.pays_only_the_match and tuple(bounds) == (0.0, 1.0)
+    return head_for(config, bounds, is_match)
 
 
 def head_for(config: Config, bounds: Bounds, probability_of_match: bool) -> Head:
@@ -56,9 +59,16 @@ def head_for(config: Config, bounds: Bounds, probability_of_match: bool) -> Head
     return head
 
 
-def _is_match(config: Config, task: Task, bounds: Bounds) -> bool:
-    """Q is the probability of being the rewarded action where no later reward is added to that of the match."""
-    return task.reward is not None and pays_only_the_match(config["reward"]) and tuple(bounds) == (0.0, 1.0)
+def build_bootstrap(config: Config) -> Bootstrap:
+    """The value of a state."""
+    bootstrap: Bootstrap = assemble(config["bootstrap"], {}, "bootstrap")
+    return bootstrap
+
+
+def build_returns(config: Config) -> Returns:
+    """How far the rewards of a target reach."""
+    returns: Returns = assemble(config["returns"], {}, "returns")
+    return returns
 
 
 def build_network(
@@ -119,22 +129,35 @@ def build_policy(
     )  # fmt: skip
 
 
-def build_objectives(config: Config, task: Task, head: Head) -> dict[str, Objective]:
+def build_objectives(
+    config: Config, task: Task, head: Head, bootstrap: Bootstrap, returns: Returns
+) -> dict[str, Objective]:
     """The objectives of a run; those that learn from rewards get what they need of the task."""
     spec, reward, reward_all = task.spec, task.reward, None
-    if config["learner"]["feedback"] == "all_actions":
-        assert reward is not None, "refused before: all_actions needs a reward that knows them"
+    if config["learner"]["feedback"] == "all_actions" and reward is not None:
 
         def reward_all(observation_BS: Tensor) -> Tensor:
             return reward.all_actions(observation_BS[:, 1:])
+
     pool: dict[str, Any] = {
-        "head": head, "reward_all": reward_all,
-        "bootstrap": assemble(config["bootstrap"], {}, "bootstrap"),
-        "returns": assemble(config["returns"], {}, "returns"),
+        "head": head, "reward_all": reward_all, "bootstrap": bootstrap, "returns": returns,
         "values_matter": config["learner"]["gamma"] > 0 or spec.multi_turn,
         # A window around a single decision ends with it: the observation after it has a value unless the episode ended.
         "last_has_value": spec.truncates or config["buffer"].get("sample") == "transitions",
     }  # fmt: skip
+    return _objectives(config, pool)
+
+
+def objectives_without_env(config: Config, head: Head) -> dict[str, Objective]:
+    """The objectives of a finished run, to ask what they are; they can not be trained with."""
+    pool: dict[str, Any] = {
+        "head": head, "reward_all": None, "bootstrap": build_bootstrap(config), "returns": build_returns(config),
+        "values_matter": True, "last_has_value": False,
+    }  # fmt: skip
+    return _objectives(config, pool)
+
+
+def _objectives(config: Config, pool: dict[str, Any]) -> dict[str, Objective]:
     return {name: assemble(node, pool, f"objective.{name}") for name, node in config["objective"].items()}
 
 

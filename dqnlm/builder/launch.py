@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -10,11 +11,13 @@ import torch
 
 from dqnlm.agent.actor import Actor
 from dqnlm.builder import agent, initialization
-from dqnlm.builder.checks.built import check_parts
-from dqnlm.builder.checks.settings import check_combination
+from dqnlm.builder.checks.built import ask_parts, check_parts
+from dqnlm.builder.checks.learner import check_learning
+from dqnlm.builder.checks.settings import check_settings
+from dqnlm.builder.learning_parts import build_learning_parts, run_context
+from dqnlm.builder.q_semantics import learns_returns, why_q_is_not_in_reward_units
 from dqnlm.config.run_config import load_run_config, save_run_config
 from dqnlm.config.schema import instantiate
-from dqnlm.config.selected import learns_returns, why_q_is_no_return
 from dqnlm.errors import UserError
 from dqnlm.metrics import Accumulator
 from dqnlm.objectives.base import Objective, combined
@@ -40,7 +43,7 @@ def start(config: Config, directory: Path, *, choices: dict[str, Any], command_l
     with naming_disk(directory), naming_memory():
         save_run_config(config, run.config)
         try:
-            trainer = build(config, run)
+            trainer = build(config, run, choices=choices)
         except UserError:
             run.abandon()
             raise
@@ -74,7 +77,7 @@ def resume(directory: Path, overrides: list[str]) -> dict[str, Any]:
 
 def _resume(run: RunDirectory, before: Config, config: Config) -> dict[str, Any]:
     path, damaged = checkpoint.newest_whole(run.checkpoints)
-    trainer = build(config, run, resumed_from=path)
+    trainer = build(config, run, resumed_from=path, choices=choices_of(run))
     for broken in damaged:
         trainer.parts.console.warning(f"{broken} is damaged and passed over")
     cpu = torch.device("cpu")  # each part moves what it takes to its own device; states of random generators stay here
@@ -100,22 +103,27 @@ def _resume(run: RunDirectory, before: Config, config: Config) -> dict[str, Any]
     return trainer.run()
 
 
-def build(config: Config, run: RunDirectory, resumed_from: Path | None = None) -> Trainer:
+def build(
+    config: Config, run: RunDirectory, resumed_from: Path | None = None, choices: Mapping[str, Any] | None = None
+) -> Trainer:
     """All components of a run, in the order in which they need one another; `resumed_from` is the checkpoint to restore.
+
+    `choices` are the options as typed, by group, for what is shown.
 
     Raises:
         UserError: a combination that cannot work, or data that is not there.
     """
-    check_combination(config)
+    check_settings(config)
     if config["threads"] is not None:
         torch.set_num_threads(config["threads"])
     device, seed, settings = agent.choose_device(config["device"]), config["seed"], config["trainer"]
     kind = task_class(config)
-    task = kind(config, build_data(config, resumed_from is None or was_bundled(run)), device)
+    task = kind(config, build_data(config, resumed_from is None or was_bundled(run)), device, choices)
     console = RunConsole(run.log, settings["progress"])
     torch.manual_seed(seed)
-    head = agent.build_head(config, task)
-    objectives = agent.build_objectives(config, task, head)
+    learning = build_learning_parts(config, task)
+    check_learning(config, learning)
+    head, objectives = learning.head, learning.objectives
     saved = None if resumed_from is None else checkpoint.load(resumed_from, "policy", torch.device("cpu"))
     recipe = None if saved is None else saved.get("recipe")
     policy = agent.build_policy(config, task, head, agent.outputs_of(objectives), device, recipe)
@@ -124,27 +132,28 @@ def build(config: Config, run: RunDirectory, resumed_from: Path | None = None) -
         initialization.load_weights(policy, config)
     accumulator, env = Accumulator(device), task.env
     learner = agent.build_learner(config, task, policy, head, objectives, accumulator)
-    context = max(policy.network.context, policy.network.reach or 0)
-    buffer = agent.build_buffer(config, task, max_lookahead(objectives), context, device)
+    reads = max(policy.network.context, policy.network.reach or 0)
+    buffer = agent.build_buffer(config, task, max_lookahead(objectives), reads, device)
+    context = run_context(config, learning, policy, learner, buffer)
+    ask_parts(context, learning, policy.network.body, buffer, learner.target)
     task.add_logged_rows(buffer, policy)
-    generator = streams.stream(device, seed, streams.EXPLORATION)
-    exploration = instantiate(config["exploration"], generator, task.spec.guesses_per_position)
     actor = None
     if kind.plays:
-        actor = Actor(env, policy, exploration, buffer, accumulator, settings["rollout_steps"])
+        actor = Actor(env, policy, learning.exploration, buffer, accumulator, settings["rollout_steps"])
     purge = None if resumed_from is None else checkpoint.step_of(resumed_from) + 1
-    evaluator = task.evaluator(q_is_return=why_q_is_no_return(config) is None, learns_returns=learns_returns(config))
+    no_return = why_q_is_not_in_reward_units(config, objectives)
+    evaluator = task.evaluator(q_is_return=no_return is None, learns_returns=learns_returns(objectives))
     parts = Parts(
         directory=run, console=console, logger=instantiate(config["logger"], run.tensorboard, purge), task=task,
-        policy=policy, actor=actor, exploration=exploration, buffer=buffer, learner=learner, evaluator=evaluator,
+        policy=policy, actor=actor, exploration=learning.exploration, buffer=buffer, learner=learner, evaluator=evaluator,
         accumulator=accumulator, checkpoints=checkpoint.Checkpoints(run.checkpoints, settings["keep_last"]),
         fingerprint=task.data.fingerprint(), episode_decisions=task.spec.row_transitions - task.spec.first_decision,
-        logged_rows=task.num_logged_rows, notes=task.notes(),
+        logged_rows=task.num_logged_rows, context=context, notes=task.notes(),
         warm_start=initialization.build_warm_start(config, env, policy, accumulator),
         demonstrations=initialization.build_demonstrations(config, env, streams.DEMONSTRATIONS)
         if settings["demonstration_share"] else None,
     )  # fmt: skip
-    check_parts(config, parts)
+    check_parts(config, parts, learning)
     trainer: Trainer = instantiate(config["trainer"], parts)
     return trainer
 
@@ -152,6 +161,12 @@ def build(config: Config, run: RunDirectory, resumed_from: Path | None = None) -
 def max_lookahead(objectives: dict[str, Objective]) -> int | None:
     """Decisions that the objective which looks ahead the most spans; None: to the row's end."""
     return combined(objective.requires for objective in objectives.values()).lookahead
+
+
+def choices_of(run: RunDirectory) -> dict[str, Any]:
+    """The options that the run was started with, as typed, by its manifest."""
+    choices: dict[str, Any] = json.loads(run.manifest.read_text()).get("choices") or {}
+    return choices
 
 
 def was_bundled(run: RunDirectory) -> bool:

@@ -43,8 +43,9 @@ def main(argv: list[str]) -> int:
     """Prints the table (or JSON) and two samples."""
     arguments = _parser().parse_args(argv)
 
+    from dqnlm.builder import agent
     from dqnlm.builder.loading import load_policy_and_config
-    from dqnlm.config.selected import learns_returns, why_q_is_no_return
+    from dqnlm.builder.q_semantics import learns_returns, why_q_is_not_in_reward_units
     from dqnlm.tasks.answers import AnswersTask
     from dqnlm.tasks.select import task_class
 
@@ -58,7 +59,9 @@ def main(argv: list[str]) -> int:
         from dqnlm.commands.evaluate_answers import evaluate_answers
 
         return evaluate_answers(policy, task, arguments)
-    evaluator = task.evaluator(q_is_return=why_q_is_no_return(config) is None, learns_returns=learns_returns(config))
+    objectives = agent.objectives_without_env(config, policy.head)
+    no_return = why_q_is_not_in_reward_units(config, objectives)
+    evaluator = task.evaluator(q_is_return=no_return is None, learns_returns=learns_returns(objectives))
     evaluation = evaluator.evaluate(policy)
     if arguments.json:
         print(json.dumps({"step": policy.step, "checkpoint": arguments.checkpoint} | evaluation.figures))

@@ -70,12 +70,12 @@ def _require_exportable(policy: Policy, config: dict[str, Any], run: str) -> Non
     Raises:
         UserError: another network, or no output `policy`.
     """
-    from dqnlm.config.selected import named
+    from dqnlm.config.selected import option_name
     from dqnlm.errors import UserError
 
     if policy.network.body.recipe is None:
         raise UserError(
-            f"{run} is a run on network={named(config, 'network')}, dqnlm's own, which transformers cannot load; use it "
+            f"{run} is a run on network={option_name(config, 'network')}, dqnlm's own, which transformers cannot load; use it "
             "with dqnlm generate, or in Python: from dqnlm import load_policy"
         )
     if "policy" not in policy.network.projections:
@@ -146,7 +146,7 @@ def card(policy: Policy, config: dict[str, Any], summary: dict[str, Any], tensor
         "`AutoModelForCausalLM` gives the cloned behaviour pi_b. The run acted by log pi_b + beta (Q - V) with beta = "
         f"{policy.beta:g}; V is the same for all tokens, so log pi_b + beta Q chooses alike. Q comes from the last hidden state "
         f"h (`output_hidden_states=True`, the last one) and the tensors of `{HEADS}`; of `q` and `q2` the smaller counts.", "",
-        *_formula(config), "",
+        *_formula(policy), "",
         "`model_id_A` holds the token id of each action (row of the heads, in order). The file's metadata tells how raw numbers "
         "become returns (head, its settings and bounds).", "",
         "| tensor | shape |", "| --- | --- |", *shapes, "",
@@ -154,14 +154,17 @@ def card(policy: Policy, config: dict[str, Any], summary: dict[str, Any], tensor
     return "\n".join(lines)
 
 
-def _formula(config: dict[str, Any]) -> list[str]:
+def _formula(policy: Policy) -> list[str]:
     """Raw numbers from h, in words of the file's tensors."""
-    if config["network"]["q_init"] == "logits":
+    from dqnlm.networks.pretrained_outputs import LogitQ
+
+    projection = policy.network.projections["q"]
+    if isinstance(projection, LogitQ):
         raw = (
             "raw = (h @ value.linear.weight.T + value.linear.bias) + q_temperature * log_softmax(h @ logit.linear.weight.T + "
             "logit.linear.bias)"
         )
-    elif config["projection"]["_target_"].endswith(".Dueling"):
+    elif getattr(projection, "has_value_stream", False):
         raw = "raw = value(h) + advantage(h) - mean(advantage(h)), each a linear layer (two, .0 and .2, around a ReLU)"
     else:
         raw = "raw = h @ linear.weight.T + linear.bias"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 import math
 import sys
 from pathlib import Path
@@ -12,6 +11,8 @@ from typing import TYPE_CHECKING, Any
 from dqnlm.commands.run_arguments import add_run_arguments
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from dqnlm.agent.policy import Policy
     from dqnlm.reporting.inspection_page import Heading
 
@@ -83,51 +84,59 @@ def _text(arguments: argparse.Namespace) -> str:
 
 def heading(policy: Policy, config: dict[str, Any], folder: Path, arguments: argparse.Namespace) -> Heading:
     """Which run and checkpoint it is, and what the figures mean there."""
-    from dqnlm.config.selected import kind
+    from dqnlm.config.selected import option_name
     from dqnlm.reporting.inspection_page import Heading
     from dqnlm.reporting.names import run_name
 
-    name = run_name(folder, Path(arguments.output_dir))
-    facts = [("run", name), ("experiment", _experiment(folder)), ("checkpoint", arguments.checkpoint)]
+    def option(group: str) -> str:
+        return option_name(config, group, choices)
+
+    name, choices = run_name(folder, Path(arguments.output_dir)), _choices(folder)
+    experiment = str(choices.get("experiment", "none")) if choices else "not recorded"
+    facts = [
+        ("run", name),
+        ("experiment", experiment),
+        ("checkpoint", arguments.checkpoint),
+    ]
     facts += [("step", f"{policy.step:,}"), ("gamma", str(config["learner"]["gamma"]))]
-    facts += [("network", kind(config["network"])), ("head", kind(config["head"]))]
-    return Heading(name, facts, [*_of_q(policy, config), _of_value(policy), _of_probability(policy), *_notes(config)])
+    facts += [("network", option("network")), ("head", option("head"))]
+    return Heading(
+        name, facts, [*_of_q(policy, config, option), _of_value(policy), _of_probability(policy), *_notes(config)]
+    )
 
 
-def _experiment(folder: Path) -> str:
-    """As the manifest has it."""
+def _choices(folder: Path) -> dict[str, Any]:
+    """The options that the run was started with, as the manifest has them; {} where that cannot be read."""
+    from dqnlm.builder.launch import choices_of
     from dqnlm.runs.directory import RunDirectory
 
     try:
-        choices = json.loads(RunDirectory(folder).manifest.read_text(encoding="utf-8"))["choices"]
-    except (OSError, ValueError, KeyError):
-        return "not recorded"
-    return str(choices.get("experiment", "none"))
+        return choices_of(RunDirectory(folder))
+    except (OSError, ValueError):
+        return {}
 
 
-def _of_q(policy: Policy, config: dict[str, Any]) -> list[str]:
-    from dqnlm.config.selected import kind, named, why_q_is_no_return, why_q_promises_nothing
+def _of_q(policy: Policy, config: dict[str, Any], option: Callable[[str], str]) -> list[str]:
+    from dqnlm.builder.agent import objectives_without_env
+    from dqnlm.builder.q_semantics import why_q_is_no_expected_return, why_q_is_not_in_reward_units
     from dqnlm.tasks.select import task_class
 
-    if (reason := why_q_promises_nothing(config)) is not None:
+    objectives = objectives_without_env(config, policy.head)
+    if (reason := why_q_is_no_expected_return(config, objectives)) is not None:
         return [reason]
     gamma, low, high = config["learner"]["gamma"], float(policy.head.low), float(policy.head.high)
     origin = task_class(config).rewarded_by
-    paid = f"reward {named(config, 'reward')}" if origin is None else f"the rewards of {origin}"
-    told = [f"Q of a token is the return promised for choosing it after the text so far: the sum of {paid} from there on, "
+    paid = f"reward={option('reward')}" if origin is None else f"the rewards of {origin}"
+    told = [f"Q of a token is the expected return of choosing it after the text so far: the sum of {paid} from there on, "
             f"discounted by {gamma} a decision."]  # fmt: skip
-    if (scaled := why_q_is_no_return(config)) is not None:
+    if (scaled := why_q_is_not_in_reward_units(config, objectives)) is not None:
         told.append(scaled)
     if math.isfinite(low) or math.isfinite(high):
         told.append(f"The return lies between {low:g} and {high:g}.")
     else:
         told.append("The return has no known bounds.")
-    if kind(config["head"]) == "Normalised":
-        told.append("Q is the probability of being the text's own token, plus the worth of the future, which is the same for "
-                    "every token.")  # fmt: skip
-    elif policy.head.is_probability:
-        told.append("Q is the probability of being the text's own token.")
-    return told
+    meaning = policy.head.meaning()
+    return [*told, meaning] if meaning else told
 
 
 def _of_value(policy: Policy) -> str:

@@ -43,14 +43,14 @@ def near_setting(key: str, settings: Mapping[str, Any], groups: Sequence[str]) -
     brothers = [k.removeprefix(prefix) for k in keys if k.startswith(prefix) and "." not in k.removeprefix(prefix)]
     if ALIASES.get(name) in brothers:
         return f"{prefix}{ALIASES[name]}"
-    elsewhere = [k for meant in (name, ALIASES.get(name)) for k in keys if k.rpartition(".")[2] == meant]
+    elsewhere = [k for meant in (name, ALIASES.get(name)) for k in keys if k.split(".")[-1] == meant]
     near = nearest(name, [*brothers, *([*groups, *catalogue.ADDED] if not parent else ())])
     if not elsewhere and near is not None:
         return f"+{near}" if near in catalogue.ADDED and not parent else f"{prefix}{near}"
     if elsewhere:
         return elsewhere[0]
-    last = nearest(name, {k.rpartition(".")[2] for k in keys})
-    return next((k for k in keys if k.rpartition(".")[2] == last), None)
+    last = nearest(name, {k.split(".")[-1] for k in keys})
+    return next((k for k in keys if k.split(".")[-1] == last), None)
 
 
 def unknown_setting(key: str, origin: str, settings: Mapping[str, Any], config_dir: str | Path | None = None) -> str:

@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 
 from dqnlm.types import Bounds, Rows, TaskSpec, TimeStep
+from dqnlm.utils.context import RunContext
 
 
 class Environment(ABC):
@@ -36,6 +37,9 @@ class Environment(ABC):
     spec: TaskSpec
     num_envs: int
     device: torch.device
+
+    def check(self, context: RunContext) -> None:  # noqa: B027
+        """Raises UserError where this environment cannot work in a run like this one; called once, when all parts are built."""
 
     def legal(self, observation_BS: Tensor) -> Tensor | None:
         """Which actions may be chosen after each observation: bool, broadcastable to BSA; None if all may always."""
@@ -94,6 +98,9 @@ class Environment(ABC):
 class StepEnvironment(Environment):
     """Played one action at a time."""
 
+    def check(self, context: RunContext) -> None:
+        """Raises UserError where this part cannot work in a run like this one; called once, when all parts are built."""
+
     @abstractmethod
     def reset(self) -> Tensor:
         """Starts a new episode everywhere; the random generator goes on. Returns observation_E (int64), or _EF."""
@@ -147,7 +154,7 @@ class TeacherForced(Environment):
 
 
 class CompletesPrompts(Environment):
-    """Whole completions of prompts; used where `spec.generates_completions`.
+    """Whole completions of prompts.
 
     Attributes:
         max_new_tokens: most decisions in a completion, the end token included.

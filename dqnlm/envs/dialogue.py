@@ -24,6 +24,7 @@ from dqnlm.errors import UserError
 from dqnlm.partners.base import Answer, Partner, Turn
 from dqnlm.rewards.base import discounted_length
 from dqnlm.types import DECISION, TERMINATED, Bounds, Rows, TaskSpec, TimeStep
+from dqnlm.utils.context import RunContext
 
 LINE_BREAK = "\n"
 
@@ -74,6 +75,9 @@ class Dialogue(StepEnvironment):
         self._coming = [""] * num_envs  # what the partner has said and the agent has not yet read
         self._written = [""] * num_envs  # of the utterance
         self._turns = [0] * num_envs  # utterances finished in this episode
+
+    def check(self, context: RunContext) -> None:
+        self.partner.check(context)
 
     def _check_partner(self) -> None:
         if self.alphabet != "".join(sorted(set(self.alphabet))) or LINE_BREAK not in self.alphabet:

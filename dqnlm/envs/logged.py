@@ -14,6 +14,7 @@ from torch import Tensor
 from dqnlm.envs.base import Environment
 from dqnlm.errors import UserError
 from dqnlm.types import Bounds, TaskSpec
+from dqnlm.utils.context import RunContext
 
 
 class LogShape(NamedTuple):
@@ -82,6 +83,23 @@ class Logged(Environment):
             multi_turn=log_shape.interleaved, truncates=log_shape.cut, context_carry=log_shape.restart, variable_length=True,
         )  # fmt: skip
         self._legal_mask_A = None if legal_mask_A is None else legal_mask_A.to(self.device)
+
+    def check(self, context: RunContext) -> None:
+        """See `Environment.check`.
+
+        Raises:
+            UserError: the run would play, learn nothing, or act by a probability that no log tells.
+        """
+        if context.rollouts or context.offline_rounds < 1:
+            raise UserError(
+                f"env=logged has nothing to play, and trainer.rollouts={context.rollouts} plays: set trainer.rollouts=0 and "
+                "trainer.offline_rounds to the rounds of updates on the log"
+            )
+        if context.policy == "probability":
+            raise UserError(
+                "trainer.declared_policy=probability needs Q to be the probability of being the rewarded token, and a log tells "
+                "the reward of one token; set declared_policy=boltzmann or reweighted"
+            )
 
     def legal(self, observation_BS: Tensor) -> Tensor | None:
         return self._legal_mask_A

@@ -20,6 +20,7 @@ from dqnlm.problems.random_walks import (
     uniform_optimality,
 )
 from dqnlm.types import DECISION, TERMINATED, Bounds, TaskSpec, TimeStep
+from dqnlm.utils.context import RunContext
 
 
 class RandomWalks(StepEnvironment):
@@ -61,7 +62,7 @@ class RandomWalks(StepEnvironment):
             episode_steps=MAX_NODES - 1, stores_actions=False,
         )  # fmt: skip
         self.evaluating, self.legal_moves_only = evaluating, legal_moves_only
-        self.graph = make_graph(graph_seed)
+        self.graph, self.graph_seed = make_graph(graph_seed), graph_seed
         self._adjacency_NN = torch.from_numpy(self.graph.adjacency_NN).to(self.device)
         # The worth of a walk, by its start and its length; 0 where even the shortest has 10 nodes.
         spared_L = MAX_NODES - torch.arange(MAX_NODES + 1, dtype=torch.float64)
@@ -72,6 +73,18 @@ class RandomWalks(StepEnvironment):
         self._listed_E = 1 + torch.arange(num_envs, device=self.device) % (NODES - 1)
         self._start_E, self._node_E = self._listed_E, self._listed_E
         self._length_E = torch.ones_like(self._listed_E)
+
+    def check(self, context: RunContext) -> None:
+        """See `Environment.check`.
+
+        Raises:
+            UserError: the logged walks are walks on another graph.
+        """
+        logged = context.data.get("graph_seed")
+        if logged not in (None, self.graph_seed):
+            raise UserError(
+                f"data.graph_seed={logged} logs walks of another graph than env.graph_seed={self.graph_seed}; leave it out"
+            )
 
     def reset(self) -> Tensor:
         self._start_E = self._node_E = self._draw_starts()

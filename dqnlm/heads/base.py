@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from dqnlm.types import Bounds
+from dqnlm.utils.context import RunContext
 
 
 class Head(nn.Module, ABC):
@@ -18,12 +19,16 @@ class Head(nn.Module, ABC):
         num_parameters: N, raw numbers for each action.
         is_distributional: it predicts a distribution of returns (`heads.distributional.DistributionalHead`), not only a mean.
         is_probability: Q says how probable each action is to be the rewarded one, and `log_probability` gives that.
+        is_scaled_by_bounds: what Q can be is limited by the bounds of the reward, so nothing may be added to the return.
+        raw_is_q: a raw number is Q itself (but for a constant), so that cloned logits are a usable Q.
         low, high: bounds of the return, saved with the weights so that a policy can be loaded without its environment.
     """
 
     num_parameters = 1
     is_distributional = False
     is_probability = False
+    is_scaled_by_bounds = False
+    raw_is_q = False
     low: Tensor
     high: Tensor
 
@@ -31,6 +36,9 @@ class Head(nn.Module, ABC):
         super().__init__()
         self.register_buffer("low", torch.tensor(float(bounds.low)))
         self.register_buffer("high", torch.tensor(float(bounds.high)))
+
+    def check(self, context: RunContext) -> None:
+        """Raises UserError where this part cannot work in a run like this one; called once, when all parts are built."""
 
     def project(self, make: Callable[[int, int, int], nn.Module], features: int, num_actions: int) -> nn.Module:
         """The module from a body's features (..., D) to raw numbers (..., A, N) that this head reads.
@@ -66,6 +74,10 @@ class Head(nn.Module, ABC):
         """Log of the probability that each action is the rewarded one, up to a constant of X; None where Q is not that."""
         del raw_XAN
         return None
+
+    def meaning(self) -> str | None:
+        """What Q is here beside a return, as a sentence for the reader of a page; None for nothing."""
+        return "Q is the probability of being the text's own token." if self.is_probability else None
 
     def clamped(self, target: Tensor) -> Tensor:
         """1.0 where a target lies outside the bounds and is clamped by the loss, else 0; None-bounded heads give zeros."""

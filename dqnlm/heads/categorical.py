@@ -37,6 +37,7 @@ class Categorical(DistributionalHead):
         _check(bounds, chosen, num_atoms)
         super().__init__(chosen)
         self.num_parameters = num_atoms
+        self.is_scaled_by_bounds = low is None or high is None
         self.register_buffer("support_K", torch.linspace(chosen.low, chosen.high, num_atoms), persistent=False)
 
     def atoms(self, raw_XN: Tensor) -> tuple[Tensor, Tensor]:

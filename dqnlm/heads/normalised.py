@@ -20,6 +20,7 @@ from torch import Tensor
 from dqnlm.errors import UserError
 from dqnlm.heads.base import Head
 from dqnlm.types import Bounds
+from dqnlm.utils.context import RunContext
 
 # The value stream starts near its lower bound: started in the middle, the labels y - v are negative, every action is pushed
 # away, and training collapses to one token (measured).
@@ -38,7 +39,7 @@ class Normalised(Head):
         UserError: the return has no upper bound.
     """
 
-    is_probability = True
+    is_probability = is_scaled_by_bounds = True
 
     def __init__(self, bounds: Bounds, probability_of_match: bool, *, value_weight: float) -> None:
         super().__init__(bounds)
@@ -49,6 +50,29 @@ class Normalised(Head):
             )
         del probability_of_match
         self.value_weight = value_weight
+
+    def check(self, context: RunContext) -> None:
+        """See `Head.check`.
+
+        Raises:
+            UserError: several actions may be rewarded, the future depends on them, q2 beside q, or no value stream to read.
+        """
+        if not context.is_teacher_forced or not context.pays_only_the_match:
+            raise UserError(
+                "head=normalised says that exactly one action is rewarded, with 1, and that the future is the same for all, "
+                "which needs env.transition=teacher and reward=exact_match with reward.match=1 and reward.mismatch=0; else "
+                "use head=scalar"
+            )
+        if not context.has_value_stream:
+            raise UserError("head=normalised reads the value stream of a dueling projection: set projection=dueling")
+        if context.is_twin:
+            raise UserError("objective.td.twin=true needs head=scalar or a distributional head")
+
+    def meaning(self) -> str:
+        return (
+            "Q is the probability of being the text's own token, plus the worth of the future, which is the same for every "
+            "token."
+        )
 
     def value(self, raw_XAN: Tensor) -> Tensor:
         raw_XA = raw_XAN.squeeze(-1).float()

@@ -42,6 +42,7 @@ class Scalar(Head):
             )
         self.kind = loss
         self.offset = self._offset(initial_return)
+        self.is_scaled_by_bounds, self.raw_is_q = loss == "logistic", loss != "logistic"
         self.is_probability = probability_of_match and loss == "logistic"
 
     def _offset(self, initial_return: float | None) -> float:

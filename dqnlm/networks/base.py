@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from dqnlm.errors import UserError
 from dqnlm.networks.projections import Linear
 from dqnlm.ops.masking import rows_where
+from dqnlm.utils.context import RunContext
 
 State = dict[str, Tensor]
 
@@ -95,6 +96,8 @@ class Body(nn.Module, ABC):
         reach: newest observations that its output depends on; None: all of the row.
         embedding_std: how large it wants the first embeddings.
         tie_weights: whether the `q` projection shares the encoder's matrix.
+        is_recurrent: it carries a state that the first observations of a row warm up, so that `learner.burn_in` is of use.
+        is_pretrained: its first weights are those of a trained language model.
         one_hot: it reads tokens as `OneHotEncoder` gives them, and no vectors.
         recipe: what building it anew takes beside the settings, where that came from elsewhere (a pretrained model): plain
             values that a run keeps with its weights; None where the settings are all.
@@ -108,8 +111,13 @@ class Body(nn.Module, ABC):
     reach: int | None = None
     embedding_std: float = 1.0
     tie_weights: bool = False
+    is_recurrent: bool = False
+    is_pretrained: bool = False
     one_hot: bool = False
     recipe: dict[str, Any] | None = None
+
+    def check(self, context: RunContext) -> None:
+        """Raises UserError where this part cannot work in a run like this one; called once, when all parts are built."""
 
     def make_encoder(self) -> nn.Module | None:
         """An encoder of its own, from observations to what `forward` reads; None: the one that fits the observations."""
@@ -168,8 +176,6 @@ class Body(nn.Module, ABC):
             kept = h_ED if kept is None else rows_where(now_E, h_ED, kept)
         assert kept is not None, "there is at least one observation"
         return kept, state
-
-
 
 
 class QNetwork(nn.Module):

@@ -108,6 +108,8 @@ class NoisyDueling(nn.Module):
         UserError: `hidden` or `sigma` is negative.
     """
 
+    has_value_stream = True
+
     def __init__(self, features: int, num_actions: int, num_parameters: int, *, hidden: int, sigma: float) -> None:
         super().__init__()
         require_at_least("projection.hidden", hidden, 0)

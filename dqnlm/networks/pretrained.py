@@ -67,6 +67,8 @@ class Pretrained(Body):
 
     unused_VD: Tensor | None
 
+    is_pretrained = True
+
     def __init__(
         self,
         num_tokens: int,

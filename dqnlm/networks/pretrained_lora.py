@@ -41,7 +41,7 @@ def add_lora(model: nn.Module, rank: int, alpha: float | None, targets: list[str
             warnings.simplefilter("ignore")  # it corrects `fan_in_fan_out` for GPT-2 by itself, and says so
             adapted: nn.Module = get_peft_model(model, settings)  # type: ignore[arg-type]
     except ValueError as error:
-        names = sorted({name.rpartition(".")[2] for name, m in model.named_modules() if not list(m.children())})
+        names = sorted({name.split(".")[-1] for name, m in model.named_modules() if not list(m.children())})
         raise UserError(
             f"network.lora_targets={targets}: {str(error).splitlines()[0][:120]}; layers here: {', '.join(names)}"
         ) from error

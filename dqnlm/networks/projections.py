@@ -42,9 +42,15 @@ class Dueling(nn.Module):
         num_parameters: N, 1 for a scalar head.
         hidden: width of one ReLU layer in front of each of the two streams; 0 for none.
 
+    Attributes:
+        has_value_stream: the mean of the outputs over actions is a stream of its own, V; projections without it need not
+            say so.
+
     Raises:
         UserError: `hidden` is negative.
     """
+
+    has_value_stream = True
 
     def __init__(self, features: int, num_actions: int, num_parameters: int, *, hidden: int) -> None:
         super().__init__()

@@ -21,6 +21,8 @@ class GRU(Body):
         UserError: a value below 1.
     """
 
+    is_recurrent = True
+
     def __init__(self, *, layers: int, width: int, context: int) -> None:
         super().__init__()
         for key, value in {"layers": layers, "width": width, "context": context}.items():

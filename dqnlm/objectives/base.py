@@ -11,6 +11,7 @@ from torch import Tensor
 
 from dqnlm.errors import UserError
 from dqnlm.types import Decisions
+from dqnlm.utils.context import RunContext
 
 Outputs = dict[
     str, Tensor
@@ -79,12 +80,29 @@ class Objective(ABC):
     Attributes:
         weight: factor of this loss in the sum.
         requires: what it reads.
+        learns_outputs: named outputs of the network that it teaches.
+        learns_returns: it makes Q follow the returns, and gives errors in their units.
+        learns_all_actions: it can teach every action from rewards known for all (learner.feedback=all_actions).
+        uses_bootstrap: it reads the groups `bootstrap` and `returns`; others have targets of their own.
+        adds_entropy: its return holds the entropy of a soft policy, and may leave the bounds of the rewards.
+        clones_actions: it makes the actions in the data more probable, whatever their rewards.
+        leaves_level_open: it learns differences of Q within a state alone, so Q is no return there.
     """
 
     requires: Requirements = Requirements()
+    learns_outputs: tuple[str, ...] = ("q",)
+    learns_returns = False
+    learns_all_actions = False
+    uses_bootstrap = False
+    adds_entropy = False
+    clones_actions = False
+    leaves_level_open = False
 
     def __init__(self, weight: float) -> None:
         self.weight = weight
+
+    def check(self, context: RunContext) -> None:  # noqa: B027
+        """Raises UserError where this part cannot work in a run like this one; called once, when all parts are built."""
 
     @abstractmethod
     def __call__(

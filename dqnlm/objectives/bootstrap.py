@@ -10,6 +10,7 @@ from torch import Tensor
 
 from dqnlm.errors import UserError
 from dqnlm.ops import bootstrap as ops
+from dqnlm.utils.context import RunContext
 
 
 class StateValues(NamedTuple):
@@ -31,13 +32,18 @@ class Bootstrap(ABC):
         needs_outputs: named outputs beside `q` that the network must have.
         names_action: the value is that of ONE action, so a distributional head can take that action's distribution.
         adds_bonus: `bonus` returns something.
+        adds_entropy: the value holds the entropy of a soft policy beside rewards, so it may leave the bounds of the return.
         asks_online: the online network's values count, so it must read a row's last observation too.
     """
 
     needs_outputs: tuple[str, ...] = ()
     names_action: bool = False
     adds_bonus: bool = False
+    adds_entropy: bool = False
     asks_online: bool = False
+
+    def check(self, context: RunContext) -> None:  # noqa: B027
+        """Raises UserError where this part cannot work in a run like this one; called once, when all parts are built."""
 
     @abstractmethod
     def value(self, online: StateValues, target: StateValues, legal: Tensor | None) -> Tensor:
@@ -87,6 +93,8 @@ class Soft(Bootstrap):
         UserError: a temperature that is not above 0.
     """
 
+    adds_entropy = True
+
     def __init__(self, *, temperature: float) -> None:
         self.temperature = _positive(temperature)
 
@@ -106,7 +114,7 @@ class Munchausen(Bootstrap):
         UserError: one of them is outside its range.
     """
 
-    adds_bonus = True
+    adds_bonus = adds_entropy = True
 
     def __init__(self, *, alpha: float, temperature: float, clip_low: float) -> None:
         if not 0 <= alpha <= 1:

@@ -31,6 +31,8 @@ class CrossEntropy(Objective):
         UserError: a normaliser_weight below 0.
     """
 
+    clones_actions = True
+
     def __init__(self, *, weight: float, output: Literal["q", "policy"], normaliser_weight: float) -> None:
         super().__init__(weight)
         if normaliser_weight < 0:
@@ -39,6 +41,7 @@ class CrossEntropy(Objective):
             )
         self.output, self.normaliser_weight = output, normaliser_weight
         self.requires = Requirements(outputs=() if output == "q" else (output,))
+        self.learns_outputs = (output,)
 
     def __call__(
         self, online: Outputs, target: Outputs | None, batch: Decisions, reference: Outputs | None = None

@@ -40,6 +40,8 @@ class PathConsistency(Objective):
         UserError: a temperature that is not above 0, or n below 1.
     """
 
+    learns_returns = adds_entropy = True
+
     def __init__(
         self, head: Head, last_has_value: bool, *, weight: float, temperature: float, n: int | None,
         reference: Literal["none", "start"],

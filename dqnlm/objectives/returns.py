@@ -9,6 +9,7 @@ from torch import Tensor
 from dqnlm.errors import UserError
 from dqnlm.ops import returns as ops
 from dqnlm.ops.returns import Affine
+from dqnlm.utils.context import RunContext
 
 
 class Returns(ABC):
@@ -23,6 +24,9 @@ class Returns(ABC):
     lookahead: int | None = None
     is_affine: bool = True
     bootstraps_inside: bool = True
+
+    def check(self, context: RunContext) -> None:  # noqa: B027
+        """Raises UserError where this part cannot work in a run like this one; called once, when all parts are built."""
 
     @abstractmethod
     def target(

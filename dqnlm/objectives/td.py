@@ -70,6 +70,8 @@ def td(
 class TDObjective(Objective, ABC):
     """What the three variants share: the values of states, and the metrics. Arguments as of `td`."""
 
+    learns_returns = learns_all_actions = uses_bootstrap = True
+
     def __init__(
         self, head: Head, bootstrap: Bootstrap, returns: Returns, values_matter: bool, last_has_value: bool,
         weight: float, twin: bool,
@@ -85,6 +87,7 @@ class TDObjective(Objective, ABC):
             outputs=(*bootstrap.needs_outputs, *(("q2",) if twin else ())),
             lookahead=returns.lookahead,
         )
+        self.learns_outputs = ("q", "q2") if twin else ("q",)
 
     def _q_outputs(self, outputs: Outputs) -> Outputs:
         """Raw q, and q2 with `twin`."""

@@ -31,6 +31,7 @@ from dqnlm.objectives.base import LossOutput, Objective, Outputs, Requirements
 from dqnlm.objectives.soft_policy import reference_advantage, soft_advantage
 from dqnlm.ops import losses
 from dqnlm.types import Decisions
+from dqnlm.utils.context import RunContext
 
 
 class Trajectory(Objective):
@@ -48,6 +49,8 @@ class Trajectory(Objective):
         UserError: a temperature that is not above 0.
     """
 
+    learns_returns = adds_entropy = True
+
     def __init__(
         self, head: Head, *, weight: float, temperature: float, reference: Literal["none", "start"],
         baseline: Literal["value", "siblings"],
@@ -59,6 +62,18 @@ class Trajectory(Objective):
         self.requires = Requirements(
             reference=reference == "start", whole_episodes=True, whole_batch=self.among_siblings, lookahead=None
         )
+        self.leaves_level_open = self.among_siblings
+
+    def check(self, context: RunContext) -> None:
+        """See `Objective.check`.
+
+        Raises:
+            UserError: rewards are discounted, or a batch need not hold all answers to its prompts.
+        """
+        if context.gamma != 1:
+            raise UserError(f"objective trajectory sums whole episodes and needs learner.gamma=1, not {context.gamma}")
+        if self.among_siblings:
+            _check_siblings(context)
 
     def __call__(
         self, online: Outputs, target: Outputs | None, batch: Decisions, reference: Outputs | None = None
@@ -75,6 +90,23 @@ class Trajectory(Objective):
         metrics = {"q/taken_mean": taken_BT, "value/mean": value_BT}
         error_BT = (surplus_B - baseline_B).detach()[:, None].expand_as(taken_BT)
         return LossOutput(losses.squared(surplus_B, baseline_B), metrics, error_BT)
+
+
+def _check_siblings(context: RunContext) -> None:
+    answers = "objective.trajectory.baseline=siblings compares the answers to one prompt in a batch: "
+    if context.samples_per_prompt < 2:
+        raise UserError(
+            f"{answers}set env.copies_of_a_prompt=4 or so, in an environment that has it (env=translation), or baseline=value"
+        )
+    if not context.draws_whole_rollouts or context.batch_rows < context.num_envs:
+        raise UserError(
+            f"{answers}set buffer=rollout and trainer.batch_rows={context.num_envs} (env.num_envs), a whole rollout, or "
+            "baseline=value"
+        )
+    if context.demonstration_fraction:
+        raise UserError(
+            f"{answers}a demonstration has no siblings; set trainer.demonstration_share=0, or baseline=value"
+        )
 
 
 def same_prompt(prompt_BS: Tensor) -> Tensor:

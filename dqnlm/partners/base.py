@@ -20,6 +20,7 @@ from typing import Any, NamedTuple
 import torch
 
 from dqnlm.types import Bounds
+from dqnlm.utils.context import RunContext
 
 
 class Answer(NamedTuple):
@@ -64,6 +65,9 @@ class Partner(ABC):
     longest_opening: int
     longest_answer: int
     reward_bounds: Bounds
+
+    def check(self, context: RunContext) -> None:  # noqa: B027
+        """Raises UserError where this part cannot work in a run like this one; called once, when all parts are built."""
 
     @abstractmethod
     def begin(self, places: list[int]) -> list[str]:

@@ -10,6 +10,7 @@ from dqnlm.errors import UserError
 from dqnlm.partners.base import Answer, Partner
 from dqnlm.problems import wordle, wordle_players, wordle_words
 from dqnlm.types import Bounds
+from dqnlm.utils.context import RunContext
 
 
 class Wordle(Partner):
@@ -32,11 +33,24 @@ class Wordle(Partner):
     reward_bounds = Bounds(wordle.TURN_REWARD, wordle.SOLVED_REWARD)
 
     def __init__(self, dialogues: int, seed: int, evaluating: bool, *, words: str) -> None:
+        self.list_name = words
         self.words, self.origin = wordle_words.word_list(words)
         self._known = frozenset(self.words)
         self.evaluating = evaluating
         self._generator = torch.Generator().manual_seed(seed)
         self._secret = [i % len(self.words) for i in range(dialogues)]  # of each game, its number in the list
+
+    def check(self, context: RunContext) -> None:
+        """See `Partner.check`.
+
+        Raises:
+            UserError: the logged games have another list of words.
+        """
+        logged = context.data.get("words")
+        if logged not in (None, self.list_name):
+            raise UserError(
+                f"data.words={logged} logs games with another list than env.partner.words={self.list_name} plays; set both alike"
+            )
 
     def begin(self, places: list[int]) -> list[str]:
         if not self.evaluating:

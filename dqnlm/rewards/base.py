@@ -18,6 +18,7 @@ from torch import Tensor
 
 from dqnlm.ops.masking import rows_where
 from dqnlm.types import Bounds
+from dqnlm.utils.context import RunContext
 
 State = dict[str, Tensor]  # every tensor's first axis is E
 
@@ -62,14 +63,21 @@ class Reward(ABC):
 
     Attributes:
         knows_all_actions: whether `all_actions` tells the reward of every action, also of those not taken.
+        pays_only_the_match: 1 for the reference's own token and 0 for any other, so that its mean is a probability.
+        pays_nothing: there is no reward: it judges nobody.
         judged: nothing is paid before an episode is over; then `judge` says what each decision earned.
     """
 
     knows_all_actions: bool = False
+    pays_only_the_match: bool = False
+    pays_nothing: bool = False
     judged: bool = False
 
     def __init__(self, num_actions: int) -> None:
         self.num_actions = num_actions
+
+    def check(self, context: RunContext) -> None:  # noqa: B027
+        """Raises UserError where this part cannot work in a run like this one; called once, when all parts are built."""
 
     @property
     @abstractmethod
@@ -122,6 +130,9 @@ class Reward(ABC):
 
     def all_actions(self, reference_BH: Tensor) -> Tensor:
         """The reward that each action would get at each place; only where `knows_all_actions`.
+
+        A place's rewards must follow from the reference's token there alone: what is handed over may be any part of a
+        reference, so its first place need not be that of the first decision.
 
         Returns:
             reward_BHA, float32.

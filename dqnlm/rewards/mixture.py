@@ -16,6 +16,7 @@ from torch import Tensor
 from dqnlm.errors import UserError
 from dqnlm.rewards.base import Episodes, Reward, without_prompt
 from dqnlm.types import Bounds
+from dqnlm.utils.context import RunContext
 
 
 class Mixture(Reward):
@@ -43,7 +44,7 @@ class Mixture(Reward):
             name: build_part({key: value for key, value in part.items() if key != "weight"})
             for name, part in parts.items()
         }
-        self.knows_all_actions = all(part.knows_all_actions for part in self._parts.values())
+        self.knows_all_actions = all(self._parts[name].knows_all_actions for name in self._paid())
         self.judged = any(part.judged for part in self._parts.values())
         self._latest: dict[str, Tensor] = {}
 
@@ -81,7 +82,7 @@ class Mixture(Reward):
         return self._sum({name: _judge_part(name, part, episodes) for name, part in self._parts.items()})
 
     def all_actions(self, reference_BH: Tensor) -> Tensor:
-        rewards = [self._weights[name] * part.all_actions(reference_BH) for name, part in self._parts.items()]
+        rewards = [self._weights[name] * self._parts[name].all_actions(reference_BH) for name in self._paid()]
         return torch.stack(rewards).sum(0)
 
     def parts(self) -> dict[str, Tensor]:
@@ -98,6 +99,15 @@ class Mixture(Reward):
     def load_state_dict(self, state: dict[str, Any]) -> None:
         for name, saved in state.items():
             self._parts[name].load_state_dict(saved)
+
+    def check(self, context: RunContext) -> None:
+        """As `Reward.check`, of every part."""
+        for part in self._parts.values():
+            part.check(context)
+
+    def _paid(self) -> list[str]:
+        """Names of the parts that are paid, not only logged."""
+        return [name for name, weight in self._weights.items() if weight]
 
     def _sum(self, rewards: dict[str, Tensor]) -> Tensor:
         self._latest = rewards

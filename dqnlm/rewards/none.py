@@ -12,6 +12,8 @@ from dqnlm.types import Bounds
 class NoReward(JudgedReward):
     """Pays nothing."""
 
+    pays_nothing = True
+
     @property
     def bounds(self) -> Bounds:
         return Bounds(0.0, 0.0)

@@ -40,14 +40,13 @@ class AnswersTask(Task):
         self, part: TokenPairs, seed: int, *, evaluating: bool = True, num_envs: int | None = None
     ) -> Prompted:
         """As `make_env`, on any part of the data; in an evaluation copy i answers its prompt i."""
-        require_reward(self)
         data = self.data
         dependencies: dict[str, Any] = {
             "num_actions": data.tokenizer.vocabulary_size, "legal_mask_A": self.legal_A, "tokenizer": data.tokenizer,
             "train_ids": data.train_ids, "prompts": part.prompts, "references": part.references, "stop_id": data.stop_id,
             "longest_prompt": data.longest_prompt,
         }  # fmt: skip
-        dependencies["reward"] = self.build_reward(dependencies)
+        dependencies["reward"] = require_reward(self, self.build_reward(dependencies))
         env: Prompted = self.instantiate_env(seed, evaluating, num_envs, dependencies)
         return env
 
@@ -85,7 +84,7 @@ class AnswersTask(Task):
         env = self.env
         assert isinstance(env, Prompted)
         size = f"{env.num_envs} answers a rollout of at most {env.max_new_tokens} decisions"
-        return f"{self.option('env')}, {size}, reward {self.option('reward')}"
+        return f"env={self.option('env')}, {size}, reward={self.option('reward')}"
 
     def heldout_prompts(self) -> list[str]:
         return list(dict.fromkeys(pair.prompt + STOP for pair in self.data.heldout.texts))

@@ -7,6 +7,7 @@ data it needs is said by the data (`data.task` equals the task's `kind`).
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from functools import cached_property
 from typing import Any, ClassVar, Protocol
 
@@ -16,7 +17,7 @@ from torch import Tensor
 from dqnlm.agent.policy import Policy
 from dqnlm.buffers.base import Buffer
 from dqnlm.config.schema import assemble, instantiate
-from dqnlm.config.selected import named
+from dqnlm.config.selected import option_name
 from dqnlm.data.tokenizers.base import CharacterTokenizer, Tokenizer
 from dqnlm.data.trajectories.files import DataSource
 from dqnlm.envs.base import Environment
@@ -67,6 +68,7 @@ class Task(ABC):
         config: the run's settings.
         data: of this kind.
         device: of the environments.
+        choices: group -> option as typed, for messages.
 
     Attributes:
         kind: `Data.task` of the data that it learns from.
@@ -91,8 +93,10 @@ class Task(ABC):
     has_text: ClassVar[bool] = True
     rewarded_by: ClassVar[str | None] = None
 
-    def __init__(self, config: Config, data: Any, device: torch.device) -> None:
-        self.config, self.data, self.device = config, data, device
+    def __init__(
+        self, config: Config, data: Any, device: torch.device, choices: Mapping[str, Any] | None = None
+    ) -> None:
+        self.config, self.data, self.device, self.choices = config, data, device, choices or {}
         if getattr(data, "task", None) != self.kind:
             raise UserError(self._wrong_data())
 
@@ -109,7 +113,7 @@ class Task(ABC):
 
     def option(self, group: str) -> str:
         """What a group was set to, as it is typed."""
-        return named(self.config, group)
+        return option_name(self.config, group, self.choices)
 
     # ---- what a run is made of
 

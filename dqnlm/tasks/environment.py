@@ -100,5 +100,5 @@ class EnvironmentTask(Task):
 
     def describe_env(self, rollout_steps: int | None) -> str:
         env, steps = self.env, rollout_steps or self.spec.row_transitions
-        name = f"{self.option('env')} {env.describe()}".rstrip()
+        name = f"env={self.option('env')} {env.describe()}".rstrip()
         return f"{name}, {env.num_envs} x {steps} steps a rollout, {self.spec.num_actions} actions"

@@ -12,7 +12,6 @@ from torch import Tensor
 
 from dqnlm.agent.policy import Policy
 from dqnlm.buffers.base import Buffer
-from dqnlm.config.selected import kind
 from dqnlm.data.tokenizers.base import Tokenizer
 from dqnlm.data.trajectories.log import Log
 from dqnlm.data.trajectories.rewards import episodes
@@ -73,8 +72,6 @@ class LogTask(Task):
         Raises:
             UserError: a reward that needs a text to compare with, token by token.
         """
-        if kind(self.config["reward"]) == "NoReward":
-            return None
         tokenizer = self.data.tokenizer
         reward = self.build_reward(
             {
@@ -82,6 +79,8 @@ class LogTask(Task):
                 "stop_id": tokenizer.end_id,
             }
         )  # fmt: skip
+        if reward.pays_nothing:
+            return None
         if not reward.judged:
             raise UserError(
                 f"reward={self.option('reward')} compares token by token with a given text, and with a log there is none: set "
@@ -137,7 +136,7 @@ class LogTask(Task):
 
     def describe_env(self, rollout_steps: int | None) -> str:
         reward = self.option("reward")
-        scored = "are not scored" if reward == "none" else f"are scored by reward {reward}"
+        scored = "are not scored" if reward == "none" else f"are scored by reward={reward}"
         return f"none: nothing is played; greedy answers to held-out prompts {scored}"
 
     def scored_on(self) -> str:

@@ -9,7 +9,6 @@ import torch
 from torch import Tensor
 
 from dqnlm.agent.policy import Policy
-from dqnlm.config.selected import kind
 from dqnlm.data.text.corpora import Corpus
 from dqnlm.data.tokenizers.base import Tokenizer
 from dqnlm.envs.continuation import Continuation
@@ -21,12 +20,18 @@ from dqnlm.tasks.base import Task, allowed_tokens
 from dqnlm.utils import streams
 
 
-def require_reward(task: Task) -> None:
-    """Raises UserError where the reward is `none`: the data has no rewards of its own."""
-    if kind(task.config["reward"]) == "NoReward":
+def require_reward(task: Task, reward: Reward) -> Reward:
+    """The reward.
+
+    Raises:
+        UserError: it never pays anything (`none`), and the data has no rewards of its own.
+    """
+    if reward.pays_nothing:
         raise UserError(
-            f"reward=none: env={task.option('env')} has no other rewards to learn from; choose one (env=logged has a log's)"
+            f"reward={task.option('reward')}: env={task.option('env')} has no other rewards to learn from; choose one "
+            "(env=logged has a log's)"
         )
+    return reward
 
 
 class TextTask(Task):
@@ -43,13 +48,12 @@ class TextTask(Task):
         )
 
     def make_env(self, seed: int, *, evaluating: bool = False, num_envs: int | None = None) -> Continuation:
-        require_reward(self)
         ids, tokenizer = self.data.heldout_ids if evaluating else self.data.train_ids, self.data.tokenizer
         dependencies: dict[str, Any] = {
             "num_actions": tokenizer.vocabulary_size, "legal_mask_A": self.legal_A, "tokenizer": tokenizer,
             "train_ids": self.data.train_ids, "corpus_ids": ids, "stop_id": self._stop_id(),
         }  # fmt: skip
-        dependencies["reward"] = self.build_reward(dependencies)
+        dependencies["reward"] = require_reward(self, self.build_reward(dependencies))
         env: Continuation = self.instantiate_env(seed, evaluating, num_envs, dependencies)
         return env
 
@@ -115,7 +119,7 @@ class TextTask(Task):
     def describe_env(self, rollout_steps: int | None) -> str:
         node = self.config["env"]
         return (
-            f"{self.env.num_envs} x {node['horizon']} decisions a rollout, transition {node['transition']}, reward "
+            f"{self.env.num_envs} x {node['horizon']} decisions a rollout, transition {node['transition']}, reward="
             f"{self.option('reward')}"
         )
 

@@ -17,6 +17,7 @@ from dqnlm.runs.checkpoint import Checkpoints
 from dqnlm.runs.console import RunConsole
 from dqnlm.runs.directory import RunDirectory
 from dqnlm.tasks.base import Task
+from dqnlm.utils.context import RunContext
 
 
 @dataclass
@@ -38,6 +39,7 @@ class Parts:
     fingerprint: str  # of the data: a run resumes only on the data that it was trained on
     episode_decisions: int  # of one environment, for schedules that count episodes
     logged_rows: int  # rows of logged data that the buffer began with
+    context: RunContext  # facts of the run and flags of its parts
     notes: list[str] = field(default_factory=list)  # kept in the summary
     warm_start: WarmStart | None = None  # cloning before the first round of the run's own objectives
     demonstrations: Demonstrations | None = None  # the text's own answers, mixed into batches

@@ -10,48 +10,55 @@ from typing import Any
 import torch
 from torch import nn
 
-from dqnlm.config.selected import kind
 from dqnlm.runs.console import clock
 from dqnlm.training.trainer import Trainer
+from dqnlm.utils.context import RunContext
 
 Config = dict[str, Any]
 
 
-def idle_components(config: Config, on_text: bool = True) -> list[str]:
-    """Parts that are configured but change nothing under these settings, each with the reason."""
-    gamma, feedback, objectives = config["learner"]["gamma"], config["learner"]["feedback"], config["objective"]
-    teacher, bootstrap = config["env"].get("transition") == "teacher", kind(config["bootstrap"])
-    idle = [] if on_text else ["reward: the environment brings its own rewards"]
-    if config["trainer"]["warm_start_lr"] is not None and not config["trainer"]["warm_start_updates"]:
-        idle.append("trainer.warm_start_lr: this run has no warm start")
-    if config["trainer"]["warm_start_rows"] is not None and not config["trainer"]["warm_start_updates"]:
-        idle.append("trainer.warm_start_rows: this run has no warm start")
-    if list(objectives) == ["cross_entropy"]:
+def idle_components(settings: Config, context: RunContext) -> list[str]:
+    """Parts that are configured but change nothing in this run, each with the reason; `settings` are those of `trainer`."""
+    idle = [] if context.is_on_text else ["reward: the environment brings its own rewards"]
+    for key in ("warm_start_lr", "warm_start_rows"):
+        if settings[key] is not None and not settings["warm_start_updates"]:
+            idle.append(f"trainer.{key}: this run has no warm start")
+    if context.clones_only:
         return [
             *idle,
             "rewards, exploration, target network, bootstrap and gamma: this is supervised learning (cross-entropy on the "
             "data's actions), the yardstick, not Q-learning",
         ]
-    if "td" not in objectives:
-        idle.append(f"bootstrap and returns: {' + '.join(objectives)} has targets of its own")
-    elif kind(config["returns"]) == "MonteCarlo":
-        idle.append("bootstrap: Monte-Carlo returns ask no network what the future is worth (but where a row is cut)")
-    if config["trainer"]["rollouts"] == 0:
+    return [*idle, *_idle_in_q_learning(context)]
+
+
+def _idle_in_q_learning(context: RunContext) -> list[str]:
+    gamma, all_actions, idle = context.gamma, context.feedback == "all_actions", []
+    if not context.uses_bootstrap:
+        idle.append(f"bootstrap and returns: {' + '.join(context.objectives)} has targets of its own")
+    elif not context.bootstraps_inside:
+        idle.append(
+            f"bootstrap: returns={context.option('returns')} asks no network what the future is worth (but where a row is cut)"
+        )
+    if context.rollouts == 0:
         idle.append("exploration: the agent plays only to be evaluated, it learns from logged data")
-    if feedback == "all_actions":
+    if all_actions:
         idle.append(
             "exploration and replay of past actions: every action is taught its reward at every position, whatever was chosen"
         )
     if gamma == 0:
         idle.append("target network and bootstrap: gamma is 0, so no target looks at the next state")
-    elif teacher:
+    elif context.is_teacher_forced:
         idle.append(
             f"gamma {gamma} cannot change which action is best: under transition teacher the future is the same for all of "
             "them. Target network and bootstrap learn the level of Q, not its ranking"
         )
-    if gamma > 0 and kind(config["target"]) == "none" and bootstrap == "Double" and "td" in objectives:
-        idle.append("Double: with target=none the network that chooses the next action is the one that values it")
-    if feedback == "all_actions" and gamma == 0:
+    if gamma > 0 and not context.has_target_copy and context.bootstrap_asks_online and context.uses_bootstrap:
+        idle.append(
+            f"bootstrap={context.option('bootstrap')}: with target={context.option('target')} the network that chooses the next "
+            "action is the one that values it"
+        )
+    if all_actions and gamma == 0:
         idle.append(
             "trial and error: all_actions with gamma 0 equals one-against-all supervised learning. It is the ceiling to "
             "compare with, not reinforcement learning"
@@ -76,12 +83,12 @@ def show(config: Config, trainer: Trainer, resumed_from: Path | None = None) -> 
     buffer, device = parts.buffer, parts.accumulator.device
     ring = (buffer.rows + 1) * (buffer.storage.row_transitions + 1) * buffer.bytes_per_transition
     weights = parameters * 4 * (4 + parts.learner.target.copies)  # weights, gradient, two moments (Muon: one), target
-    learner = config["learner"]
+    learner, option = config["learner"], parts.context.option
     lines = [
         f"{label:<11} {data}",
         f"environment {task.describe_env(config['trainer']['rollout_steps'])}",
-        f"learning    {_of_learning(config)}",
-        f"network     {kind(config['network'])}, {parameters:,} parameters, head {kind(config['head'])}, context "
+        f"learning    {_of_learning(config, parts.context)}",
+        f"network     {option('network')}, {parameters:,} parameters, head {option('head')}, context "
         f"{parts.policy.network.context}",
         f"memory      weights and optimizer {weights / 2**20:.1f} MiB; buffer {buffer.rows:,} rows, "
         f"{buffer.bytes_per_transition} bytes a transition, {ring / 2**20:.1f} MiB",
@@ -92,7 +99,7 @@ def show(config: Config, trainer: Trainer, resumed_from: Path | None = None) -> 
         f"folder      {parts.directory.path}",
     ]
     lines += [f"note        {text}" for text in parts.notes if not source.bundled]
-    lines += [f"idle        {text}" for text in idle_components(config, task.has_text)]
+    lines += [f"idle        {text}" for text in idle_components(config["trainer"], parts.context)]
     if not task.spec.exact_resume:
         lines.append("note        this environment's state cannot be saved: resuming starts its episodes anew")
     if resumed_from is not None:
@@ -100,12 +107,12 @@ def show(config: Config, trainer: Trainer, resumed_from: Path | None = None) -> 
     parts.console.panel("dqnlm", lines)
 
 
-def _of_learning(config: Config) -> str:
-    learner, names = config["learner"], {group: kind(config[group]) for group in ("bootstrap", "returns", "target")}
-    td = f" ({names['bootstrap']}, {names['returns']})" if "td" in config["objective"] else ""
+def _of_learning(config: Config, context: RunContext) -> str:
+    learner, option = config["learner"], context.option
+    td = f" (bootstrap={option('bootstrap')}, returns={option('returns')})" if context.uses_bootstrap else ""
     return (
-        f"{' + '.join(config['objective'])}{td}, feedback {learner['feedback']}, gamma {learner['gamma']}, target "
-        f"{names['target']}, exploration {kind(config['exploration'])}"
+        f"{' + '.join(context.objectives)}{td}, feedback {learner['feedback']}, gamma {learner['gamma']}, target="
+        f"{option('target')}, exploration={option('exploration')}"
     )
 
 

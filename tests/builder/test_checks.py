@@ -5,16 +5,26 @@ from __future__ import annotations
 import ast
 from collections.abc import Callable
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pytest
 
 from dqnlm import cli
+from dqnlm.agent import exploration, target
 from dqnlm.builder import launch
 from dqnlm.builder.checks import built, learner, settings
 from dqnlm.config import composition, validation
+from dqnlm.envs import logged, random_walks
 from dqnlm.errors import UserError
+from dqnlm.heads import normalised
+from dqnlm.objectives import trajectory
+from dqnlm.partners import wordle
 from dqnlm.runs.directory import RunDirectory, require_fresh
+from dqnlm.training.trainer import Trainer
+from tests.golden import data_files
+from tests.golden.runs import LASTING, PAIRS
+from tests.golden.runs import LOGGED as LOGGED_FILE
 from tests.helpers import runs as tools
 
 Train = Callable[..., str]
@@ -82,17 +92,13 @@ def test_output_folder_that_cannot_be_written(refused: Train, text: Path) -> Non
     assert "output_dir" in refused(text, f"output_dir='{text}'")
 
 
-SIBLINGS = [
-    "env=translation", "env.copies_of_a_prompt=2", "env.num_envs=4", "algorithm=tbrm", "objective.trajectory.baseline=siblings",
-    "buffer=rollout", "trainer.batch_rows=4",
-]  # fmt: skip
 FREE, TEACHER_REFERENCE = "env.transition=free", "exploration=reference"
 MATCHING, PROBABILITY = "exploration=probability_matching", "trainer.declared_policy=probability"
 # What does not go together, and a part of the message: which settings to change.
 IMPOSSIBLE: list[tuple[list[str], str]] = [
     (["learner.feedback=all_actions", "algorithm=behaviour_cloning"], "set objective=[td]"),
     (["learner.feedback=all_actions", FREE], "Set env.transition=teacher or learner.feedback=taken"),
-    (["learner.feedback=all_actions", "reward=similarity"], "set reward=exact_match"),
+    (["learner.feedback=all_actions", "reward=similarity"], "reward=similarity is not"),
     (["algorithm=behaviour_cloning", FREE], "needs env.transition=teacher"),
     ([TEACHER_REFERENCE], "confounded"),
     (["objective=[td,cross_entropy]"], "set exploration=reference"),
@@ -165,10 +171,6 @@ IMPOSSIBLE: list[tuple[list[str], str]] = [
     (["reward=function", "reward.path=/nowhere/rewards.py:score"], "if you trust it, permit it"),
     (["reward=language_model", "reward.order=9"], "an n-gram has 1 to 6 tokens"),
     ([FREE, "reward=edit_distance", "reward.scale=0"], "reward.scale is 0"),
-    (["env=translation", "algorithm=tbrm", "objective.trajectory.baseline=siblings"], "env.copies_of_a_prompt=4 or so"),
-    ([word for word in SIBLINGS if word != "buffer=rollout"], "set buffer=rollout and trainer.batch_rows=4"),
-    ([*SIBLINGS, "trainer.batch_rows=2"], "set buffer=rollout and trainer.batch_rows=4"),
-    ([*SIBLINGS, "trainer.demonstration_share=0.5"], "set trainer.demonstration_share=0"),
     (["learner.reference_temperature=2"], "leave the temperature at 1"),
     (["learner.reference_weight=1", "learner.feedback=all_actions"], "Set objective=[td], or the weight to 0"),
     (["learner.reference_weight=1"], "trainer.warm_start_updates or trainer.init_from=RUN"),
@@ -195,7 +197,7 @@ IMPOSSIBLE_ON_LOGGED_DATA: list[tuple[list[str], str]] = [
     (["network=gru", "~network.window", "~network.hidden", "network.context=9", "learner.burn_in=9"], "leaves nothing"),
     (["learner.burn_in=2", "buffer.sample=transitions"], "set it to 0"),
     (["data.graph_seed=7"], "another graph"),
-    (["env=dialogue", "data=wordle", "data.words=bundled"], "set both alike"),
+    (["env=dialogue", "data=wordle", "data.words=bundled", "data.games=20"], "set both alike"),
     (["trainer.warm_start_updates=3"], "needs a task with answers of its own"),
     (["target.heads_only=true", "learner.compile=true"], "learner.compile=false"),
     (["algorithm=c51", "data.reward_scaling=to_unit_range"], "data.reward_scaling=none"),
@@ -208,15 +210,42 @@ IMPOSSIBLE_ON_LOGGED_DATA: list[tuple[list[str], str]] = [
     (["algorithm=ilql", "objective.expectile_value.expectile=1.5"], "between 0 and 1"),
     (["algorithm=behaviour_cloning", "buffer=prioritized"], "buffer=uniform"),
     (["network=transformer", "network.context=5", "~network.window", "~network.hidden"], "set network.context=9"),
-    (["env=logged", "data=logged", "trainer.rollouts=2"], "set trainer.rollouts=0"),
-    (["env=logged", "data=logged", "trainer.declared_policy=probability"], "set declared_policy=boltzmann"),
     (["algorithm=behaviour_cloning", "trainer.rollouts=2"], "data=trajectories trainer.rollouts=0"),
 ]
+
+# The same on prompts with answers, and on a log.
+ON_PAIRS = [*PAIRS, "objective.trajectory.baseline=siblings"]
+ON_LOG = ["+experiment=logged", *LOGGED_FILE, *LASTING]
+IMPOSSIBLE_ON_FILES: list[tuple[list[str], str]] = [
+    ([*ON_PAIRS, "env.copies_of_a_prompt=1"], "env.copies_of_a_prompt=4 or so"),
+    ([*ON_PAIRS, "trainer.demonstration_share=0.5"], "set trainer.demonstration_share=0, or baseline=value"),
+    ([*ON_PAIRS, "buffer=uniform"], "set buffer=rollout and trainer.batch_rows=8"),
+    ([*ON_PAIRS, "trainer.batch_rows=4"], "set buffer=rollout and trainer.batch_rows=8"),
+    ([*ON_LOG, "trainer.rollouts=2"], "set trainer.rollouts=0"),
+    ([*ON_LOG, "trainer.offline_rounds=0", "trainer.warm_start_updates=1"], "set trainer.rollouts=0"),
+    (
+        [*ON_LOG, "trainer.declared_policy=probability", "trainer.beta=null", "trainer.betas=[]"],
+        "set declared_policy=boltzmann or reweighted",
+    ),
+]
+# Refusals stand here; a part's own are in its `check` (and in functions below it that only `check` calls).
+WITH_REFUSALS = [
+    settings, learner, built, normalised, exploration, trajectory, target, logged, random_walks, wordle,
+]  # fmt: skip
+OF_PARTS = ("check", "_check_siblings")
+
+
+def refusals(module: ModuleType) -> list[ast.Raise]:
+    """Of a module of `builder.checks` all, of a part's module those of its `check`."""
+    tree = ast.parse(Path(str(module.__file__)).read_text())
+    whole = module in (settings, learner, built)
+    functions = [n for n in ast.walk(tree) if isinstance(n, ast.FunctionDef) and (whole or n.name in OF_PARTS)]
+    return [node for function in functions for node in ast.walk(function) if isinstance(node, ast.Raise)]
 
 
 def test_impossible_combinations(tmp_path: Path, text: Path) -> None:
     """Bug: a combination that is trained on in vain, crashes, or is refused without what to set; a refusal without a test."""
-    raised: dict[str, set[int]] = {str(module.__file__): set() for module in (settings, learner, built)}
+    raised: dict[str, set[int]] = {str(module.__file__): set() for module in WITH_REFUSALS}
 
     def refused(run: Callable[[], Any], overrides: list[str], part: str) -> None:
         with pytest.raises(UserError) as caught:
@@ -229,18 +258,28 @@ def test_impossible_combinations(tmp_path: Path, text: Path) -> None:
         refused(lambda n=number, o=overrides: tools.start(tmp_path / str(n), text, *o), overrides, part)
     for overrides, part in IMPOSSIBLE_ON_LOGGED_DATA:
         refused(lambda o=overrides: build_logged(tmp_path / "logged", o), overrides, part)
-    for module in (settings, learner, built):
-        tree, name = ast.parse(Path(str(module.__file__)).read_text()), str(module.__file__)
-        refusals = [node for node in ast.walk(tree) if isinstance(node, ast.Raise)]
-        missed = [n.lineno for n in refusals if not raised[name] & set(range(n.lineno, (n.end_lineno or n.lineno) + 1))]
+    data_files.write(tmp_path, ("pairs", "log.jsonl"))
+    for overrides, part in IMPOSSIBLE_ON_FILES:
+        typed = [word.replace("path=", f"path={tmp_path}/") for word in overrides]
+        refused(lambda t=typed: build(tmp_path / "files", t), overrides, part)
+    for module in WITH_REFUSALS:
+        name = str(module.__file__)
+        missed = [
+            n.lineno
+            for n in refusals(module)
+            if not raised[name] & set(range(n.lineno, (n.end_lineno or n.lineno) + 1))
+        ]
         assert not missed, f"{name}: no case here reaches the refusals at lines {missed}"
 
 
 def build_logged(folder: Path, overrides: list[str]) -> None:
-    typed = [*LOGGED, *overrides]
+    build(folder, [*LOGGED, *overrides])
+
+
+def build(folder: Path, typed: list[str]) -> Trainer:
     composed, choices = composition.compose(typed)
     folder.mkdir(exist_ok=True)
-    launch.build(validation.validate(composed, choices, typed), RunDirectory(folder))
+    return launch.build(validation.validate(composed, choices, typed), RunDirectory(folder), choices=choices)[0]
 
 
 def test_allowed_combinations_next_to_the_refused_ones(tmp_path: Path, text: Path) -> None:

@@ -322,7 +322,7 @@ def test_command_on_a_text_run(run: Run, trained: Path, tmp_path: Path, monkeypa
     expected = q_SA.gather(-1, torch.tensor(data["ids"][1:])[:, None]).flatten().tolist()
     assert data["figures"]["q"]["values"] == pytest.approx(expected, rel=1e-3, abs=1e-5)
     assert all(
-        part in content for part in ("2026-01-01/10-00-00-words", "checkpoint", "discounted by 0.5", "exact_match")
+        part in content for part in ("2026-01-01/10-00-00-words", "checkpoint", "discounted by 0.5", "reward=exact_match")
     )
     other = tmp_path / "page.html"
     (tmp_path / "text.txt").write_text("ten seats")

@@ -418,11 +418,13 @@ def test_samples_show_the_page(tmp_path: Path) -> None:
     assert prompt == "\n" and turns == 6
 
 
-def test_log_and_partner_must_have_the_same_words() -> None:
+def test_log_and_partner_must_have_the_same_words(tmp_path: Path) -> None:
     """Bug: a log of other words than are played, so that what was learned means nothing."""
-    offline = ["data=wordle", "data.words=list.txt", "trainer.rollouts=0", "trainer.offline_rounds=2"]
-    with pytest.raises(UserError, match=r"data\.words=list\.txt .*env\.partner\.words=bundled"):
-        launch.build(tiny(*offline), RunDirectory(Path("nowhere")))
+    words = tmp_path / "list.txt"
+    words.write_text("crane\nslate\npoint\nmound\n")
+    offline = ["data=wordle", f"data.words={words}", "data.games=5", "trainer.rollouts=0", "trainer.offline_rounds=2"]
+    with pytest.raises(UserError, match=r"data\.words=.*list\.txt .*env\.partner\.words=bundled"):
+        launch.build(tiny(*offline), RunDirectory(tmp_path))
 
 
 def test_a_killed_run_goes_on_bit_for_bit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

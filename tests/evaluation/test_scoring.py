@@ -7,12 +7,14 @@ from pathlib import Path
 import pytest
 import torch
 
-from dqnlm.builder import launch
+from dqnlm.builder import agent, launch
+from dqnlm.builder.q_semantics import why_q_is_not_in_reward_units
 from dqnlm.config.composition import compose
-from dqnlm.config.selected import why_q_is_no_return
 from dqnlm.evaluation.episodes import METRICS, PREDICTED
 from dqnlm.evaluation.tables import episode_table
 from dqnlm.evaluation.text_positions import windows
+from dqnlm.heads.scalar import Scalar
+from dqnlm.types import Bounds
 from tests.helpers import runs as tools
 
 
@@ -45,7 +47,8 @@ def test_every_position_is_scored_once_after_what_stands_before_it(length: int, 
 def test_what_q_promises_is_compared_with_returns_in_the_same_units_alone(overrides: list[str], promised: bool) -> None:
     """Guards a promise of logits, of Q in deviations, of Q without a level, or of Q that holds a reference policy."""
     config, _ = compose(overrides)
-    assert (why_q_is_no_return(config) is None) == promised
+    objectives = agent.objectives_without_env(config, Scalar(Bounds(0, 1), False, loss="huber", initial_return=None))
+    assert (why_q_is_not_in_reward_units(config, objectives) is None) == promised
 
 
 @pytest.mark.parametrize("promised", [True, False])

@@ -138,7 +138,8 @@ def test_each_bootstrap_reads_the_right_network() -> None:
     legal = torch.tensor([True] * 6 + [False])
     pair = both(online, target, v_BS)
     for part in (rules.Max(), rules.Double()):
-        assert part.names_action and part.bonus(target, torch.zeros(3, 5).long(), legal) is None
+        assert part.names_action and not part.adds_entropy
+        assert part.bonus(target, torch.zeros(3, 5).long(), legal) is None
         taken_BS = target.gather(-1, part.action(*pair, legal)[..., None]).squeeze(-1)
         assert torch.equal(part.value(*pair, legal), taken_BS)
     assert torch.equal(rules.Max().value(*pair, legal), target[..., :6].amax(-1))
@@ -148,6 +149,9 @@ def test_each_bootstrap_reads_the_right_network() -> None:
     munchausen = rules.Munchausen(alpha=0.9, temperature=0.5, clip_low=-1.0)
     for soft in (rules.Soft(temperature=0.5), munchausen):
         torch.testing.assert_close(soft.value(*pair, legal), expected)
+        assert (
+            soft.value(*pair, legal) > target[..., :6].amax(-1)
+        ).all() and soft.adds_entropy  # so it may leave the bounds
         assert not soft.names_action
     with pytest.raises(NotImplementedError, match="Soft"):
         rules.Soft(temperature=0.5).action(*pair, legal)

@@ -232,7 +232,7 @@ def test_dialogues_and_episodes_of_several_rows(tmp_path: Path) -> None:
     ("more", "message"),
     [
         (["trainer.rollouts=5"], r"nothing to play.*trainer\.rollouts=5.*trainer\.rollouts=0"),
-        (["trainer.offline_rounds=0"], r"trainer\.offline_rounds to the rounds"),
+        (["trainer.offline_rounds=0"], r"trainer\.offline_rounds, with logged data"),
         (
             ["network.context=6"],
             r"rows are longer than network\.context=6 .*line \d+.* network\.context=8, or .*max_tokens=7",

@@ -156,7 +156,9 @@ NO_WAIT = {
 }  # fmt: skip
 
 
-PACKAGE = Path(launch.__file__).parents[1]  # not by its name: the checkout, which holds the tests and torch, may have it too
+PACKAGE = Path(launch.__file__).parents[
+    1
+]  # not by its name: the checkout, which holds the tests and torch, may have it too
 
 
 class NoWaitOnAcceleratorsMode(NoHostSynchronisation):
@@ -238,7 +240,7 @@ def test_weights_that_do_not_fit_are_refused(tmp_path: Path, text: Path) -> None
     [
         ([], ["gamma 0.5 cannot change which action is best"]),
         (["learner.gamma=0"], ["target network and bootstrap: gamma is 0"]),
-        ([*FREE, "target=none"], ["Double: with target=none"]),
+        ([*FREE, "target=none"], ["bootstrap=double: with target=none"]),
         (
             ["learner.gamma=0", "learner.feedback=all_actions"],
             ["exploration", "target network", "supervised", "ceiling"],
@@ -249,8 +251,9 @@ def test_weights_that_do_not_fit_are_refused(tmp_path: Path, text: Path) -> None
 )
 def test_idle_components_are_named(tmp_path: Path, text: Path, overrides: list[str], parts: list[str] | None) -> None:
     """Bug: supervised learning in DQN's clothes is shown as trial and error."""
-    config, _ = tools.settings(tools.tiny(text, *overrides))
-    idle = " ".join(run_summary.idle_components(config))
+    config, choices = tools.settings(tools.tiny(text, *overrides))
+    trainer, _ = launch.build(config, RunDirectory(tmp_path), choices=choices)
+    idle = " ".join(run_summary.idle_components(config["trainer"], trainer.parts.context))
     assert not idle if parts is None else all(part in idle for part in parts)
 
 

@@ -1,4 +1,4 @@
-"""Combinations that cannot work, as far as they show only once the parts of a run exist; refused before it trains."""
+"""Combinations that cannot work, told by the parts once all are built: each is asked itself, then the rules between them."""
 
 from __future__ import annotations
 
@@ -6,26 +6,63 @@ from typing import Any
 
 import torch
 
-from dqnlm.config.selected import kind, named
+from dqnlm.agent.target import Target
+from dqnlm.buffers.base import Buffer
+from dqnlm.builder.checks.learner import begins_from_weights, check_reference_bounds
+from dqnlm.builder.learning_parts import LearningParts
 from dqnlm.errors import UserError
+from dqnlm.networks.base import Body
 from dqnlm.training.components import Parts
+from dqnlm.utils.context import RunContext
 from dqnlm.utils.suggest import suggestion
 
 Config = dict[str, Any]
 
 
-def check_parts(config: Config, parts: Parts) -> None:
+def check_parts(config: Config, parts: Parts, learning: LearningParts) -> None:
     """What can be seen only once the parts exist.
 
     Raises:
         UserError: episodes longer than the network reads, a buffer smaller than a rollout, a policy that Q cannot give.
     """
+    _check_sizes(config, parts)
+    _check_learning_starts(config["trainer"], parts)
+    _check_data(config, parts)
+    _check_buffer(config, parts)
+    _check_burn_in(parts.context, parts)
+    if config["learner"]["reference_weight"] > 0 and not begins_from_weights(config):
+        _check_reference(parts, learning)
+    if parts.policy.declared == "probability" and not parts.policy.head.is_probability:
+        raise UserError(
+            "trainer.declared_policy=probability needs Q to be the probability of being the rewarded token: reward="
+            "exact_match with head=normalised, or with head.loss=logistic and learner.gamma=0; set declared_policy=boltzmann"
+        )
+
+
+def ask_parts(context: RunContext, learning: LearningParts, body: Body, buffer: Buffer, target: Target) -> None:
+    """Each part says whether it can work in this run; before logged data is read.
+
+    Raises:
+        UserError: it cannot.
+    """
+    asked = [
+        learning.task.env, learning.reward, learning.head, learning.bootstrap, learning.returns, learning.exploration,
+        *learning.objectives.values(), body, buffer, target,
+    ]  # fmt: skip
+    for part in asked:
+        if part is not None:
+            part.check(context)
+
+
+def _check_sizes(config: Config, parts: Parts) -> None:
+    """Rows must fit the network and a rollout the buffer."""
     env, spec, network, buffer = parts.env, parts.task.spec, parts.policy.network, parts.buffer
+    option = parts.context.option
     if network.max_observations is not None and spec.row_transitions > network.context:
         shape = config["env"]
         if "prompt_length" not in shape:
             raise UserError(
-                f"rows of env={named(config, 'env')} have up to {spec.row_transitions} transitions, more than network.context="
+                f"rows of env={option('env')} have up to {spec.row_transitions} transitions, more than network.context="
                 f"{network.context} reads; set network.context={spec.row_transitions}"
             )
         raise UserError(
@@ -38,24 +75,44 @@ def check_parts(config: Config, parts: Parts) -> None:
             f"buffer.capacity={config['buffer']['capacity']} holds {buffer.rows} episodes, fewer than the env.num_envs="
             f"{env.num_envs} of one rollout; set buffer.capacity to at least {env.num_envs * parts.episode_decisions}"
         )
-    _check_learning_starts(config["trainer"], parts)
-    _check_data(config, parts)
-    if parts.policy.declared == "probability" and not _is_probability(parts):
+
+
+def _check_buffer(config: Config, parts: Parts) -> None:
+    """What the buffer draws by, and what may be mixed into its batches."""
+    buffer, option = parts.buffer, parts.context.option
+    if buffer.needs_errors and not parts.context.learns_returns:
         raise UserError(
-            "trainer.declared_policy=probability needs Q to be the probability of being the rewarded token: reward="
-            "exact_match with head=normalised, or with head.loss=logistic and learner.gamma=0; set declared_policy=boltzmann"
+            f"buffer={option('buffer')} replays large errors, and no objective here has any; set buffer=uniform"
         )
-    legal_A = parts.policy.legal_A
-    choices = spec.num_actions if legal_A is None else int(legal_A.sum())
-    if kind(config["exploration"]) == "ProbabilityMatching" and spec.guesses_per_position > choices:
+    if config["trainer"]["demonstration_share"] and not buffer.can_mix_demonstrations:
         raise UserError(
-            f"exploration=probability_matching lets each of env.copies={spec.guesses_per_position} try another action, but only "
-            f"{choices} may be chosen; set env.copies to at most {choices}"
+            "trainer.demonstration_share fills a part of each batch with whole rows: set buffer=uniform buffer.sample=rows"
         )
-    if kind(config["exploration"]) == "ProbabilityMatching" and not _is_probability(parts):
+
+
+def _check_reference(parts: Parts, learning: LearningParts) -> None:
+    """The reference policy must be one worth staying near."""
+    if not parts.policy.network.body.is_pretrained:
         raise UserError(
-            "exploration=probability_matching needs Q to be the probability of being the rewarded token: head=normalised, "
-            "or head.loss=logistic with learner.gamma=0, and reward=exact_match; use exploration=boltzmann"
+            "learner.reference_weight holds to the policy that the run begins with, and here that is chance: set "
+            "trainer.warm_start_updates or trainer.init_from=RUN (or network=pretrained)"
+        )
+    check_reference_bounds(learning)
+
+
+def _check_burn_in(context: RunContext, parts: Parts) -> None:
+    """First decisions that only warm up a recurrent state."""
+    if not context.burn_in:
+        return
+    if context.draws_transitions:
+        raise UserError(
+            "learner.burn_in leaves out the first decisions of a row, and buffer.sample=transitions has one; set it to 0"
+        )
+    if not context.is_recurrent:
+        raise UserError("learner.burn_in warms up a recurrent state, which only network=gru has; set it to 0")
+    if 0 < parts.episode_decisions <= context.burn_in:
+        raise UserError(
+            f"learner.burn_in={context.burn_in} leaves nothing of rows of {parts.episode_decisions} decisions; lower it"
         )
 
 
@@ -80,7 +137,8 @@ def _check_data(config: Config, parts: Parts) -> None:
     for key in ("warm_start_updates", "demonstration_share"):
         if settings[key] and env.demonstrate(1, torch.Generator(env.device), judged=False) is None:
             raise UserError(
-                f"trainer.{key} needs a task with answers of its own, such as a text, and env={named(config, 'env')} has none"
+                f"trainer.{key} needs a task with answers of its own, such as a text, and env="
+                f"{parts.context.option('env')} has none"
             )
     alone = settings["rollouts"] == 0 and not settings["warm_start_updates"]
     if not parts.logged_rows and (alone or settings["offline_rounds"]):
@@ -93,25 +151,14 @@ def _check_data(config: Config, parts: Parts) -> None:
             "logged data is learned from in trainer.offline_rounds (rounds of updates before the first rollout); set it"
         )
     for name, objective in parts.learner.objectives.items():
-        if objective.requires.whole_episodes and (spec.truncates or config["buffer"].get("sample") == "transitions"):
+        if objective.requires.whole_episodes and (spec.truncates or parts.context.draws_transitions):
             raise UserError(
                 f"objective {name} needs whole episodes in a row, but here rows are cut (buffer.sample=transitions, "
                 "env.horizon_end=truncate, or an environment with long episodes); use td or path_consistency"
             )
-    if 0 < parts.episode_decisions <= config["learner"]["burn_in"]:
-        raise UserError(
-            f"learner.burn_in={config['learner']['burn_in']} leaves nothing of rows of {parts.episode_decisions} decisions; "
-            "lower it"
-        )
-    if parts.buffer.needs_errors and not {"td", "path_consistency", "trajectory"} & set(config["objective"]):
-        raise UserError("buffer=prioritized replays large errors, and no objective here has any; set buffer=uniform")
     best, candidates = settings["best_metric"], parts.evaluator.best_candidates()
     if best is not None and best not in candidates:
         raise UserError(
             f"trainer.best_metric={best} is no metric that can choose the best policy of this run; choose one of "
             f"{', '.join(candidates)} (or null for the first){suggestion(best, candidates, 'trainer.best_metric=')}"
         )
-
-
-def _is_probability(parts: Parts) -> bool:
-    return parts.policy.head.is_probability

@@ -1,183 +1,169 @@
-"""Settings of the learner that cannot work with the others, refused before anything is trained."""
+"""Rules between the parts that say what is learned, told by their flags; refused before the network is built."""
 
 from __future__ import annotations
 
-from dqnlm.config.selected import Config, kind, named
+from typing import Any
+
+from dqnlm.builder.learning_parts import LearningParts
+from dqnlm.builder.q_semantics import learns_returns
 from dqnlm.errors import UserError
 
-DISTRIBUTIONAL = ("Categorical", "Quantile", "ImplicitQuantile")
+Config = dict[str, Any]
 
 
-def check_learner(config: Config) -> None:
-    """What can be seen from the settings alone.
+def check_learning(config: Config, learning: LearningParts) -> None:
+    """What follows from head, targets, objectives, reward, exploration and environment.
 
     Raises:
         UserError: what does not go together, why, and what to set.
     """
-    _check_feedback(config)
-    _check_cloning(config)
-    _check_bootstrap(config)
-    _check_reference(config)
-    rows, copies = config["learner"]["rows_at_once"], config["env"].get("copies", 1)
-    if rows is not None and rows % copies:
+    if config["learner"]["feedback"] == "all_actions":
+        _check_all_actions(config, learning)
+    if config["trainer"]["rollout_steps"] is not None and learning.task.spec.teacher_forced:
         raise UserError(
-            f"learner.rows_at_once={rows} divides the env.copies={copies} rows that share one forward; set it to a multiple"
+            "trainer.rollout_steps cuts rollouts that are played step by step; with env.transition=teacher whole episodes "
+            "are played at once: set trainer.rollout_steps=null or env.transition=free"
+        )
+    _check_cloning(config, learning)
+    _check_distribution(learning)
+    _check_bounds(learning)
+    _check_bootstrap(learning)
+    _check_policy(config["trainer"], learning)
+    if config["learner"]["reference_weight"] > 0:  # below 0 the learner itself refuses it
+        _check_reference(config, learning)
+
+
+def _check_all_actions(config: Config, learning: LearningParts) -> None:
+    transition = config["env"].get("transition")
+    if not any(objective.learns_all_actions for objective in learning.objectives.values()):
+        raise UserError(
+            "learner.feedback=all_actions has no objective that reads it; set objective=[td] or feedback=taken"
+        )
+    if not learning.task.spec.teacher_forced:
+        played = "in this environment" if transition is None else f"with env.transition={transition}"
+        raise UserError(
+            f"learner.feedback=all_actions needs env.transition=teacher: {played} the text that would follow an action not "
+            "taken is unknown. Set env.transition=teacher or learner.feedback=taken"
+        )
+    if learning.reward is None or not learning.reward.knows_all_actions:
+        raise UserError(
+            f"learner.feedback=all_actions needs a reward that is known for actions not taken, and reward="
+            f"{learning.option('reward')} is not (a mixture is where all of its parts are); set reward=exact_match or "
+            "learner.feedback=taken"
         )
 
 
-def _check_reference(config: Config) -> None:
-    """log pi_ref as a part of the reward: who reads it, whose policy it is, and that the return may leave its bounds."""
-    learner, objectives, settings = config["learner"], config["objective"], config["trainer"]
-    if learner["reference_weight"] <= 0:  # below 0 the learner itself refuses it
-        if learner["reference_temperature"] != 1:
+def _check_cloning(config: Config, learning: LearningParts) -> None:
+    """Whose actions are learned from."""
+    if (
+        config["trainer"]["rollouts"] == 0 or not learning.task.plays
+    ):  # playing what is not playable is refused by itself
+        return
+    if learning.exploration.uses_reference:
+        paid = [name for name, objective in learning.objectives.items() if objective.learns_returns]
+        if learning.task.spec.teacher_forced and paid and config["learner"]["feedback"] == "taken":
             raise UserError(
-                "learner.reference_temperature is that of the reference policy, and learner.reference_weight=0 asks for none; "
-                "set the weight, or leave the temperature at 1"
+                f"exploration={learning.option('exploration')} with objective {paid[0]} and feedback taken would be "
+                "confounded: the choice of action depends on the hidden reference, so every action looks good. Use "
+                "exploration=epsilon_greedy, or algorithm=behaviour_cloning to learn from demonstrations"
             )
         return
-    others = {"path_consistency", "trajectory"} & set(objectives)
-    if others or "td" not in objectives or learner["feedback"] != "taken":
+    for name, objective in learning.objectives.items():
+        if objective.clones_actions:
+            raise UserError(
+                f"objective {name} clones the actions in the buffer, and these would be the agent's own; set exploration="
+                "reference (algorithm=behaviour_cloning does both), or learn from logged data alone (data=trajectories "
+                "trainer.rollouts=0)"
+            )
+
+
+def _check_distribution(learning: LearningParts) -> None:
+    """Targets of distributions of returns: only those that have been derived."""
+    if not learning.head.is_distributional:
+        return
+    head = learning.option("head")
+    if not learning.bootstrap.names_action:
+        raise UserError(
+            f"bootstrap={learning.option('bootstrap')} is not the value of one action, and its target is not derived for a "
+            f"distribution of returns (head={head}); use bootstrap=double or max, or head=scalar"
+        )
+    if not learning.returns.is_affine:
+        raise UserError(
+            f"returns={learning.option('returns')} mixes values of several observations, and its target is not derived for "
+            f"a distribution of returns (head={head}); use returns=n_step, or head=scalar"
+        )
+
+
+def _check_bounds(learning: LearningParts) -> None:
+    """A head that is scaled by the bounds of the rewards cannot hold what is added to them."""
+    soft = [name for name, objective in learning.objectives.items() if objective.adds_entropy]
+    if learning.bootstrap.adds_entropy and any(o.uses_bootstrap for o in learning.objectives.values()):
+        soft.append(f"bootstrap={learning.option('bootstrap')}")
+    if soft and (learning.head.is_scaled_by_bounds or learning.head.is_distributional):
+        raise UserError(
+            f"{soft[0]} adds entropy to the return, which then leaves the bounds of the reward that the head is scaled by; set "
+            "head=scalar with head.loss=huber or squared"
+        )
+
+
+def _check_bootstrap(learning: LearningParts) -> None:
+    """A value that the bootstrap reads must be learned by something."""
+    learned = {name for objective in learning.objectives.values() for name in objective.learns_outputs}
+    missing = [name for name in learning.bootstrap.needs_outputs if name not in learned]
+    if missing and any(objective.uses_bootstrap for objective in learning.objectives.values()):
+        raise UserError(
+            f"the bootstrap needs something that learns {missing[0]}: for bootstrap=value set objective=[td,expectile_value]"
+        )
+
+
+def _check_policy(settings: Config, learning: LearningParts) -> None:
+    """Outputs that the agent acts by, and demonstrations."""
+    reweighted, objectives = settings["declared_policy"] == "reweighted", learning.objectives.values()
+    if reweighted and not any("policy" in objective.learns_outputs for objective in objectives):
+        raise UserError(
+            "trainer.declared_policy=reweighted acts by log pi_b + beta (Q - V) and needs a cloned pi_b: add objective "
+            "cross_entropy with objective.cross_entropy.output=policy (algorithm=ilql does)"
+        )
+    if settings["demonstration_share"] and learning.task.spec.teacher_forced:
+        raise UserError(
+            "trainer.demonstration_share with env.transition=teacher would be confounded: there the choice of a demonstration "
+            "depends on the hidden reference, so every action looks good. Set env.transition=free"
+        )
+    if settings["warm_start_updates"] and not reweighted and not learning.head.raw_is_q:
+        raise UserError(
+            "trainer.warm_start_updates clones the text's answers into Q as logits, and here a raw output is no Q: set "
+            "head=scalar with head.loss=huber or squared (or trainer.declared_policy=reweighted, which clones beside Q)"
+        )
+
+
+def _check_reference(config: Config, learning: LearningParts) -> None:
+    """log pi_ref as a part of the reward: who reads it, whose policy it is, and that the return may leave its bounds."""
+    settings, objectives = config["trainer"], learning.objectives
+    soft = any(objective.adds_entropy for objective in objectives.values())
+    if soft or not learns_returns(objectives) or config["learner"]["feedback"] != "taken":
         raise UserError(
             "learner.reference_weight pays the actions taken, which objective td with learner.feedback=taken learns from; "
             "path_consistency and trajectory have objective.*.reference=start for it. Set objective=[td], or the weight to 0"
-        )
-    begun = settings["warm_start_updates"] or settings["init_from"] is not None
-    if not begun and kind(config["network"]) != "Pretrained":
-        raise UserError(
-            "learner.reference_weight holds to the policy that the run begins with, and here that is chance: set "
-            "trainer.warm_start_updates or trainer.init_from=RUN (or network=pretrained)"
         )
     if settings["declared_policy"] == "reweighted":
         raise UserError(
             "learner.reference_weight compares with softmax(Q / T), and trainer.declared_policy=reweighted acts by another "
             "output, which holds to the cloned policy already; set the weight to 0, or trainer.declared_policy=boltzmann"
         )
-    head = config["head"]
-    by_reward = kind(head) == "Normalised" or (kind(head) == "Categorical" and None in (head["low"], head["high"]))
-    if by_reward or head.get("loss") == "logistic":
+    if begins_from_weights(config):
+        check_reference_bounds(learning)
+
+
+def begins_from_weights(config: Config) -> bool:
+    """Whether the settings alone say that the run begins with a policy worth staying near."""
+    settings = config["trainer"]
+    return bool(settings["warm_start_updates"]) or settings["init_from"] is not None
+
+
+def check_reference_bounds(learning: LearningParts) -> None:
+    """Raises UserError where log-probabilities are added to rewards and the head is scaled by the bounds of these."""
+    if learning.head.is_scaled_by_bounds:
         raise UserError(
             "learner.reference_weight adds log-probabilities to the rewards, and the return then leaves the bounds that the "
             "head is scaled by; set head=scalar with head.loss=huber or squared (or head.low and head.high of head=categorical)"
-        )
-
-
-def _check_feedback(config: Config) -> None:
-    feedback, transition = config["learner"]["feedback"], config["env"].get("transition")
-    if feedback != "all_actions":
-        return
-    if "td" not in config["objective"]:
-        raise UserError(
-            "learner.feedback=all_actions has no objective that reads it; set objective=[td] or feedback=taken"
-        )
-    if transition != "teacher":
-        raise UserError(
-            f"learner.feedback=all_actions needs env.transition=teacher: with env.transition={transition} the text that "
-            "would follow an action not taken is unknown. Set env.transition=teacher or learner.feedback=taken"
-        )
-    if kind(config["reward"]) != "ExactMatch":
-        raise UserError(
-            "learner.feedback=all_actions needs a reward that is known for actions not taken, which exact_match is; "
-            "set reward=exact_match or learner.feedback=taken"
-        )
-
-
-def _check_cloning(config: Config) -> None:
-    reference, td = kind(config["exploration"]) == "Reference", "td" in config["objective"]
-    offline = config["trainer"]["rollouts"] == 0
-    if reference and config["env"].get("transition") != "teacher" and not offline:
-        raise UserError(
-            "exploration=reference takes the text's own tokens, which needs env.transition=teacher (or logged data alone: "
-            "data=trajectories trainer.rollouts=0)"
-        )
-    if reference and td and not offline and config["learner"]["feedback"] == "taken":
-        raise UserError(
-            "exploration=reference with objective td and feedback taken would be confounded: the choice of action depends "
-            "on the hidden reference, so every action looks good. Use exploration=epsilon_greedy, or "
-            "algorithm=behaviour_cloning to learn from demonstrations"
-        )
-    if "cross_entropy" in config["objective"] and not reference and not offline:
-        raise UserError(
-            "objective cross_entropy clones the actions in the buffer, and these would be the agent's own; set "
-            "exploration=reference (algorithm=behaviour_cloning does both), or learn from logged data alone (data=trajectories "
-            "trainer.rollouts=0)"
-        )
-
-
-def _check_bootstrap(config: Config) -> None:
-    """Targets that have been derived, and no others."""
-    head, bootstrap, returns = (kind(config[group]) for group in ("head", "bootstrap", "returns"))
-    objectives = config["objective"]
-    if head in DISTRIBUTIONAL:
-        if bootstrap not in ("Max", "Double"):
-            raise UserError(
-                f"bootstrap={named(config, 'bootstrap')} is a mixture over actions, and its target is not derived for a "
-                f"distribution of returns (head={named(config, 'head')}); use bootstrap=double or max, or head=scalar"
-            )
-        if returns == "Lambda":
-            raise UserError(
-                f"returns=lambda mixes returns of all lengths, and its target is not derived for a distribution of returns "
-                f"(head={named(config, 'head')}); use returns=n_step, or head=scalar"
-            )
-        if config["learner"]["feedback"] == "all_actions":
-            raise UserError(
-                f"learner.feedback=all_actions needs head=scalar or head=normalised, not head={named(config, 'head')}"
-            )
-    soft = [name for name in ("path_consistency", "trajectory") if name in objectives]
-    if "td" in objectives and bootstrap in ("Soft", "Munchausen"):
-        soft.append(f"bootstrap={named(config, 'bootstrap')}")
-    if soft and (head in ("Normalised", *DISTRIBUTIONAL) or config["head"].get("loss") == "logistic"):
-        raise UserError(
-            f"{soft[0]} adds entropy to the return, which then leaves the bounds of the reward that the head is scaled by; set "
-            "head=scalar with head.loss=huber or squared"
-        )
-    if config["learner"]["feedback"] == "all_actions" and (returns != "OneStep" or bootstrap in ("Munchausen",)):
-        raise UserError(
-            "learner.feedback=all_actions teaches one-step targets: set returns=one_step and bootstrap=max or double"
-        )
-    if "td" in objectives and bootstrap == "Value" and "expectile_value" not in objectives:
-        raise UserError("bootstrap=value needs something that learns v: set objective=[td,expectile_value]")
-    if "td" in objectives and objectives["td"]["twin"] and head in ("Normalised",):
-        raise UserError("objective.td.twin=true needs head=scalar or a distributional head")
-    if "trajectory" in objectives and config["learner"]["gamma"] != 1:
-        raise UserError(
-            f"objective trajectory sums whole episodes and needs learner.gamma=1, not {config['learner']['gamma']}"
-        )
-    if "trajectory" in objectives and objectives["trajectory"]["baseline"] == "siblings":
-        _check_siblings(config)
-    graphs = [config[group].get("graph_seed") for group in ("data", "env")]
-    if None not in graphs and graphs[0] != graphs[1]:
-        raise UserError(
-            f"data.graph_seed={graphs[0]} logs walks of another graph than env.graph_seed={graphs[1]}; leave it out"
-        )
-    lists = [config["data"].get("words"), config["env"].get("partner", {}).get("words")]
-    if None not in lists and lists[0] != lists[1]:
-        raise UserError(
-            f"data.words={lists[0]} logs games with another list than env.partner.words={lists[1]} plays; set both alike"
-        )
-    if config["target"].get("heads_only") and config["learner"]["compile"]:
-        raise UserError("target.heads_only=true shares one forward that is not compiled; set learner.compile=false")
-    if config["learner"]["burn_in"] and config["buffer"].get("sample") == "transitions":
-        raise UserError(
-            "learner.burn_in leaves out the first decisions of a row, and buffer.sample=transitions has one; set it to 0"
-        )
-    if config["learner"]["burn_in"] and kind(config["network"]) != "GRU":
-        raise UserError("learner.burn_in warms up a recurrent state, which only network=gru has; set it to 0")
-
-
-def _check_siblings(config: Config) -> None:
-    """Every batch must hold all answers to its prompts."""
-    env, settings = config["env"], config["trainer"]
-    answers = "objective.trajectory.baseline=siblings compares the answers to one prompt in a batch: "
-    if env.get("copies_of_a_prompt", 1) < 2:
-        raise UserError(
-            f"{answers}set env.copies_of_a_prompt=4 or so, in an environment that has it (env=translation), or baseline=value"
-        )
-    if kind(config["buffer"]) != "RolloutBuffer" or settings["batch_rows"] < env["num_envs"]:
-        raise UserError(
-            f"{answers}set buffer=rollout and trainer.batch_rows={env['num_envs']} (env.num_envs), a whole rollout, or "
-            "baseline=value"
-        )
-    if settings["demonstration_share"]:
-        raise UserError(
-            f"{answers}a demonstration has no siblings; set trainer.demonstration_share=0, or baseline=value"
         )

@@ -1,0 +1,98 @@
+"""The parts that say what is learned and from which actions: cheap to build, and asked before the network is."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from dqnlm.agent.exploration import Exploration
+from dqnlm.agent.learner import Learner
+from dqnlm.agent.policy import Policy
+from dqnlm.buffers.base import Buffer
+from dqnlm.builder import agent
+from dqnlm.builder.q_semantics import learns_returns
+from dqnlm.config.schema import instantiate
+from dqnlm.heads.base import Head
+from dqnlm.objectives.base import Objective
+from dqnlm.objectives.bootstrap import Bootstrap
+from dqnlm.objectives.returns import Returns
+from dqnlm.rewards.base import Reward
+from dqnlm.tasks.base import Task
+from dqnlm.utils import streams
+from dqnlm.utils.context import RunContext
+
+Config = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class LearningParts:
+    """What is learned.
+
+    Attributes:
+        reward: None where the environment brings its own.
+        option: group -> what the user typed for it; for messages alone.
+    """
+
+    task: Task
+    reward: Reward | None
+    head: Head
+    bootstrap: Bootstrap
+    returns: Returns
+    objectives: dict[str, Objective]
+    exploration: Exploration
+    option: Callable[[str], str]
+
+
+def build_learning_parts(config: Config, task: Task) -> LearningParts:
+    """As configured, for this task.
+
+    Raises:
+        UserError: a part refuses its settings.
+    """
+    head, bootstrap, returns = agent.build_head(config, task), agent.build_bootstrap(config), agent.build_returns(config)
+    generator = streams.stream(task.device, config["seed"], streams.EXPLORATION)
+    exploration = instantiate(config["exploration"], generator, task.spec.guesses_per_position)
+    objectives = agent.build_objectives(config, task, head, bootstrap, returns)
+    return LearningParts(task, task.reward, head, bootstrap, returns, objectives, exploration, task.option)
+
+
+def run_context(
+    config: Config, learning: LearningParts, policy: Policy, learner: Learner, buffer: Buffer
+) -> RunContext:
+    """The facts of a run whose parts are built."""
+    task, settings, objectives = learning.task, config["trainer"], list(learning.objectives.values())
+    spec, legal_A = task.spec, policy.legal_A
+    return RunContext(
+        option=learning.option,
+        feedback=config["learner"]["feedback"],
+        gamma=config["learner"]["gamma"],
+        burn_in=config["learner"]["burn_in"],
+        compiles=config["learner"]["compile"],
+        rollouts=settings["rollouts"],
+        offline_rounds=settings["offline_rounds"],
+        batch_rows=settings["batch_rows"],
+        num_envs=task.env.num_envs,
+        samples_per_prompt=config["env"].get("copies_of_a_prompt", 1),
+        demonstration_fraction=settings["demonstration_share"],
+        policy=settings["declared_policy"],
+        is_teacher_forced=spec.teacher_forced,
+        is_on_text=task.has_text,
+        copies=spec.guesses_per_position,
+        num_legal_actions=spec.num_actions if legal_A is None else int(legal_A.sum()),
+        data=config["data"],
+        objectives=tuple(learning.objectives),
+        learns_returns=learns_returns(learning.objectives),
+        uses_bootstrap=any(objective.uses_bootstrap for objective in objectives),
+        clones_only=all(objective.clones_actions for objective in objectives),
+        is_twin="q2" in policy.outputs,
+        bootstrap_asks_online=learning.bootstrap.asks_online,
+        bootstraps_inside=learning.returns.bootstraps_inside,
+        pays_only_the_match=learning.reward is not None and learning.reward.pays_only_the_match,
+        head_is_probability=learning.head.is_probability,
+        has_value_stream=getattr(policy.network.projections["q"], "has_value_stream", False),
+        is_recurrent=policy.network.body.is_recurrent,
+        has_target_copy=learner.target.copies,
+        draws_transitions=buffer.mode == "transitions",
+        draws_whole_rollouts=buffer.draws_whole_rollouts,
+    )

@@ -1,0 +1,46 @@
+"""What Q means in a run: a return, in which units, or only a preference. Told by the run's objectives."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from dqnlm.objectives.base import Objective
+
+Config = dict[str, Any]
+Objectives = Mapping[str, Objective]
+
+_ONLY_DIFFERENCES = "only differences within a position mean anything"
+
+
+def learns_returns(objectives: Objectives) -> bool:
+    """Whether an objective makes Q follow the returns."""
+    return any(objective.learns_returns for objective in objectives.values())
+
+
+def why_q_is_no_expected_return(config: Config, objectives: Objectives) -> str | None:
+    """Why Q is not the expected return, as a sentence; None where it is, in whatever units.
+
+    Soft values count as returns: the entropy is a part of what they predict.
+    """
+    if not learns_returns(objectives):
+        return (
+            f"No objective of this run ({', '.join(objectives)}) learns returns: Q is a preference, a logit of the actions that "
+            f"the run has copied, and {_ONLY_DIFFERENCES}."
+        )
+    for name, objective in objectives.items():
+        if objective.leaves_level_open:
+            return (
+                f"Objective {name} compares the answers to a prompt with each other (baseline=siblings), which leaves Q open by "
+                f"a number in each state: {_ONLY_DIFFERENCES}."
+            )
+    if config["learner"]["reference_weight"] > 0 or any(o.requires.reference for o in objectives.values()):
+        return "Q holds log-probabilities of the policy that the run began with beside the rewards."
+    return None
+
+
+def why_q_is_not_in_reward_units(config: Config, objectives: Objectives) -> str | None:
+    """Why Q cannot be compared with the return in the units of the reward, as a sentence; None where it can."""
+    scaling = config["data"].get("reward_scaling", "none")
+    scaled = f"Q is in the units that data.reward_scaling={scaling} left, not in the rewards'."
+    return why_q_is_no_expected_return(config, objectives) or (None if scaling == "none" else scaled)

@@ -1,0 +1,77 @@
+"""Facts of a run that a part may ask about when it checks whether it can be used there."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+
+@dataclass(frozen=True)
+class RunContext:
+    """What `part.check(context)` is given once all parts of a run are built: plain values, the other parts' flags among them.
+
+    Attributes:
+        option: group -> what the user typed for it (`head` -> `scalar`); for messages alone.
+        feedback: learner.feedback, `taken` or `all_actions`.
+        gamma: discount of one decision.
+        burn_in: first decisions of a row that are not learned from.
+        compiles: forwards are compiled (learner.compile).
+        rollouts, offline_rounds: rounds with and without acting.
+        batch_rows: rows of a batch.
+        num_envs: environments of a rollout.
+        samples_per_prompt: consecutive environments that answer the same prompt.
+        demonstration_fraction: share of each batch that is demonstrations.
+        policy: trainer.declared_policy, by which the run acts when evaluated.
+        is_teacher_forced: observations do not depend on actions.
+        is_on_text: tokens and rewards come from data, not from the environment.
+        copies: consecutive environments that see the same observations.
+        num_legal_actions: actions that may be chosen at some time.
+        data: settings of the group `data`.
+        objectives: their names.
+        learns_returns: some objective makes Q follow the returns.
+        uses_bootstrap: some objective reads the groups `bootstrap` and `returns`.
+        clones_only: every objective clones the actions in the data.
+        is_twin: two outputs, q and q2, learn the same.
+        bootstrap_asks_online: `Bootstrap.asks_online`.
+        bootstraps_inside: `Returns.bootstraps_inside`.
+        pays_only_the_match: `Reward.pays_only_the_match`; False where there is no reward of the run's own.
+        head_is_probability: `Head.is_probability`.
+        has_value_stream: the projection of q has one.
+        is_recurrent: `Body.is_recurrent`.
+        has_target_copy: the target network is a copy.
+        draws_transitions: the buffer draws single decisions.
+        draws_whole_rollouts: `Buffer.draws_whole_rollouts`.
+    """
+
+    option: Callable[[str], str]
+    feedback: str
+    gamma: float
+    burn_in: int
+    compiles: bool
+    rollouts: int
+    offline_rounds: int
+    batch_rows: int
+    num_envs: int
+    samples_per_prompt: int
+    demonstration_fraction: float
+    policy: str
+    is_teacher_forced: bool
+    is_on_text: bool
+    copies: int
+    num_legal_actions: int
+    data: Mapping[str, Any]
+    objectives: tuple[str, ...]
+    learns_returns: bool
+    uses_bootstrap: bool
+    clones_only: bool
+    is_twin: bool
+    bootstrap_asks_online: bool
+    bootstraps_inside: bool
+    pays_only_the_match: bool
+    head_is_probability: bool
+    has_value_stream: bool
+    is_recurrent: bool
+    has_target_copy: bool
+    draws_transitions: bool
+    draws_whole_rollouts: bool
