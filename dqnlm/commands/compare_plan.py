@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import difflib
+import io
 import re
+import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -87,12 +90,21 @@ class Plan:
             _require_single_setting(text)
         for task in self.tasks:
             _require_experiment(task, self.config_dir)
-            request = self.request(task, self.algorithms, self.seeds[:1])
-            for overrides in expand(request, len(self.algorithms)):
-                try:
-                    check(request, overrides)
-                except UserError as error:
-                    raise UserError(f"task {task.label}: {error}") from error
+        notes = io.StringIO()  # the same for many algorithms
+        try:
+            with contextlib.redirect_stderr(notes):
+                for task in self.tasks:
+                    self._check_task(task)
+        finally:
+            print(*dict.fromkeys(notes.getvalue().splitlines(keepends=True)), sep="", end="", file=sys.stderr)
+
+    def _check_task(self, task: Task) -> None:
+        request = self.request(task, self.algorithms, self.seeds[:1])
+        for overrides in expand(request, len(self.algorithms)):
+            try:
+                check(request, overrides)
+            except UserError as error:
+                raise UserError(f"task {task.label}: {error}") from error
 
 
 def make_plan(
