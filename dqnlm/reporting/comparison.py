@@ -226,7 +226,8 @@ def picture(results: Sequence[Result], metric: str, at: str) -> bytes:
         _draw_panel(panel, task, [cell for cell in cells if cell.task == task])
     for panel in panels[len(tasks) :]:
         panel.set_visible(False)
-    chart.supxlabel(f"{title_of(metric)}, {at} evaluation (points: runs; bar: 95 % interval; line: IQM)", fontsize=9)
+    legend = "points: runs; bar: 95 % interval; line: interquartile mean"
+    chart.supxlabel(f"{title_of(metric)}, {at} evaluation\n{legend}", fontsize=9, parse_math=False)
     stream = io.BytesIO()
     chart.savefig(stream, format="png", dpi=160, facecolor="white")
     return stream.getvalue()
