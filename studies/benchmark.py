@@ -144,7 +144,7 @@ def benchmark_start(table: Table) -> None:
     one = ("+experiment=debug/smoke", "trainer.rollouts=1", "trainer.log_every=1")
     with tempfile.TemporaryDirectory(prefix="dqnlm-benchmark-") as folder:
         seconds = _best_of_three(lambda turn: train(Path(folder) / f"run_{turn}", *one))
-    table.add_row("start", "launch to the end of a run of one update", f"{seconds:.2f} s", "", "", "")
+    table.add_row("start", "launch to the end of a run of one update, no logger", f"{seconds:.2f} s", "", "", "")
 
 
 def _best_of_three(work: Callable[[int], object]) -> float:
