@@ -25,6 +25,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "rate": ("dqnlm.commands.rate", "score a run's samples by hand, one key each, for data=trajectories"),
     "export": ("dqnlm.commands.export", "write a run on a pretrained model as a folder for transformers"),
     "report": ("dqnlm.commands.report", "curves and a comparison of runs as one HTML page"),
+    "compare": ("dqnlm.commands.compare", "train algorithms on tasks with several seeds: means and intervals"),
     "runs": ("dqnlm.commands.runs", "a table of the runs with their main figures"),
     "configs": ("dqnlm.commands.configs", "every group and option with its one-line description"),
     "info": ("dqnlm.commands.info", "versions, devices and the data that is found"),

@@ -32,6 +32,7 @@ from dqnlm.config.composition import compose
 from dqnlm.config.validation import validate
 from dqnlm.runs.directory import RunDirectory
 from dqnlm.training.trainer import Trainer
+from studies.runs import train
 
 PEER_DECISIONS = 640  # decisions that stable-baselines3 is timed on, after its warm-up
 
@@ -136,20 +137,22 @@ def benchmark_acting(table: Table, rounds: int) -> None:
 
 def benchmark_start(table: Table) -> None:
     """Seconds of `--help`, and from launch to the end of a run of one update."""
-    program = [sys.executable, "-m", "dqnlm"]
-    subprocess.run([*program, "--help"], capture_output=True, check=True)
-    table.add_row("start", "dqnlm --help", f"{_best_of_three([*program, '--help']):.2f} s", "", "", "< 0.3 s warm")
-    with tempfile.TemporaryDirectory() as folder:
-        one = ["train", "+experiment=debug/smoke", "trainer.rollouts=1", "trainer.log_every=1", f"output_dir={folder}"]
-        seconds = _best_of_three([*program, *one])
-    table.add_row("start", "launch to the end of a run of one update", f"{seconds:.2f} s", "", "", "")
+    command = [sys.executable, "-m", "dqnlm", "--help"]
+    subprocess.run(command, capture_output=True, check=True)
+    helped = _best_of_three(lambda _: subprocess.run(command, capture_output=True, check=True))
+    table.add_row("start", "dqnlm --help", f"{helped:.2f} s", "", "", "< 0.3 s warm")
+    one = ("+experiment=debug/smoke", "trainer.rollouts=1", "trainer.log_every=1")
+    with tempfile.TemporaryDirectory(prefix="dqnlm-benchmark-") as folder:
+        seconds = _best_of_three(lambda turn: train(Path(folder) / f"run_{turn}", *one))
+    table.add_row("start", "launch to the end of a run of one update, no logger", f"{seconds:.2f} s", "", "", "")
 
 
-def _best_of_three(command: list[str]) -> float:
+def _best_of_three(work: Callable[[int], object]) -> float:
+    """Seconds of the quickest turn; `work` is given its number."""
     times = []
-    for _ in range(3):
+    for turn in range(3):
         started = time.perf_counter()
-        subprocess.run(command, capture_output=True, check=True)
+        work(turn)
         times.append(time.perf_counter() - started)
     return min(times)
 
@@ -157,7 +160,7 @@ def _best_of_three(command: list[str]) -> float:
 def benchmark_peer(table: Table, ours: float) -> None:
     """stable-baselines3 DQN, the same transformer as feature extractor, one window of 64 a transition."""
     try:
-        from peer_sb3 import transitions_per_second
+        from studies.peers.sb3 import transitions_per_second
     except ImportError as error:
         table.add_row("peer", f"not measured: {error.name} is missing (pip install stable-baselines3)", "", "", "", "")
         return

@@ -1,42 +1,51 @@
-"""What the studies share: runs in processes of their own, and intervals."""
+"""What the studies share: the one way in which they start runs, and intervals as text."""
 
 from __future__ import annotations
 
-import json
-import math
 import os
 import statistics
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-# Student's t, .975, by degrees of freedom.
-T_975 = {1: 12.706, 2: 4.303, 3: 3.182, 4: 2.776, 5: 2.571, 6: 2.447, 7: 2.365, 8: 2.306, 9: 2.262}
+from dqnlm.config.composition import quoted
+from dqnlm.reporting.loading import read_json
+from dqnlm.reporting.statistics import t_interval
+
+COMMON = ("threads=1", "logger=none", "trainer.progress=false")
+LAST_LINES = 20  # of a failed run's output that are shown
 
 
 def train(folder: Path, *overrides: str) -> dict[str, Any]:
-    """One run in a process of its own, unless it is there; its summary."""
-    summary = folder / "summary.json"
-    if not summary.exists():
-        print(f"training {folder.name} ...", flush=True)
-        settings = ["threads=1", "logger=none", "trainer.progress=false", *overrides, f"hydra.run.dir={folder}"]
+    """`dqnlm train` in a process of its own and on one thread, unless the run is there already; its summary.
+
+    What it prints is kept beside the folder, in FOLDER.log.
+
+    Raises:
+        SystemExit: it fails, or the run that is there is not finished; says what to do.
+    """
+    if not (folder / "summary.json").exists():
+        print(f"training {folder.name} ...", file=sys.stderr, flush=True)
         folder.parent.mkdir(parents=True, exist_ok=True)
-        with (folder.parent / f"{folder.name}.log").open("w") as log:
-            subprocess.run(
-                [sys.executable, "-m", "dqnlm", "train", *settings], stdout=log, stderr=log, check=True,
-                env=os.environ | {"OMP_NUM_THREADS": "1"},
-            )  # fmt: skip
-    found: dict[str, Any] = json.loads(summary.read_text())
-    if found["status"] != "finished":
-        raise SystemExit(f"{folder} is {found['status']}: go on with `dqnlm resume {folder}`, or remove the folder")
-    return found
+        log = folder.parent / f"{folder.name}.log"
+        command = [sys.executable, "-m", "dqnlm", "train", *COMMON, *overrides, f"hydra.run.dir={quoted(folder)}"]
+        with log.open("w", encoding="utf-8") as stream:
+            environment = os.environ | {"OMP_NUM_THREADS": "1"}
+            done = subprocess.run(command, stdout=stream, stderr=stream, env=environment, check=False)
+        if done.returncode != 0:
+            shown = "\n".join(log.read_text(encoding="utf-8", errors="replace").splitlines()[-LAST_LINES:])
+            raise SystemExit(
+                f"{' '.join(command)}\nfailed with exit code {done.returncode}; the end of {log}:\n{shown}"
+            )
+    summary = read_json(folder / "summary.json")
+    if summary["status"] != "finished":
+        raise SystemExit(f"{folder} is {summary['status']}: go on with `dqnlm resume {folder}`, or remove the folder")
+    return summary
 
 
-def interval(differences: list[float]) -> str:
+def interval(differences: Sequence[float]) -> str:
     """Mean and 95 % interval by Student's t; without an interval for a single one."""
-    mean = statistics.mean(differences)
-    if len(differences) < 2:
-        return f"{mean:+.3f} (one seed)"
-    half = T_975[len(differences) - 1] * statistics.stdev(differences) / math.sqrt(len(differences))
-    return f"{mean:+.3f} ({mean - half:+.3f} to {mean + half:+.3f})"
+    mean, ends = statistics.mean(differences), t_interval(differences)
+    return f"{mean:+.3f} (one seed)" if ends is None else f"{mean:+.3f} ({ends[0]:+.3f} to {ends[1]:+.3f})"

@@ -5,18 +5,19 @@
 
 For each seed: behaviour cloning of the 1,000 logged walks (500 updates), then each learner from those weights, writing walks
 of its own and being paid for each. Every generated walk counts, finished by an illegal step or not; the greedy policy is
-evaluated on all 20 starts after each rollout of 16 walks or more, and these evaluations do not count.
+evaluated on all 20 starts after each rollout of 16 walks or more, and these evaluations do not count. A run whose
+summary is there is not trained again.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import os
 import statistics
-import subprocess
 import sys
 from pathlib import Path
+
+from studies.runs import train
 
 GOAL = 0.99
 LEARNERS = {
@@ -29,15 +30,6 @@ LEARNERS = {
         "trainer.updates_per_rollout=8",
     ],
 }  # fmt: skip
-
-
-def train(folder: Path, *overrides: str) -> None:
-    """One run in a process of its own; its output is kept beside it."""
-    command = [sys.executable, "-m", "dqnlm", "train", "threads=1", "logger=none", "trainer.progress=false", *overrides]
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with (folder.parent / f"{folder.name}.log").open("w") as log:
-        environment = os.environ | {"OMP_NUM_THREADS": "1"}
-        subprocess.run([*command, f"hydra.run.dir={folder}"], stdout=log, stderr=log, env=environment, check=True)
 
 
 def needed(folder: Path) -> tuple[float | None, float]:

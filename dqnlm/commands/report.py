@@ -23,7 +23,7 @@ from dqnlm.reporting.curves import AXES, chart_png, require_matplotlib
 from dqnlm.reporting.loading import RunData, load_run
 from dqnlm.reporting.names import run_name
 from dqnlm.reporting.tables import duration_text, figure_text, make_console, print_table
-from dqnlm.utils.files import write_bytes_atomic, write_text_atomic
+from dqnlm.utils.files import require_place, write_bytes_atomic, write_text_atomic
 
 TERMINAL_SETTINGS = 3  # columns of settings that a terminal has room for; the page shows all
 
@@ -39,7 +39,7 @@ def main(argv: list[str]) -> int:
     paths = _find(arguments.runs, Path(arguments.output_dir))
     output = Path(arguments.output) if arguments.output else _default_output(paths, Path(arguments.output_dir))
     for target in [output, *([Path(arguments.png)] if arguments.png else [])]:
-        _check_writable(target)
+        require_place(target, "report.html")
     runs = [load_run(path, run_name(path, Path(arguments.output_dir))) for path in paths]
     metric = arguments.metric or main_figure(runs)
     check_figure(metric, runs)
@@ -83,13 +83,6 @@ def _default_output(paths: list[Path], output_dir: Path) -> Path:
     if all(path.is_relative_to(output_dir.resolve()) for path in real):
         return output_dir / "report.html"
     return Path(os.path.commonpath([path.parent for path in real])) / "report.html"
-
-
-def _check_writable(target: Path) -> None:
-    if target.is_dir():
-        raise UserError(f"{target} is a folder. Name a file in it, for example {target / 'report.html'}.")
-    if not target.parent.is_dir():
-        raise UserError(f"{target} cannot be written: there is no folder {target.parent}. Make it, or name another.")
 
 
 def _write(runs: list[RunData], figure: str, output: Path, png: Path | None, axis: str) -> None:

@@ -61,12 +61,18 @@ def main(argv: list[str]) -> int:
         if own and code in (2, INTERRUPTED) and not RunDirectory(folder).manifest.exists():
             shutil.rmtree(folder)  # made for this run a moment ago, and nothing came of it
         return code
+    return run_sweep(request, folder) or report_failures(folder)
+
+
+def run_sweep(request: Request, folder: Path) -> int:
+    """Runs the jobs of a sweep, each in a folder of its own below `folder`, named by its number and what it varies.
+
+    Returns:
+        0 also where jobs failed (`outcomes` says which); 130 or another code where the sweep ended early.
+    """
     excluded = ",".join(quoted(key) for key in swept_keys(request, swept=False))
-    code = hand_over(
-        request,
-        [f"hydra.sweep.dir={quoted(folder)}", f"hydra.job.config.override_dirname.exclude_keys=[{excluded}]"],
-    )
-    return code or report_failures(folder)
+    names = f"hydra.job.config.override_dirname.exclude_keys=[{excluded}]"
+    return hand_over(request, [f"hydra.sweep.dir={quoted(folder)}", names])
 
 
 def check(request: Request, overrides: list[str]) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -155,7 +161,7 @@ def _start(cfg: DictConfig, settings: Any, directory: Path) -> str:
     if expanded(overrides, config_dir) != overrides:  # a job of a sweep over algorithms
         config, choices = compose(overrides, config_dir)
     config = validate(config, choices, overrides, config_dir=config_dir)
-    _anchor_paths(config, Path(settings.runtime.cwd))
+    anchor_paths(config, Path(settings.runtime.cwd))
     flags = ["--config-dir", config_dir] if config_dir else []
     from dqnlm.builder import launch
 
@@ -163,7 +169,7 @@ def _start(cfg: DictConfig, settings: Any, directory: Path) -> str:
     return str(summary.get("status", "finished"))
 
 
-def _anchor_paths(config: dict[str, Any], base: Path) -> None:
+def anchor_paths(config: dict[str, Any], base: Path) -> None:
     """Paths as typed are relative to where the command was typed; the run keeps them whole, to be resumed anywhere."""
     data, trainer = config["data"], config["trainer"]
     for key in ("path", "heldout_path"):
@@ -191,14 +197,19 @@ def _free_memory() -> None:
         torch.cuda.empty_cache()
 
 
+def outcomes(sweep: Path) -> dict[Path, dict[str, str]]:
+    """Folder -> {"outcome": finished, failed, crash or mistake; "message"} of the jobs of a sweep that have ended."""
+    files = sorted(sweep.glob(f"*/{OUTCOME}"), key=natural)
+    return {path.parent.parent: json.loads(path.read_text(encoding="utf-8")) for path in files}
+
+
 def report_failures(sweep: Path) -> int:
     """Lists the failed jobs of a sweep; returns 1 after a crash or a failed run, 2 after mistakes only, else 0."""
-    files = sorted(sweep.glob(f"*/{OUTCOME}"), key=natural)
-    outcomes = {path.parent.parent.name: json.loads(path.read_text()) for path in files}
-    failed = {name: o for name, o in outcomes.items() if o["outcome"] != "finished"}
+    ended = outcomes(sweep)
+    failed = {folder.name: o for folder, o in ended.items() if o["outcome"] != "finished"}
     if not failed:
         return 0
-    print(f"error: {len(failed)} of {len(outcomes)} jobs failed", file=sys.stderr)
+    print(f"error: {len(failed)} of {len(ended)} jobs failed", file=sys.stderr)
     for name, outcome in failed.items():
         print(f"  {name}: {outcome['message'].splitlines()[0]}", file=sys.stderr)
     return 2 if all(o["outcome"] == "mistake" for o in failed.values()) else 1

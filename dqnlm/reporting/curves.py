@@ -60,13 +60,13 @@ class Line:
     tails: list[tuple[Array, Array]]
 
 
-def require_matplotlib() -> None:
-    """Raises UserError with what to install when the extra `report` is absent."""
+def require_matplotlib(what: str = "`dqnlm report`") -> None:
+    """Raises UserError with what to install when the extra `report` is absent; `what` is it that draws."""
     try:
         import matplotlib  # noqa: F401
     except ImportError as error:
         raise UserError(
-            "`dqnlm report` draws with matplotlib, which is not installed. Install it with "
+            f"{what} draws with matplotlib, which is not installed. Install it with "
             "`pip install 'dqnlm[report]'` or `pip install matplotlib`. `dqnlm runs` works without it."
         ) from error
 

@@ -1,11 +1,13 @@
-"""What several seeds say about an algorithm: the interquartile mean and its bootstrap interval (Agarwal et al. 2021).
+"""What several seeds say about an algorithm: the interquartile mean, and 95 % intervals by bootstrap and by Student's t.
 
 Agarwal et al., "Deep Reinforcement Learning at the Edge of the Statistical Precipice", NeurIPS 2021: section 4.1 for the
-stratified bootstrap, section 4.3 for the interquartile mean. Pure functions of numbers; N counts values, R resamples.
+stratified bootstrap, section 4.3 for the interquartile mean. Student's t is for a mean of few values that are nearly
+normal, such as the differences of two policies seed by seed. Pure functions of numbers; N counts values, R resamples.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 
 import numpy as np
@@ -15,6 +17,12 @@ Array = NDArray[np.float64]
 
 CONFIDENCE = 0.95
 RESAMPLES = 10_000  # another seed of the resampling moves an end of the interval by some 1 % of its width
+
+# Student's t, 97.5 % quantile, by degrees of freedom from 1. NIST/SEMATECH e-Handbook of Statistical Methods, 1.3.6.7.2.
+T_975 = (
+    12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228, 2.201, 2.179, 2.160, 2.145, 2.131, 2.120,
+    2.110, 2.101, 2.093, 2.086, 2.080, 2.074, 2.069, 2.064, 2.060, 2.056, 2.052, 2.048, 2.045, 2.042,
+)  # fmt: skip
 
 
 def interquartile_mean(values_XN: Array) -> Array:
@@ -74,3 +82,24 @@ def bootstrap_interval(
     tail = (1 - confidence) / 2
     low, high = np.quantile(statistic(drawn_RN), [tail, 1 - tail])
     return float(low), float(high)
+
+
+def t_interval(values: Sequence[float]) -> tuple[float, float] | None:
+    """95 % interval of the mean of normal values by Student's t: mean -+ t_{.975, N - 1} s / sqrt(N).
+
+    Args:
+        values: one a seed, at most 31.
+
+    Returns:
+        (low, high), or None of fewer than two values.
+
+    Raises:
+        ValueError: more values than the table of quantiles has.
+    """
+    if len(values) < 2:
+        return None
+    if len(values) > len(T_975) + 1:
+        raise ValueError(f"{len(values)} values: the table of Student's t ends at {len(T_975) + 1}")
+    mean, deviation = float(np.mean(values)), float(np.std(values, ddof=1))
+    half = T_975[len(values) - 2] * deviation / math.sqrt(len(values))
+    return mean - half, mean + half

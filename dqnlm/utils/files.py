@@ -9,6 +9,16 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+from dqnlm.errors import UserError
+
+
+def require_place(target: Path, example: str) -> None:
+    """Raises UserError where a file cannot be written: `target` is a folder, or its folder is not there."""
+    if target.is_dir():
+        raise UserError(f"{target} is a folder. Name a file in it, for example {target / example}.")
+    if not target.parent.is_dir():
+        raise UserError(f"{target} cannot be written: there is no folder {target.parent}. Make it, or name another.")
+
 
 def write_bytes_atomic(path: Path, content: bytes) -> None:
     """Replaces `path` by `content`, or leaves what was there; no reader ever sees half a file.

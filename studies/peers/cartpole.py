@@ -17,12 +17,11 @@ from __future__ import annotations
 import argparse
 import json
 import math
-import os
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -30,8 +29,8 @@ from rich.console import Console
 from rich.table import Table
 
 from dqnlm.config.composition import compose
-from dqnlm.reporting.loading import read_lines, read_summary
-from dqnlm.runs.directory import list_runs
+from dqnlm.reporting.loading import read_lines
+from studies.runs import train
 
 ID, STEPS, EPISODES, PEER = "CartPole-v1", 50_000, 100, "stable-baselines3"
 # github.com/DLR-RM/rl-baselines3-zoo, hyperparams/dqn.yml, CartPole-v1
@@ -72,16 +71,9 @@ def train_ours(experiment: str, seed: int, steps: int) -> tuple[float, float]:
     config, _ = compose([f"+experiment={experiment}"])
     rollouts = math.ceil(steps / (config["env"]["num_envs"] * config["trainer"]["rollout_steps"]))
     with tempfile.TemporaryDirectory(prefix="peer-cartpole-") as folder:
-        settings = [f"seed={seed}", "threads=1", "device=cpu", "logger=none", "trainer.progress=false"]
-        settings += [f"trainer.rollouts={rollouts}", f"trainer.evaluation_episodes={EPISODES}", f"output_dir={folder}"]
-        command = [sys.executable, "-m", "dqnlm", "train", f"+experiment={experiment}", *settings]
-        environment = os.environ | {"OMP_NUM_THREADS": "1"}
-        done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
-        if done.returncode != 0:
-            raise SystemExit(f"{' '.join(command)}\nfailed with exit code {done.returncode}:\n{done.stderr}")
-        (run,) = list_runs(folder)
-        summary = read_summary(run)
-        assert summary is not None
+        run = Path(folder) / f"{experiment}_{seed}"
+        length = [f"trainer.rollouts={rollouts}", f"trainer.evaluation_episodes={EPISODES}"]
+        summary = train(run, f"+experiment={experiment}", f"seed={seed}", "device=cpu", *length)
         # The log point of the last round is written just before the evaluation that ends the run.
         logged = [point for point in read_lines(run / "metrics.jsonl", []) if "time/transitions_per_second" in point]
         return float(summary["last"]["eval/return"]), float(logged[-1]["wall_s"])

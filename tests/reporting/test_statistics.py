@@ -1,11 +1,13 @@
-"""The interquartile mean by hand, and how often the bootstrap interval contains what it should."""
+"""The interquartile mean by hand, how often the bootstrap interval contains what it should, and Student's t by integration."""
 
 from __future__ import annotations
+
+import math
 
 import numpy as np
 import pytest
 
-from dqnlm.reporting.statistics import bootstrap_interval, interquartile_mean
+from dqnlm.reporting.statistics import T_975, bootstrap_interval, interquartile_mean, t_interval
 
 
 def test_the_interquartile_mean_leaves_out_a_quarter_at_each_end() -> None:
@@ -98,3 +100,29 @@ def test_the_interval_over_two_tasks_contains_the_true_value_too() -> None:
         assert interval is not None
         contained += interval[0] <= 0.5 <= interval[1]
     assert 338 <= contained <= 389
+
+
+def test_the_quantiles_of_students_t() -> None:
+    """Bug: a digit of the table is wrong, or it is shifted by one degree of freedom.
+
+    The density of t with n degrees of freedom is Gamma((n + 1) / 2) / (sqrt(n pi) Gamma(n / 2)) (1 + t^2 / n)^(-(n + 1) / 2).
+    Half of the probability lies below 0; from 0 to the quantile there must be .475, up to the rounding of the quantile
+    to three decimals: half of the last one times the density there.
+    """
+    for degrees, quantile in enumerate(T_975, 1):
+        scale = math.gamma((degrees + 1) / 2) / (math.sqrt(degrees * math.pi) * math.gamma(degrees / 2))
+        t_N = np.linspace(0.0, quantile, 20_001)
+        density_N = scale * (1 + t_N**2 / degrees) ** (-(degrees + 1) / 2)
+        assert float(np.trapezoid(density_N, t_N)) == pytest.approx(0.475, abs=0.0005 * float(density_N[-1]) + 1e-7)
+
+
+def test_the_interval_by_students_t() -> None:
+    """Bug: the deviation of the population in place of the sample's, or n for n - 1 degrees of freedom.
+
+    1, 2, 3: mean 2, deviation 1, half the interval 4.303 / sqrt 3 = 2.4843.
+    """
+    assert t_interval([1.0, 2.0, 3.0]) == pytest.approx((2 - 2.48434, 2 + 2.48434), abs=1e-4)
+    assert t_interval([1.0]) is None and t_interval([]) is None
+    assert t_interval([0.0] * 31) == (0.0, 0.0)
+    with pytest.raises(ValueError, match="ends at 31"):
+        t_interval([0.0] * 32)

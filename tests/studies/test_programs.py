@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
+from dqnlm import cli
+from dqnlm.commands.compare_sweeps import Comparison
+from dqnlm.reporting.comparison import Result
 from tests.helpers.paths import ROOT, SCRIPTS
 
 STUDIES, KILL_RUNS = ROOT / "studies", ROOT / "tests" / "system" / "kill_runs.py"
@@ -39,6 +44,34 @@ def test_the_first_line_finds_the_environment_of_its_checkout(tmp_path: Path) ->
     program.chmod(0o755)
     done = subprocess.run([program, "a b", "$HOME", "--help"], cwd="/", capture_output=True, text=True, check=False)
     assert done.stdout == "ours ['a b', '$HOME', '--help']\n", done.stderr
+
+
+def test_studies_start_runs_in_one_way() -> None:
+    """Bug: a study with a command line of its own, which forgets the one thread, the log or what is there already."""
+    started = [path for path in STUDIES.rglob("*.py") if '"train"' in path.read_text(encoding="utf-8")]
+    assert started == [STUDIES / "runs.py"]
+
+
+@pytest.mark.parametrize("name", ["random-walks", "maze"])
+def test_reproduce_compares_what_there_is(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Bug: a figure's command names a preset or an experiment that is no more. All is composed, nothing trained."""
+    for folder in ("studies", "scripts"):
+        (tmp_path / folder).mkdir()
+    shutil.copy(STUDIES / "reproduce", tmp_path / "studies" / "reproduce")
+    program = tmp_path / "scripts" / "dqnlm"
+    program.write_text('#!/bin/sh\nprintf "%s\\n" "$@"\n')
+    program.chmod(0o755)
+    done = subprocess.run([tmp_path / "studies" / "reproduce", name], capture_output=True, text=True, check=True)
+    command, *arguments = done.stdout.splitlines()
+    results: list[Result] = []
+
+    def run(comparison: Comparison, reuse: bool) -> list[Result]:
+        results.extend(dataclasses.replace(job.blank(), value=1.0) for job in comparison.plan.jobs())
+        return results
+
+    monkeypatch.setattr(Comparison, "run", run)
+    assert command == "compare" and cli.main([command, *arguments]) == 0
+    assert len(results) == {"random-walks": 2 * 10 * 3, "maze": 3 * 3}[name]
 
 
 @pytest.mark.parametrize("path", PYTHON, ids=lambda path: path.stem)

@@ -41,6 +41,21 @@ def test_at_equal_diversity() -> None:
     assert study.at_equal_diversity(control, 0.1) == 1.0 and study.at_equal_diversity(control, 0.9) == 2.0
 
 
+def test_a_study_s_run_is_trained_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Bug: a run that is there is trained again, one that failed is taken for a result, or its reason is lost."""
+    folder = tmp_path / "it's, a run=1"  # Hydra's grammar gives a meaning to each of these characters
+    settings = ("+experiment=debug/smoke", "trainer.rollouts=1", "data.characters=20000")
+    summary = runs.train(folder, *settings)
+    assert summary["status"] == "finished" and (folder.parent / f"{folder.name}.log").exists()
+    assert runs.train(folder, "seed=mistaken") == summary
+    with pytest.raises(SystemExit, match=r"(?s)exit code 2; the end of .*'abc' is not an integer"):
+        runs.train(tmp_path / "other", *settings, "env.horizon=abc")
+    (folder / "summary.json").write_text('{"status": "interrupted"}')
+    with pytest.raises(SystemExit, match="dqnlm resume"):
+        runs.train(folder, *settings)
+    assert capsys.readouterr().err.count("training ") == 2
+
+
 def test_interval_by_students_t() -> None:
     """1, 2, 3: mean 2, deviation 1, half the interval 4.303 / sqrt 3 = 2.484."""
     assert runs.interval([1.0, 2.0, 3.0]) == "+2.000 (-0.484 to +4.484)"
