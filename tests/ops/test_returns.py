@@ -207,7 +207,6 @@ def test_classes_say_what_they_do() -> None:
     for part, n in ((rules.OneStep(), 1), (rules.NStep(n=3), 3), (rules.MonteCarlo(), None)):
         expected = returns.n_step(*rows.fields, n).at(rows.value_BS)[at]
         assert part.lookahead == n and part.is_affine and part.bootstraps_inside == (n is not None)
-        one_step = returns.n_step(*rows.fields, 1).at(rows.value_BS)[at]
         assert torch.equal(part.target(*rows.fields, rows.value_BS)[at], expected)
         assert torch.equal(part.affine(*rows.fields).at(rows.value_BS)[at], expected)
     mixed = rules.Lambda(trace=0.65)
