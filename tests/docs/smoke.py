@@ -1,0 +1,59 @@
+"""Settings that make a documented training command a matter of a second, by experiment."""
+
+from __future__ import annotations
+
+COMMON = {
+    "device": "cpu", "threads": "1", "logger": "none", "trainer.progress": "false", "trainer.save_minutes": "null",
+    "trainer.save_every": "null", "trainer.evaluate_every": "1000", "trainer.log_every": "2", "trainer.samples": "1",
+    "trainer.sample_tokens": "8", "trainer.evaluation_episodes": "2", "trainer.batch_rows": "4",
+}  # fmt: skip
+ONLINE = {"trainer.rollouts": "3"}
+OFFLINE = {"trainer.offline_rounds": "3"}
+SMALL_TEXT = {"env.num_envs": "4", "env.horizon": "8", "buffer.capacity": "256", "optimizer.warmup_updates": "2"}
+TRANSFORMER = {"network.layers": "1", "network.width": "16", "network.heads": "2", "network.context": "16"}
+GENERATED = {"data.bundled_characters": "20000"}  # the documented text is not there, and the generated one is long
+TEXT = COMMON | ONLINE | SMALL_TEXT | TRANSFORMER | GENERATED
+WALKS = COMMON | OFFLINE | {"network.hidden": "16", "network.width": "8", "buffer.capacity": "9000"}
+EXPERIMENTS: dict[str | None, dict[str, str]] = {
+    None: TEXT,
+    "shakespeare": TEXT | {"trainer.learning_starts": "0"},
+    "shakespeare_behaviour_cloning": TEXT,
+    "shakespeare_fluency": TEXT
+    | {"env.prompt_length": "3", "trainer.warm_start_updates": "2", "trainer.warm_start_rows": "4"},
+    "random_walks": WALKS,
+    "logged": COMMON | OFFLINE | {"network.layers": "1", "network.width": "16", "network.heads": "2"},
+    "wordle": COMMON
+    | OFFLINE
+    | {"network.layers": "1", "network.width": "16", "network.heads": "2", "data.games": "30", "data.words": "bundled",
+       "env.partner.words": "bundled", "env.num_envs": "4", "buffer.capacity": "3000"},
+    "cartpole": COMMON
+    | {"trainer.rollouts": "4", "trainer.learning_starts": "64", "network.hidden": "16", "env.max_episode_steps": "30"},
+}  # fmt: skip
+OF_A_TRANSFORMER = {"network.heads"}
+OF_OTHER_NETWORKS = {"averages": {"network.layers", "network.heads"}, "gru": {"network.heads"}}
+OF_OTHER_DATA = set(GENERATED)
+
+
+def key(word: str) -> str:
+    return word.lstrip("+").split("=", 1)[0]
+
+
+def smaller(typed: str, small: str) -> str:
+    """Of two numbers the smaller; of anything else the second."""
+    return typed if typed.isdigit() and small.isdigit() and int(typed) < int(small) else small
+
+
+def settings(typed: list[str]) -> list[str]:
+    """The arguments of `dqnlm train` as typed, with smaller numbers where these make it long.
+
+    Raises:
+        KeyError: nobody has said yet how the experiment is made small.
+    """
+    given = {key(word): word.split("=", 1)[1] for word in typed if "=" in word and not word.startswith("-")}
+    small = dict(EXPERIMENTS[given.get("experiment")])
+    for name in OF_OTHER_NETWORKS.get(given.get("network", ""), ()):
+        small.pop(name, None)
+    if "data" in given:
+        small = {name: value for name, value in small.items() if name not in OF_OTHER_DATA}
+    small = {name: smaller(given.get(name, ""), value) for name, value in small.items()}
+    return [word for word in typed if key(word) not in small] + [f"{name}={value}" for name, value in small.items()]
