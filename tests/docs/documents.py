@@ -10,7 +10,7 @@ from typing import NamedTuple
 ROOT = Path(__file__).resolve().parents[2]
 ENGLISH = ("README.md", *sorted(f"docs/{path.name}" for path in (ROOT / "docs").glob("*.md")))
 DOCUMENTS = (*ENGLISH, "README.zh.md")
-_NAMED = re.compile(r"`([\w./-]+\.(?:py|ya?ml|jsonl|txt))`\s*[:：]$")
+_NAMED = re.compile(r"`([\w./-]+\.(?:py|ya?ml|jsonl|txt))`\s*[:\uff1a]$")
 
 
 class Block(NamedTuple):

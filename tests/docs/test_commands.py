@@ -62,7 +62,9 @@ NOT_RUN: list[tuple[str, str, Callable[[str], None]]] = [
     ("tensorboard ", "a server that does not end", _nothing),
 ]
 if "path" not in inspect.signature(Gymnasium.__init__).parameters:
-    NOT_RUN.append(("dqnlm train +experiment=cartpole env.path=", "env=gymnasium reads no file of the user's yet", _nothing))
+    NOT_RUN.append(
+        ("dqnlm train +experiment=cartpole env.path=", "env=gymnasium reads no file of the user's yet", _nothing)
+    )
 
 
 def reproducible() -> set[str]:
@@ -174,7 +176,9 @@ def test_inline_commands_exist() -> None:
 
 def test_commands_of_the_results_exist() -> None:
     """Bug: a table whose command is not there."""
-    text = documents.read("docs/results.md")
-    found = [name for line in re.findall(r"^Commands?: (.*(?:\n.*`,?$)*)", text, re.MULTILINE) for name in re.findall("`([^`]+)`", line)]
-    names = [name.removeprefix("studies/reproduce ") for name in found if "." not in name]
-    assert len(names) > 15 and set(names) <= reproducible(), set(names) - reproducible()
+    paragraphs = documents.read("docs/results.md").split("\n\n")
+    lists = [text.split(" (")[0] for text in paragraphs if text.startswith("Command")]
+    names = [name.removeprefix("studies/reproduce ") for text in lists for name in documents.inline(text)]
+    assert len(names) > 20 and set(names) <= reproducible(), set(names) - reproducible()
+    tables = [text for text in paragraphs if text.startswith("|")]
+    assert len(lists) >= len(tables), "a table without a command"
