@@ -7,6 +7,7 @@ import inspect
 import io
 import json
 import os
+import random
 import re
 import subprocess
 import sys
@@ -20,6 +21,7 @@ from dqnlm import cli
 from dqnlm.envs.gymnasium_env import Gymnasium
 from tests.docs import documents, smoke
 from tests.docs.documents import ROOT
+from tests.helpers.runs import WORDS
 
 KEYS = "q\n"  # what is typed where a command asks
 LONG = 30_000  # bytes of a text or log that a test reads
@@ -78,14 +80,46 @@ def listed(line: str) -> Callable[[str], None] | None:
     return next((check for beginning, _, check in NOT_RUN if line.startswith(beginning)), None)
 
 
+def sentences(count: int, seed: int) -> list[str]:
+    draw = random.Random(seed)
+    return [" ".join(draw.choices(WORDS, k=draw.randint(2, 4))) for _ in range(count)]
+
+
+def write_data(folder: Path) -> Path:
+    """What the documents expect in $DQNLM_DATA_DIR, some lines of each; tiny Shakespeare is not there."""
+    for name in ("multi30k", "dailydialog"):
+        (folder / name).mkdir(parents=True)
+    for part in ("train", "val", "test_2016_flickr"):
+        for seed, language in enumerate(("de", "en")):
+            (folder / "multi30k" / f"{part}.{language}").write_text("\n".join(sentences(60, seed)) + "\n")
+    dialogues = [
+        f"{a} __eou__ {b} __eou__ {a} __eou__\n" for a, b in zip(sentences(40, 2), sentences(40, 3), strict=True)
+    ]
+    (folder / "dailydialog" / "dialogues_1k_en.txt").write_text("".join(dialogues))
+    return folder
+
+
+def write_logs(folder: Path) -> None:
+    """Files of the user's own that the documents describe by a line, and not by a block or a command."""
+    pairs = zip(sentences(200, 4), sentences(200, 5), strict=True)
+    lines = [json.dumps({"translation": {"de": a, "en": b}}) for a, b in pairs]
+    (folder / "pairs.jsonl").write_text("\n".join(lines) + "\n")
+    draw = random.Random(6)
+    walks = [
+        {"prompt": draw.choice("bcde"), "completion": "".join(draw.choices("bcde", k=3)) + "a", "reward": draw.random()}
+        for _ in range(40)
+    ]
+    (folder / "walks.jsonl").write_text("".join(json.dumps(walk) + "\n" for walk in walks))
+
+
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """An empty folder that looks like a checkout, without network and data."""
     for name in ("docs", "scripts", "studies", "configs"):
         (tmp_path / name).symlink_to(ROOT / name)
-    for name in ("DQNLM_DATA_DIR", "XDG_CACHE_HOME"):
-        (tmp_path / "empty").mkdir(exist_ok=True)
-        monkeypatch.setenv(name, str(tmp_path / "empty"))
+    monkeypatch.setenv("DQNLM_DATA_DIR", str(write_data(tmp_path / "data")))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "no_cache"))
+    write_logs(tmp_path)
     monkeypatch.setenv("DQNLM_OFFLINE", "1")
     monkeypatch.setenv("PATH", f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}")
     monkeypatch.chdir(tmp_path)
@@ -125,6 +159,8 @@ def run_dqnlm(line: str, monkeypatch: pytest.MonkeyPatch) -> None:
     arguments = words[1:]
     if arguments[0] == "train":
         arguments = ["train", *smoke.settings(arguments[1:])]
+    if arguments[0] == "resume":
+        arguments = smoke.longer(arguments)
     monkeypatch.setattr(sys, "stdin", io.StringIO(typed))
     out = io.StringIO()
     with contextlib.redirect_stdout(out), contextlib.redirect_stderr(out):
