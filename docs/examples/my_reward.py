@@ -1,4 +1,3 @@
 def score(prompts, completions, references):
-    """The share of the words that begin with a vowel, one number for each completion."""
-    words = [text.split() for text in completions]
-    return [sum(word[0] in "aeiouAEIOU" for word in text) / max(1, len(text)) for text in words]
+    """1 for each completion that speaks of love, else 0."""
+    return [float("love" in text) for text in completions]

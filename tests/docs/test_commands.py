@@ -19,6 +19,7 @@ import pytest
 
 from dqnlm import cli
 from dqnlm.envs.gymnasium_env import Gymnasium
+from dqnlm.utils import permissions
 from tests.docs import documents, smoke
 from tests.docs.documents import ROOT
 from tests.helpers.runs import WORDS
@@ -162,6 +163,7 @@ def run_dqnlm(line: str, monkeypatch: pytest.MonkeyPatch) -> None:
     if arguments[0] == "resume":
         arguments = smoke.longer(arguments)
     monkeypatch.setattr(sys, "stdin", io.StringIO(typed))
+    permissions.forget_permissions()  # each line is a process of its own, for the reader
     out = io.StringIO()
     with contextlib.redirect_stdout(out), contextlib.redirect_stderr(out):
         code = cli.main(arguments)
