@@ -25,7 +25,7 @@ QUIT = "quit"
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="dqnlm chat", description="Talks with a run's policy, line by line; end with Ctrl-D or `quit`.",
-        epilog="examples: dqnlm chat latest; dqnlm chat latest --secret crane; echo 'To be' | dqnlm chat latest",
+        epilog="examples: dqnlm chat latest; dqnlm chat latest --secret house; echo 'To be' | dqnlm chat latest",
     )  # fmt: skip
     add_run_arguments(parser)
     parser.add_argument("--secret", metavar="WORD", help="a run of Wordle: play this word and show the game")
