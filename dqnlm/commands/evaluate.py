@@ -46,6 +46,7 @@ def main(argv: list[str]) -> int:
     from dqnlm.builder import agent
     from dqnlm.builder.loading import load_policy_and_config
     from dqnlm.builder.q_semantics import learns_returns, why_q_is_not_in_reward_units
+    from dqnlm.config.schema import instantiate
     from dqnlm.tasks.answers import AnswersTask
     from dqnlm.tasks.select import task_class
 
@@ -61,7 +62,8 @@ def main(argv: list[str]) -> int:
         return evaluate_answers(policy, task, arguments)
     objectives = agent.objectives_without_env(config, policy.head)
     no_return = why_q_is_not_in_reward_units(config, objectives)
-    evaluator = task.evaluator(q_is_return=no_return is None, learns_returns=learns_returns(objectives))
+    settings, learns = instantiate(config["evaluation"]), learns_returns(objectives)
+    evaluator = task.evaluator(settings, q_is_return=no_return is None, learns_returns=learns)
     evaluation = evaluator.evaluate(policy)
     if arguments.json:
         print(json.dumps({"step": policy.step, "checkpoint": arguments.checkpoint} | evaluation.figures))

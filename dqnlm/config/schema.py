@@ -24,27 +24,17 @@ OWN_PREFIX = "dqnlm"
 # Where the parts of a run live. No other module may be named: a run's folder must not reach, say, `load_policy`, which
 # could be told to permit code.
 PARTS = (
-    "agent.exploration", "agent.learner", "agent.optimizer", "agent.target", "buffers", "data.pairs.dataset",
-    "data.text.corpora", "data.trajectories.dataset", "data.trajectories.log", "envs", "heads", "metrics", "networks",
-    "objectives", "partners", "rewards", "training.trainer",
+    "agent.exploration", "agent.learner", "agent.optimizer", "agent.settings", "agent.target", "buffers",
+    "data.pairs.dataset", "data.text.corpora", "data.trajectories.dataset", "data.trajectories.log", "envs",
+    "evaluation.settings", "heads", "metrics", "networks", "objectives", "partners", "rewards", "runs.settings",
+    "training.trainer",
 )  # fmt: skip
 Where = Callable[[str], str]  # dotted key -> where its value came from, in words
-
 
 
 def nowhere(key: str) -> str:
     """The origin of a value of which nothing is known."""
     return "the configuration"
-
-
-
-
-
-
-
-
-
-
 
 
 def resolve_target(dotted: Any, key: str = "", where: Where = nowhere) -> Callable[..., Any]:

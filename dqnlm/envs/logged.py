@@ -97,7 +97,7 @@ class Logged(Environment):
             )
         if context.policy == "probability":
             raise UserError(
-                "trainer.declared_policy=probability needs Q to be the probability of being the rewarded token, and a log tells "
+                "policy.kind=probability needs Q to be the probability of being the rewarded token, and a log tells "
                 "the reward of one token; set declared_policy=boltzmann or reweighted"
             )
 

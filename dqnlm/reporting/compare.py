@@ -11,7 +11,7 @@ from typing import Any
 from dqnlm.errors import UserError
 from dqnlm.reporting.loading import RunData
 
-MAIN_FIGURES = ("eval/accuracy", "eval/nats", "eval/return", "eval/distinct_2", "eval/top_token_share")
+MAIN_FIGURES = ("eval/accuracy", "eval/nll", "eval/return", "eval/distinct_2", "eval/top_token_share")
 ABSENT = "-"  # shown where a run has no such setting or figure
 # Settings that make no other experiment: repetitions of one setting differ in these only.
 REPETITION_KEYS = ("seed", "output_dir", "threads")

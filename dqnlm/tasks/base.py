@@ -23,6 +23,7 @@ from dqnlm.data.trajectories.files import DataSource
 from dqnlm.envs.base import Environment
 from dqnlm.errors import UserError
 from dqnlm.evaluation.base import Evaluator
+from dqnlm.evaluation.settings import EvaluationSettings
 from dqnlm.rewards.base import Reward
 from dqnlm.tasks.rewards import build_reward
 from dqnlm.types import TaskSpec
@@ -152,10 +153,11 @@ class Task(ABC):
         return None
 
     @abstractmethod
-    def evaluator(self, *, q_is_return: bool, learns_returns: bool) -> Evaluator:
+    def evaluator(self, settings: EvaluationSettings, *, q_is_return: bool, learns_returns: bool) -> Evaluator:
         """Scores the run's policy.
 
         Args:
+            settings: of the group `evaluation`.
             q_is_return: Q predicts the return in the units of the reward, and may be compared with it.
             learns_returns: an objective makes Q follow the returns, in whatever units.
         """
@@ -223,8 +225,8 @@ class Task(ABC):
     ) -> Any:
         """The class that the group `env` names, with its settings and what it asks for by the names of its parameters."""
         node = self.config["env"] | ({} if num_envs is None else {"num_envs": num_envs})
-        if num_envs is not None and "copies" in node:
-            node["copies"] = 1
+        if num_envs is not None and "guesses_per_position" in node:
+            node["guesses_per_position"] = 1
         given = {"device": self.device, "seed": seed, "evaluating": evaluating} | dependencies
         return assemble(node, given, "env")
 

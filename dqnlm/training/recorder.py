@@ -6,19 +6,19 @@ import math
 import time
 from typing import Any
 
+from dqnlm.config.moved import renewed_metrics
 from dqnlm.errors import UserError
 from dqnlm.metrics import Figures, JsonLines
 from dqnlm.training import saved_state
-from dqnlm.training.components import Parts
+from dqnlm.training.components import Components
 from dqnlm.training.diagnostics import diagnostics, warnings
 
 
-class Journal:
+class Recorder:
     """Writes `metrics.jsonl` and `samples.jsonl`, the table of each evaluation, and the checkpoint of the best policy.
 
     Args:
         parts: of the run.
-        best_metric: figure of an evaluation that `best` goes by; None: the first that the evaluator declares a direction of.
         updates_between_logs: gradient steps, for messages.
 
     Attributes:
@@ -28,9 +28,9 @@ class Journal:
         wall_seconds: in this run, those before a resume included.
     """
 
-    def __init__(self, parts: Parts, best_metric: str | None, updates_between_logs: int) -> None:
+    def __init__(self, parts: Components, updates_between_logs: int) -> None:
         self.parts, self.updates_between_logs = parts, updates_between_logs
-        self.best_metric = best_metric or next(iter(parts.evaluator.best_candidates()))
+        self.best_metric = parts.evaluation.best_metric or next(iter(parts.evaluator.best_candidates()))
         self.best: Figures = {}
         self.last: Figures = {}
         self.evaluations_without_gain = 0
@@ -145,6 +145,6 @@ class Journal:
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.evaluations_without_gain = state["evaluations_without_gain"]
-        self.best, self.last = state["best"], state["last"]
+        self.best, self.last = renewed_metrics(state["best"]), renewed_metrics(state["last"])
         self.wall_before, self._mark = state["wall_s"], (state["mark"][0], state["mark"][1])
         self._sizes = (state["sizes"][0], state["sizes"][1])

@@ -39,8 +39,8 @@ def every_option() -> list[tuple[str, str]]:
 
 # What an option needs beside itself.
 NEEDS: dict[tuple[str, str], list[str]] = {
-    ("exploration", "reference"): ["learner.feedback=all_actions"],
-    ("exploration", "probability_matching"): ["learner.gamma=0"],
+    ("exploration", "reference"): ["feedback=all_actions"],
+    ("exploration", "probability_matching"): ["gamma=0"],
     ("head", "normalised"): ["projection=dueling"],
     ("objective", "cross_entropy"): ["algorithm=behaviour_cloning"],
     ("reward", "similarity"): ["env.transition=free"],
@@ -57,7 +57,7 @@ NEEDS: dict[tuple[str, str], list[str]] = {
 WITHOUT_TEXT = [
     "data=none", "device=cpu", "threads=1", "logger=none", "network=gru", "network.width=8", "network.layers=1",
     "network.context=64", "head.loss=huber", "env.num_envs=4", "trainer.rollouts=4", "trainer.rollout_steps=60",
-    "trainer.learning_starts=480", "trainer.batch_rows=4", "trainer.progress=false", "trainer.evaluation_episodes=2",
+    "trainer.learning_starts=480", "trainer.batch_size=4", "progress=false", "evaluation.episodes=2",
 ]  # fmt: skip
 
 

@@ -209,7 +209,7 @@ def test_shipped_config_builds() -> None:
 
 
 def test_copies_read_the_same_text_and_choose_for_themselves() -> None:
-    """Guards env.copies: groups of consecutive environments share a window, groups differ, rewards are each row's own."""
+    """Guards env.guesses_per_position: groups of consecutive environments share a window, groups differ, rewards are each row's own."""
     env = continuation(torch.arange(9), transition="teacher", num_envs=300, copies=3, prompt_length=1)
     env.reset()
     observation_ES = env.teacher_forced_observations()

@@ -296,8 +296,8 @@ def test_a_model_that_cannot_act_token_by_token(tmp_path: Path) -> None:
 
 
 WALKS = [
-    "+experiment=ilql", "device=cpu", "threads=1", "logger=none", "trainer.progress=false", "trainer.offline_rounds=6",
-    "trainer.log_every=2", "trainer.evaluate_every=3", "trainer.save_every=2", "trainer.batch_rows=8", "trainer.samples=1",
+    "+experiment=ilql", "device=cpu", "threads=1", "logger=none", "progress=false", "trainer.offline_rounds=6",
+    "trainer.log_every=2", "evaluation.every=3", "checkpoint.every=2", "trainer.batch_size=8", "evaluation.samples=1",
 ]  # fmt: skip
 
 

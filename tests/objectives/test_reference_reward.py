@@ -87,8 +87,8 @@ def test_soft_td_finds_the_tilted_reference(returns: Returns, temperature: float
 
 
 SETTINGS = [
-    "env.transition=free", "bootstrap=soft", "head.loss=huber", "learner.gamma=1", "env.prompt_length=3",
-    "learner.reference_weight=0.5", "bootstrap.temperature=0.5", "trainer.warm_start_updates=6", "trainer.rollouts=8",
+    "env.transition=free", "bootstrap=soft", "head.loss=huber", "gamma=1", "env.prompt_length=3",
+    "learner.kl_weight=0.5", "bootstrap.temperature=0.5", "pretraining.updates=6", "trainer.rollouts=8",
 ]  # fmt: skip
 
 
@@ -105,7 +105,7 @@ def test_a_run_resumes_with_its_reference(tmp_path: Path, monkeypatch: pytest.Mo
     assert logged and all(value < 0 for value in logged)
     saved = tools.state(tmp_path / "whole")
     assert tools.differences(saved["training"]["learner"]["reference"], saved["policy"]["network"])
-    for change in ("learner.reference_weight=0.4", "learner.reference_temperature=2"):
+    for change in ("learner.kl_weight=0.4", "learner.kl_temperature=2"):
         with pytest.raises(UserError, match="cannot change on a resume"):
             launch.resume(tmp_path / "whole", [change, "trainer.rollouts=20"])
 
@@ -115,7 +115,7 @@ def test_the_reference_is_the_cloned_policy_and_is_read(tmp_path: Path) -> None:
     text = tools.write_text(tmp_path / "text.txt")
     losses = []
     for weight in (0.5, 2.0):
-        checked, _ = tools.settings(tools.tiny(text, *SETTINGS, f"learner.reference_weight={weight}"))
+        checked, _ = tools.settings(tools.tiny(text, *SETTINGS, f"learner.kl_weight={weight}"))
         run = RunDirectory(tmp_path / str(weight))
         run.path.mkdir()
         trainer = launch.build(checked, run)

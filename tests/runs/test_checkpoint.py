@@ -50,7 +50,7 @@ def test_last_ones_are_kept_and_found(tmp_path: Path) -> None:
         checkpoint.find(tmp_path, "9")
     with pytest.raises(UserError, match="there are: none"):
         checkpoint.find(tmp_path / "empty", "last")
-    with pytest.raises(UserError, match=r"trainer\.keep_last must be at least 1"):
+    with pytest.raises(UserError, match=r"checkpoint\.keep_last must be at least 1"):
         Checkpoints(tmp_path, 0)
 
 
