@@ -68,7 +68,7 @@ def benchmark_update(table: Table, rounds: int) -> float:
     """DQN update against a supervised step; returns transitions a second of the update."""
     trainer = trainer_for("+experiment=benchmark/nanogpt_cpu", "gamma=0.5", "trainer.batch_size=16")
     parts = trainer.parts
-    trainer.train_once()
+    trainer.train_round(trainer.phase)
     twin = trainer_for(
         "+experiment=benchmark/nanogpt_cpu", "algorithm=behaviour_cloning", "trainer.batch_size=16"
     ).parts

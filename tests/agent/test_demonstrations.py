@@ -36,7 +36,7 @@ def test_cloning_then_rollouts(tmp_path: Path) -> None:
     trainer = launch.build(checked, run)
     parts = trainer.parts
     for _ in range(trainer.warm_rounds):
-        trainer._warm_up()
+        trainer.train_round(trainer.phase)
     assert parts.updates == 30 and parts.learner.updates == 0 and parts.actor.env_steps == 0
     assert parts.accumulator.drain()["loss/warm_start"] > 0
     reference, online = parts.learner.reference, parts.learner.network
@@ -45,8 +45,8 @@ def test_cloning_then_rollouts(tmp_path: Path) -> None:
     assert all(torch.equal(value, reference.state_dict()[name]) for name, value in cloned.items())
     heldout = parts.evaluator.evaluate(parts.policy).figures
     assert heldout["eval/nll_softmax"] < 1.8
-    trainer.train_once()
-    trainer.train_once()
+    trainer.train_round(trainer.phase)
+    trainer.train_round(trainer.phase)
     assert parts.learner.updates == 2 and parts.actor.env_steps > 0
     assert all(torch.equal(value, reference.state_dict()[name]) for name, value in cloned.items())
     assert not all(torch.equal(value, online.state_dict()[name]) for name, value in cloned.items())

@@ -79,7 +79,7 @@ def test_every_option_builds_and_trains(tmp_path: Path, group: str, option: str)
     trainer = launch.build(settings, RunDirectory(tmp_path))
     before = [p.detach().clone() for p in trainer.parts.learner.network.parameters()]
     for _ in range(4):
-        trainer.train_once()
+        trainer.train_round(trainer.phase)
     after = list(trainer.parts.learner.network.parameters())
     assert any(not a.equal(b) for a, b in zip(before, after, strict=True)), "nothing was learned"
     assert all(bool(p.isfinite().all()) for p in after)
@@ -124,7 +124,7 @@ def test_every_experiment_builds(tmp_path: Path, name: str) -> None:
     if on_text:
         checked["data"]["path"] = str(text)
     trainer = launch.build(checked, RunDirectory(tmp_path))
-    assert trainer.rollouts >= 1 and trainer.parts.notes is not None
+    assert trainer.total_rounds >= 1 and trainer.parts.notes is not None
 
 
 def targets() -> dict[str, set[str]]:

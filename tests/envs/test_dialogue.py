@@ -396,11 +396,11 @@ def test_online_and_offline_runs(tmp_path: Path) -> None:
     online = tiny("data=none", "trainer.rollouts=4", "trainer.batch_size=4")
     trainer = launch.build(online, RunDirectory(tmp_path))
     for _ in range(3):
-        trainer.train_once()
+        trainer.train_round(trainer.phase)
     assert "Wordle is played with the 240 words that come with dqnlm." in trainer.parts.notes
     offline = ["data=wordle", "data.games=50", "data.words=bundled", "trainer.rollouts=0", "trainer.offline_rounds=2"]
     trainer = launch.build(tiny(*offline, "trainer.batch_size=4", "algorithm=cql"), RunDirectory(tmp_path))
-    trainer.train_once()
+    trainer.train_round(trainer.phase)
     assert trainer.parts.logged_rows == 50
 
 

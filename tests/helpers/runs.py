@@ -18,6 +18,7 @@ from torch import Tensor
 from dqnlm.builder import launch
 from dqnlm.config import catalogue, composition, run_config, validation
 from dqnlm.runs.checkpoint import step_folders
+from dqnlm.training.phases import Phase
 from dqnlm.training.trainer import Trainer
 
 WORDS = ["tea", "at", "ten", "the", "sea", "hen", "seat", "neat", "east", "net", "heat", "sent", "a", "nest", "tenth"]
@@ -90,17 +91,16 @@ def at_rollout(monkeypatch: Any, number: int, action: Callable[[Trainer], None])
     """Lets `action(trainer)` happen once, just after rollout `number`."""
     happened: list[int] = []
 
-    def watched(original: Callable[[Trainer], None]) -> Callable[[Trainer], None]:
-        def one_round(trainer: Trainer) -> None:
-            original(trainer)
-            if trainer.rollouts_done == number and not happened:
+    def watched(original: Callable[[Trainer, Phase], None]) -> Callable[[Trainer, Phase], None]:
+        def one_round(trainer: Trainer, phase: Phase) -> None:
+            original(trainer, phase)
+            if trainer.rounds_done == number and not happened:
                 happened.append(number)
                 action(trainer)
 
         return one_round
 
-    for name in ("train_once", "_warm_up"):
-        monkeypatch.setattr(Trainer, name, watched(getattr(Trainer, name)))
+    monkeypatch.setattr(Trainer, "train_round", watched(Trainer.train_round))
 
 
 def kill(trainer: Trainer) -> None:

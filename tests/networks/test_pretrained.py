@@ -346,7 +346,7 @@ def test_the_experiment_runs_with_a_network_of_our_own(tmp_path: Path) -> None:
     small = ["network=transformer", "network.layers=1", "network.width=16"]
     settings = walks_settings(tmp_path, *small, own_network=True)
     trainer = launch.build(settings, RunDirectory(tmp_path))
-    trainer.train_once()
+    trainer.train_round(trainer.phase)
     assert trainer.parts.policy.network.body.recipe is None
 
 

@@ -120,12 +120,12 @@ def test_the_reference_is_the_cloned_policy_and_is_read(tmp_path: Path) -> None:
         run.path.mkdir()
         trainer = launch.build(checked, run)
         for _ in range(trainer.warm_rounds):
-            trainer._warm_up()
+            trainer.train_round(trainer.phase)
         learner = trainer.parts.learner
         assert learner.reference is not None
         cloned = learner.network.state_dict()
         assert all(torch.equal(value, cloned[name]) for name, value in learner.reference.state_dict().items())
         trainer.parts.accumulator.drain()
-        trainer.train_once()
+        trainer.train_round(trainer.phase)
         losses.append(trainer.parts.accumulator.drain()["loss/td"])
     assert losses[0] != losses[1]

@@ -88,7 +88,7 @@ def test_every_algorithm_learns_with_every_network(tmp_path: Path, algorithm: st
 def after_three_rounds(tmp_path: Path, *overrides: str, **changes: Any) -> list[torch.Tensor]:
     trainer = build(tmp_path, *overrides, **changes)
     for _ in range(3):
-        trainer.train_once()
+        trainer.train_round(trainer.phase)
     return [p.detach().clone() for p in trainer.parts.learner.network.parameters()]
 
 

@@ -54,8 +54,8 @@ def test_presets_find_the_optimal_values(tmp_path: Path, algorithm: str) -> None
     typed = [*TYPED, f"algorithm={algorithm}", *fast, *further]
     composed, choices = composition.compose(typed)
     trainer = launch.build(validation.validate(composed, choices, typed), RunDirectory(tmp_path))
-    while trainer.rollouts_done < trainer.rollouts:
-        trainer.train_once()
+    while trainer.rounds_done < trainer.total_rounds:
+        trainer.train_round(trainer.phase)
     env, policy = trainer.parts.actor.env, trainer.parts.policy
     assert isinstance(env, Tabular)
     answer_SA = value_iteration(env.transition_SAS, env.reward_SA, env.terminal_SAS, GAMMA).float()

@@ -179,7 +179,7 @@ def test_nothing_waits_for_the_device_between_two_log_points(tmp_path: Path, tex
     trainer = launch.build(config, RunDirectory(tmp_path))
     with NoWaitOnAcceleratorsMode():
         for _ in range(5):
-            trainer.train_once()
+            trainer.train_round(trainer.phase)
     assert trainer.parts.learner.updates >= 3
 
 
