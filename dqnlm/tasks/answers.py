@@ -22,6 +22,7 @@ class AnswersTask(Task):
     """See the module's text."""
 
     kind = "answers"
+    has_references = True
     has_heldout_prompts = True
     eval_options = frozenset({"beam", "temperature", "seed", "save", "split"})
     completion_end = STOP

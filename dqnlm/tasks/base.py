@@ -74,6 +74,7 @@ class Task(ABC):
     Attributes:
         kind: `Data.task` of the data that it learns from.
         plays: whether there is anything to play.
+        has_references: `dqnlm eval` compares answers with references, through `dqnlm.commands.evaluate_answers`.
         eval_options: options of `dqnlm eval` that have a meaning here.
         line_break_ends_turn: in `dqnlm chat` a line of the user, and of the answer, ends in a line break.
         completion_end: text at which a sample of `dqnlm rate` is cut; None for none.
@@ -87,6 +88,7 @@ class Task(ABC):
 
     kind: ClassVar[str]
     plays: ClassVar[bool] = True
+    has_references: ClassVar[bool] = False
     eval_options: ClassVar[frozenset[str]] = frozenset()
     line_break_ends_turn: ClassVar[bool] = True
     completion_end: ClassVar[str | None] = None
