@@ -21,10 +21,10 @@ TAIL_BYTES = 256 * 1024  # of metrics.jsonl, enough for some hundred log points
 LIVE_SECONDS = 600  # a folder without a summary whose metrics changed within this time is taken to be running
 
 Point = dict[str, Any]
-# Of the manifests of older runs, which do not list their metrics.
+# Directions for runs whose manifests do not list their metrics; until then, `nll` was called `nats`.
 BEFORE_METRICS_WERE_DECLARED = [
     *({"name": f"eval/{name}", "higher_is_better": True} for name in ("accuracy", "return", "chrf", "bleu")),
-    *({"name": f"eval/{name}", "higher_is_better": False} for name in ("nats", "nats_softmax", "nats_best")),
+    *({"name": f"eval/{name}{end}", "higher_is_better": False} for name in ("nll", "nats") for end in ("", "_softmax", "_best")),
 ]
 
 

@@ -35,7 +35,7 @@ def test_cloning_then_rollouts(tmp_path: Path) -> None:
     run.path.mkdir()
     trainer = launch.build(checked, run)
     parts = trainer.parts
-    for _ in range(trainer.warm_rounds):
+    while trainer.phase.name == "pretraining":
         trainer.train_round(trainer.phase)
     assert parts.updates == 30 and parts.learner.updates == 0 and parts.actor.env_steps == 0
     assert parts.accumulator.drain()["loss/warm_start"] > 0
@@ -74,7 +74,7 @@ def test_a_resume_cannot_change_the_warm_start(tmp_path: Path) -> None:
     text = tools.write_text(tmp_path / "text.txt")
     tools.start(tmp_path / "run", text, *SOFT, "trainer.rollouts=2")
     for change in ("pretraining.updates=60", "trainer.updates_per_rollout=3"):
-        with pytest.raises(UserError, match="cannot change on a resume of a run with a warm start"):
+        with pytest.raises(UserError, match="cannot change on a resume of a run with pretraining"):
             launch.resume(tmp_path / "run", [change])
 
 
@@ -101,7 +101,7 @@ def demonstrations(reward_of_match: float = 1.0) -> Rows:
     corpus = torch.arange(50) % 7
     reward = ExactMatch(7, match=reward_of_match, mismatch=0.0)
     env = Continuation(
-        corpus, reward, 7, None, None, CPU, 0, num_envs=2, copies=1, prompt_length=3, horizon=4, transition="free",
+        corpus, reward, 7, None, None, CPU, 0, num_envs=2, guesses_per_position=1, prompt_length=3, horizon=4, transition="free",
         horizon_end="terminate", stop_token=None, allowed=None,
     )  # fmt: skip
     before = env.state_dict()["window_ES"].clone()
@@ -141,7 +141,7 @@ def test_share_of_demonstrations(share: float, own: int, tmp_path: Path) -> None
     run.path.mkdir()
     trainer = launch.build(checked, run)
     trainer.parts.actor.rollout()
-    batch = trainer._sample()
+    batch = trainer.phase.sampler.sample()
     assert (batch.index_B >= 0).sum() == own and len(batch.index_B) == 4
 
 

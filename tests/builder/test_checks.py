@@ -110,7 +110,7 @@ IMPOSSIBLE: list[tuple[list[str], str]] = [
     (["checkpoint.minutes=0"], "checkpoint.minutes must be above 0"),
     (["trainer.rollout_steps=3"], "set trainer.rollout_steps=null or env.transition=free"),
     (["evaluation.best_metric=eval/acuracy"], "eval/accuracy"),
-    (["evaluation.sample_temperature=0"], "sample_temperature above 0"),
+    (["evaluation.sample_temperature=0"], "evaluation.sample_temperature must be above 0"),
     (["trainer.demonstration_fraction=1.0"], "in [0, 1)"),
     (["trainer.demonstration_fraction=0.5"], "Set env.transition=free"),
     ([FREE, "trainer.demonstration_fraction=0.5", "buffer.sample=transitions"], "set buffer=uniform buffer.sample=rows"),
@@ -138,7 +138,7 @@ IMPOSSIBLE: list[tuple[list[str], str]] = [
     ),
     # A stop token takes the environments apart, so that the prompt is read step by step and counts.
     ([FREE, "env.stop_token=e", "env.prompt_length=3", "trainer.rollout_steps=9"], "set it to at least 40"),
-    ([PROBABILITY], "set declared_policy=boltzmann"),
+    ([PROBABILITY], "set policy.kind=boltzmann"),
     ([MATCHING], "use exploration=boltzmann"),
     (
         [MATCHING, "gamma=0", "env.guesses_per_position=3", "env.num_envs=3", "trainer.batch_size=3", "env.allowed=ea"],
@@ -206,7 +206,7 @@ IMPOSSIBLE_ON_LOGGED_DATA: list[tuple[list[str], str]] = [
     (["data=bundled"], "set data=none"),
     (["trainer.offline_rounds=0", "trainer.rollouts=2"], "trainer.offline_rounds"),
     (["evaluation.best_metric=eval/accuracy"], "is no metric that can choose the best policy"),
-    (["policy.kind=probability"], "set declared_policy=boltzmann"),
+    (["policy.kind=probability"], "set policy.kind=boltzmann"),
     (["algorithm=ilql", "objective.expectile_value.expectile=1.5"], "between 0 and 1"),
     (["algorithm=behaviour_cloning", "buffer=prioritized"], "buffer=uniform"),
     (["network=transformer", "network.context=5", "~network.window", "~network.hidden"], "set network.context=9"),
@@ -225,7 +225,7 @@ IMPOSSIBLE_ON_FILES: list[tuple[list[str], str]] = [
     ([*ON_LOG, "trainer.offline_rounds=0", "pretraining.updates=1"], "set trainer.rollouts=0"),
     (
         [*ON_LOG, "policy.kind=probability", "policy.beta=null", "evaluation.betas=[]"],
-        "set declared_policy=boltzmann or reweighted",
+        "set policy.kind=boltzmann or reweighted",
     ),
 ]
 # Refusals stand here; a part's own are in its `check` (and in functions below it that only `check` calls).

@@ -34,7 +34,7 @@ def test_a_run_that_cannot_fit_is_refused(tmp_path: Path, monkeypatch: pytest.Mo
 
     with pytest.raises(UserError, match=r"vocabulary too large.* Lower the length") as caught:
         build(100)
-    assert "rows_at_once" not in str(caught.value)
+    assert "micro_batch_size" not in str(caught.value)
     with pytest.raises(UserError, match=r"Set learner\.micro_batch_size=2 .*or lower trainer\.batch_size"):
         build(2000)
     build(2000, "learner.micro_batch_size=2")

@@ -81,7 +81,7 @@ def test_sort_puts_missing_values_first(tmp_path: Path, capsys: pytest.CaptureFi
     assert [row["name"] for row in rows] == ["d/3", "d/4", "d/2", "d/1"]
     assert rows[1]["eval/accuracy"] is None  # not a number has no place in JSON
     with pytest.raises(UserError, match=r"Did you mean eval/nll\?"):
-        main(["--sort", "nats"])
+        main(["--sort", "nl"])
 
 
 def test_empty_folder_says_how_to_begin(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

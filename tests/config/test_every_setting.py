@@ -110,7 +110,7 @@ def test_every_experiment_builds(tmp_path: Path, name: str) -> None:
         trainer = launch.build(
             tools.settings([f"+experiment={name}", *PAIRS_OF[name](tmp_path)])[0], RunDirectory(tmp_path)
         )
-        assert trainer.warm_rounds > 0 and len(trainer.parts.buffer.sample(2).length_B) == 2
+        assert trainer.phase.name == "pretraining" and len(trainer.parts.buffer.sample(2).length_B) == 2
         return
     text = tools.write_text(tmp_path / "text.txt", 5000)
     overrides = [f"+experiment={name}", "device=cpu", "threads=1", "logger=none"]

@@ -47,7 +47,7 @@ def make_env(num_envs: int = 3, horizon: int = 4, evaluating: bool = True, copie
     reward = EditDistance(size, data.tokenizer, data.stop_id, unit="character", scale=1.0, clip=None, increments=False)
     return Prompted(
         data.train.prompts, data.train.references, data.longest_prompt, reward, size, None, data.stop_id, CPU, seed, evaluating,
-        num_envs=num_envs, copies_of_a_prompt=copies, horizon=horizon,
+        num_envs=num_envs, samples_per_prompt=copies, horizon=horizon,
     )  # fmt: skip
 
 
@@ -347,12 +347,12 @@ def test_what_answers_are_compared_with_changes_what_is_learned(tmp_path: Path) 
     folder = write_parallel(tmp_path / "pairs")
     together = [*TINY_PAIRS, "env.samples_per_prompt=2", "buffer=rollout", "trainer.log_every=1"]
     losses = {}
-    for baseline in ("value", "siblings"):
+    for baseline in ("value", "group"):
         tools.start(tmp_path / baseline, folder, *together, f"objective.trajectory.baseline={baseline}")
         lines = tools.lines(RunDirectory(tmp_path / baseline).metrics)
         losses[baseline] = [line["loss/trajectory"] for line in lines if "loss/trajectory" in line]
     assert (
-        len(losses["value"]) == len(losses["siblings"]) > 3 and max(losses["siblings"]) > 0.01
+        len(losses["value"]) == len(losses["group"]) > 3 and max(losses["group"]) > 0.01
     )  # 0 where siblings say the same
     assert all(one != other for one, other in zip(*losses.values(), strict=True))
 

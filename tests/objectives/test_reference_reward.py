@@ -62,8 +62,8 @@ def test_soft_td_finds_the_tilted_reference(returns: Returns, temperature: float
     batch = make_batch(action_BT, reward[node_BT, action_BT], [1.0, 1.0, 0.0], observation_BS=observation_BS)
     head = scalar()
     learner = table_learner(
-        {"td": make_td(head, Soft(temperature=weight), returns)}, head, gamma=1.0, states=nodes, actions=2, updates=1000,
-        reference_weight=weight, reference_temperature=temperature,
+        {"td": make_td(head, Soft(temperature=weight), returns)}, head, states=nodes, actions=2, updates=1000,
+        kl_weight=weight, kl_temperature=temperature,
     )  # fmt: skip
     assert learner.reference is not None
     with torch.no_grad():
@@ -119,7 +119,7 @@ def test_the_reference_is_the_cloned_policy_and_is_read(tmp_path: Path) -> None:
         run = RunDirectory(tmp_path / str(weight))
         run.path.mkdir()
         trainer = launch.build(checked, run)
-        for _ in range(trainer.warm_rounds):
+        while trainer.phase.name == "pretraining":
             trainer.train_round(trainer.phase)
         learner = trainer.parts.learner
         assert learner.reference is not None

@@ -211,7 +211,7 @@ def test_terminal_table_and_files(tmp_path: Path, capsys: pytest.CaptureFixture[
     main([str(a), str(b), str(a), "--output-dir", str(tmp_path), "--png", str(picture)])
     output = capsys.readouterr().out
     header, first, second, *_ = [line for line in output.splitlines() if line.strip()]
-    assert "gamma" in header and "nats best" in header
+    assert "gamma" in header and "nll best" in header
     assert first.split()[:3] == ["2026-01-01/10-00-00-/a", "0.25", "0.4000"] and "finished" in first.split()
     assert "0.3000" in second.split()
     assert picture.read_bytes().startswith(b"\x89PNG")

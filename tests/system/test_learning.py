@@ -148,7 +148,10 @@ def test_evaluation_where_episodes_end_apart(text: Path) -> None:
     [
         (["head=normalised", "projection=dueling", "reward.match=2.0"], "reward.match=1"),
         (["head=normalised", "projection=dueling", "gamma=1.0", "env.horizon_end=truncate"], "finite bound"),
-        (["exploration=probability_matching", "gamma=0.0", "env.allowed=se", "env.guesses_per_position=4"], "env.guesses_per_position=4"),
+        (
+            ["exploration=probability_matching", "gamma=0.0", "env.allowed=se", "env.guesses_per_position=4"],
+            "env.guesses_per_position=4",
+        ),
         (["exploration=probability_matching", "gamma=0.0", "reward.match=0.0", "reward.mismatch=1.0"], "probability"),
     ],
 )

@@ -241,14 +241,14 @@ def test_dialogues_and_episodes_of_several_rows(tmp_path: Path) -> None:
         (["reward=chrf"], "needs 'tokenizer'|compares with a reference"),
         (["data=trajectories"], r"env=logged learns from a log alone.*data=logged"),
         (["env=random_walks"], "env=random_walks is a task of another kind.*env=logged"),
-        (["evaluation.best_metric=eval/return"], r"eval/return is no figure of this run; it has eval/nll_best"),
+        (["evaluation.best_metric=eval/return"], r"eval/return is no metric that can choose the best policy of this run; choose one of eval/nll_best"),
         (
             ["policy.kind=probability", "policy.beta=null", "evaluation.betas=[]"],
-            "declared_policy=probability",
+            "policy.kind=probability",
         ),
         (["env.horizon=0"], r"env\.horizon is 0"),
         (["buffer.capacity=80"], r"216 logged rows do not fit .*buffer\.capacity=null"),
-        (["pretraining.updates=5"], r"warm_start_updates needs a task with answers of its own"),
+        (["pretraining.updates=5"], r"pretraining.updates needs a task with answers of its own"),
     ],
 )
 def test_settings_that_cannot_be(tmp_path: Path, more: list[str], message: str) -> None:

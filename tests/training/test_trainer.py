@@ -69,7 +69,7 @@ def test_out_of_memory_names_three_settings(
 ) -> None:
     """Bug: a traceback of the allocator, or a message that its wording does not match any more."""
 
-    def exhaust(actor: Any) -> None:
+    def exhaust(actor: Any, steps: int | None) -> None:
         if kind == "CUDA's":
             raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB.")
         torch.empty(10**15)
@@ -84,7 +84,7 @@ def test_out_of_memory_names_three_settings(
 def test_other_errors_are_not_taken_for_memory(tmp_path: Path, text: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Bug: a mistake in the code is shown as out of memory, or leaves no summary."""
 
-    def fail(actor: Any) -> None:
+    def fail(actor: Any, steps: int | None) -> None:
         raise RuntimeError("shapes differ")
 
     monkeypatch.setattr("dqnlm.agent.actor.Actor.rollout", fail)
@@ -252,8 +252,8 @@ def test_weights_that_do_not_fit_are_refused(tmp_path: Path, text: Path) -> None
 def test_idle_components_are_named(tmp_path: Path, text: Path, overrides: list[str], parts: list[str] | None) -> None:
     """Bug: supervised learning in DQN's clothes is shown as trial and error."""
     config, choices = tools.settings(tools.tiny(text, *overrides))
-    trainer, _ = launch.build(config, RunDirectory(tmp_path), choices=choices)
-    idle = " ".join(run_summary.idle_components(config["trainer"], trainer.parts.context))
+    trainer = launch.build(config, RunDirectory(tmp_path), choices=choices)
+    idle = " ".join(run_summary.idle_components(config["pretraining"], trainer.parts.context))
     assert not idle if parts is None else all(part in idle for part in parts)
 
 

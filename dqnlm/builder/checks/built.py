@@ -35,7 +35,7 @@ def check_parts(config: Config, parts: Components, learning: LearningParts) -> N
     if parts.policy.declared == "probability" and not parts.policy.head.is_probability:
         raise UserError(
             "policy.kind=probability needs Q to be the probability of being the rewarded token: reward="
-            "exact_match with head=normalised, or with head.loss=logistic and gamma=0; set declared_policy=boltzmann"
+            "exact_match with head=normalised, or with head.loss=logistic and gamma=0; set policy.kind=boltzmann"
         )
 
 
