@@ -1,4 +1,4 @@
-"""The cost of an addition is one Python file and one YAML: each is trained, resumed, scored and reported from the command line."""
+"""The cost of an addition is one Python file and one YAML: each is trained, resumed, scored and reported as a user would."""
 
 from __future__ import annotations
 
@@ -300,8 +300,8 @@ def test_refused_before_training(
 
 QUIZ = [
     "env=quiz", "network=window_mlp", "network.hidden=16", "network.width=8", "device=cpu", "threads=1", "logger=none",
-    "trainer.progress=false", "trainer.evaluate_every=1", "trainer.save_every=2", "trainer.updates_per_rollout=8",
-    "optimizer.lr=1e-2", "optimizer.warmup_updates=0", "trainer.best_metric=eval/points_lost",
+    "trainer.progress=false", "trainer.evaluate_every=1", "trainer.save_every=2", "trainer.updates_per_rollout=40",
+    "optimizer.lr=3e-2", "optimizer.warmup_updates=0", "trainer.best_metric=eval/points_lost",
 ]  # fmt: skip
 
 
@@ -326,7 +326,7 @@ def test_a_new_kind_of_data_is_one_file_and_one_option(quiz: Path, capfd: pytest
     lost = evaluations(quiz / "run", "eval/points_lost")
     assert len(lost) == 6 and max(lost) > min(lost), lost
     assert summary["best_metric"] == "eval/points_lost" and summary["best"]["eval/points_lost"] == min(lost)
-    assert summary["best"]["step"] == 8 * (lost.index(min(lost)) + 1)
+    assert summary["best"]["step"] == 40 * (lost.index(min(lost)) + 1)
     assert "Points lost on a question held out" in page
     manifest = json.loads((quiz / "run/manifest.json").read_text())
     assert manifest["data"]["name"] == "questions.jsonl" and manifest["metrics"][0]["higher_is_better"] is False
@@ -345,7 +345,7 @@ def test_a_run_is_not_scored_on_changed_data(quiz: Path, capfd: pytest.CaptureFi
 @pytest.mark.parametrize(
     ("old", "new", "parts"),
     [
-        ('task = "questions"', 'task = "riddles"', ["env=Quiz asks questions", "does not hold"]),
+        ('task = "questions"', 'task = "riddles"', ["env=quiz asks questions", "does not hold"]),
         ('task = "questions"', "", ["Questions has no task", "dqnlm.tasks.base.Data"]),
         ("self.source =", "self.origin =", ["Questions has no source", "dqnlm.tasks.base.Data"]),
         ('kind = "questions"', "", ["questions.QuestionsTask, has no kind yet"]),
