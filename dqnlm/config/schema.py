@@ -76,6 +76,11 @@ def resolve_target(dotted: Any, key: str = "", where: Where = nowhere) -> Callab
     return target
 
 
+def unwritten(target: Any) -> list[str]:
+    """Methods that a class has to define, as its base class asks for them, and does not; [] where it is complete."""
+    return sorted(getattr(target, "__abstractmethods__", ()))
+
+
 def keyword_parameters(target: Callable[..., Any]) -> dict[str, tuple[Any, bool]]:
     """Keyword-only parameters: name -> (annotation, required).
 
@@ -112,6 +117,8 @@ def check_node(
         The node with coerced values (1e3 where an integer is meant becomes 1000), in the order given.
     """
     target = resolve_target(node[TARGET], key, where)
+    if inspect.isabstract(target):
+        raise UserError(f"{key}: {node[TARGET]} has no {', '.join(unwritten(target))} yet, which its base class asks for")
     parameters = keyword_parameters(target)
     for name, annotation in (extra or {}).items():
         parameters.setdefault(name, (annotation, False))

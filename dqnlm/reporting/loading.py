@@ -83,10 +83,14 @@ class RunData:
         index = pick(range(len(values)), key=values.__getitem__)
         return steps[index], values[index]
 
+    def declared(self) -> list[dict[str, Any]]:
+        """The metrics of the run's evaluator, see `dqnlm.metrics.Metric`."""
+        declared: list[dict[str, Any]] = self.manifest.get("metrics", BEFORE_METRICS_WERE_DECLARED)
+        return declared
+
     def metric(self, name: str) -> dict[str, Any]:
         """What the run's evaluator declared of one of its metrics, see `dqnlm.metrics.Metric`; {} for other figures."""
-        declared = self.manifest.get("metrics", BEFORE_METRICS_WERE_DECLARED)
-        return next((metric for metric in declared if metric["name"] == name), {})
+        return next((metric for metric in self.declared() if metric["name"] == name), {})
 
     def higher_is_better(self, figure: str) -> bool | None:
         """The direction of a figure; None where neither more nor less is better."""

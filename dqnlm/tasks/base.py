@@ -83,7 +83,7 @@ class Task(ABC):
         rewarded_by: the origin of rewards, where not the setting `reward`, for `dqnlm inspect`; None for that setting.
 
     Raises:
-        UserError: the data is of another kind.
+        UserError: the data is of another kind, or lacks what all data has.
     """
 
     kind: ClassVar[str]
@@ -100,7 +100,13 @@ class Task(ABC):
         self, config: Config, data: Any, device: torch.device, choices: Mapping[str, Any] | None = None
     ) -> None:
         self.config, self.data, self.device, self.choices = config, data, device, choices or {}
-        if getattr(data, "task", None) != self.kind:
+        lacking = [name for name in ("task", "source", "fingerprint") if not hasattr(data, name)]
+        if lacking:
+            raise UserError(
+                f"data={self.option('data')}: {type(data).__name__} has no {', '.join(lacking)}, which dqnlm.tasks.base.Data "
+                "asks for"
+            )
+        if data.task != self.kind:
             raise UserError(self._wrong_data())
 
     def _wrong_data(self) -> str:

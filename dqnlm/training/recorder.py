@@ -114,10 +114,19 @@ class Recorder:
             raise UserError(self._not_finite("a weight", float("nan")))
 
     def evaluate(self, done: str) -> None:
-        """Scores the policy, shows and writes what was found; `done` says how far the run is."""
+        """Scores the policy, shows and writes what was found; `done` says how far the run is.
+
+        Raises:
+            UserError: a weight is not finite, or the evaluator does not give a metric that it declares.
+        """
         parts = self.parts
         self.require_finite_weights()
         evaluation = parts.evaluator.evaluate(parts.policy)
+        lacking = [metric.name for metric in parts.evaluator.metrics if metric.name not in evaluation.figures]
+        if lacking:
+            raise UserError(
+                f"{type(parts.evaluator).__name__} declares {', '.join(lacking)}, and its evaluation gives no such figure"
+            )
         parts.console.print(parts.evaluator.table(evaluation, parts.policy, parts.updates, done))
         for prompt, text in evaluation.samples:
             self.samples.write({"step": parts.updates, "kind": parts.policy.declared, "prompt": prompt, "text": text})

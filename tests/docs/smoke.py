@@ -46,6 +46,7 @@ EXPERIMENTS: dict[str | None, dict[str, str]] = {
 }  # fmt: skip
 ENVIRONMENTS = {  # chosen by themselves, without an experiment
     "random_walks": COMMON | OFFLINE | TRANSFORMER,
+    "quiz": COMMON | ONLINE | WINDOW,
     "recorded_dialogue": COMMON
     | {"trainer.rollouts": "1", "network.layers": "1", "network.width": "16", "network.heads": "2", "env.num_envs": "4"},
 }  # fmt: skip

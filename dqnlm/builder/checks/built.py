@@ -157,6 +157,11 @@ def _check_data(config: Config, parts: Components) -> None:
                 "env.horizon_end=truncate, or an environment with long episodes); use td or path_consistency"
             )
     best, candidates = parts.evaluation.best_metric, parts.evaluator.best_candidates()
+    if not candidates:
+        raise UserError(
+            f"{type(parts.evaluator).__name__}: none of its metrics has a direction (higher_is_better), so none can choose the "
+            "best policy; give one to the metric that shall"
+        )
     if best is not None and best not in candidates:
         raise UserError(
             f"evaluation.best_metric={best} is no metric that can choose the best policy of this run; choose one of "
