@@ -185,7 +185,7 @@ def anchor_paths(config: dict[str, Any], base: Path) -> None:
     for group, key in [*named, *((part, "name_or_path") for part in (config["network"], *judges))]:
         if isinstance(group.get(key), str) and (base / Path(group[key]).expanduser()).exists():
             group[key] = str(base / Path(group[key]).expanduser())
-    trust(config["reward"], base)
+    trust(config, base)
     config["output_dir"] = str(base / Path(config["output_dir"]).expanduser())
 
 

@@ -31,6 +31,7 @@ def conform(value: Any, annotation: Any) -> Any:
         MismatchError: it does not fit.
         TypeError: an annotation that a configuration cannot hold (a mistake in the code).
     """
+    annotation = getattr(annotation, "__supertype__", annotation)  # what a NewType is made of
     if annotation is Any or annotation is object:
         return value
     if annotation is None or annotation is type(None):
@@ -50,6 +51,7 @@ def conform(value: Any, annotation: Any) -> Any:
 
 def describe(annotation: Any) -> str:
     """An annotation in a user's words."""
+    annotation = getattr(annotation, "__supertype__", annotation)
     if annotation is None or annotation is type(None):
         return "null"
     origin = get_origin(annotation) or annotation

@@ -72,6 +72,9 @@ GROUPS = {
     "policy": "dqnlm.agent.settings.PolicySettings",
 }
 
+# Settings that did not exist when a node was saved -> the value that does what was done then.
+ADDED = {"dqnlm.envs.gymnasium_env.Gymnasium": {"path": None}}
+
 # Beginning of a metric's name of then -> of now.
 METRICS = {"eval/nats": "eval/nll"}
 
@@ -132,4 +135,4 @@ def renewed_targets(node: Any) -> Any:
         found["_target_"] = f"{MODULES[module]}.{name}"
     if found.get("_target_") in TARGETS:
         found["_target_"] = TARGETS[found["_target_"]]
-    return found
+    return ADDED.get(str(found.get("_target_")), {}) | found

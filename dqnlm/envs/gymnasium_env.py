@@ -22,6 +22,7 @@ from dqnlm.envs.base import StepEnvironment
 from dqnlm.errors import UserError
 from dqnlm.rewards.base import discounted_length
 from dqnlm.types import DECISION, TERMINATED, TRUNCATED, Bounds, TaskSpec, TimeStep
+from dqnlm.utils.paths import CodePath
 
 _OVER = 8  # a further bit of the flag on its way to the device: the episode is over
 _LARGEST_TOKEN = 2**24  # observations travel as float32, which holds whole numbers up to here
@@ -36,7 +37,8 @@ class Gymnasium(StepEnvironment):
         device: where observations live and actions are expected; the copies themselves play on the host.
         seed: copy i is seeded from (seed, i).
         evaluating: changes nothing, as starts cannot be listed.
-        id: name under which Gymnasium knows the environment.
+        id: name under which Gymnasium knows the environment; None with `path`.
+        path: FILE.py:Class, a `gymnasium.Env` of the user's own; None with `id`.
         num_envs: E.
         row_transitions: T, most transitions in a row; a longer episode is cut into rows.
         max_episode_steps: an episode is truncated after so many; None for the environment's own limit.
@@ -59,7 +61,8 @@ class Gymnasium(StepEnvironment):
         seed: int,
         evaluating: bool,
         *,
-        id: str,
+        id: str | None,
+        path: CodePath | None,
         num_envs: int,
         row_transitions: int,
         max_episode_steps: int | None,
@@ -68,11 +71,11 @@ class Gymnasium(StepEnvironment):
         reward_high: float | None,
     ) -> None:
         _check({"num_envs": num_envs, "row_transitions": row_transitions, "max_episode_steps": max_episode_steps})
-        self.id, self.reward_bounds_given = id, _reward_bounds(reward_low, reward_high)
-        self.device, self.seed, self.num_envs = torch.device(device), seed, num_envs
-        self._envs = [copies.make(id, arguments) for _ in range(num_envs)]
-        num_actions, num_tokens, observation_size = self._read_spaces(id)
-        self.episode_steps = copies.limit(self._envs[0], max_episode_steps)
+        self.name, self.reward_bounds_given = copies.name_of(id, path), _reward_bounds(reward_low, reward_high)
+        self.device, self.seed, self.num_envs, self.path = torch.device(device), seed, num_envs, path
+        self._envs = [copies.make(id, path, arguments) for _ in range(num_envs)]
+        num_actions, num_tokens, observation_size = self._read_spaces()
+        self.episode_steps = copies.limit(self._envs[0], self.name, max_episode_steps)
         self.row_transitions = min(row_transitions, self.episode_steps)
         self._elapsed = [0] * num_envs  # steps of the episode
         self._row_time = [0] * num_envs  # transitions of the row
@@ -85,7 +88,7 @@ class Gymnasium(StepEnvironment):
             exact_resume=self._attributes is not None,
         )  # fmt: skip
 
-    def _read_spaces(self, id: str) -> tuple[int, int, int]:
+    def _read_spaces(self) -> tuple[int, int, int]:
         """(actions, tokens, numbers of a vector); keeps the first number of both spaces."""
         import gymnasium
 
@@ -93,32 +96,34 @@ class Gymnasium(StepEnvironment):
         actions: Any = self._envs[0].action_space
         if not isinstance(actions, gymnasium.spaces.Discrete):
             raise UserError(
-                f"env.id={id} has actions of the space {actions}; only Discrete actions can be learned here, as in CartPole-v1"
+                f"{self.name} has actions of the space {actions}; only Discrete actions can be learned here, as in CartPole-v1"
             )
         box = isinstance(observations, gymnasium.spaces.Box)
         if not box and not isinstance(observations, gymnasium.spaces.Discrete):
             raise UserError(
-                f"env.id={id} has observations of the space {observations}; supported are Box (numbers, as in CartPole-v1) "
+                f"{self.name} has observations of the space {observations}; supported are Box (numbers, as in CartPole-v1) "
                 "and Discrete (tokens, as in FrozenLake-v1)"
             )
         self._vectors, self._first_action = box, int(actions.start)
         self._first_token = 0 if box else int(observations.start)
         num_tokens, observation_size = (0, math.prod(observations.shape)) if box else (int(observations.n), 0)
         if num_tokens > _LARGEST_TOKEN or (box and observation_size == 0):
-            raise UserError(f"env.id={id} has observations of the space {observations}, which cannot be read here")
+            raise UserError(f"{self.name} has observations of the space {observations}, which cannot be read here")
         return int(actions.n), num_tokens, observation_size
 
     def _seed_copies(self) -> None:
         """Each copy's generator, from (seed, copy, episodes begun): never one that was used before."""
         for i, env in enumerate(self._envs):
             sequence = np.random.SeedSequence([self.seed, i, self._episodes[i]])
-            env.reset(seed=int(sequence.generate_state(1)[0]))
+            with copies.blaming(self.path):
+                env.reset(seed=int(sequence.generate_state(1)[0]))
 
     def _begin(self, i: int) -> Any:
         """A new episode of copy i; its first observation."""
         self._elapsed[i] = self._row_time[i] = 0
         self._episodes[i] += 1
-        return self._envs[i].reset()[0]
+        with copies.blaming(self.path):
+            return self._envs[i].reset()[0]
 
     def reset(self) -> Tensor:
         observation_EF = self._flat([self._begin(i) for i in range(self.num_envs)])
@@ -150,7 +155,8 @@ class Gymnasium(StepEnvironment):
 
     def _step_one(self, i: int, action: int) -> tuple[Any, float, int]:
         """(observation, reward, flag with the bit _OVER) of copy i."""
-        observation, paid, terminated, truncated, _ = self._envs[i].step(self._first_action + action)
+        with copies.blaming(self.path):
+            observation, paid, terminated, truncated, _ = self._envs[i].step(self._first_action + action)
         self._elapsed[i] += 1
         self._row_time[i] += 1
         over = terminated or truncated or self._elapsed[i] >= self.episode_steps
@@ -183,7 +189,7 @@ class Gymnasium(StepEnvironment):
         return self.reward_bounds_given
 
     def describe(self) -> str:
-        return self.id
+        return self.name.partition("=")[2].rpartition("/")[2]
 
     def references(self) -> dict[str, float]:
         """The mean return at which the environment's makers call it solved, where they name one."""

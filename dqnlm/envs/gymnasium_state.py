@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -11,6 +13,7 @@ import torch
 from torch import Tensor
 
 from dqnlm.errors import UserError
+from dqnlm.utils import user_code
 
 if TYPE_CHECKING:
     import gymnasium
@@ -27,8 +30,51 @@ SAVABLE: dict[str, tuple[str, ...]] = {
 }
 
 
-def make(id: str, arguments: dict[str, Any]) -> gymnasium.Env[Any, Any]:
-    """One copy, without Gymnasium's time limit and checks.
+def name_of(id: str | None, path: str | None) -> str:
+    """The environment as it is typed, `env.id=...` or `env.path=...`.
+
+    Raises:
+        UserError: neither or both are given.
+    """
+    if (id is None) == (path is None):
+        raise UserError(
+            f"env=gymnasium needs env.id=NAME of a registered environment, or env.path=FILE.py:Class, and not both: env.id is "
+            f"{id}, env.path is {path}"
+        )
+    return f"env.id={id}" if path is None else f"env.path={path}"
+
+
+@contextmanager
+def blaming(path: str | None) -> Iterator[None]:
+    """Turns an error of the user's own environment into one message: file, line, and what Python says."""
+    try:
+        yield
+    except UserError:
+        raise
+    except Exception as error:
+        if path is None:
+            raise
+        file, name = user_code.split(path, "env.path")
+        raise UserError(f"env.path={path}: {name} failed: {user_code.blame(error, file)}") from error
+
+
+def _own(path: str, arguments: dict[str, Any]) -> gymnasium.Env[Any, Any]:
+    """One copy of a class of the user's own."""
+    import gymnasium
+
+    made = user_code.load(path, "env.path")
+    with blaming(path):
+        env = made(**arguments)
+    if not isinstance(env, gymnasium.Env):
+        raise UserError(f"env.path={path} gives {type(env).__name__}, which is no gymnasium.Env; derive the class from it")
+    for name, space in (("observation_space", gymnasium.spaces.Space), ("action_space", gymnasium.spaces.Space)):
+        if not isinstance(getattr(env, name, None), space):
+            raise UserError(f"env.path={path} has no {name}; set self.{name} to a gymnasium.spaces space in __init__")
+    return env
+
+
+def make(id: str | None, path: str | None, arguments: dict[str, Any]) -> gymnasium.Env[Any, Any]:
+    """One copy, without Gymnasium's time limit and checks; `id` or `path` is None.
 
     Raises:
         UserError: Gymnasium is missing, or cannot make this one.
@@ -39,10 +85,13 @@ def make(id: str, arguments: dict[str, Any]) -> gymnasium.Env[Any, Any]:
         raise UserError(
             "env=gymnasium needs the package gymnasium; install it with: pip install 'dqnlm[gymnasium]'"
         ) from None
+    if path is not None:
+        return _own(path, arguments)
+    assert id is not None, "that was required"
     if ":" in id:
         raise UserError(
             f"env.id={id} names a module to import, and a configuration may not run code; use the id of an installed "
-            "environment, without a colon"
+            "environment, without a colon, or env.path=FILE.py:Class env.id=null"
         )
     reserved = sorted({"id", "max_episode_steps", "disable_env_checker", "vectorization_mode"} & set(arguments))
     if reserved:
@@ -61,7 +110,7 @@ def make(id: str, arguments: dict[str, Any]) -> gymnasium.Env[Any, Any]:
             raise UserError(f"env.arguments={arguments} do not fit env.id={id}: {error}") from None
 
 
-def limit(env: gymnasium.Env[Any, Any], max_episode_steps: int | None) -> int:
+def limit(env: gymnasium.Env[Any, Any], name: str, max_episode_steps: int | None) -> int:
     """Most steps of an episode: as given, or the environment's own limit, which is in its registration.
 
     Raises:
@@ -69,11 +118,10 @@ def limit(env: gymnasium.Env[Any, Any], max_episode_steps: int | None) -> int:
     """
     import gymnasium
 
-    assert env.spec is not None, "gymnasium.make gives one"
-    own = gymnasium.spec(env.spec.id).max_episode_steps
+    own = None if env.spec is None else gymnasium.spec(env.spec.id).max_episode_steps
     steps = own if max_episode_steps is None else max_episode_steps
     if steps is None:
-        raise UserError(f"env.id={env.spec.id} sets no limit of steps to an episode; set env.max_episode_steps=N")
+        raise UserError(f"{name} sets no limit of steps to an episode; set env.max_episode_steps=N")
     return steps
 
 

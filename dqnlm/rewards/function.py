@@ -11,6 +11,7 @@ from dqnlm.errors import UserError
 from dqnlm.rewards.text import Decoder, Ids, TextReward
 from dqnlm.types import Bounds
 from dqnlm.utils import user_code
+from dqnlm.utils.paths import CodePath
 
 
 class FunctionReward(TextReward):
@@ -33,7 +34,7 @@ class FunctionReward(TextReward):
 
     def __init__(
         self, num_actions: int, tokenizer: Decoder, stop_id: int | None, *,
-        path: str | None, per_token: bool, low: float | None, high: float | None,
+        path: CodePath | None, per_token: bool, low: float | None, high: float | None,
         scale: float, clip: float | None, increments: bool,
     ) -> None:  # fmt: skip
         self.per_token = per_token

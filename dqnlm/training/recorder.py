@@ -117,12 +117,12 @@ class Recorder:
         """Scores the policy, shows and writes what was found; `done` says how far the run is.
 
         Raises:
-            UserError: a weight is not finite, or the evaluator does not give a metric that it declares.
+            UserError: a weight is not finite, or the evaluator does not give a metric that may choose the best policy.
         """
         parts = self.parts
         self.require_finite_weights()
         evaluation = parts.evaluator.evaluate(parts.policy)
-        lacking = [metric.name for metric in parts.evaluator.metrics if metric.name not in evaluation.figures]
+        lacking = [name for name in parts.evaluator.best_candidates() if name not in evaluation.figures]
         if lacking:
             raise UserError(
                 f"{type(parts.evaluator).__name__} declares {', '.join(lacking)}, and its evaluation gives no such figure"

@@ -20,7 +20,7 @@ from dqnlm.utils.permissions import is_permitted
 from dqnlm.utils.suggest import suggestion
 
 
-def split(path: str) -> tuple[Path, str]:
+def split(path: str, setting: str = "reward.path") -> tuple[Path, str]:
     """File and function.
 
     Raises:
@@ -28,33 +28,33 @@ def split(path: str) -> tuple[Path, str]:
     """
     file, _, name = path.rpartition(":")
     if not file.endswith(".py") or not name.isidentifier():
-        raise UserError(f"reward.path is {path!r}; it must be FILE.py:FUNCTION, such as my_rewards.py:score")
+        raise UserError(f"{setting} is {path!r}; it must be FILE.py:NAME, such as my_code.py:score")
     return Path(file), name
 
 
-def load(path: str) -> Callable[..., Any]:
+def load(path: str, setting: str = "reward.path") -> Callable[..., Any]:
     """The function that `FILE.py:FUNCTION` names; runs the file, once for all uses until it changes.
 
     Raises:
         UserError: no permission, no such file or function, or an error while the file runs.
     """
-    relative, name = split(path)
+    relative, name = split(path, setting)
     file = relative.expanduser().resolve()
     if not is_permitted(str(file)):
         raise UserError(
-            f"reward.path={path} would run {file}, and this run's folder alone may not do that\n"
+            f"{setting}={path} would run {file}, and this run's folder alone may not do that\n"
             f"  if you trust it, permit it: dqnlm resume RUN '+allow_targets=[{file}]', dqnlm eval RUN --allow-targets {file}"
         )
     if not file.is_file():
-        raise UserError(f"reward.path={path}: there is no file {file}")
+        raise UserError(f"{setting}={path}: there is no file {file}")
     try:
         module = _run(file, file.stat().st_mtime_ns)
     except Exception as error:
-        raise UserError(f"reward.path={path}: {blame(error, file)}") from error
+        raise UserError(f"{setting}={path}: {blame(error, file)}") from error
     function = getattr(module, name, None)
     if not callable(function):
         own = [n for n, v in vars(module).items() if callable(v) and not n.startswith("_")]
-        raise UserError(f"reward.path={path}: {file.name} has no function {name}{suggestion(name, own)}")
+        raise UserError(f"{setting}={path}: {file.name} has no {name}{suggestion(name, own)}")
     found: Callable[..., Any] = function
     return found
 

@@ -191,7 +191,7 @@ IMPOSSIBLE_ON_LOGGED_DATA: list[tuple[list[str], str]] = [
     (["algorithm=tbrm", "buffer.sample=transitions"], "whole episodes"),
     (["algorithm=ilql", "objective.cross_entropy.output=q"], "objective.cross_entropy.output=policy"),
     (["algorithm=ilql", "policy.beta=null"], "needs policy.beta"),
-    (["policy.beta=1.0"], "set them to null and []"),
+    (["policy.beta=1.0"], "set policy.beta=null"),
     (["algorithm=ilql", "learner.kl_weight=1", "pretraining.init_from=x"], "policy.kind=boltzmann"),
     (["learner.burn_in=2"], "which only network=gru has"),
     (["network=gru", "~network.window", "~network.hidden", "network.context=9", "learner.burn_in=9"], "leaves nothing"),

@@ -96,7 +96,7 @@ def test_values_are_coerced_only_where_the_meaning_is_beyond_doubt() -> None:
     composed = checked("env.horizon=1e1", "trainer.rollouts=1e6", "gamma=0", "threads=2")
     assert composed["env"]["horizon"] == 10 and type(composed["env"]["horizon"]) is int
     assert composed["trainer"]["rollouts"] == 1_000_000
-    assert composed["learner"]["gamma"] == 0.0 and type(composed["learner"]["gamma"]) is float
+    assert composed["gamma"] == 0.0 and type(composed["gamma"]) is float
 
 
 @pytest.mark.parametrize(

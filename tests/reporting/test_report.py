@@ -109,8 +109,8 @@ def test_thinning_keeps_ends_and_mean() -> None:
 
 def test_best_follows_the_direction_of_the_figure(tmp_path: Path) -> None:
     """Guards `best` nats that are the worst, and a NaN that wins every comparison."""
-    points = [point(1, eval_nats=2.0, eval_accuracy=0.3), point(2, eval_nats=1.5, eval_accuracy=0.2)]
-    points.append(point(3, eval_nats=float("nan"), eval_accuracy=float("nan")))
+    points = [point(1, eval_nll=2.0, eval_accuracy=0.3), point(2, eval_nll=1.5, eval_accuracy=0.2)]
+    points.append(point(3, eval_nll=float("nan"), eval_accuracy=float("nan")))
     run = load(make_run(tmp_path / "a", points=points))
     assert run.best("eval/nll") == (2.0, 1.5)
     assert run.best("eval/accuracy") == (1.0, 0.3)

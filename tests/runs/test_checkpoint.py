@@ -20,6 +20,7 @@ from dqnlm.builder import launch
 from dqnlm.errors import UserError
 from dqnlm.runs import checkpoint
 from dqnlm.runs.checkpoint import Checkpoints, step_folders
+from dqnlm.runs.settings import CheckpointSettings
 from dqnlm.utils.files import sha256_of_file
 from tests.helpers import runs as tools
 
@@ -51,7 +52,7 @@ def test_last_ones_are_kept_and_found(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="there are: none"):
         checkpoint.find(tmp_path / "empty", "last")
     with pytest.raises(UserError, match=r"checkpoint\.keep_last must be at least 1"):
-        Checkpoints(tmp_path, 0)
+        CheckpointSettings(every=1, minutes=None, keep_last=0)
 
 
 CALLS = [(os, "fsync"), (os, "rename"), (os, "mkdir"), (os, "rmdir"), (os, "unlink"), (os, "replace")]

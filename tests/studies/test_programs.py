@@ -28,7 +28,7 @@ def test_what_can_be_started_has_the_run_bit_and_the_checkout_s_python() -> None
         first = path.read_text(encoding="utf-8").split("\n")[0]
         assert os.access(path, os.X_OK) == first.startswith("#!"), path
         if path.suffix == ".py":
-            wanted = SHEBANG if path.parent == STUDIES else SHEBANG.replace("../scripts", "../../scripts")
+            wanted = SHEBANG if path.parent in (STUDIES, SCRIPTS) else SHEBANG.replace("../scripts", "../../scripts")
             assert (first == wanted) == (path in PYTHON), path
     assert PYTHON
 
