@@ -1,4 +1,4 @@
-"""One copy of a Gymnasium environment: how it is made, and how its state is read and set."""
+"""One copy of a Gymnasium environment: making it, and saving and restoring its state."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ SAVABLE: dict[str, tuple[str, ...]] = {
 
 
 def make(id: str, arguments: dict[str, Any]) -> gymnasium.Env[Any, Any]:
-    """One copy, without Gymnasium's time limit and checks.
+    """Makes one copy, without Gymnasium's time limit and checks.
 
     Raises:
         UserError: Gymnasium is missing, or cannot make this one.
@@ -65,7 +65,7 @@ def limit(env: gymnasium.Env[Any, Any], max_episode_steps: int | None) -> int:
     """Most steps of an episode: as given, or the environment's own limit, which is in its registration.
 
     Raises:
-        UserError: there is neither.
+        UserError: no limit is given or registered.
     """
     import gymnasium
 
@@ -78,7 +78,7 @@ def limit(env: gymnasium.Env[Any, Any], max_episode_steps: int | None) -> int:
 
 
 def savable_attributes(env: gymnasium.Env[Any, Any]) -> tuple[str, ...] | None:
-    """Names that hold the state of a copy that was reset; None where they are not known, or a wrapper may hold more."""
+    """Names of the attributes that hold the state of a reset copy; None if unknown, or if a wrapper may hold more."""
     import gymnasium
 
     bare = env.env if isinstance(env, gymnasium.wrappers.OrderEnforcing) else env
@@ -94,7 +94,7 @@ def save(env: gymnasium.Env[Any, Any], attributes: tuple[str, ...]) -> dict[str,
 
 
 def restore(env: gymnasium.Env[Any, Any], saved: dict[str, Any]) -> None:
-    """Puts back what `save` gave."""
+    """Restores a state of `save`."""
     bare = env.unwrapped
     for name, value in saved["state"].items():
         setattr(bare, name, _decode(value))
@@ -102,7 +102,7 @@ def restore(env: gymnasium.Env[Any, Any], saved: dict[str, Any]) -> None:
 
 
 def _encode(value: Any) -> Any:
-    """NumPy as tensors and tuples as lists, which a checkpoint can hold, of the same type."""
+    """Converts NumPy values to tensors and tuples to lists, which a checkpoint can hold."""
     if isinstance(value, np.ndarray | np.generic):
         return torch.from_numpy(np.array(value))
     return [_encode(item) for item in value] if isinstance(value, tuple) else value
