@@ -55,8 +55,7 @@ class Storage:
         self.added = torch.zeros((), dtype=torch.int64, device=device)  # since the start, also those overwritten
 
     def zeros(self, *shape: int, dtype: torch.dtype) -> Tensor:
-        """Zeros for each row and one more: rows that are not kept are written there, so no write depends on their
-        number.
+        """Zeros for each row, and one more row, where rows that are not kept are written.
         """
         return torch.zeros(self.rows + 1, *shape, dtype=dtype, device=self.device)
 

@@ -18,8 +18,7 @@ class UniformBuffer(Buffer):
         self.can_mix_demonstrations = sample == "rows"
 
     def sample(self, batch_size: int) -> Batch:
-        """`rows`: each row (or group) is equally likely. `transitions`: each decision, so that long rows come more
-        often.
+        """`rows`: each row (or group) is equally likely. `transitions`: each decision, so long rows come more often.
         """
         if self.mode == "rows":
             groups = self.storage.filled() // self.copies

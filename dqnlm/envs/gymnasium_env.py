@@ -47,7 +47,7 @@ class Gymnasium(StepEnvironment):
 
     Attributes:
         spec.exact_resume: `state_dict` holds all of the copies' state. Where it does not, `load_state_dict` begins new
-            episodes, and who keeps open rows must call `reset` and begin them anew.
+            episodes, and a caller that keeps open rows must call `reset` and begin them anew.
 
     Raises:
         UserError: Gymnasium or a package of the environment is missing, there is no such environment, its spaces are

@@ -31,8 +31,7 @@ TURN_REWARD, SOLVED_REWARD = -1.0, 0.0
 
 
 class Verdict(NamedTuple):
-    """The result of a guess: the answer with its line break ("" when the game is over), the reward, and whether it is
-    solved.
+    """The result of a guess: the answer with its line break ("" when the game is over), the reward, and success.
     """
 
     answer: str

@@ -87,8 +87,7 @@ class Pairs:
 
     @property
     def train_ids(self) -> Tensor:
-        """All answers of the training part, end to end, each with its line break: the training text of a language
-        model.
+        """All answers of the training part, end to end, each with its line break: the text for a language model.
         """
         answers = self.train.references
         length_K = answers.start_K[1:] - answers.start_K[:-1]

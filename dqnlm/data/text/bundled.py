@@ -162,8 +162,7 @@ class _Writer:
 
 
 def _verse(spoken: list[Word]) -> tuple[list[list[Word]], list[Word]]:
-    """Full lines of 8 to 11 syllables, and the rest, which may have fewer. Lines do not end with "the" or "of" if
-    possible.
+    """Full lines of 8 to 11 syllables, and the rest, which may have fewer. Lines avoid to end with "the" or "of".
     """
     lines: list[list[Word]] = []
     line: list[Word] = []
