@@ -79,7 +79,7 @@ class Learner:
         compile: wraps the online and the target forward in `torch.compile`.
         burn_in: first decisions of each row that are read but not learned from, so that a recurrent state is warm
             (Kapturowski et al. 2019); returns of later decisions are unchanged.
-        reference_weight: weight of log pi_ref in each decision's reward, return units a nat; 0 for none. See `objectives.reference`.
+        reference_weight: of log pi_ref in each decision's reward, return units per nat; 0 for none. See `objectives.reference`.
         reference_temperature: T of pi_ref = softmax(Q_ref / T), return units.
         rows_at_once: rows in one forward and backward; None: the whole batch.
 

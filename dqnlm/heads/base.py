@@ -71,8 +71,7 @@ class Head(nn.Module, ABC):
         """loss_BT summed over all actions, each with its own target in return units."""
 
     def log_probability(self, raw_XAN: Tensor) -> Tensor | None:
-        """Log of the probability that each action is the rewarded one, up to a constant of X; None if Q is no
-        probability.
+        """Log of the probability that each action is the rewarded one, up to a constant; None if Q is no probability.
         """
         del raw_XAN
         return None

@@ -3,8 +3,8 @@
     Q(s, a) = p(a | s) + v(s)        p = softmax(advantages),  v = v_max sigmoid(value stream + v_bias)
 
 That is the structure of teacher-forced exact match: r = 1 for the one right token, and gamma V(s') is the same for all.
-The outcome of a wrong guess then updates all other actions too, because probabilities sum to one. The TD target y = r + d Qbar(s',.)
-splits accordingly, each part regressed on what the other leaves of it:
+The outcome of a wrong guess then updates all other actions too, because probabilities sum to one. The TD target
+y = r + d Qbar(s',.) splits accordingly; each part is regressed on y less the other part:
 
     -(l log p_a + (1 - l) log(1 - p_a)),  l = y - v(s)  (its mean is E[r])        and        (v(s) - (y - p_a))^2 / 2
 """

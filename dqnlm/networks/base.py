@@ -147,7 +147,7 @@ class Body(nn.Module, ABC):
 
     @abstractmethod
     def step(self, x_ED: Tensor, state: State) -> tuple[Tensor, State]:
-        """Reads one more observation in every environment: h_ED and the next state. May reuse the given state's memory.
+        """Reads one more observation in every environment: h_ED and the next state. May reuse the state's memory.
         """
 
     @abstractmethod

@@ -59,8 +59,7 @@ class NoisyLinear(nn.Module):
 
     @torch.no_grad()
     def resample(self) -> None:
-        """Samples new noise from torch's global generator, in new tensors, so a backward through older ones still
-        works.
+        """Samples new noise from torch's global generator; new tensors keep older graphs valid for backward.
         """
         self.noise_in, self.noise_out = _noise_like(self.noise_in), _noise_like(self.noise_out)
 

@@ -35,8 +35,7 @@ def double_action(q_online_BSA: Tensor, legal_BSA: Tensor | None) -> Tensor:
 
 
 def double_value(q_online_BSA: Tensor, q_target_BSA: Tensor, legal_BSA: Tensor | None) -> Tensor:
-    """v(s) = Qbar(s, argmax_a Q(s, a)): the online network selects, the target network evaluates (van Hasselt et al.
-    2016).
+    """v(s) = Qbar(s, argmax_a Q(s, a)): online selection, target evaluation (van Hasselt et al. 2016).
 
     Returns:
         value_BS, the dtype of `q_target_BSA`. Equal to `max_value` when both networks are the same.
