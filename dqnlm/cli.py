@@ -1,4 +1,4 @@
-"""`dqnlm <command> ...`: finds the command's module, runs it, and turns what goes wrong into one message and a code.
+"""The command line `dqnlm <command> ...`: runs the command's module and turns errors into one message and a code.
 
 Codes: 0 done, 1 a crash or a failed run, 2 a mistake of the user, 130 interrupted. Nothing heavy is imported here, so
 that help and completion are instant.

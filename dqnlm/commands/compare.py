@@ -1,4 +1,4 @@
-"""`dqnlm compare`: algorithms on tasks with several seeds, as sweeps of `dqnlm train -m`; tables, files and a picture."""
+"""`dqnlm compare`: algorithms on tasks with several seeds, as sweeps of `dqnlm train -m`; tables, files and a figure."""
 
 from __future__ import annotations
 
@@ -92,7 +92,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _check_files(options: argparse.Namespace) -> None:
-    """Raises UserError for what would otherwise be found after hours of training."""
+    """Raises UserError for file problems that would otherwise appear only after hours of training."""
     from dqnlm.reporting.curves import require_matplotlib
     from dqnlm.utils.files import require_place
 

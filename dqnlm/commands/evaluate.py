@@ -73,7 +73,7 @@ def main(argv: list[str]) -> int:
 
 
 def _refuse_options_without_meaning(kind: type[Task], arguments: argparse.Namespace) -> None:
-    """Raises UserError for an option that this kind of run does not read."""
+    """Raises UserError for an option that has no effect for this kind of run."""
     from dqnlm.errors import UserError
 
     given = {"data_path": arguments.data_path, "beam": None if arguments.beam == 1 else arguments.beam}

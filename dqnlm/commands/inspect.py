@@ -1,4 +1,4 @@
-"""`dqnlm inspect RUN --text ...`: one page that shows Q, value and probability at every token of a text."""
+"""`dqnlm inspect RUN --text ...`: writes a page with Q, value and probability at every token of a text."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def main(argv: list[str]) -> int:
 
 
 def _text(arguments: argparse.Namespace) -> str:
-    """Raises UserError where the file cannot be read, or is no UTF-8."""
+    """Reads the text. Raises UserError where the file cannot be read, or is no UTF-8."""
     from dqnlm.errors import UserError
 
     name = arguments.text_file
@@ -83,7 +83,7 @@ def _text(arguments: argparse.Namespace) -> str:
 
 
 def heading(policy: Policy, config: dict[str, Any], folder: Path, arguments: argparse.Namespace) -> Heading:
-    """Which run and checkpoint it is, and what the figures mean there."""
+    """The run and the checkpoint, with the meaning of the metrics."""
     from dqnlm.config.selected import option_name
     from dqnlm.reporting.inspection_page import Heading
     from dqnlm.reporting.names import run_name
@@ -106,7 +106,7 @@ def heading(policy: Policy, config: dict[str, Any], folder: Path, arguments: arg
 
 
 def _choices(folder: Path) -> dict[str, Any]:
-    """The options that the run was started with, as the manifest has them; {} where that cannot be read."""
+    """The options of the run from its manifest; {} where that cannot be read."""
     from dqnlm.builder.launch import choices_of
     from dqnlm.runs.directory import RunDirectory
 

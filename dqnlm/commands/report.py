@@ -1,4 +1,4 @@
-"""`dqnlm report RUN...`: one page about one run, or a comparison of several, and a table in the terminal."""
+"""`dqnlm report RUN...`: writes a page about one run, or a comparison of several, and prints a table."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ def _find(names: list[str], output_dir: Path) -> list[Path]:
 
 
 def _default_output(paths: list[Path], output_dir: Path) -> Path:
-    """In the one run; of several in the output folder, or, where not all are below it, in the folder that holds them all."""
+    """The default path: in the run's folder; for several runs in the output folder, or their common folder."""
     if len(paths) == 1:
         return paths[0] / "report.html"
     real = [path.resolve() for path in paths]

@@ -1,4 +1,4 @@
-"""Play an environment with tokens, or vectors, and rewards of its own; from logged episodes, if there are any."""
+"""The task of playing an environment with its own tokens, or vectors, and rewards; optionally from logged episodes."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ class EnvironmentTask(Task):
         return len(self.data)
 
     def add_logged_rows(self, buffer: Buffer, policy: Policy) -> None:
-        """Logged episodes of the environment, if there are any.
+        """Stores the logged episodes of the environment, if there are any.
 
         Raises:
             UserError: the environment's tokens are no characters, the log is of another task, a return lies outside the

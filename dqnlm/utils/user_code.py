@@ -1,7 +1,7 @@
-"""A user's own Python file that a setting names, `folder/my_rewards.py:score`: when it may run, and what it does wrong.
+"""Loads a user's Python function named by a setting, `folder/my_rewards.py:score`, with permission and error messages.
 
-Naming the file in `dqnlm train` (or in a file of --config-dir) is the permission to run it. A run's folder never is: what
-builds such a part from there needs the very file permitted again, `allow_targets=[folder/my_rewards.py]`.
+Naming the file in `dqnlm train` (or in a file of --config-dir) is the permission to run it. A saved run gives no
+permission: loading it requires the file to be permitted again, `allow_targets=[folder/my_rewards.py]`.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from dqnlm.utils.suggest import suggestion
 
 
 def split(path: str) -> tuple[Path, str]:
-    """File and function.
+    """Splits into file and function.
 
     Raises:
         UserError: not of the form FILE.py:FUNCTION.
@@ -33,7 +33,7 @@ def split(path: str) -> tuple[Path, str]:
 
 
 def load(path: str) -> Callable[..., Any]:
-    """The function that `FILE.py:FUNCTION` names; runs the file, once for all uses until it changes.
+    """Loads the function `FILE.py:FUNCTION`; runs the file once, and again after it changes.
 
     Raises:
         UserError: no permission, no such file or function, or an error while the file runs.
@@ -61,7 +61,7 @@ def load(path: str) -> Callable[..., Any]:
 
 @functools.lru_cache(maxsize=8)
 def _run(file: Path, changed: int) -> ModuleType:
-    """The module of a file, as it was when it was last changed (ns)."""
+    """The module of a file, by its time of change (ns)."""
     name = f"dqnlm_user_{file.stem}"
     spec = importlib.util.spec_from_file_location(name, file)
     assert spec is not None and spec.loader is not None, "a name that ends in .py has a loader"
@@ -72,7 +72,7 @@ def _run(file: Path, changed: int) -> ModuleType:
 
 
 def blame(error: Exception, file: Path) -> str:
-    """An error in a user's words: where in the user's file it arose, and what Python says."""
+    """A user's error as a message: its place in the user's file, and Python's message."""
     said = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
     if isinstance(error, SyntaxError) and error.filename == str(file):
         return f"{file}, line {error.lineno}: SyntaxError: {error.msg}"
