@@ -80,8 +80,7 @@ class Accumulator:
 
 
 class JsonLines:
-    """A file with one JSON object per line, flushed after each; `size` bytes are recorded so that a resume can truncate
-    it.
+    """A file with one JSON object per line, flushed after each; a resume truncates it to the recorded `size`.
     """
 
     def __init__(self, path: Path, size: int | None = None) -> None:

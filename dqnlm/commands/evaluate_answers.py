@@ -28,7 +28,7 @@ class Answered(NamedTuple):
         pairs: the prompts and references.
         texts: the answers.
         reward_E: summed reward of each.
-        figures: metrics over all of them: those of `dqnlm.evaluation.scores`, eval/return and its standard error over the answers.
+        figures: corpus metrics: those of `dqnlm.evaluation.scores`, eval/return and its standard error over the answers.
         signatures: metric -> sacreBLEU's signature.
     """
 

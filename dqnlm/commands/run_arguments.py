@@ -6,7 +6,7 @@ import argparse
 
 
 def add_run_arguments(parser: argparse.ArgumentParser, device: bool = True) -> None:
-    """Adds the arguments for the run, its checkpoint, the output folder, permitted code and, with `device`, the device.
+    """Adds the arguments for the run, its checkpoint, the output folder, permitted code and the device.
     """
     parser.add_argument("run", help="a run's folder, `latest`, or a unique prefix of its name")
     parser.add_argument("--checkpoint", default="best", help="best, last, or a step (default: best)")

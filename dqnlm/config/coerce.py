@@ -1,4 +1,4 @@
-"""Values from YAML or a shell against Python annotations: strict, except where the meaning is beyond doubt."""
+"""Checks values from YAML or a shell against Python annotations: strict, with unambiguous conversions."""
 
 from __future__ import annotations
 
@@ -10,19 +10,19 @@ from typing import Any, Literal, Union, get_args, get_origin
 
 
 class MismatchError(Exception):
-    """A value does not fit; the text continues `<value> ...`. `hint(key)` is a further line, or nothing."""
+    """A value does not fit its type; the text continues `<value> ...`. `hint(key)` is a further line, or empty."""
 
     def __init__(self, message: str, hint: str = "") -> None:
         super().__init__(message)
         self._hint = hint
 
     def hint(self, key: str) -> str:
-        """What to type instead, with the setting's name put in."""
+        """A correction to type instead, with the setting's name inserted."""
         return f"\n  {self._hint.replace('KEY', key)}" if self._hint else ""
 
 
 def conform(value: Any, annotation: Any) -> Any:
-    """`value` as the type that `annotation` names.
+    """Converts `value` to the type of `annotation`.
 
     Accepted beyond the exact type: an integral float where an integer is meant (1e6), an integer where a float or a
     text is meant, any sequence where a list is meant. A bool is no number.
@@ -49,7 +49,7 @@ def conform(value: Any, annotation: Any) -> Any:
 
 
 def describe(annotation: Any) -> str:
-    """An annotation in a user's words."""
+    """An annotation in plain words."""
     if annotation is None or annotation is type(None):
         return "null"
     origin = get_origin(annotation) or annotation
@@ -68,7 +68,7 @@ def _null(value: Any) -> None:
 
 
 def _union(value: Any, arms: tuple[Any, ...]) -> Any:
-    """The exact type first, so that 1 stays an integer under `int | float`; then the first arm that accepts it."""
+    """Checks a union: the exact type first, so that 1 stays an integer under `int | float`; then in order."""
     for arm in sorted(arms, key=lambda arm: type(value) is not (get_origin(arm) or arm)):
         try:
             return conform(value, arm)
@@ -144,7 +144,7 @@ def _dict(value: Any, arguments: tuple[Any, ...]) -> dict[Any, Any]:
 
 
 def _element(value: Any, annotation: Any) -> Any:
-    """A node inside a mapping is checked by its own target, later."""
+    """Checks an element; a node inside a mapping is checked by its own target, later."""
     return value if isinstance(value, Mapping) and "_target_" in value else conform(value, annotation)
 
 

@@ -1,4 +1,4 @@
-"""Where the parts of saved runs are found now: runs of earlier versions name them by the places of then."""
+"""Maps code locations in saved runs of earlier versions to the current ones."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ TARGETS = {
 
 
 def renewed(node: Any) -> Any:
-    """A saved configuration with each `_target_` where it is now; everything else as it was."""
+    """A saved configuration with each `_target_` at its current location; everything else is unchanged."""
     if isinstance(node, list):
         return [renewed(part) for part in node]
     if not isinstance(node, dict):

@@ -1,4 +1,4 @@
-"""Files of the user's that a configuration names: permitted when the user typed the configuration."""
+"""Permission for Python files named in a configuration that the user typed."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ NAMES_A_FILE = "dqnlm.rewards.function.FunctionReward"  # the target whose `path
 
 
 def trust(node: dict[str, Any], base: Path) -> None:
-    """Permits the files that a configuration typed by the user names, in it or below it, and makes their paths whole.
+    """Permits the files named in a typed configuration, and makes their paths absolute.
 
     Args:
         node: a part of a configuration; its paths are changed.

@@ -132,8 +132,7 @@ def has_noise(network: nn.Module) -> bool:
 
 
 def set_noise(network: nn.Module, active: bool) -> None:
-    """Turns the noise of all layers below on or off; off leaves the mean weights. Does not sample: see
-    `resample_noise`.
+    """Turns the noise of all layers below on or off; off leaves the mean weights. See `resample_noise`.
     """
     for layer in _layers(network):
         layer.active = active

@@ -14,9 +14,9 @@ for each of them, so their spread is a loss by itself (VarGrad, Richter et al. 2
 
     loss_b = (x_b - mean x)^2 / 2        the mean over the rows of the batch with this prompt
 
-It trains the policy alone, and the actions may come from any policy. Q is then determined
-up to a constant for each state, so it cannot be compared with returns (no eval/overestimation). A V that is regressed on returns in the same network also changes the policy's logits:
-with it, translations got worse again after 50 updates (one seed).
+It trains the policy alone, and the actions may come from any policy. Q is then determined up to a constant for each state, so
+it cannot be compared with returns (no eval/overestimation). A V that is regressed on returns in the same network also changes
+the policy's logits: with it, translations got worse again after 50 updates (one seed).
 """
 
 from __future__ import annotations

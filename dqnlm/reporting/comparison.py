@@ -213,7 +213,7 @@ def _plain(result: Result) -> dict[str, Any]:
 
 
 def picture(results: Sequence[Result], metric: str, at: str) -> bytes:
-    """PNG with a panel per task, a row per algorithm; points are runs, the bar is the interval, the line in it the IQM.
+    """PNG: a panel per task, a row per algorithm; points are runs, the bar is the interval, the line the IQM.
     """
     from matplotlib.figure import Figure
 

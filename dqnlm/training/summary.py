@@ -1,4 +1,4 @@
-"""What a run says of itself before it starts: on what it trains, which parts idle under its settings, what it costs."""
+"""Run summary printed at start: data, inactive components, memory and time estimate."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ Config = dict[str, Any]
 
 
 def idle_components(settings: Config, context: RunContext) -> list[str]:
-    """Parts that are configured but change nothing in this run, each with the reason; `settings` are those of `trainer`."""
+    """Components that have no effect in this run, each with the reason; `settings` are those of `trainer`."""
     idle = [] if context.is_on_text else ["reward: the environment brings its own rewards"]
     for key in ("warm_start_lr", "warm_start_rows"):
         if settings[key] is not None and not settings["warm_start_updates"]:
@@ -72,7 +72,7 @@ def is_pretrained(trainer: Trainer) -> bool:
 
 
 def show(config: Config, trainer: Trainer, resumed_from: Path | None = None) -> None:
-    """Panels: the bundled text if it stands in, then the run."""
+    """Shows the panels: a note if the bundled text is used as a fallback, then the run."""
     parts, task = trainer.parts, trainer.parts.task
     source, (label, data) = task.data.source, task.describe_data()
     if source.bundled:
@@ -117,7 +117,7 @@ def _of_learning(config: Config, context: RunContext) -> str:
 
 
 def estimated_seconds(trainer: Trainer) -> float:
-    """Rollouts and updates left times the measured time of passes through a copy of the network (evaluations not counted)."""
+    """Remaining rollouts and updates times the measured time of passes through a copy of the network."""
     parts = trainer.parts
     env, spec, device = parts.env, parts.task.spec, parts.accumulator.device
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
