@@ -185,8 +185,7 @@ def build_learner(
 def build_buffer(
     config: Config, task: Task, lookahead: int | None, context: int, device: torch.device
 ) -> Buffer:
-    """Builds the empty buffer for a network that uses `context` observations and targets of `lookahead` decisions.
-    """
+    """Builds the empty buffer; the network uses `context` observations, targets span `lookahead` decisions."""
     setup = Setup(
         spec=task.spec, gamma=config["learner"]["gamma"], context=context, lookahead=lookahead,
         logged_rows=task.num_logged_rows, device=device, generator=streams.stream(device, config["seed"], streams.BUFFER),

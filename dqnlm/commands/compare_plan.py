@@ -122,7 +122,7 @@ def make_plan(
         tuple(map(int, seeds.split(","))), tuple(overrides), root.expanduser().absolute(), config_dir,
     )  # fmt: skip
     labels = [plan.folder(task).name for task in plan.tasks]
-    _require_distinct("--tasks", labels, "; tell them apart: a=EXPERIMENT,KEY=VALUE")
+    _require_distinct("--tasks", labels, "; give them different labels: a=EXPERIMENT,KEY=VALUE")
     _require_distinct("--algorithms", plan.algorithms)
     _require_distinct("--seeds", [str(seed) for seed in plan.seeds])
     return plan

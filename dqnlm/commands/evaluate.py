@@ -22,7 +22,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     add_run_arguments(parser)
     parser.add_argument("--data-path", metavar="FILE", help="score this whole text instead of the held-out part")
-    parser.add_argument("--json", action="store_true", help="print the figures as one JSON object")
+    parser.add_argument("--json", action="store_true", help="print the metrics as one JSON object")
     parser.add_argument(
         "--beam", type=int, default=1, help="answers to prompts: hypotheses of a beam search (default: 1, greedy)"
     )

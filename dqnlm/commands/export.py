@@ -141,14 +141,14 @@ def card(policy: Policy, config: dict[str, Any], summary: dict[str, Any], tensor
         f"Trained from `{Path(str(network['name_or_path'])).name}` ({lora}) on {of_data}, objectives "
         f"{' + '.join(config['objective'])}, discount {learner['gamma']}, {policy.step} updates of {trainer['batch_rows']} rows "
         f"to this checkpoint, learning rate {config['optimizer']['lr']}, seed {config['seed']}.", "",
-        "| figure at the best evaluation | |", "| --- | --- |", *(figures or ["| none was written | |"]), "",
+        "| metric at the best evaluation | ||", "| --- | --- |", *(figures or ["| none was written | |"]), "",
         "## How it acts", "",
         "`AutoModelForCausalLM` gives the cloned behaviour pi_b. The run acted by log pi_b + beta (Q - V) with beta = "
         f"{policy.beta:g}; V is the same for all tokens, so log pi_b + beta Q chooses alike. Q comes from the last hidden state "
         f"h (`output_hidden_states=True`, the last one) and the tensors of `{HEADS}`; of `q` and `q2` the smaller counts.", "",
         *_formula(policy), "",
-        "`model_id_A` holds the token id of each action (row of the heads, in order). The file's metadata tells how raw numbers "
-        "become returns (head, its settings and bounds).", "",
+        "`model_id_A` holds the token id of each action (row of the heads, in order). The file's metadata defines how raw "
+        "numbers become returns (head, its settings and bounds).", "",
         "| tensor | shape |", "| --- | --- |", *shapes, "",
     ]  # fmt: skip
     return "\n".join(lines)

@@ -29,7 +29,7 @@ def _parser() -> argparse.ArgumentParser:
     text.add_argument("--text", help="the text to look at; its first token is only read")
     text.add_argument("--text-file", metavar="FILE", help="read the text from a file; - for standard input")
     parser.add_argument(
-        "--output", metavar="FILE", help="where the page goes (default: inspect.html in the run's folder)"
+        "--output", metavar="FILE", help="path of the page (default: inspect.html in the run's folder)"
     )
     return parser
 
@@ -159,8 +159,8 @@ def _of_probability(policy: Policy) -> str:
 
 
 def _notes(config: dict[str, Any]) -> list[str]:
-    notes = ["The text's next token counts as the one taken. Figures at positions where the run had nothing to decide (inside "
-             "a prompt, say) were never trained."]  # fmt: skip
+    notes = ["The text's next token is the action taken. Values at positions without a decision "
+             "(for example inside a prompt) were never trained."]  # fmt: skip
     if config["env"].get("legal_moves_only"):
         notes.append("The run chose among legal moves only (env.legal_moves_only); this page compares all tokens.")
     return notes

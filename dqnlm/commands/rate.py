@@ -27,8 +27,8 @@ KEYS = "score 1 to 5, s = skip, u = undo the last, q = quit: "
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="dqnlm rate",
-        description="Shows texts of a run's policy one by one and keeps your score of each, as data to train on. What the "
-        "file holds already is not shown again.",
+        description="Shows texts of a run's policy one by one and stores your score of each as training data. "
+        "Texts that are in the file already are not shown again.",
         epilog=f"keys: {KEYS.removesuffix(': ')}. Where standard input is no terminal, one key a line is read.",
     )
     add_run_arguments(parser)

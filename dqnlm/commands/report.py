@@ -51,14 +51,14 @@ def main(argv: list[str]) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="dqnlm report",
-        description="Write one self-contained page about runs: figures, curves, samples, settings. Several runs are "
+        description="Write one self-contained page about runs: metrics, curves, samples, settings. Several runs are "
         "compared by the settings in which they differ; seeds of the same settings become one curve with a band.",
     )
     parser.add_argument("runs", nargs="+", metavar="RUN", help="a folder, `latest`, or a unique prefix of a run's name")
-    parser.add_argument("--output", metavar="FILE", help="where the page goes (default: report.html in the run's "
+    parser.add_argument("--output", metavar="FILE", help="path of the page (default: report.html in the run's "
                         "folder; for several runs in the output folder, or in the one that holds them all)")  # fmt: skip
     parser.add_argument(
-        "--metric", help="the figure that comes first (default: eval/accuracy where a run has it, else eval/return)"
+        "--metric", help="the metric that comes first (default: eval/accuracy where a run has it, else eval/return)"
     )
     parser.add_argument(
         "--axis", choices=tuple(AXES), default="step", help="what the PNG is drawn against (default: step)"

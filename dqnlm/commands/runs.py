@@ -67,7 +67,7 @@ def describe(path: Path, output_dir: Path) -> dict[str, Any]:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="dqnlm runs",
-        description="List every run, newest last: how it ended, how far it came, and its last and best figures. "
+        description="List every run, newest last: status, progress, and its last and best metrics. "
         "Status: finished, interrupted, failed; running or unknown (killed) for a run that wrote no summary; damaged.",
     )
     parser.add_argument("--output-dir", default="outputs", metavar="DIR", help="where runs are (default: %(default)s)")

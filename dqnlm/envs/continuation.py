@@ -90,7 +90,7 @@ class Continuation(StepEnvironment, TeacherForced):
             )
         if copies > 1 and transition != "teacher":
             raise UserError(
-                f"env.copies={copies} needs env.transition=teacher: copies that write their own text part at the first decision"
+                f"env.copies={copies} needs env.transition=teacher: free copies differ after the first decision"
             )
         self.num_envs, self.horizon, self.copies = num_envs, horizon, copies
         self.prompt_length, self.first_decision = prompt_length, prompt_length - 1

@@ -32,8 +32,8 @@ def check_tokens(
         raise UserError(f"env.stop_token is {stop_token!r}; it must be one character, or null for none")
     if stop_token is not None and transition == "teacher":
         raise UserError(
-            f"env.stop_token is {stop_token!r}, but under env.transition=teacher the reference goes on whatever is "
-            "chosen; use env.transition=free, or env.stop_token=null"
+            f"env.stop_token is {stop_token!r}, but under env.transition=teacher the next token is always the "
+            "reference's; use env.transition=free, or env.stop_token=null"
         )
     if allowed == "" or (legal_mask_A is not None and not bool(legal_mask_A.any())):
         raise UserError("env.allowed leaves no token to choose; name at least one character, or null for all")

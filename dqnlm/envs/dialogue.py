@@ -158,8 +158,8 @@ class Dialogue(StepEnvironment):
         for place, answer in zip(places, answers, strict=True):
             if not low <= answer.reward <= high:
                 raise UserError(
-                    f"env.partner: {self._name} paid {answer.reward}, outside its reward_bounds {low:g} to {high:g}; correct "
-                    "the partner"
+                    f"env.partner: {self._name} gave the reward {answer.reward}, outside its reward_bounds {low:g} to {high:g}; "
+                    "correct the partner"
                 )
             self._turns[place] += 1
             over = answer.over or self._turns[place] == self.max_turns

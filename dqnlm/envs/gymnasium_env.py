@@ -162,8 +162,8 @@ class Gymnasium(StepEnvironment):
         reward, (low, high) = float(paid), self.reward_bounds_given
         if not low <= reward <= high:
             raise UserError(
-                f"the environment paid {reward}, outside env.reward_low={low} to env.reward_high={high}; widen them, or set "
-                "them to null"
+                f"the environment gave the reward {reward}, outside env.reward_low={low} to env.reward_high={high}; "
+                "widen them, or set them to null"
             )
         return observation, reward, flag | _OVER if over else flag
 

@@ -54,7 +54,7 @@ def make(id: str, arguments: dict[str, Any]) -> gymnasium.Env[Any, Any]:
         try:
             return gymnasium.make(id, max_episode_steps=-1, disable_env_checker=True, **arguments)
         except gymnasium.error.Error as error:
-            raise UserError(f"env.id={id}: Gymnasium says: {error}") from None
+            raise UserError(f"env.id={id}: error of Gymnasium: {error}") from None
         except ImportError as error:
             raise UserError(f"env.id={id} needs a package that is not installed: {error}") from None
         except (TypeError, ValueError, KeyError) as error:

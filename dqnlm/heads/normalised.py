@@ -59,7 +59,7 @@ class Normalised(Head):
         """
         if not context.is_teacher_forced or not context.pays_only_the_match:
             raise UserError(
-                "head=normalised says that exactly one action is rewarded, with 1, and that the future is the same for all, "
+                "head=normalised requires that exactly one action is rewarded, with 1, and that the future is the same for all, "
                 "which needs env.transition=teacher and reward=exact_match with reward.match=1 and reward.mismatch=0; else "
                 "use head=scalar"
             )
@@ -70,7 +70,7 @@ class Normalised(Head):
 
     def meaning(self) -> str:
         return (
-            "Q is the probability of being the text's own token, plus the worth of the future, which is the same for every "
+            "Q is the probability of being the text's own token, plus the value of the future, which is the same for every "
             "token."
         )
 

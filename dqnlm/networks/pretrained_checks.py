@@ -80,7 +80,7 @@ def model_ids(
 def require_plain(projection: nn.Module) -> None:
     if not isinstance(projection, Linear) or projection.num_parameters != 1:
         raise UserError(
-            "network.q_init=logits brings the layers of q itself: set projection=linear and head=scalar (or network.q_init=zero)"
+            "network.q_init=logits defines the layers of q itself: set projection=linear and head=scalar (or network.q_init=zero)"
         )
 
 

@@ -156,7 +156,7 @@ def _one_message(name: str, offline: str | None) -> Iterator[None]:
         text = str(error).strip()
         reason = text.splitlines()[0] if text else type(error).__name__
         if "trust_remote_code" in text:
-            reason = "it brings code of its own, which is never run here"
+            reason = "it contains code of its own, which is never run here"
         elif offline is not None:
             reason = f"{offline}, and this machine has no copy of it. Give a folder: network.name_or_path=FOLDER"
         raise UserError(f"network.name_or_path={name} cannot be read: {reason}") from error

@@ -207,7 +207,7 @@ class AllActionsTD(TDObjective):
         super().__init__(head, bootstrap, returns, values_matter, last_has_value, weight, twin)
         if returns.lookahead != 1 or bootstrap.adds_bonus:
             raise UserError(
-                "learner.feedback=all_actions teaches one-step targets: set returns=one_step and bootstrap=max or double"
+                "learner.feedback=all_actions has one-step targets: set returns=one_step and bootstrap=max or double"
             )
         self.reward_all = reward_all
 

@@ -53,8 +53,8 @@ class Recorded(Partner):
         self._dialogues = kept[cut:] if evaluating else kept[:cut]
         if not self._dialogues:
             raise UserError(
-                f"env.partner: {len(kept)} dialogues of {self.source.name} begin with two turns of at most {turn_length} "
-                "characters, too few to hold out and to learn from; raise env.partner.turn_length, or give another file"
+                f"env.partner: {len(kept)} dialogues of {self.source.name} start with two turns of at most {turn_length} "
+                "characters, too few for a training and a held-out part; raise env.partner.turn_length, or give another file"
             )
         self._about = (
             f"{len(kept):,} of its {len(spoken):,} dialogues begin with two turns of at most {turn_length} characters"
@@ -101,7 +101,7 @@ class Recorded(Partner):
         return found
 
     def notes(self) -> list[str]:
-        return [f"The partner says the turns of {self.source.origin}, whatever is answered; {self._about}."]
+        return [f"The partner replays the turns of {self.source.origin}, independent of the answers; {self._about}."]
 
     def state_dict(self) -> dict[str, Any]:
         return {
@@ -131,6 +131,6 @@ def _chrf() -> Any:
         from sacrebleu.metrics import CHRF
     except ModuleNotFoundError as error:
         raise UserError(
-            "a recorded partner pays by chrF and needs the package sacrebleu: pip install 'dqnlm[text]'"
+            "a recorded partner rewards by chrF and needs the package sacrebleu: pip install 'dqnlm[text]'"
         ) from error
     return CHRF()

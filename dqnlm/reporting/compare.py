@@ -101,12 +101,12 @@ def warnings(runs: list[RunData]) -> list[str]:
             found.append(f"{run.name} was trained on the bundled corpus, a text of dqnlm's own grammar.")
     if len(sources) > 1:
         parts = "; ".join(f"sha256 {digest[:12]}: {', '.join(names)}" for digest, names in sources.items())
-        found.append(f"The runs were trained on different data, so their figures do not compare. {parts}.")
+        found.append(f"The runs were trained on different data, so their metrics are not comparable. {parts}.")
     for key in DATA_KEYS:
         values = {run_settings(run).get(key) for run in runs}
         if len(values) > 1:
             shown = ", ".join(sorted(str(value) for value in values))
-            found.append(f"{key} differs ({shown}), so figures on held-out text do not compare.")
+            found.append(f"{key} differs ({shown}), so metrics on held-out text are not comparable.")
     for run in runs:
         if run.status != "finished":
             step = run.last("step")
@@ -149,10 +149,10 @@ def check_figure(figure: str, runs: list[RunData]) -> None:
         return
     if not names:
         listed = ", ".join(run.name for run in runs)
-        raise UserError(f"No figures to report yet: {listed} logged nothing. Wait for the first log point.")
+        raise UserError(f"No metrics to report yet: {listed} logged nothing. Wait for the first log point.")
     near = difflib.get_close_matches(figure, names, n=1, cutoff=0.4)
     hint = f" Did you mean {near[0]}?" if near else ""
-    raise UserError(f"--metric {figure}: no run logged this figure.{hint} There are: {', '.join(names)}.")
+    raise UserError(f"--metric {figure}: no run logged this metric.{hint} There are: {', '.join(names)}.")
 
 
 def _distinct(keys: list[str], runs: list[RunData]) -> set[tuple[str, ...]]:

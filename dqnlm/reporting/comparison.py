@@ -94,7 +94,7 @@ def read_result(blank: Result, run: Path, metric: str, at: str) -> Result:
     known = {"run": run, "wall_s": summary["totals"]["wall_s"], "figures": names}
     value: Any = figures.get(metric)
     if not is_number(value):
-        return blank.failed(f"no figure {metric} in its {at} evaluation", **known)
+        return blank.failed(f"no metric {metric} in its {at} evaluation", **known)
     if not math.isfinite(value):
         return blank.failed(f"{metric} is {value}", **known)
     return dataclasses.replace(blank, value=float(value), **known)
@@ -107,8 +107,8 @@ def require_metric(results: Sequence[Result], metric: str, at: str) -> None:
         return
     names = sorted({name for result in finished for name in result.figures})
     raise UserError(
-        f"--metric {metric}: the {at} evaluation of no run has this figure{suggestion(metric, names)}\n"
-        f"  figures: {', '.join(names)}\n  the runs are kept: the same command with another --metric and --reuse reads them"
+        f"--metric {metric}: the {at} evaluation of no run has this metric{suggestion(metric, names)}\n"
+        f"  metrics: {', '.join(names)}\n  the runs are kept: the same command with another --metric and --reuse reads them"
     )
 
 

@@ -157,7 +157,7 @@ def build_page(found: Inspection, heading: Heading) -> str:
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
         f"<title>{escape(heading.title)} · dqnlm inspect</title><style>{STYLE}</style></head>\n<body><main>\n"
         f'<h1>{escape(heading.title)}</h1>\n<dl class="facts">{facts}</dl>\n'
-        f"<details open><summary>What the figures mean in this run</summary><ul>{meaning}</ul></details>\n"
+        f"<details open><summary>Meaning of the metrics in this run</summary><ul>{meaning}</ul></details>\n"
         f'<div class="tiles">{tiles}</div>\n'
         f"<h2>Value along the text</h2>{_chart(found.value_X)}\n<h2>The text</h2>{_choices(data)}\n"
         f'<div class="panes"><div class="text" id="text" role="group" aria-label="the text, token by token">'

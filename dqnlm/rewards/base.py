@@ -140,7 +140,7 @@ class Reward(ABC):
         Raises:
             NotImplementedError: the reward of an action depends on the actions before it.
         """
-        raise NotImplementedError(f"{type(self).__name__} does not know the reward of actions that were not taken")
+        raise NotImplementedError(f"{type(self).__name__} has no reward for actions that were not taken")
 
     def judge(self, episodes: Episodes) -> Tensor:
         """The reward of each decision of finished episodes; only where `judged`. Changes no state.
@@ -151,7 +151,7 @@ class Reward(ABC):
         Raises:
             NotImplementedError: the reward is token-level.
         """
-        raise NotImplementedError(f"{type(self).__name__} pays token by token: use reset and step, or row")
+        raise NotImplementedError(f"{type(self).__name__} is a token-level reward: use reset and step, or row")
 
     def parts(self) -> dict[str, Tensor]:
         """The unweighted components of the latest `step` (E), `row` or `judge` (BH) reward, by name.

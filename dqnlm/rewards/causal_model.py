@@ -57,7 +57,7 @@ class CausalModel(TextReward):
         self._begin = next((token for token in ends if token is not None), None)
         if self._begin is None:
             raise UserError(
-                f"reward.name_or_path={name_or_path}: its tokenizer names no token that a text begins with (bos_token or "
+                f"reward.name_or_path={name_or_path}: its tokenizer has no token for the beginning of a text (bos_token or "
                 "eos_token in tokenizer_config.json); add it"
             )
         self.with_prompt, self.max_tokens, self.batch_rows, self.floor = with_prompt, max_tokens, batch_rows, floor

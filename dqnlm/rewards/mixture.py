@@ -39,7 +39,7 @@ class Mixture(Reward):
         super().__init__(num_actions)
         self._weights = {name: _weight(name, part) for name, part in parts.items()}
         if not any(self._weights.values()):
-            raise UserError("reward.parts pays nothing: it needs at least one part with a weight other than 0")
+            raise UserError("reward.parts is always 0: it needs at least one part with a weight other than 0")
         self._parts = {
             name: build_part({key: value for key, value in part.items() if key != "weight"})
             for name, part in parts.items()

@@ -143,8 +143,8 @@ class TextReward(JudgedReward):
         said = on_host(episodes, self.stop_id)
         if self.needs_reference and not any(said.references):
             raise UserError(
-                "this reward compares with a reference, and here is none to compare with; use a reward "
-                "that judges the text alone, such as reward=language_model or reward=function"
+                "this reward needs a reference, and there is none here; use a reward "
+                "of the text alone, such as reward=language_model or reward=function"
             )
         reward_BH = torch.zeros(episodes.action_BH.shape, dtype=torch.float32)
         for row_H, paid in zip(reward_BH, self._payments(said), strict=True):

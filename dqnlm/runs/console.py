@@ -25,8 +25,7 @@ class RunConsole:
         self._started, self._first = time.monotonic(), 0
 
     def print(self, what: Any) -> None:
-        """Prints a string or a rich renderable. Sentences are wrapped by the terminal, so that paths stay in one piece.
-        """
+        """Prints a string or a rich renderable. The terminal wraps sentences, so that paths stay in one piece."""
         what = Text(what) if isinstance(what, str) else what
         sentence = isinstance(what, Text)
         with tqdm.external_write_mode():

@@ -115,8 +115,8 @@ def require_fresh(folder: Path) -> Path:
     held = [folder] if RunDirectory(folder).is_run else _runs_below(folder)
     if held:
         raise UserError(
-            f"{folder} holds a run already\n"
-            f"  to go on with it: dqnlm resume {held[0]}\n  to start another, name another folder"
+            f"{folder} already contains a run\n"
+            f"  to continue it: dqnlm resume {held[0]}\n  to start another, name another folder"
         )
     try:
         folder.mkdir(parents=True, exist_ok=True)

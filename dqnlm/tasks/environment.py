@@ -28,7 +28,7 @@ class EnvironmentTask(Task):
         if self.data.task == "answers":
             return f"data={data} is prompts with answers, which env={env} does not read; set env=translation"
         return (
-            f"env={env} brings its own tasks, and a text (data={data}) would be read by nothing; set data=none, or "
+            f"env={env} has its own tokens, and a text (data={data}) would not be used; set data=none, or "
             "data=trajectories data.path=FILE to learn from logged episodes"
         )
 
@@ -81,7 +81,7 @@ class EnvironmentTask(Task):
         data, spec = self.data, self.spec
         if policy.tokens is None:
             raise UserError(
-                "logged text cannot be learned from here: this environment's tokens are no characters"
+                "logged text cannot be used here: this environment's tokens are no characters"
             )
         if data.first_decision() < spec.first_decision:
             raise UserError(

@@ -84,7 +84,7 @@ class LogTask(Task):
         if not reward.judged:
             raise UserError(
                 f"reward={self.option('reward')} compares token by token with a given text, and with a log there is none: set "
-                "reward=none, or a judge of the greedy answers: reward=function, classifier, language_model, lexicon"
+                "reward=none, or a reward of the greedy answers: reward=function, classifier, language_model, lexicon"
             )
         return reward
 

@@ -85,7 +85,7 @@ def warnings(figures: Figures, head: Head) -> dict[str, str]:
     still = figures.get("reward/deviation") == 0.0
     if still and (figures.get("reward/mean") == 0.0 or figures.get("buffer/terminal_share") == 0.0):
         found["reward"] = (
-            f"every reward of the newest batch is {figures['reward/mean']:g}: there is nothing to learn from yet. Look at the "
+            f"every reward of the newest batch is {figures['reward/mean']:g}: the rewards carry no signal yet. Look at the "
             "reward, or explore more"
         )
     return found

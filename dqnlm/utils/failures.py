@@ -37,6 +37,6 @@ def naming_disk(folder: Path) -> Iterator[None]:
         if error.errno not in DISK:
             raise
         raise UserError(
-            f"{error.filename or folder}: {error.strerror}. Free space or mend the folder's permissions; what was saved "
-            f"before is kept. If {folder}/checkpoints holds a checkpoint, go on with: dqnlm resume {folder}"
+            f"{error.filename or folder}: {error.strerror}. Free space or correct the folder's permissions; earlier "
+            f"checkpoints are kept. If {folder}/checkpoints contains a checkpoint, continue with: dqnlm resume {folder}"
         ) from error

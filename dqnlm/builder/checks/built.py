@@ -94,7 +94,7 @@ def _check_reference(parts: Parts, learning: LearningParts) -> None:
     """Checks that the reference policy is a trained one."""
     if not parts.policy.network.body.is_pretrained:
         raise UserError(
-            "learner.reference_weight holds to the policy that the run begins with, and here that is chance: set "
+            "learner.reference_weight keeps the policy near the initial one, which is untrained here: set "
             "trainer.warm_start_updates or trainer.init_from=RUN (or network=pretrained)"
         )
     check_reference_bounds(learning)
@@ -148,7 +148,7 @@ def _check_data(config: Config, parts: Parts) -> None:
         )
     if parts.logged_rows and settings["offline_rounds"] == 0:
         raise UserError(
-            "logged data is learned from in trainer.offline_rounds (rounds of updates before the first rollout); set it"
+            "logged data is used in trainer.offline_rounds (rounds of updates before the first rollout); set it"
         )
     for name, objective in parts.learner.objectives.items():
         if objective.requires.whole_episodes and (spec.truncates or parts.context.draws_transitions):

@@ -127,7 +127,7 @@ def _check_policy(settings: Config, learning: LearningParts) -> None:
     if settings["demonstration_share"] and learning.task.spec.teacher_forced:
         raise UserError(
             "trainer.demonstration_share with env.transition=teacher would be confounded: there the choice of a demonstration "
-            "depends on the hidden reference, so every action looks good. Set env.transition=free"
+            "depends on the hidden reference, so every action seems right. Set env.transition=free"
         )
     if settings["warm_start_updates"] and not reweighted and not learning.head.raw_is_q:
         raise UserError(
@@ -142,8 +142,9 @@ def _check_reference(config: Config, learning: LearningParts) -> None:
     soft = any(objective.adds_entropy for objective in objectives.values())
     if soft or not learns_returns(objectives) or config["learner"]["feedback"] != "taken":
         raise UserError(
-            "learner.reference_weight pays the actions taken, which objective td with learner.feedback=taken learns from; "
-            "path_consistency and trajectory have objective.*.reference=start for it. Set objective=[td], or the weight to 0"
+            "learner.reference_weight adds to the reward of the actions taken, which only objective td with "
+            "learner.feedback=taken uses; path_consistency and trajectory have objective.*.reference=start for it. "
+            "Set objective=[td], or the weight to 0"
         )
     if settings["declared_policy"] == "reweighted":
         raise UserError(

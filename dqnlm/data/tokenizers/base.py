@@ -113,7 +113,7 @@ class CharacterTokenizer(Tokenizer):
             named = [f"{_printable(c)} (position {place})" for c, place in list(first.items())[:_NAMED_AT_MOST]]
             more = f" and {len(first) - _NAMED_AT_MOST} more" if len(first) > _NAMED_AT_MOST else ""
             raise UserError(
-                f"the text has characters that the tokenizer never saw in its training text: {', '.join(named)}{more}. "
+                f"the text has characters that do not occur in the tokenizer's training text: {', '.join(named)}{more}. "
                 f"It knows {self.vocabulary_size - 1} characters: {_shortened(self.characters)}. "
                 "Leave them out or write them with characters of that list."
             )

@@ -124,7 +124,7 @@ def logged(
     unknown = sum(made.count_unknown(item.prompt + item.completion) for item in heldout)
     if unknown:
         notes.append(
-            f"{unknown:,} held-out characters do not occur in the training part (unknown token); nobody is asked to write them."
+            f"{unknown:,} held-out characters do not occur in the training part (unknown token); they are not scored."
         )
     parts = (
         LogPart(train, token_rows(train, made, made.end_id)),

@@ -129,9 +129,9 @@ def _dialogue(place: str, record: Mapping[str, Any]) -> Trajectory:
     turns = [_turn(turn, f"{place}, turn {number}") for number, turn in enumerate(record["turns"], 1)]
     speakers = [agent for _, agent, _ in turns]
     if True not in speakers or speakers[0]:
-        why = "the agent says nothing" if True not in speakers else "the agent's first choice follows no character"
+        why = "the agent has no turn" if True not in speakers else "the agent's first choice follows no character"
         raise UserError(
-            f"{place}: {why}; begin with a turn of the partner (agent: false), and give the agent one after it."
+            f"{place}: {why}; start with a turn of the partner (agent: false), followed by one of the agent."
         )
     if all(turn.get("reward") is None for turn in record["turns"]):
         raise UserError(f"{place}: no turn has a reward; give one to at least one turn of the agent.")
@@ -149,7 +149,7 @@ def _turn(turn: Any, place: str) -> tuple[str, bool, float]:
     if not isinstance(agent, bool):
         raise UserError(f"{place}: agent is {_shown(agent)}; it must be true (the agent wrote it) or false.")
     if reward is not None and not agent:
-        raise UserError(f"{place} is the partner's and has a reward; rewards are paid to the agent's turns.")
+        raise UserError(f"{place} is the partner's and has a reward; only the agent's turns have rewards.")
     return text, agent, 0.0 if reward is None else _number(reward, "reward", place)
 
 

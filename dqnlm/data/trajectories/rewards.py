@@ -116,7 +116,7 @@ def applied(trajectories: Sequence[Trajectory], scaling: Scale) -> list[Trajecto
     if shift and cut:
         raise UserError(
             f"data.reward_scaling={scaling.name} moves the return of each episode at its end, but {cut:,} of {len(last):,} "
-            "episodes go on after their last row (they have a next text). Use data.reward_scaling=divide_by_deviation."
+            "episodes continue after their last row (they have a next text). Use data.reward_scaling=divide_by_deviation."
         )
     if scaling.name == "none":
         return list(trajectories)
