@@ -32,10 +32,10 @@ def train_all(experiment: str, out: Path, seed: str, ratio: float, extra: list[s
     """Clone, agent and control of one seed."""
     common = [f"+experiment={experiment}", f"seed={seed}", *extra]
     train(out / f"clone_{seed}", "trainer.rollouts=0", *common)
-    start = [f"trainer.init_from={out / f'clone_{seed}'}", *common]
-    paid = train(out / f"agent_{seed}", "trainer.warm_start_updates=0", *start)
+    start = [f"pretraining.init_from={out / f'clone_{seed}'}", *common]
+    paid = train(out / f"agent_{seed}", "pretraining.updates=0", *start)
     updates = math.ceil(ratio * paid["totals"]["rollouts"])
-    longer = [f"trainer.warm_start_updates={updates}", "trainer.warm_start_lr=2e-4"]
+    longer = [f"pretraining.updates={updates}", "pretraining.lr=2e-4"]
     train(out / f"control_{seed}", "trainer.rollouts=0", *longer, *start)
 
 

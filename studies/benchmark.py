@@ -39,7 +39,7 @@ PEER_DECISIONS = 640  # decisions that stable-baselines3 is timed on, after its 
 
 def trainer_for(*overrides: str) -> Trainer:
     """A run that is built but not started, on bundled text."""
-    settings = ["data=bundled", "data.characters=200000", "logger=none", "trainer.progress=false", *overrides]
+    settings = ["data=bundled", "data.characters=200000", "logger=none", "progress=false", *overrides]
     config, choices = compose(settings)
     folder = Path(tempfile.mkdtemp(prefix="dqnlm-benchmark-"))
     return launch.build(validate(config, choices, settings), RunDirectory(folder))[0]
@@ -66,11 +66,11 @@ def ratio(over: list[float], under: list[float]) -> float:
 
 def benchmark_update(table: Table, rounds: int) -> float:
     """DQN update against a supervised step; returns transitions a second of the update."""
-    trainer = trainer_for("+experiment=benchmark/nanogpt_cpu", "learner.gamma=0.5", "trainer.batch_rows=16")
+    trainer = trainer_for("+experiment=benchmark/nanogpt_cpu", "gamma=0.5", "trainer.batch_size=16")
     parts = trainer.parts
-    trainer.train_once()
+    trainer.train_round(trainer.phase)
     twin = trainer_for(
-        "+experiment=benchmark/nanogpt_cpu", "algorithm=behaviour_cloning", "trainer.batch_rows=16"
+        "+experiment=benchmark/nanogpt_cpu", "algorithm=behaviour_cloning", "trainer.batch_size=16"
     ).parts
     network, optimization = twin.policy.network, twin.learner.optimization
 

@@ -57,13 +57,13 @@ def train_all(arguments: argparse.Namespace, halves: list[Path], extra: list[str
         common = ["+experiment=shakespeare_fluency", "data=text_file", first, f"seed={seed}", *extra]
         clone = out / f"clone_{seed}"
         train(clone, "trainer.rollouts=0", *common)
-        start = [f"trainer.init_from={clone}", *common]
-        paid = train(out / f"agent_{seed}", "trainer.warm_start_updates=0", *start)
+        start = [f"pretraining.init_from={clone}", *common]
+        paid = train(out / f"agent_{seed}", "pretraining.updates=0", *start)
         updates = math.ceil(COMPUTE * paid["totals"]["updates"])
         train(
             out / f"control_{seed}",
-            f"trainer.warm_start_updates={updates}",
-            "trainer.warm_start_lr=2e-4",
+            f"pretraining.updates={updates}",
+            "pretraining.lr=2e-4",
             "trainer.rollouts=0",
             *start,
         )

@@ -14,7 +14,7 @@ from dqnlm.config.composition import quoted
 from dqnlm.reporting.loading import read_json
 from dqnlm.reporting.statistics import t_interval
 
-COMMON = ("threads=1", "logger=none", "trainer.progress=false")
+COMMON = ("threads=1", "logger=none", "progress=false")
 LAST_LINES = 20  # of a failed run's output that are shown
 
 

@@ -21,12 +21,12 @@ from studies.runs import train
 
 GOAL = 0.99
 LEARNERS = {
-    "double_dqn": ["algorithm=double_dqn", "trainer.init_scale=0.1"],
+    "double_dqn": ["algorithm=double_dqn", "pretraining.init_scale=0.1"],
     "soft_q": [
-        "algorithm=soft_q", "bootstrap.temperature=0.05", "exploration.temperature=0.05", "trainer.init_scale=0.05",
+        "algorithm=soft_q", "bootstrap.temperature=0.05", "exploration.temperature=0.05", "pretraining.init_scale=0.05",
     ],
     "tbrm": [
-        "algorithm=tbrm", "objective.trajectory.temperature=0.05", "exploration.temperature=0.05", "trainer.init_scale=0.05",
+        "algorithm=tbrm", "objective.trajectory.temperature=0.05", "exploration.temperature=0.05", "pretraining.init_scale=0.05",
         "trainer.updates_per_rollout=8",
     ],
 }  # fmt: skip
@@ -60,7 +60,7 @@ def main() -> int:
         train(clone, "+experiment=random_walks", "algorithm=behaviour_cloning", "trainer.offline_rounds=500", *common)
         for name in learners:
             run = (arguments.output_dir / f"{name}_{seed}").resolve()
-            train(run, "+experiment=random_walks_online", f"trainer.init_from={clone}", *LEARNERS[name], *common)
+            train(run, "+experiment=random_walks_online", f"pretraining.init_from={clone}", *LEARNERS[name], *common)
             walks, last = needed(run)
             found[name].append(walks)
             print(

@@ -6,7 +6,7 @@
 For each seed: `agent` (+experiment=wordle), `clone` (+experiment=wordle_behaviour_cloning) and `filtered` (the same with the
 best tenth of the games, and 6,000 updates, as a tenth is soon learned by heart: on seed 100 they gave -4.57, 16,000 gave
 -4.70, and 8,000 with dropout .1 gave -4.74). Each plays every word of LMRL-Gym's list once, greedily
-(trainer.evaluation_episodes for another list). What counts is the last
+(evaluation.episodes for another list). What counts is the last
 checkpoint; beside it stands the greatest of a run's evaluations, which flatters whoever has it. Intervals: Student's t over
 the seeds' differences. A run whose summary is there is not trained again.
 """

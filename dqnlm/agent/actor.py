@@ -41,10 +41,7 @@ class RowSink(Protocol):
 
 class Actor:
     """Acts in `env` with `network` and `exploration`, vectorised.
-
-    Args:
-        rollout_steps: decisions of each environment in a rollout; None for whole episodes.
-    """
+"""
 
     def __init__(
         self,
@@ -53,10 +50,9 @@ class Actor:
         exploration: Exploration,
         buffer: RowSink,
         accumulator: Accumulator,
-        rollout_steps: int | None,
     ) -> None:
         self.env, self.spec, self.policy, self.network, self.exploration = env, env.spec, policy, policy.network, exploration
-        self.buffer, self.accumulator, self.rollout_steps = buffer, accumulator, rollout_steps
+        self.buffer, self.accumulator = buffer, accumulator
         self.env_steps = 0  # steps of all environments together; prompts that are played step by step count too
         self.episodes = torch.zeros((), dtype=torch.int64, device=env.device)  # that have ended
         self.noisy = has_noise(policy.network)
@@ -76,23 +72,26 @@ class Actor:
         self.time = 0  # transitions in the open rows; counted on the host only in lockstep
         self._play = self._choose_way_of_playing(env)
 
-    def _choose_way_of_playing(self, env: Environment) -> Callable[[Callable[[], bool] | None], None]:
-        """Chooses the way of playing that the environment's spec requires, and starts its episodes."""
+    def _choose_way_of_playing(self, env: Environment) -> Callable[[int | None, Callable[[], bool] | None], None]:
+        """The way that the environment's spec asks for; its episodes are started."""
         if isinstance(env, CompletesPrompts):
-            return lambda until: self._play_completions(env)
+            return lambda steps, until: self._play_completions(env)
         if isinstance(env, TeacherForced) and env.spec.teacher_forced:
             env.reset()
-            return lambda until: self._play_teacher_forced(env)
+            return lambda steps, until: self._play_teacher_forced(env)
         assert isinstance(env, StepEnvironment), f"{type(env).__name__} can be played in no way"
         self.open.observation_BS[:, 0] = env.reset()
         self._stepped = env
         return self._play_step_by_step
 
     @torch.no_grad()
-    def rollout(self, noise: bool = True, until: Callable[[], bool] | None = None) -> None:
+    def rollout(
+        self, steps: int | None = None, noise: bool = True, until: Callable[[], bool] | None = None
+    ) -> None:
         """Plays one rollout; `exploration` must have been advanced.
 
         Args:
+            steps: of each environment, where it is played step by step; None for whole episodes.
             noise: a noisy network acts with new noise (which is its exploration), else with its mean weights.
             until: called periodically; True ends the rollout (evaluation; step by step only).
         """
@@ -101,7 +100,7 @@ class Actor:
             set_noise(self.network, noise)
             if noise:
                 resample_noise(self.network)
-        self._play(until)
+        self._play(steps, until)
 
     def _play_teacher_forced(self, env: TeacherForced) -> None:
         observation_ES, first, group = env.teacher_forced_observations(), self.spec.first_decision, self.spec.guesses_per_position
@@ -140,10 +139,10 @@ class Actor:
         self.accumulator.add("rollout/length", completion_length_E.sum(), len(completion_length_E))
         self._log_parts(torch.where(every_E[:, None], rows.flag_BT, 0))
 
-    def _play_step_by_step(self, until: Callable[[], bool] | None) -> None:
+    def _play_step_by_step(self, steps: int | None, until: Callable[[], bool] | None) -> None:
         # In lockstep the prompt is read at once; else it is played, so that a whole episode takes all of a row's steps.
         whole = self.spec.row_transitions - (self.spec.first_decision if self.spec.lockstep else 0)
-        steps = self.rollout_steps or whole
+        steps = steps or whole
         output, state = self._read_open_rows()
         for played in range(1, steps + 1):
             action_E = self._choose(output)

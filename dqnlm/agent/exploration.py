@@ -207,8 +207,8 @@ class Reference(Exploration):
 class ProbabilityMatching(Exploration):
     """Samples each action with its predicted probability of being the rewarded one (similar to Thompson sampling).
 
-    Exploration then follows uncertainty: a certain action is repeated, two actions of probability 1/2 are tried equally often.
-    Environments that read the same text (env.copies) try different actions: they are sampled without replacement, as the
+    Trials then go where the answer is in doubt: a certain guess is repeated, two candidates of one half share the trials.
+    Environments that read the same text (env.guesses_per_position) try different actions, sampled without replacement, as the
     first K of an exponential race (Efraimidis and Spirakis 2006).
 
     Args:
@@ -237,13 +237,14 @@ class ProbabilityMatching(Exploration):
         """
         if context.copies > context.num_legal_actions:
             raise UserError(
-                f"exploration=probability_matching lets each of env.copies={context.copies} try another action, but only "
-                f"{context.num_legal_actions} may be chosen; set env.copies to at most {context.num_legal_actions}"
+                f"exploration=probability_matching lets each of env.guesses_per_position={context.copies} try another action, "
+                "but only "
+                f"{context.num_legal_actions} may be chosen; set env.guesses_per_position to at most {context.num_legal_actions}"
             )
         if not context.head_is_probability:
             raise UserError(
                 "exploration=probability_matching needs Q to be the probability of being the rewarded token: head=normalised, "
-                "or head.loss=logistic with learner.gamma=0, and reward=exact_match; use exploration=boltzmann"
+                "or head.loss=logistic with gamma=0, and reward=exact_match; use exploration=boltzmann"
             )
 
     def __call__(self, q_XA: Tensor, legal_XA: Tensor | None, log_probability_XA: Tensor | None = None) -> Tensor:

@@ -2,9 +2,9 @@
 
     loss = sum_objectives weight * sum_BT(loss_BT * mask_BT * weight_B) / count      count = clamp(sum mask, 1)
 
-(An objective that gives one loss a row is averaged over rows.) With `rows_at_once` the sums are taken over so many rows at a
-time, each with its own forward and backward, and divided by the counts of the whole batch: the gradients add up to the
-same, and the outputs of the whole vocabulary are in memory for these rows alone.
+(An objective that gives one loss a row is averaged over rows.) With `micro_batch_size` the sums are taken over so many rows at a
+time, each with its own forward and backward, and divided by the counts of the whole batch: the gradients add up to the very
+same, and the outputs of the whole vocabulary are held for these rows alone.
 
 Nothing here waits for the device: metrics are added up there and read at the log points.
 """
@@ -27,14 +27,14 @@ from dqnlm.heads.base import Head
 from dqnlm.metrics import Accumulator
 from dqnlm.networks.base import QNetwork
 from dqnlm.networks.noisy import has_noise, resample_noise, set_noise
-from dqnlm.objectives.base import LossOutput, Objective, Outputs, combined, require_rows_apart
+from dqnlm.objectives.base import LossOutput, Objective, Outputs, combined, require_no_whole_batch
 from dqnlm.objectives.reference import ReferenceReward
 from dqnlm.ops.losses import masked_mean
 from dqnlm.types import Batch, Decisions, LegalActions
 
 
 class LastUpdate(NamedTuple):
-    """Outputs and errors of the latest update, for diagnostics; with `rows_at_once` the last rows of its batch.
+    """What the newest update read, for diagnostics; with `micro_batch_size` the last rows of its batch.
 
     Attributes:
         raw_BSAN: raw q of the online network.
@@ -69,22 +69,20 @@ class Learner:
         optimization: optimizer with its learning-rate schedule.
         accumulator: where metrics go.
         restart: observations with which the next row begins after a cut (`Environment.restart`).
-        head: meaning of the raw q; needed with a reference_weight.
+        head: meaning of the raw q; needed with a kl_weight.
         legal: observation_BS -> legal actions; None: all actions are legal.
         interleaved: steps without a decision may follow a decision in the same row, so values are carried over them.
-        gamma: discount of one decision, in [0, 1]; it is applied where rows become batches.
-        feedback: the actions that are learned from; applied by the objectives.
         gradient_clip: largest global norm of the gradient, or None.
         precision: bfloat16 runs forwards under autocast.
         compile: wraps the online and the target forward in `torch.compile`.
         burn_in: first decisions of each row that are read but not learned from, so that a recurrent state is warm
             (Kapturowski et al. 2019); returns of later decisions are unchanged.
-        reference_weight: of log pi_ref in each decision's reward, return units per nat; 0 for none. See `objectives.reference`.
-        reference_temperature: T of pi_ref = softmax(Q_ref / T), return units.
-        rows_at_once: rows in one forward and backward; None: the whole batch.
+        kl_weight: of log pi_ref in each decision's reward, return units a nat; 0 for none. See `objectives.reference`.
+        kl_temperature: T of pi_ref = softmax(Q_ref / T), return units.
+        micro_batch_size: rows in one forward and backward; None: the whole batch.
 
     Raises:
-        UserError: a number outside its range, or rows_at_once where an objective compares rows with one another.
+        UserError: a number outside its range, or micro_batch_size where an objective compares rows with one another.
     """
 
     def __init__(
@@ -99,28 +97,25 @@ class Learner:
         legal: LegalActions | None = None,
         interleaved: bool = False,
         *,
-        gamma: float,
-        feedback: Literal["taken", "all_actions"],
         gradient_clip: float | None,
         precision: Literal["float32", "bfloat16"],
         compile: bool,
         burn_in: int,
-        reference_weight: float,
-        reference_temperature: float,
-        rows_at_once: int | None,
+        kl_weight: float,
+        kl_temperature: float,
+        micro_batch_size: int | None,
     ) -> None:
-        del feedback
-        _require_ranges(gamma, gradient_clip, burn_in, reference_weight, reference_temperature)
-        require_rows_apart(objectives, rows_at_once)
+        _require_ranges(gradient_clip, burn_in, kl_weight, kl_temperature)
+        require_no_whole_batch(objectives, micro_batch_size)
         self.network, self.target, self.objectives, self.optimization = network, target, objectives, optimization
         self.accumulator, self.legal, self.interleaved = accumulator, legal, interleaved
-        self.gradient_clip, self.burn_in, self.rows_at_once = gradient_clip, burn_in, rows_at_once
+        self.gradient_clip, self.burn_in, self.micro_batch_size = gradient_clip, burn_in, micro_batch_size
         self.noisy, self.parameters = has_noise(network), list(network.parameters())
         self.requires = combined(objective.requires for objective in objectives.values())
         self.reference_reward: ReferenceReward | None = None
-        if reference_weight:
+        if kl_weight:
             assert head is not None, "the builder hands it over"
-            self.reference_reward = ReferenceReward(head, reference_weight, reference_temperature)
+            self.reference_reward = ReferenceReward(head, kl_weight, kl_temperature)
         self.reference: QNetwork | None = None
         if self.reference_reward is not None or self.requires.reference:
             self.reference = copy.deepcopy(network).requires_grad_(False).eval()
@@ -141,7 +136,7 @@ class Learner:
         decisions = replace(decisions, learn_BT=loss_mask(decisions, self.burn_in))
         count = decisions.learn_BT.sum().clamp(min=1)
         parts = []
-        for micro_batch in decisions.split(self.rows_at_once):
+        for micro_batch in decisions.split(self.micro_batch_size):
             total, part = self._loss(self.forwards(micro_batch), micro_batch, count, decisions.rows)
             total.backward()  # type: ignore[no-untyped-call]
             parts.append(part)
@@ -239,18 +234,14 @@ def mean_loss(output: LossOutput, batch: Decisions, count: Tensor, rows: int) ->
     return masked_mean(output.loss_BT * batch.weight_B[:, None], batch.learn_BT, count)
 
 
-def _require_ranges(
-    gamma: float, gradient_clip: float | None, burn_in: int, reference_weight: float, reference_temperature: float
-) -> None:
+def _require_ranges(gradient_clip: float | None, burn_in: int, kl_weight: float, kl_temperature: float) -> None:
     """Raises UserError: a setting outside its range."""
-    if not 0 <= gamma <= 1:
-        raise UserError(f"learner.gamma is a discount, between 0 and 1, not {gamma}")
     if gradient_clip is not None and gradient_clip <= 0:
         raise UserError(f"learner.gradient_clip must be above 0 (or null for no clipping), not {gradient_clip}")
     if burn_in < 0:
         raise UserError(f"learner.burn_in counts decisions and must be at least 0, not {burn_in}")
-    if not (0 <= reference_weight < math.inf and 0 < reference_temperature < math.inf):
+    if not (0 <= kl_weight < math.inf and 0 < kl_temperature < math.inf):
         raise UserError(
-            "learner.reference_weight must be at least 0 and learner.reference_temperature above 0, both finite, not "
-            f"{reference_weight} and {reference_temperature}"
+            "learner.kl_weight must be at least 0 and learner.kl_temperature above 0, both finite, not "
+            f"{kl_weight} and {kl_temperature}"
         )

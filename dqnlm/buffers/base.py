@@ -87,7 +87,7 @@ class Buffer(ABC):
             )
         if sample == "transitions" and copies > 1:
             raise UserError(
-                "buffer.sample=transitions draws single decisions, but env.copies groups rows; set one of them back"
+                "buffer.sample=transitions draws single decisions, but env.guesses_per_position groups rows; set one of them back"
             )
         self._before = min(setup.context, longest) - 1
         # Where other steps lie between decisions, how many steps a number of decisions takes is not known beforehand.

@@ -114,8 +114,9 @@ class PrioritizedBuffer(Buffer):
 def _check(copies: int, alpha: float, beta_start: float, eta: float, epsilon: float) -> None:
     if copies > 1:
         raise UserError(
-            f"buffer=prioritized draws each row by its own priority, but env.copies={copies} has rows drawn in groups; set "
-            "env.copies=1 or buffer=uniform"
+            f"buffer=prioritized draws each row by its own priority, but env.guesses_per_position={copies} has rows drawn in "
+            "groups; set "
+            "env.guesses_per_position=1 or buffer=uniform"
         )
     for name, value in {"alpha": alpha, "beta_start": beta_start, "eta": eta}.items():
         if not 0 <= value <= 1:

@@ -46,8 +46,8 @@ def choose_device(name: str) -> torch.device:
 
 
 def build_head(config: Config, task: Task) -> Head:
-    """Builds the head, with the bounds of the return."""
-    bounds, reward = task.env.return_bounds(config["learner"]["gamma"]), task.reward
+    """The meaning of the network's raw numbers, with the return's bounds."""
+    bounds, reward = task.env.return_bounds(config["gamma"]), task.reward
     # Q is the probability of being the rewarded action where no later reward is added to that of the match.
     is_match = reward is not None and reward.pays_only_the_match and tuple(bounds) == (0.0, 1.0)
     return head_for(config, bounds, is_match)
@@ -119,13 +119,13 @@ def build_policy(
     device: torch.device,
     recipe: dict[str, Any] | None = None,
 ) -> Policy:
-    """Builds network and head, with initial weights; `recipe` is that of a saved body."""
-    spec, tokenizer, legal_A, settings = task.spec, task.tokenizer, task.legal_A, config["trainer"]
+    """Network and head, with fresh weights; `recipe` is that of a saved body."""
+    spec, tokenizer, legal_A, settings = task.spec, task.tokenizer, task.legal_A, config["policy"]
     check_outputs(config, spec, outputs, head.num_parameters, device)
     network = build_network(config, spec, outputs, head, tokenizer, recipe)
     return Policy(
         network.to(device), head.to(device), tokenizer, None if legal_A is None else legal_A.to(device),
-        settings["declared_policy"], 1.0, beta=settings["beta"] or 0.0, spec=spec, outputs=outputs,
+        settings["kind"], 1.0, beta=settings["beta"] or 0.0, spec=spec, outputs=outputs,
     )  # fmt: skip
 
 
@@ -134,14 +134,14 @@ def build_objectives(
 ) -> dict[str, Objective]:
     """Builds the objectives of a run, with the facts of the task that they need."""
     spec, reward, reward_all = task.spec, task.reward, None
-    if config["learner"]["feedback"] == "all_actions" and reward is not None:
+    if config["feedback"] == "all_actions" and reward is not None:
 
         def reward_all(observation_BS: Tensor) -> Tensor:
             return reward.all_actions(observation_BS[:, 1:])
 
     pool: dict[str, Any] = {
         "head": head, "reward_all": reward_all, "bootstrap": bootstrap, "returns": returns,
-        "values_matter": config["learner"]["gamma"] > 0 or spec.multi_turn,
+        "values_matter": config["gamma"] > 0 or spec.multi_turn,
         # A window around a single decision ends with it: the observation after it has a value unless the episode ended.
         "last_has_value": spec.truncates or config["buffer"].get("sample") == "transitions",
     }  # fmt: skip
@@ -187,7 +187,7 @@ def build_buffer(
 ) -> Buffer:
     """Builds the empty buffer; the network uses `context` observations, targets span `lookahead` decisions."""
     setup = Setup(
-        spec=task.spec, gamma=config["learner"]["gamma"], context=context, lookahead=lookahead,
+        spec=task.spec, gamma=config["gamma"], context=context, lookahead=lookahead,
         logged_rows=task.num_logged_rows, device=device, generator=streams.stream(device, config["seed"], streams.BUFFER),
     )  # fmt: skip
     buffer: Buffer = assemble(config["buffer"], {"setup": setup}, "buffer")

@@ -8,9 +8,10 @@ import torch
 from torch import nn
 
 from dqnlm.agent import target
-from dqnlm.agent.demonstrations import Demonstrations, WarmStart
+from dqnlm.agent.demonstrations import Demonstrations, Pretraining
 from dqnlm.agent.learner import Learner
 from dqnlm.agent.policy import Policy
+from dqnlm.agent.settings import PretrainingSettings
 from dqnlm.config.schema import instantiate
 from dqnlm.envs.base import Environment
 from dqnlm.errors import UserError
@@ -28,55 +29,54 @@ Config = dict[str, Any]
 _NORMALISER = 0.1
 
 
-def build_warm_start(config: Config, env: Environment, policy: Policy, accumulator: Accumulator) -> WarmStart | None:
+def build_pretraining(config: Config, env: Environment, policy: Policy, accumulator: Accumulator) -> Pretraining | None:
     """The cloning before the run's own objectives; None for none. It writes into the output that the policy acts by."""
-    settings = config["trainer"]
-    if settings["warm_start_updates"] == 0:
+    settings: PretrainingSettings = instantiate(config["pretraining"])
+    if settings.updates == 0:
         return None
     acts_by: Literal["q", "policy"] = "policy" if policy.declared == "reweighted" else "q"
     cloning = CrossEntropy(
         weight=1.0, output=acts_by, normaliser_weight=_NORMALISER if acts_by == "q" else 0.0
     )
-    lr = config["optimizer"]["lr"] if settings["warm_start_lr"] is None else settings["warm_start_lr"]
-    optimization = instantiate(config["optimizer"] | {"lr": lr}, policy.network, settings["warm_start_updates"])
+    lr = config["optimizer"]["lr"] if settings.lr is None else settings.lr
+    optimization = instantiate(config["optimizer"] | {"lr": lr}, policy.network, settings.updates)
     cloner: Learner = instantiate(
-        config["learner"] | {"burn_in": 0, "feedback": "taken", "reference_weight": 0.0},
+        config["learner"] | {"burn_in": 0, "kl_weight": 0.0},
         policy.network, target.none(policy.network), {"warm_start": cloning}, optimization, accumulator,
         env.spec.context_carry, policy.head, env.legal, env.spec.multi_turn,
     )  # fmt: skip
     demonstrations = build_demonstrations(config, env, streams.PRETRAINING)
-    rows = settings["batch_rows"] if settings["warm_start_rows"] is None else settings["warm_start_rows"]
-    return WarmStart(cloner, demonstrations, settings["warm_start_updates"], rows)
+    batch_size = config["trainer"]["batch_size"] if settings.batch_size is None else settings.batch_size
+    return Pretraining(cloner, demonstrations, settings.updates, batch_size)
 
 
 def build_demonstrations(config: Config, env: Environment, number: int) -> Demonstrations:
     """References of this environment, drawn from a random stream of their own."""
     generator = streams.stream(env.device, config["seed"], number)
-    return Demonstrations(env, generator, config["learner"]["gamma"], config["trainer"]["demonstration_share"])
+    return Demonstrations(env, generator, config["gamma"])
 
 
 def load_weights(policy: Policy, config: Config) -> None:
-    """Starts from the weights of another run (trainer.init_from); the rest of that run is not taken.
+    """Starts from the weights of another run (pretraining.init_from); the rest of that run is not taken.
 
     Raises:
         UserError: the networks or the vocabularies differ.
     """
-    init_scale = config["trainer"]["init_scale"]
-    source = find_run(config["trainer"]["init_from"], config["output_dir"])
+    settings: PretrainingSettings = instantiate(config["pretraining"])
+    assert settings.init_from is not None
+    init_scale, source = settings.init_scale, find_run(settings.init_from, config["output_dir"])
     path = checkpoint.find(RunDirectory(source).checkpoints, "best")
     state = checkpoint.load(path, "policy", policy.device)
     own = None if policy.tokens is None else policy.tokens.state()
     if state["tokenizer"] != own:
         raise UserError(
-            f"trainer.init_from={source}: that run has another vocabulary than this text; train on the same text"
+            f"pretraining.init_from={source}: that run has another vocabulary than this text; train on the same text"
         )
-    if init_scale <= 0:
-        raise UserError(f"trainer.init_scale must be above 0, not {init_scale}")
     try:
         policy.network.load_state_dict(state["network"])
     except RuntimeError as error:
         raise UserError(
-            f"trainer.init_from={source}: the networks differ ({str(error).splitlines()[-1].strip()}); use the same "
+            f"pretraining.init_from={source}: the networks differ ({str(error).splitlines()[-1].strip()}); use the same "
             "network=, projection= and head= settings as that run's config.yaml"
         ) from None
     projection = policy.network.projections["q"]
@@ -84,7 +84,7 @@ def load_weights(policy: Policy, config: Config) -> None:
         return
     if not isinstance(projection, Linear | Dueling) or policy.network.body.tie_weights:
         raise UserError(
-            f"trainer.init_scale={init_scale} scales the last layer of q, which needs projection=linear or dueling, a head "
+            f"pretraining.init_scale={init_scale} scales the last layer of q, which needs projection=linear or dueling, a head "
             "without sampled quantiles, and network.tie_weights=false; else leave it at 1"
         )
     with torch.no_grad():

@@ -28,7 +28,7 @@ from dqnlm.runs.manifest import manifest
 from dqnlm.tasks.base import build_data
 from dqnlm.tasks.select import task_class
 from dqnlm.training import saved_state, summary
-from dqnlm.training.components import Parts
+from dqnlm.training.components import Components
 from dqnlm.training.trainer import Trainer
 from dqnlm.utils import streams
 from dqnlm.utils.failures import naming_disk, naming_memory
@@ -84,17 +84,18 @@ def _resume(run: RunDirectory, before: Config, config: Config) -> dict[str, Any]
     policy, training = checkpoint.load(path, "policy", cpu), checkpoint.load(path, "training", cpu)
     saved_state.restore(trainer.parts, policy, training)
     trainer.load_state_dict(training["trainer"])
-    if trainer.rollouts_done >= trainer.rollouts and has_finished(run):
+    if trainer.rounds_done >= trainer.total_rounds and has_finished(run):
         key = "rollouts" if config["trainer"]["rollouts"] else "offline_rounds"
         raise UserError(
-            f"{run.path} is finished ({trainer.rollouts_done} {trainer.rounds}); to train on: "
+            f"{run.path} is finished ({trainer.rounds_done} {trainer.rounds}); to train on: "
             f"dqnlm resume {run.path} trainer.{key}={config['trainer'][key] * 2}"
         )
-    if trainer.rollouts_done > trainer.rollouts:
+    if trainer.rounds_done > trainer.total_rounds:
         both = " with trainer.offline_rounds" if config["trainer"]["offline_rounds"] else ""
         raise UserError(
-            f"trainer.rollouts{both}={trainer.rollouts} is less than the {trainer.rollouts_done} that {run.path} has done; leave "
-            f"it out to go on, or set it above {trainer.rollouts_done}"
+            f"trainer.rollouts{both}={trainer.total_rounds} is less than the {trainer.rounds_done} that {run.path} has done; "
+            "leave "
+            f"it out to go on, or set it above {trainer.rounds_done}"
         )
     if config != before:
         save_run_config(config, run.config)
@@ -119,7 +120,7 @@ def build(
     device, seed, settings = agent.choose_device(config["device"]), config["seed"], config["trainer"]
     kind = task_class(config)
     task = kind(config, build_data(config, resumed_from is None or was_bundled(run)), device, choices)
-    console = RunConsole(run.log, settings["progress"])
+    console = RunConsole(run.log, config["progress"])
     torch.manual_seed(seed)
     learning = build_learning_parts(config, task)
     check_learning(config, learning)
@@ -128,7 +129,7 @@ def build(
     recipe = None if saved is None else saved.get("recipe")
     policy = agent.build_policy(config, task, head, agent.outputs_of(objectives), device, recipe)
     task.check(policy)
-    if settings["init_from"] is not None and resumed_from is None:
+    if config["pretraining"]["init_from"] is not None and resumed_from is None:
         initialization.load_weights(policy, config)
     accumulator, env = Accumulator(device), task.env
     learner = agent.build_learner(config, task, policy, head, objectives, accumulator)
@@ -139,19 +140,20 @@ def build(
     task.add_logged_rows(buffer, policy)
     actor = None
     if kind.plays:
-        actor = Actor(env, policy, learning.exploration, buffer, accumulator, settings["rollout_steps"])
+        actor = Actor(env, policy, learning.exploration, buffer, accumulator)
     purge = None if resumed_from is None else checkpoint.step_of(resumed_from) + 1
     no_return = why_q_is_not_in_reward_units(config, objectives)
-    evaluator = task.evaluator(q_is_return=no_return is None, learns_returns=learns_returns(objectives))
-    parts = Parts(
+    evaluation, saving = instantiate(config["evaluation"]), instantiate(config["checkpoint"])
+    evaluator = task.evaluator(evaluation, q_is_return=no_return is None, learns_returns=learns_returns(objectives))
+    parts = Components(
         directory=run, console=console, logger=instantiate(config["logger"], run.tensorboard, purge), task=task,
         policy=policy, actor=actor, exploration=learning.exploration, buffer=buffer, learner=learner, evaluator=evaluator,
-        accumulator=accumulator, checkpoints=checkpoint.Checkpoints(run.checkpoints, settings["keep_last"]),
+        accumulator=accumulator, checkpoints=checkpoint.Checkpoints(run.checkpoints, saving.keep_last),
         fingerprint=task.data.fingerprint(), episode_decisions=task.spec.row_transitions - task.spec.first_decision,
         logged_rows=task.num_logged_rows, context=context, notes=task.notes(),
-        warm_start=initialization.build_warm_start(config, env, policy, accumulator),
+        evaluation=evaluation, saving=saving, pretraining=initialization.build_pretraining(config, env, policy, accumulator),
         demonstrations=initialization.build_demonstrations(config, env, streams.DEMONSTRATIONS)
-        if settings["demonstration_share"] else None,
+        if settings["demonstration_fraction"] else None,
     )  # fmt: skip
     check_parts(config, parts, learning)
     trainer: Trainer = instantiate(config["trainer"], parts)
@@ -199,22 +201,28 @@ def _refuse_another_run(before: Config, after: Config) -> None:
         if before[group] != after[group]:
             raise UserError(
                 f"{group} cannot change on a resume: the saved state belongs to the old setting. Start a new run from its "
-                "weights: dqnlm train ... trainer.init_from=RUN"
+                "weights: dqnlm train ... pretraining.init_from=RUN"
             )
-    warm = before["trainer"]["warm_start_updates"]
-    for key in (
-        "warm_start_updates",
-        *(["updates_per_rollout", "warm_start_rows"] if warm else []),
-    ):  # where a round of it ends is counted by both
-        if before["trainer"][key] != after["trainer"][key]:
+    pretrained = before["pretraining"]["updates"]
+    for group, key in (
+        ("pretraining", "updates"), *([("trainer", "updates_per_rollout"), ("pretraining", "batch_size")] if pretrained else []),
+    ):  # fmt: skip  # the end of the pretraining is counted by both
+        if before[group][key] != after[group][key]:
             raise UserError(
-                f"trainer.{key} cannot change on a resume of a run with a warm start. Start a new run from its weights: "
-                "dqnlm train ... trainer.init_from=RUN"
+                f"{group}.{key} cannot change on a resume of a run with pretraining. Start a new run from its weights: "
+                "dqnlm train ... pretraining.init_from=RUN"
             )
     # gamma also sets the return's bounds, and so what a raw output means; the reference is a part of the rewards
-    for key in ("gamma", "feedback", "reference_weight", "reference_temperature"):
+    for key in ("gamma", "feedback"):
+        if before[key] != after[key]:
+            raise UserError(_changed(key))
+    for key in ("kl_weight", "kl_temperature"):
         if before["learner"][key] != after["learner"][key]:
-            raise UserError(
-                f"learner.{key} cannot change on a resume: the weights learned under the old one. Start a new run from "
-                "them: dqnlm train ... trainer.init_from=RUN"
-            )
+            raise UserError(_changed(f"learner.{key}"))
+
+
+def _changed(setting: str) -> str:
+    return (
+        f"{setting} cannot change on a resume: the weights learned under the old one. Start a new run from them: "
+        "dqnlm train ... pretraining.init_from=RUN"
+    )

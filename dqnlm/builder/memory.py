@@ -42,20 +42,20 @@ def check_outputs(
         UserError: they take more than is free; with the numbers and what to lower.
     """
     learner, group, observations = config["learner"], spec.guesses_per_position, spec.row_transitions + 1
-    batch_rows: int = config["trainer"]["batch_rows"]
-    rows = max(min(batch_rows, learner["rows_at_once"] or batch_rows) // group, 1)
-    referred = learner["reference_weight"] or any(o.get("reference") == "start" for o in config["objective"].values())
+    batch_rows: int = config["trainer"]["batch_size"]
+    rows = max(min(batch_rows, learner["micro_batch_size"] or batch_rows) // group, 1)
+    referred = learner["kl_weight"] or any(o.get("reference") == "start" for o in config["objective"].values())
     of_one = output_bytes(1, observations, spec.num_actions, outputs, num_parameters, COPIES + bool(referred))
     needed, there = rows * of_one, free_bytes(device)
     if there is None or needed <= there:
         return
     fitting = there // of_one * group
-    advice = f"Set learner.rows_at_once={fitting} (the same update, in parts), or lower" if fitting else "Lower"
+    advice = f"Set learner.micro_batch_size={fitting} (the same update, in parts), or lower" if fitting else "Lower"
     raise UserError(
         f"vocabulary too large for the memory: the outputs {', '.join(('q', *outputs))} of an update, each [{rows}, "
         f"{observations}, {spec.num_actions}]{f' x {num_parameters}' if num_parameters > 1 else ''} in float32, take about "
         f"{needed / GIB:.1f} GiB with gradients and targets, and {there / GIB:.1f} GiB are free on {device}. {advice} "
-        f"{'trainer.batch_rows, ' if fitting else ''}the length of an episode (env.horizon), or the vocabulary (data.tokenizer)"
+        f"{'trainer.batch_size, ' if fitting else ''}the length of an episode (env.horizon), or the vocabulary (data.tokenizer)"
     )
 
 

@@ -31,10 +31,10 @@ def why_q_is_no_expected_return(config: Config, objectives: Objectives) -> str |
     for name, objective in objectives.items():
         if objective.leaves_level_open:
             return (
-                f"Objective {name} compares the answers to a prompt with each other (baseline=siblings), which leaves Q open by "
+                f"Objective {name} compares the answers to a prompt with each other (baseline=group), which leaves Q open by "
                 f"a number in each state: {_ONLY_DIFFERENCES}."
             )
-    if config["learner"]["reference_weight"] > 0 or any(o.requires.reference for o in objectives.values()):
+    if config["learner"]["kl_weight"] > 0 or any(o.requires.reference for o in objectives.values()):
         return "Q holds log-probabilities of the policy that the run began with beside the rewards."
     return None
 

@@ -20,7 +20,7 @@ stratified bootstrap interval of a metric of the evaluation. A failed run is rep
 
 A task is an experiment (dqnlm configs experiment), or LABEL=EXPERIMENT,KEY=VALUE,... for one with settings of its
 own; it is one sweep, `dqnlm train -m +experiment=E algorithm=A,B seed=0,1,2`, below OUTPUT_DIR/LABEL. KEY=VALUE alone is
-a setting of all runs; threads=1, logger=none and trainer.progress=false are set unless given."""
+a setting of all runs; threads=1, logger=none and progress=false are set unless given."""
 EPILOG = """examples:
   dqnlm compare --tasks random_walks --algorithms cql,ilql,mc_q
   dqnlm compare --tasks random_walks cartpole --algorithms dqn,double_dqn --seeds 0,1,2,3,4 --png comparison.png
@@ -78,7 +78,7 @@ def _parser() -> argparse.ArgumentParser:
         "--metric", default="eval/return", metavar="NAME", help="the compared metric (default: %(default)s)"
     )
     parser.add_argument("--at", choices=("last", "best"), default="last",
-                        help="its last evaluation, or the best by trainer.best_metric (default: last)")  # fmt: skip
+                        help="its last evaluation, or the best by evaluation.best_metric (default: last)")  # fmt: skip
     parser.add_argument("--output-dir", default="outputs/compare", metavar="DIR", help="default: %(default)s")
     parser.add_argument("--reuse", action="store_true",
                         help="read finished runs of the same settings and train the rest; whether dqnlm itself or the "

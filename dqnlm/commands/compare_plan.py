@@ -19,7 +19,7 @@ from dqnlm.errors import UserError
 from dqnlm.reporting.comparison import Result
 from dqnlm.runs.directory import safe_name
 
-COMMON = ("threads=1", "logger=none", "trainer.progress=false")  # a setting typed by the user replaces them
+COMMON = ("threads=1", "logger=none", "progress=false")  # a setting typed by the user replaces them
 # Settings that are given otherwise; the sweep's folders are read back, so their layout is not the user's.
 GIVEN = {"experiment": "--tasks", "algorithm": "--algorithms", "seed": "--seeds", "output_dir": "--output-dir"}
 LAYOUT = ("hydra.sweep", "hydra.run", "hydra.mode", "hydra.output_subdir", "hydra/sweeper", "hydra.sweeper")

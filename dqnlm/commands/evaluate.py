@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from dqnlm.commands.run_arguments import add_run_arguments
 
@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from dqnlm.agent.policy import Policy
+    from dqnlm.tasks.answers import AnswersTask
     from dqnlm.tasks.base import Task
 
 
@@ -46,7 +47,7 @@ def main(argv: list[str]) -> int:
     from dqnlm.builder import agent
     from dqnlm.builder.loading import load_policy_and_config
     from dqnlm.builder.q_semantics import learns_returns, why_q_is_not_in_reward_units
-    from dqnlm.tasks.answers import AnswersTask
+    from dqnlm.config.schema import instantiate
     from dqnlm.tasks.select import task_class
 
     policy, config = load_policy_and_config(
@@ -55,13 +56,14 @@ def main(argv: list[str]) -> int:
     kind = task_class(config)
     _refuse_options_without_meaning(kind, arguments)
     task = kind(config, _data(policy, config, arguments), policy.device)
-    if isinstance(task, AnswersTask):
+    if kind.has_references:
         from dqnlm.commands.evaluate_answers import evaluate_answers
 
-        return evaluate_answers(policy, task, arguments)
+        return evaluate_answers(policy, cast("AnswersTask", task), arguments)
     objectives = agent.objectives_without_env(config, policy.head)
     no_return = why_q_is_not_in_reward_units(config, objectives)
-    evaluator = task.evaluator(q_is_return=no_return is None, learns_returns=learns_returns(objectives))
+    settings, learns = instantiate(config["evaluation"]), learns_returns(objectives)
+    evaluator = task.evaluator(settings, q_is_return=no_return is None, learns_returns=learns)
     evaluation = evaluator.evaluate(policy)
     if arguments.json:
         print(json.dumps({"step": policy.step, "checkpoint": arguments.checkpoint} | evaluation.figures))

@@ -128,7 +128,7 @@ def _meaning(policy: Policy, config: dict[str, Any]) -> dict[str, str]:
 
 def card(policy: Policy, config: dict[str, Any], summary: dict[str, Any], tensors: dict[str, Any]) -> str:
     """The model card, Markdown."""
-    network, learner, trainer = config["network"], config["learner"], config["trainer"]
+    network, trainer = config["network"], config["trainer"]
     best = summary.get("best", {})
     figures = [f"| {name} | {value:.4g} |" for name, value in sorted(best.items()) if name.startswith("eval/")]
     data = config["data"].get("path") or config["data"].get("name")
@@ -139,7 +139,7 @@ def card(policy: Policy, config: dict[str, Any], summary: dict[str, Any], tensor
         "---", "library_name: transformers", "tags: [q-learning, dqnlm]", "---", "",
         f"# {Path(str(network['name_or_path'])).name}, trained by value with dqnlm", "",
         f"Trained from `{Path(str(network['name_or_path'])).name}` ({lora}) on {of_data}, objectives "
-        f"{' + '.join(config['objective'])}, discount {learner['gamma']}, {policy.step} updates of {trainer['batch_rows']} rows "
+        f"{' + '.join(config['objective'])}, discount {config['gamma']}, {policy.step} updates of {trainer['batch_size']} rows "
         f"to this checkpoint, learning rate {config['optimizer']['lr']}, seed {config['seed']}.", "",
         "| metric at the best evaluation | ||", "| --- | --- |", *(figures or ["| none was written | |"]), "",
         "## How it acts", "",

@@ -98,7 +98,7 @@ def heading(policy: Policy, config: dict[str, Any], folder: Path, arguments: arg
         ("experiment", experiment),
         ("checkpoint", arguments.checkpoint),
     ]
-    facts += [("step", f"{policy.step:,}"), ("gamma", str(config["learner"]["gamma"]))]
+    facts += [("step", f"{policy.step:,}"), ("gamma", str(config["gamma"]))]
     facts += [("network", option("network")), ("head", option("head"))]
     return Heading(
         name, facts, [*_of_q(policy, config, option), _of_value(policy), _of_probability(policy), *_notes(config)]
@@ -124,7 +124,7 @@ def _of_q(policy: Policy, config: dict[str, Any], option: Callable[[str], str]) 
     objectives = objectives_without_env(config, policy.head)
     if (reason := why_q_is_no_expected_return(config, objectives)) is not None:
         return [reason]
-    gamma, low, high = config["learner"]["gamma"], float(policy.head.low), float(policy.head.high)
+    gamma, low, high = config["gamma"], float(policy.head.low), float(policy.head.high)
     origin = task_class(config).rewarded_by
     paid = f"reward={option('reward')}" if origin is None else f"the rewards of {origin}"
     told = [f"Q of a token is the expected return of choosing it after the text so far: the sum of {paid} from there on, "

@@ -58,7 +58,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--output", metavar="FILE", help="path of the page (default: report.html in the run's "
                         "folder; for several runs in the output folder, or in the one that holds them all)")  # fmt: skip
     parser.add_argument(
-        "--metric", help="the metric that comes first (default: eval/accuracy where a run has it, else eval/return)"
+        "--metric",
+        help="the figure that comes first (default: eval/accuracy where a run has it, else eval/return, else the first that "
+        "the run's evaluator declares a direction of)",
     )
     parser.add_argument(
         "--axis", choices=tuple(AXES), default="step", help="what the PNG is drawn against (default: step)"

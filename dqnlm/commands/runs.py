@@ -14,8 +14,8 @@ from dqnlm.reporting.loading import is_number, read_json, read_status, read_summ
 from dqnlm.reporting.names import run_name
 from dqnlm.reporting.tables import duration_text, figure_text, make_console, print_table
 
-FIGURES = ("eval/accuracy", "eval/nats", "eval/return")
-BEST, BEST_METRIC = "best", "best_metric"  # the greatest (or least) value, and of which figure: trainer.best_metric
+FIGURES = ("eval/accuracy", "eval/nll", "eval/return")
+BEST, BEST_METRIC = "best", "best_metric"  # the greatest (or least) value, and of which figure: evaluation.best_metric
 WIDE = 150  # characters of a screen that has room for every column and its whole heading
 KEYS = ("name", "experiment", "status", "step", "wall_s", *FIGURES, BEST, BEST_METRIC)
 

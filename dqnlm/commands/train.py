@@ -170,8 +170,8 @@ def _start(cfg: DictConfig, settings: Any, directory: Path) -> str:
 
 
 def anchor_paths(config: dict[str, Any], base: Path) -> None:
-    """Makes typed paths, relative to the current folder, absolute, so that the run can be resumed from anywhere."""
-    data, trainer = config["data"], config["trainer"]
+    """Paths as typed are relative to where the command was typed; the run keeps them whole, to be resumed anywhere."""
+    data = config["data"]
     for key in ("path", "heldout_path"):
         if isinstance(data.get(key), str):
             data[key] = str(base / Path(data[key]).expanduser())
@@ -180,7 +180,7 @@ def anchor_paths(config: dict[str, Any], base: Path) -> None:
         partner["path"] = str(base / Path(partner["path"]).expanduser())
     # Else the short name of a run, or a name on the Hub.
     judges = [config["reward"], *config["reward"].get("parts", {}).values()]
-    named = [(trainer, "init_from"), (data, "name")]
+    named = [(config["pretraining"], "init_from"), (data, "name")]
     named += [] if data.get("tokenizer") in ("character", "byte", "bpe") else [(data, "tokenizer")]
     for group, key in [*named, *((part, "name_or_path") for part in (config["network"], *judges))]:
         if isinstance(group.get(key), str) and (base / Path(group[key]).expanduser()).exists():

@@ -7,6 +7,7 @@ The choice of the GRU takes precedence, so the setting is dropped with a note; a
 from __future__ import annotations
 
 import copy
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,8 @@ import yaml
 from dqnlm.config import catalogue
 from dqnlm.config.composition import expanded, origin, parse_overrides
 from dqnlm.config.schema import TARGET
+
+_SETS_OTHER_GROUPS = re.compile(r"^#\s*@package\s+_global_\s*$", re.MULTILINE)
 
 
 def drop_inapplicable(
@@ -54,5 +57,8 @@ def _unknown(node: dict[str, Any], group: str, chosen: Any, config_dir: str | Pa
     path = catalogue.option_file(group, str(chosen), config_dir)
     if path is None:
         return []
-    keys = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+    text = path.read_text(encoding="utf-8")
+    keys = yaml.safe_load(text) or {}
+    if _SETS_OTHER_GROUPS.search(text):  # an environment, say, that brings its kind of data with it
+        keys = keys.get(group) or {}
     return [(str(chosen), key) for key in node if key not in keys]

@@ -10,12 +10,13 @@ from typing import Any
 import yaml
 
 from dqnlm.config import catalogue
+from dqnlm.config.moved import SETTINGS
 from dqnlm.errors import UserError
 from dqnlm.utils.suggest import nearest
 
 # Names from other programs for settings that are called otherwise here.
 ALIASES = {
-    "learning_rate": "lr", "bs": "batch_rows", "batch_size": "batch_rows", "tau": "polyak_rate", "epsilon": "start",
+    "learning_rate": "lr", "bs": "batch_size", "tau": "polyak_rate", "epsilon": "start",
     "n_layer": "layers", "n_head": "heads", "n_embd": "width", "hidden": "width", "block_size": "context",
     "discount": "gamma", "updates": "rollouts", "max_steps": "rollouts", "steps": "rollouts", "dtype": "precision",
     "grad_clip": "gradient_clip", "tokens": "horizon",
@@ -59,7 +60,9 @@ def unknown_setting(key: str, origin: str, settings: Mapping[str, Any], config_d
     near = near_setting(key, settings, groups)
     parent, tree = _deepest(key, settings)
     lines = [f"{key}: no such setting {origin}"]
-    if near is not None:
+    if key in SETTINGS:
+        lines.append(f"  it is called {SETTINGS[key]} now")
+    elif near is not None:
         lines.append(f"  did you mean {near}?")
     if parent and not isinstance(tree, Mapping):
         lines.append(f"  {parent} is a single value, without settings below it")

@@ -1,7 +1,9 @@
-"""Maps code locations in saved runs of earlier versions to the current ones."""
+"""Moved targets, renamed settings and renamed metrics: what saved runs and users' habits still name by their old names."""
 
 from __future__ import annotations
 
+import copy
+from collections.abc import Mapping
 from typing import Any
 
 # Module of then -> module of now, for `_target_`; the name after the last dot is the same.
@@ -27,13 +29,104 @@ TARGETS = {
 }
 
 
-def renewed(node: Any) -> Any:
-    """A saved configuration with each `_target_` at its current location; everything else is unchanged."""
+# Setting of then -> setting of now. Typed by a user, the old name is answered with the new one.
+SETTINGS = {
+    "learner.gamma": "gamma",
+    "learner.feedback": "feedback",
+    "learner.reference_weight": "learner.kl_weight",
+    "learner.reference_temperature": "learner.kl_temperature",
+    "learner.rows_at_once": "learner.micro_batch_size",
+    "env.copies_of_a_prompt": "env.samples_per_prompt",
+    "env.copies": "env.guesses_per_position",
+    "trainer.batch_rows": "trainer.batch_size",
+    "trainer.demonstration_share": "trainer.demonstration_fraction",
+    "trainer.warm_start_updates": "pretraining.updates",
+    "trainer.warm_start_lr": "pretraining.lr",
+    "trainer.warm_start_rows": "pretraining.batch_size",
+    "trainer.init_from": "pretraining.init_from",
+    "trainer.init_scale": "pretraining.init_scale",
+    "trainer.evaluate_every": "evaluation.every",
+    "trainer.best_metric": "evaluation.best_metric",
+    "trainer.early_stopping_evaluations": "evaluation.patience",
+    "trainer.samples": "evaluation.samples",
+    "trainer.sample_tokens": "evaluation.sample_tokens",
+    "trainer.sample_temperature": "evaluation.sample_temperature",
+    "trainer.evaluation_episodes": "evaluation.episodes",
+    "trainer.betas": "evaluation.betas",
+    "trainer.save_every": "checkpoint.every",
+    "trainer.save_minutes": "checkpoint.minutes",
+    "trainer.keep_last": "checkpoint.keep_last",
+    "trainer.declared_policy": "policy.kind",
+    "trainer.beta": "policy.beta",
+    "trainer.progress": "progress",
+}
+
+# Values of settings that have new names.
+VALUES = {("objective.trajectory.baseline", "siblings"): "group"}
+
+# Groups that did not exist, with their targets.
+GROUPS = {
+    "evaluation": "dqnlm.evaluation.settings.EvaluationSettings",
+    "checkpoint": "dqnlm.runs.settings.CheckpointSettings",
+    "pretraining": "dqnlm.agent.settings.PretrainingSettings",
+    "policy": "dqnlm.agent.settings.PolicySettings",
+}
+
+# Beginning of a metric's name of then -> of now.
+METRICS = {"eval/nats": "eval/nll"}
+
+
+def renewed_config(config: Mapping[str, Any]) -> dict[str, Any]:
+    """The saved configuration of any earlier version, in today's names; one of today is returned as it is."""
+    found = renewed_targets(copy.deepcopy(dict(config)))
+    for old, new in SETTINGS.items():
+        _move(found, old.split("."), new.split("."))
+    for (setting, old), new in VALUES.items():
+        *path, name = setting.split(".")
+        node = _node(found, path)
+        if node is not None and node.get(name) == old:
+            node[name] = new
+    best = found.get("evaluation", {}).get("best_metric")
+    if isinstance(best, str):
+        found["evaluation"]["best_metric"] = renewed_metric(best)
+    return found
+
+
+def renewed_metric(name: str) -> str:
+    """A metric's name of today."""
+    return next((new + name.removeprefix(old) for old, new in METRICS.items() if name.startswith(old)), name)
+
+
+def renewed_metrics(figures: Mapping[str, float]) -> dict[str, float]:
+    """Metrics by their names of today."""
+    return {renewed_metric(name): value for name, value in figures.items()}
+
+
+def _move(config: dict[str, Any], old: list[str], new: list[str]) -> None:
+    """Moves one setting, if it is there under its old name; makes a group that did not exist."""
+    source = _node(config, old[:-1])
+    if source is None or old[-1] not in source:
+        return
+    value, group = source.pop(old[-1]), config
+    if len(new) > 1:
+        group = config.setdefault(new[0], {"_target_": GROUPS[new[0]]} if new[0] in GROUPS else {})
+    group[new[-1]] = value
+
+
+def _node(config: dict[str, Any], path: list[str]) -> dict[str, Any] | None:
+    node: Any = config
+    for name in path:
+        node = node.get(name) if isinstance(node, dict) else None
+    return node if isinstance(node, dict) else None
+
+
+def renewed_targets(node: Any) -> Any:
+    """A saved configuration with each `_target_` where it is now; everything else as it was."""
     if isinstance(node, list):
-        return [renewed(part) for part in node]
+        return [renewed_targets(part) for part in node]
     if not isinstance(node, dict):
         return node
-    found = {key: renewed(value) for key, value in node.items()}
+    found = {key: renewed_targets(value) for key, value in node.items()}
     module, _, name = str(found.get("_target_", "")).rpartition(".")
     if module in MODULES:
         found["_target_"] = f"{MODULES[module]}.{name}"

@@ -17,7 +17,7 @@ from omegaconf.errors import OmegaConfBaseException
 from dqnlm.config import catalogue
 from dqnlm.config.composition import parse_overrides
 from dqnlm.config.messages import dotted, unknown_setting
-from dqnlm.config.moved import renewed
+from dqnlm.config.moved import renewed_config
 from dqnlm.config.validation import ALLOW_TARGETS, validate
 from dqnlm.errors import UserError
 from dqnlm.utils.files import write_text_atomic
@@ -48,7 +48,7 @@ def load_run_config(path: Path, overrides: Sequence[str] = ()) -> dict[str, Any]
         raise UserError(f"{file}: cannot be read: {' '.join(str(error).split())}") from error
     if not isinstance(config, dict) or ALLOW_TARGETS in config:
         raise UserError(f"{file}: is not the configuration that a run writes")
-    return apply_overrides(renewed(config), overrides, origin_of_rest=str(file))
+    return apply_overrides(renewed_config(config), overrides, origin_of_rest=str(file))
 
 
 def apply_overrides(
@@ -71,7 +71,7 @@ def apply_overrides(
         if override.is_delete() or override.is_add() or override.is_force_add():
             raise UserError(f"{text}: a run that exists keeps its settings; change one with KEY=VALUE")
         if key in catalogue.groups():
-            start = " ".join(["dqnlm train", text, "trainer.init_from=RUN"])
+            start = " ".join(["dqnlm train", text, "pretraining.init_from=RUN"])
             raise UserError(
                 f"{text}: a run that exists keeps its parts; change single settings of {key}\n"
                 f"  to start another run from its weights: {start}"

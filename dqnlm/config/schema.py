@@ -24,27 +24,17 @@ OWN_PREFIX = "dqnlm"
 # Where the parts of a run live. No other module may be named: a run's folder must not reach, say, `load_policy`, which
 # could be told to permit code.
 PARTS = (
-    "agent.exploration", "agent.learner", "agent.optimizer", "agent.target", "buffers", "data.pairs.dataset",
-    "data.text.corpora", "data.trajectories.dataset", "data.trajectories.log", "envs", "heads", "metrics", "networks",
-    "objectives", "partners", "rewards", "training.trainer",
+    "agent.exploration", "agent.learner", "agent.optimizer", "agent.settings", "agent.target", "buffers",
+    "data.pairs.dataset", "data.text.corpora", "data.trajectories.dataset", "data.trajectories.log", "envs",
+    "evaluation.settings", "heads", "metrics", "networks", "objectives", "partners", "rewards", "runs.settings",
+    "training.trainer",
 )  # fmt: skip
 Where = Callable[[str], str]  # dotted key -> where its value came from, in words
-
 
 
 def nowhere(key: str) -> str:
     """The origin of a value without a known origin."""
     return "the configuration"
-
-
-
-
-
-
-
-
-
-
 
 
 def resolve_target(dotted: Any, key: str = "", where: Where = nowhere) -> Callable[..., Any]:
@@ -86,6 +76,11 @@ def resolve_target(dotted: Any, key: str = "", where: Where = nowhere) -> Callab
     return target
 
 
+def unwritten(target: Any) -> list[str]:
+    """Methods that a class has to define, as its base class asks for them, and does not; [] where it is complete."""
+    return sorted(getattr(target, "__abstractmethods__", ()))
+
+
 def keyword_parameters(target: Callable[..., Any]) -> dict[str, tuple[Any, bool]]:
     """Reads keyword-only parameters: name -> (annotation, required).
 
@@ -122,6 +117,8 @@ def check_node(
         The node with coerced values (1e3 where an integer is meant becomes 1000), in the order given.
     """
     target = resolve_target(node[TARGET], key, where)
+    if inspect.isabstract(target):
+        raise UserError(f"{key}: {node[TARGET]} has no {', '.join(unwritten(target))} yet, which its base class asks for")
     parameters = keyword_parameters(target)
     for name, annotation in (extra or {}).items():
         parameters.setdefault(name, (annotation, False))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from dqnlm.config import catalogue
 from dqnlm.config.catalogue import PRESETS, options
@@ -16,7 +16,10 @@ from dqnlm.errors import UserError
 from dqnlm.utils.permissions import permit_targets
 
 # Settings that belong to no group (train.yaml gives defaults and meanings).
-PLAIN: dict[str, Any] = {"seed": int, "device": str, "threads": int | None, "output_dir": str}
+PLAIN: dict[str, Any] = {
+    "gamma": float, "feedback": Literal["taken", "all_actions"],
+    "seed": int, "device": str, "threads": int | None, "progress": bool, "output_dir": str,
+}  # fmt: skip
 ALLOW_TARGETS = "allow_targets"
 
 

@@ -41,7 +41,7 @@ class Continuation(StepEnvironment, TeacherForced):
         device: where everything lives.
         seed: of the generator that draws the windows.
         num_envs: E, episodes played at once.
-        copies: consecutive environments that read the same text, each choosing for itself (teacher only; 1 for none).
+        guesses_per_position: consecutive environments that read the same text, each choosing apart (teacher only).
         prompt_length: P, tokens read before the first decision.
         horizon: H, decisions in an episode.
         transition: what follows a decision: `free` the chosen token, `teacher` the reference token.
@@ -67,7 +67,7 @@ class Continuation(StepEnvironment, TeacherForced):
         seed: int,
         *,
         num_envs: int,
-        copies: int,
+        guesses_per_position: int,
         prompt_length: int,
         horizon: int,
         transition: Literal["free", "teacher"],
@@ -76,30 +76,36 @@ class Continuation(StepEnvironment, TeacherForced):
         allowed: str | None,
     ) -> None:
         check_numbers(
-            {"num_envs": num_envs, "copies": copies, "prompt_length": prompt_length, "horizon": horizon}, corpus_ids
-        )
+            {
+                "num_envs": num_envs, "guesses_per_position": guesses_per_position, "prompt_length": prompt_length,
+                "horizon": horizon,
+            },
+            corpus_ids,
+        )  # fmt: skip
         check_choice("transition", transition, ("free", "teacher"))
         check_choice("horizon_end", horizon_end, ("terminate", "truncate"))
         check_tokens(legal_mask_A, stop_id, transition, stop_token, allowed)
         if int(corpus_ids.max()) >= num_actions:
             raise ValueError(f"token {int(corpus_ids.max())} in the corpus, but only {num_actions} actions")
         self.device = torch.device(device)
-        if num_envs % copies:
+        if num_envs % guesses_per_position:
             raise UserError(
-                f"env.num_envs={num_envs} is no multiple of env.copies={copies}; set it to {num_envs // copies * copies + copies}"
+                f"env.num_envs={num_envs} is no multiple of env.guesses_per_position={guesses_per_position}; set it to "
+                f"{(num_envs // guesses_per_position + 1) * guesses_per_position}"
             )
-        if copies > 1 and transition != "teacher":
+        if guesses_per_position > 1 and transition != "teacher":
             raise UserError(
-                f"env.copies={copies} needs env.transition=teacher: free copies differ after the first decision"
+                f"env.guesses_per_position={guesses_per_position} needs env.transition=teacher: copies that write their own text "
+                "part at the first decision"
             )
-        self.num_envs, self.horizon, self.copies = num_envs, horizon, copies
+        self.num_envs, self.horizon, self.guesses_per_position = num_envs, horizon, guesses_per_position
         self.prompt_length, self.first_decision = prompt_length, prompt_length - 1
         self.row_transitions = self.first_decision + horizon
         self.spec = TaskSpec(
             num_actions=num_actions, num_tokens=num_actions, row_transitions=self.row_transitions,
             episode_steps=self.row_transitions, first_decision=self.first_decision, stores_actions=transition != "free",
-            eos_id=stop_id, guesses_per_position=copies, teacher_forced=transition == "teacher", lockstep=stop_id is None,
-            truncates=horizon_end == "truncate",
+            eos_id=stop_id, guesses_per_position=guesses_per_position, teacher_forced=transition == "teacher",
+            lockstep=stop_id is None,            truncates=horizon_end == "truncate",
         )  # fmt: skip
         self.reward, self.stop_id = reward, stop_id
         self._free = transition == "free"
@@ -124,8 +130,9 @@ class Continuation(StepEnvironment, TeacherForced):
     def _begin(self, mask_E: Tensor | None) -> Tensor:
         """Draws new windows where the mask holds (None: everywhere); returns their first tokens, observation_E."""
         starts = len(self._corpus) - self.row_transitions
-        start_E = torch.randint(starts, (self.num_envs // self.copies,), generator=self._generator, device=self.device)
-        start_E = start_E.repeat_interleave(self.copies)
+        texts = self.num_envs // self.guesses_per_position
+        start_E = torch.randint(starts, (texts,), generator=self._generator, device=self.device)
+        start_E = start_E.repeat_interleave(self.guesses_per_position)
         window_ES = self._corpus[start_E[:, None] + self._offset_S].long()
         if mask_E is not None:
             window_ES = torch.where(mask_E[:, None], window_ES, self._window_ES)

@@ -97,8 +97,8 @@ class Logged(Environment):
             )
         if context.policy == "probability":
             raise UserError(
-                "trainer.declared_policy=probability needs Q to be the probability of being the rewarded token, and a log has "
-                "the reward of one token only; set declared_policy=boltzmann or reweighted"
+                "policy.kind=probability needs Q to be the probability of being the rewarded token, and a log tells "
+                "the reward of one token; set policy.kind=boltzmann or reweighted"
             )
 
     def legal(self, observation_BS: Tensor) -> Tensor | None:

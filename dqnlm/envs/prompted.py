@@ -50,7 +50,7 @@ class Prompted(CompletesPrompts):
         seed: of the generator that draws the prompts.
         evaluating: copy i always answers prompt i (modulo their number).
         num_envs: E, answers written at once.
-        copies_of_a_prompt: consecutive environments that answer the same prompt, each for itself.
+        samples_per_prompt: consecutive environments that answer the same prompt, each for itself.
         horizon: most decisions in an answer, its line break included.
 
     Raises:
@@ -73,20 +73,20 @@ class Prompted(CompletesPrompts):
         evaluating: bool,
         *,
         num_envs: int,
-        copies_of_a_prompt: int,
+        samples_per_prompt: int,
         horizon: int,
     ) -> None:
         for name, value in {
             "num_envs": num_envs,
-            "copies_of_a_prompt": copies_of_a_prompt,
+            "samples_per_prompt": samples_per_prompt,
             "horizon": horizon,
         }.items():
             if value < 1:
                 raise UserError(f"env.{name} is {value}; it must be 1 or more")
-        if num_envs % copies_of_a_prompt and not evaluating:
+        if num_envs % samples_per_prompt and not evaluating:
             raise UserError(
-                f"env.num_envs={num_envs} is no multiple of env.copies_of_a_prompt={copies_of_a_prompt}; set it to "
-                f"{(num_envs // copies_of_a_prompt + 1) * copies_of_a_prompt}"
+                f"env.num_envs={num_envs} is no multiple of env.samples_per_prompt={samples_per_prompt}; set it to "
+                f"{(num_envs // samples_per_prompt + 1) * samples_per_prompt}"
             )
         if not reward.judged:
             raise UserError(
@@ -107,7 +107,7 @@ class Prompted(CompletesPrompts):
         prompt_K, reference_K = (start_K[1:] - start_K[:-1] for start_K in sides)
         self._prompt_length_K, self._length_K = prompt_K, prompt_K + reference_K
         self._legal_mask_A = None if legal_mask_A is None else legal_mask_A.to(self.device)
-        self._copies, self._count = 1 if evaluating else copies_of_a_prompt, len(prompts.start_K) - 1
+        self._copies, self._count = 1 if evaluating else samples_per_prompt, len(prompts.start_K) - 1
         self._generator = torch.Generator(self.device).manual_seed(seed)
         self._fixed_E = torch.arange(num_envs, device=self.device) % self._count if evaluating else None
         self.pair_E = torch.zeros(num_envs, dtype=torch.int64, device=self.device)  # the pair that each copy answers

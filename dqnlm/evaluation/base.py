@@ -10,6 +10,7 @@ from typing import ClassVar
 from rich.table import Table
 
 from dqnlm.agent.policy import Policy
+from dqnlm.evaluation.tables import episode_table
 from dqnlm.metrics import Figures, Metric
 
 
@@ -38,9 +39,10 @@ class Evaluator(ABC):
     def evaluate(self, policy: Policy) -> Evaluation:
         """Computes all metrics, by name; changes only the policy's fitted temperature."""
 
-    @abstractmethod
     def table(self, evaluation: Evaluation, policy: Policy, step: int, done: str) -> Table:
-        """The metrics for the terminal; `step` in updates, `done` is the progress of the run."""
+        """The metrics for the terminal, a column each; `step` in updates, `done` says how far the run is."""
+        del policy
+        return episode_table(evaluation.figures, self.metrics, {}, step, done)
 
     def best_candidates(self) -> dict[str, bool]:
         """name -> whether higher is better, of the metrics that can select the best policy; the default first."""

@@ -95,7 +95,7 @@ def play_greedily(env: Environment, policy: Policy, gamma: float) -> Collector:
     greedy = Greedy(torch.Generator(env.device))
     # Where episodes end apart, prompts are read step by step too, and the longest episode takes all its steps.
     steps = None if env.spec.teacher_forced or env.spec.lockstep else env.spec.episode_steps
-    Actor(env, policy, greedy, collector, Accumulator(env.device), steps).rollout(noise=False, until=collector.done)
+    Actor(env, policy, greedy, collector, Accumulator(env.device)).rollout(steps, noise=False, until=collector.done)
     return collector
 
 

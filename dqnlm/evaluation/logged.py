@@ -33,9 +33,9 @@ from dqnlm.types import DECISION
 _AT_ONCE = 64  # prompts in one forward
 NATS = "nats per token"
 OF_ROWS = (
-    Metric("eval/nats_best", f"nats on the best {BEST_SHARE:.0%} of rows",
+    Metric("eval/nll_best", f"nats on the best {BEST_SHARE:.0%} of rows",
            "Negative log-likelihood of the best logged rows", NATS, False),
-    Metric("eval/nats", "nats a token", "Negative log-likelihood of logged tokens, declared policy", NATS, False),
+    Metric("eval/nll", "nats a token", "Negative log-likelihood of logged tokens, declared policy", NATS, False),
     Metric("eval/accuracy", "accuracy, greedy", "Logged tokens that the greedy policy chooses", "share of tokens", True),
 )  # fmt: skip
 OF_Q = (
@@ -113,14 +113,14 @@ class LogEvaluator(Evaluator):
         sums = row_sums(policy, self.rows, self.betas)
         count, best = sums.count_B.sum(), self.best_B
         figures = {
-            "eval/nats": float(sums.nats_BP[:, 0].sum() / count),
+            "eval/nll": float(sums.nats_BP[:, 0].sum() / count),
             "eval/accuracy": float(sums.hits_B.sum() / count),
         }
         # Best rows of unknown tokens alone leave nothing to score; all rows then stand in for them.
         best = best if bool(sums.count_B[best].any()) else torch.ones_like(best)
         nats_P = sums.nats_BP[best].sum(0) / sums.count_B[best].sum()
         names = ["", *(f"_beta_{beta:g}" for beta in self.betas)]
-        figures |= {f"eval/nats_best{name}": float(nats) for name, nats in zip(names, nats_P, strict=False)}
+        figures |= {f"eval/nll_best{name}": float(nats) for name, nats in zip(names, nats_P, strict=False)}
         if self.learns_returns:
             figures |= value_figures(sums.q_B / sums.count_B, self.came_B, self.texts)
         return figures
@@ -192,7 +192,7 @@ class LogEvaluator(Evaluator):
         found = evaluation.figures
         beside = {"eval/return": found.get("eval/return_logged", 0.0), "eval/q_taken": float(self.came_B.nanmean())}
         labels = {metric.name: metric.label for metric in self.metrics} | {
-            "eval/nats": f"nats a token, {policy.declared} policy"
+            "eval/nll": f"nats a token, {policy.declared} policy"
         }
         names = {f"eval/{name}": labels[f"eval/{name}"] for name in _SHOWN if f"eval/{name}" in labels}
         table = Table(title=f"evaluation after {step} updates ({done})", title_justify="left")

@@ -1,7 +1,7 @@
 """Offline evaluation on held-out trajectories: negative log-likelihood, and calibration of Q against returns.
 
-eval/nats                -log probability of the logged tokens under the declared policy, nats a token
-eval/nats_best           the same over the rows of the greatest returns (a quarter of them, ties included): a policy that
+eval/nll                -log probability of the logged tokens under the declared policy, nats a token
+eval/nll_best           the same over the rows of the greatest returns (a quarter of them, ties included): a policy that
                          has learned which answers are good writes these more readily than the others
 eval/accuracy            share of logged tokens that the greedy policy would have chosen
 eval/q_taken             mean over rows of the mean Q of the logged tokens

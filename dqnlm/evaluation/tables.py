@@ -35,7 +35,7 @@ def evaluation_table(
     table.add_row(
         policy,
         "",
-        f"{figures['eval/nats']:.4f}",
+        f"{figures['eval/nll']:.4f}",
         "",
         distinct,
         f"{figures['sample/top_token_share']:.2f}",

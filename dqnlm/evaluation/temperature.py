@@ -86,5 +86,3 @@ def cross_fitted_nats(positions: Positions) -> float:
     return (of_first * len(first) + of_second * len(second)) / len(positions)
 
 
-
-

@@ -1,7 +1,7 @@
 """Evaluation on held-out text: likelihood of the whole text, greedy episodes, and samples. Has its own generators.
 
 eval/accuracy   share of held-out positions where the argmax of Q is the next token
-eval/nats       -log probability of the next token under the declared policy, nats a token
+eval/nll       -log probability of the next token under the declared policy, nats a token
 eval/return     mean undiscounted return of greedy episodes on held-out text
 (and the other metrics of `dqnlm.evaluation.episodes`)
 eval/return_best_constant   the return of the best constant action on those episodes
@@ -33,8 +33,8 @@ MAX_CONSTANTS = 256  # tokens tried as constant policies: all of a small vocabul
 TOKENS, PAIRS = "share of tokens", "share of n-grams"
 METRICS = (
     Metric("eval/accuracy", "accuracy", "Greedy next-token accuracy, held-out text", TOKENS, True),
-    Metric("eval/nats", "nats/token", "Negative log-likelihood of the declared policy, held-out text", "nats per token", False),
-    Metric("eval/nats_softmax", "nats/token of softmax(Q/T)",
+    Metric("eval/nll", "nats/token", "Negative log-likelihood of the declared policy, held-out text", "nats per token", False),
+    Metric("eval/nll_softmax", "nats/token of softmax(Q/T)",
            "Negative log-likelihood of softmax(Q / temperature), held-out text", "nats per token", False),
     RETURN,
     *episodes.METRICS[1:],
@@ -145,8 +145,8 @@ def score_text(policy: Policy, ids: Tensor) -> Figures:
     """Scores all tokens of `ids` but the first, in non-overlapping windows of `context` tokens, each after its lookback.
 
     Returns:
-        eval/accuracy; eval/nats of the declared policy; eval/temperature, the one that fits the whole text best;
-        eval/nats_softmax of softmax(Q / T) with the temperature cross-fitted.
+        eval/accuracy; eval/nll of the declared policy; eval/temperature, the one that fits the whole text best;
+        eval/nll_softmax of softmax(Q / T) with the temperature cross-fitted.
 
     Raises:
         UserError: fewer than two positions hold a token that the policy can choose.
@@ -166,12 +166,12 @@ def score_text(policy: Policy, ids: Tensor) -> Figures:
         )
     figures["eval/unscored_share"] = 1.0 - float(known_N.float().mean())
     if policy.declared == "reweighted":  # a policy as it is, with nothing to fit
-        figures["eval/nats"] = figures["eval/nats_softmax"] = fitting.nats(known, 1.0)
+        figures["eval/nll"] = figures["eval/nll_softmax"] = fitting.nats(known, 1.0)
         return figures | {"eval/temperature": 1.0}
-    figures["eval/nats_softmax"] = fitting.cross_fitted_nats(known)
+    figures["eval/nll_softmax"] = fitting.cross_fitted_nats(known)
     figures["eval/temperature"] = 1.0 / fitting.fit(known)
-    figures["eval/nats"] = figures["eval/nats_softmax"]
+    figures["eval/nll"] = figures["eval/nll_softmax"]
     if policy.declared == "probability":
         log = text_positions(policy, ids, lambda output: policy.logits(output, "probability", 1.0))
-        figures["eval/nats"] = fitting.nats(log.where(places_K), 1.0)
+        figures["eval/nll"] = fitting.nats(log.where(places_K), 1.0)
     return figures

@@ -39,7 +39,7 @@ class DistributionalHead(Head):
         """Not available: the value of a state would have to be one distribution for all actions.
 
         Raises:
-            NotImplementedError: always; the builder refuses learner.feedback=all_actions before.
+            NotImplementedError: always; the builder refuses feedback=all_actions before.
         """
         raise NotImplementedError(f"{type(self).__name__} learns from the action taken alone")
 

@@ -45,7 +45,7 @@ class Normalised(Head):
         super().__init__(bounds)
         if not math.isfinite(bounds.high):
             raise UserError(
-                f"head=normalised needs a finite bound of the return, but it is {bounds.high}: choose a learner.gamma below "
+                f"head=normalised needs a finite bound of the return, but it is {bounds.high}: choose a gamma below "
                 "1, or env.horizon_end=terminate"
             )
         del probability_of_match

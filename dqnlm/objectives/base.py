@@ -82,7 +82,7 @@ class Objective(ABC):
         requires: the inputs that it reads.
         learns_outputs: named outputs of the network that it trains.
         learns_returns: it makes Q follow the returns, and gives errors in their units.
-        learns_all_actions: it can train every action from rewards known for all (learner.feedback=all_actions).
+        learns_all_actions: it can teach every action from rewards known for all (feedback=all_actions).
         uses_bootstrap: it reads the groups `bootstrap` and `returns`; others have targets of their own.
         adds_entropy: its return holds the entropy of a soft policy, and may leave the bounds of the rewards.
         clones_actions: it makes the actions in the data more probable, whatever their rewards.
@@ -123,15 +123,16 @@ def value_taken(q_BTA: Tensor, action_BT: Tensor) -> Tensor:
     return q_BTA.gather(-1, action_BT[..., None]).squeeze(-1)
 
 
-def require_rows_apart(objectives: dict[str, Objective], rows_at_once: int | None) -> None:
-    """Raises UserError where micro-batches are set and an objective compares rows, or the number is below 1."""
-    if rows_at_once is None:
+def require_no_whole_batch(objectives: dict[str, Objective], micro_batch_size: int | None) -> None:
+    """Raises UserError where some rows at a time are asked for, and an objective compares rows, or the number is below 1."""
+    if micro_batch_size is None:
         return
-    if rows_at_once < 1:
-        raise UserError(f"learner.rows_at_once must be at least 1 (or null for the whole batch), not {rows_at_once}")
+    if micro_batch_size < 1:
+        raise UserError(f"learner.micro_batch_size must be at least 1 (or null for the whole batch), not {micro_batch_size}")
     for name, objective in objectives.items():
         if objective.requires.whole_batch:
             raise UserError(
-                f"objective {name} compares the rows of a batch with one another, so they cannot be read learner.rows_at_once="
-                f"{rows_at_once} at a time; set it to null, or change the objective (trajectory: baseline=value)"
+                f"objective {name} compares the rows of a batch with one another, so they cannot be read "
+                "learner.micro_batch_size="
+                f"{micro_batch_size} at a time; set it to null, or change the objective (trajectory: baseline=value)"
             )

@@ -10,8 +10,8 @@ v    state value of the target network (config group `bootstrap`: max, double, s
 Z    the distribution of returns that a distributional head predicts (C51, QR-DQN, IQN)
 l    the head's loss (`heads`)
 
-`td` chooses among the three: by the head, and by whether rewards of all actions are known (learner.feedback=all_actions).
-With `twin` a second output q2 learns the same targets, and state values are the smaller of both (Fujimoto et al. 2018).
+`td` chooses among the three: by the head, and by whether rewards of all actions are known (feedback=all_actions).
+With `twin` a second output q2 learns the same targets, and states are worth the smaller of both (Fujimoto et al. 2018).
 """
 
 from __future__ import annotations
@@ -45,10 +45,10 @@ def td(
     Args:
         head: meaning of the raw outputs.
         bootstrap: value of a state.
-        returns: number of rewards in a target.
-        reward_all: rewards of all actions, for learner.feedback=all_actions; None: only the action taken is trained.
-        values_matter: False when every discount is 0 (gamma 0), so that no target network is needed.
-        last_has_value: rows may be truncated, so the value of their last observation is needed.
+        returns: reach of the rewards.
+        reward_all: rewards of all actions, for feedback=all_actions; None: only the action taken learns.
+        values_matter: False when every discount is 0 (gamma 0), so that no target network need be run.
+        last_has_value: rows may be cut, so the value of their last observation counts.
         weight: factor of this loss in the sum.
         twin: a second output q2 learns the same.
 
@@ -59,7 +59,7 @@ def td(
         if head.is_distributional:
             raise UserError(
                 f"objective td: {type(head).__name__} predicts a distribution of returns, and its loss is that of the action "
-                "taken alone; set learner.feedback=taken, or head=scalar or head=normalised"
+                "taken alone; set feedback=taken, or head=scalar or head=normalised"
             )
         return AllActionsTD(head, bootstrap, returns, values_matter, last_has_value, weight, twin, reward_all)
     if head.is_distributional:
@@ -207,7 +207,7 @@ class AllActionsTD(TDObjective):
         super().__init__(head, bootstrap, returns, values_matter, last_has_value, weight, twin)
         if returns.lookahead != 1 or bootstrap.adds_bonus:
             raise UserError(
-                "learner.feedback=all_actions has one-step targets: set returns=one_step and bootstrap=max or double"
+                "feedback=all_actions teaches one-step targets: set returns=one_step and bootstrap=max or double"
             )
         self.reward_all = reward_all
 

@@ -41,9 +41,9 @@ class Trajectory(Objective):
         head: meaning of the raw q.
         weight: factor of this loss in the sum.
         temperature: T, in return units.
-        reference: `start` is the initial policy of the run (after pretraining), `none` has no reference.
-        baseline: of the return: `value`, V(s_1), or `siblings`, the rows of the batch with the same
-            prompt; a row without siblings then has no gradient.
+        reference: `start` compares with the policy that the run began with (after its warm start), `none` with nothing.
+        baseline: what a return is compared with: `value`, V(s_1), or `group`, the rows of the batch with the same
+            prompt; a row without siblings then teaches nothing.
 
     Raises:
         UserError: a temperature that is not above 0.
@@ -53,12 +53,12 @@ class Trajectory(Objective):
 
     def __init__(
         self, head: Head, *, weight: float, temperature: float, reference: Literal["none", "start"],
-        baseline: Literal["value", "siblings"],
+        baseline: Literal["value", "group"],
     ) -> None:  # fmt: skip
         super().__init__(weight)
         if temperature <= 0:
             raise UserError(f"objective.trajectory.temperature must be above 0, not {temperature}")
-        self.head, self.temperature, self.among_siblings = head, temperature, baseline == "siblings"
+        self.head, self.temperature, self.among_siblings = head, temperature, baseline == "group"
         self.requires = Requirements(
             reference=reference == "start", whole_episodes=True, whole_batch=self.among_siblings, lookahead=None
         )
@@ -71,7 +71,7 @@ class Trajectory(Objective):
             UserError: rewards are discounted, or a batch need not hold all answers to its prompts.
         """
         if context.gamma != 1:
-            raise UserError(f"objective trajectory sums whole episodes and needs learner.gamma=1, not {context.gamma}")
+            raise UserError(f"objective trajectory sums whole episodes and needs gamma=1, not {context.gamma}")
         if self.among_siblings:
             _check_siblings(context)
 
@@ -93,19 +93,19 @@ class Trajectory(Objective):
 
 
 def _check_siblings(context: RunContext) -> None:
-    answers = "objective.trajectory.baseline=siblings compares the answers to one prompt in a batch: "
+    answers = "objective.trajectory.baseline=group compares the answers to one prompt in a batch: "
     if context.samples_per_prompt < 2:
         raise UserError(
-            f"{answers}set env.copies_of_a_prompt=4 or so, in an environment that has it (env=translation), or baseline=value"
+            f"{answers}set env.samples_per_prompt=4 or so, in an environment that has it (env=translation), or baseline=value"
         )
-    if not context.draws_whole_rollouts or context.batch_rows < context.num_envs:
+    if not context.draws_whole_rollouts or context.batch_size < context.num_envs:
         raise UserError(
-            f"{answers}set buffer=rollout and trainer.batch_rows={context.num_envs} (env.num_envs), a whole rollout, or "
+            f"{answers}set buffer=rollout and trainer.batch_size={context.num_envs} (env.num_envs), a whole rollout, or "
             "baseline=value"
         )
     if context.demonstration_fraction:
         raise UserError(
-            f"{answers}a demonstration has no siblings; set trainer.demonstration_share=0, or baseline=value"
+            f"{answers}a demonstration has no siblings; set trainer.demonstration_fraction=0, or baseline=value"
         )
 
 

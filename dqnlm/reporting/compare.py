@@ -11,7 +11,7 @@ from typing import Any
 from dqnlm.errors import UserError
 from dqnlm.reporting.loading import RunData
 
-MAIN_FIGURES = ("eval/accuracy", "eval/nats", "eval/return", "eval/distinct_2", "eval/top_token_share")
+MAIN_FIGURES = ("eval/accuracy", "eval/nll", "eval/return", "eval/distinct_2", "eval/top_token_share")
 ABSENT = "-"  # shown where a run has no such setting or figure
 # Settings that make no other experiment: repetitions of one setting differ in these only.
 REPETITION_KEYS = ("seed", "output_dir", "threads")
@@ -137,9 +137,13 @@ def value_of(run: RunData, figure: str, kind: str) -> float | str | None:
 
 
 def main_figure(runs: list[RunData]) -> str:
-    """The first of the main metrics that is the headline of some run."""
+    """eval/accuracy where a run has it, else eval/return, else the first metric that the best policy could be chosen by."""
     logged = {name for run in runs for name in run.figures()}
-    return "eval/return" if "eval/return" in logged and "eval/accuracy" not in logged else "eval/accuracy"
+    for name in ("eval/accuracy", "eval/return"):
+        if name in logged:
+            return name
+    declared = (metric["name"] for run in runs for metric in run.declared() if metric["higher_is_better"] is not None)
+    return next((name for name in declared if name in logged), "eval/accuracy")
 
 
 def check_figure(figure: str, runs: list[RunData]) -> None:

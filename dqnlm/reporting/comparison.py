@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from dqnlm.errors import UserError
-from dqnlm.reporting.curves import LIGHT, title_of
+from dqnlm.reporting.curves import LIGHT
 from dqnlm.reporting.loading import is_number, read_summary
 from dqnlm.reporting.statistics import bootstrap_interval, interquartile_mean
 from dqnlm.reporting.tables import ABSENT, figure_text
@@ -228,7 +228,7 @@ def picture(results: Sequence[Result], metric: str, at: str) -> bytes:
     for panel in panels[len(tasks) :]:
         panel.set_visible(False)
     legend = "points: runs; bar: 95 % interval; line: interquartile mean"
-    chart.supxlabel(f"{title_of(metric)}, {at} evaluation\n{legend}", fontsize=9, parse_math=False)
+    chart.supxlabel(f"{metric}, {at} evaluation\n{legend}", fontsize=9, parse_math=False)
     stream = io.BytesIO()
     chart.savefig(stream, format="png", dpi=160, facecolor="white")
     return stream.getvalue()

@@ -21,10 +21,10 @@ TAIL_BYTES = 256 * 1024  # of metrics.jsonl, enough for some hundred log points
 LIVE_SECONDS = 600  # a folder without a summary whose metrics changed within this time is taken to be running
 
 Point = dict[str, Any]
-# Of the manifests of older runs, which do not list their metrics.
+# Directions for runs whose manifests do not list their metrics; until then, `nll` was called `nats`.
 BEFORE_METRICS_WERE_DECLARED = [
     *({"name": f"eval/{name}", "higher_is_better": True} for name in ("accuracy", "return", "chrf", "bleu")),
-    *({"name": f"eval/{name}", "higher_is_better": False} for name in ("nats", "nats_softmax", "nats_best")),
+    *({"name": f"eval/{name}{end}", "higher_is_better": False} for name in ("nll", "nats") for end in ("", "_softmax", "_best")),
 ]
 
 
@@ -83,10 +83,14 @@ class RunData:
         index = pick(range(len(values)), key=values.__getitem__)
         return steps[index], values[index]
 
+    def declared(self) -> list[dict[str, Any]]:
+        """The metrics of the run's evaluator, see `dqnlm.metrics.Metric`."""
+        declared: list[dict[str, Any]] = self.manifest.get("metrics", BEFORE_METRICS_WERE_DECLARED)
+        return declared
+
     def metric(self, name: str) -> dict[str, Any]:
-        """The evaluator's declaration of a metric, see `dqnlm.metrics.Metric`; {} for others."""
-        declared = self.manifest.get("metrics", BEFORE_METRICS_WERE_DECLARED)
-        return next((metric for metric in declared if metric["name"] == name), {})
+        """What the run's evaluator declared of one of its metrics, see `dqnlm.metrics.Metric`; {} for other figures."""
+        return next((metric for metric in self.declared() if metric["name"] == name), {})
 
     def higher_is_better(self, figure: str) -> bool | None:
         """The direction of a metric; None where neither more nor less is better."""

@@ -34,8 +34,6 @@ class Checkpoints:
     """The folder of a run's checkpoints."""
 
     def __init__(self, folder: Path, keep_last: int) -> None:
-        if keep_last < 1:
-            raise UserError(f"trainer.keep_last must be at least 1, not {keep_last}")
         self.folder, self.keep_last = folder, keep_last
 
     def save(self, step: int, policy: State, training: State) -> Path:

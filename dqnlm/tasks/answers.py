@@ -11,6 +11,7 @@ from dqnlm.data.pairs.dataset import STOP, Pairs, TokenPairs
 from dqnlm.data.tokenizers.base import Tokenizer
 from dqnlm.envs.prompted import Prompted
 from dqnlm.evaluation.answers import PairEvaluator
+from dqnlm.evaluation.settings import EvaluationSettings
 from dqnlm.rewards.base import Reward
 from dqnlm.tasks.base import Task, allowed_tokens
 from dqnlm.tasks.text import require_reward
@@ -21,6 +22,7 @@ class AnswersTask(Task):
     """See the module's text."""
 
     kind = "answers"
+    has_references = True
     has_heldout_prompts = True
     eval_options = frozenset({"beam", "temperature", "seed", "save", "split"})
     completion_end = STOP
@@ -64,13 +66,13 @@ class AnswersTask(Task):
     def legal_A(self) -> Tensor | None:
         return allowed_tokens(self.config, self.data.tokenizer)
 
-    def evaluator(self, *, q_is_return: bool, learns_returns: bool) -> PairEvaluator:
-        settings, seed = self.config["trainer"], streams.seed_of(self.config["seed"], streams.EVALUATION)
+    def evaluator(self, settings: EvaluationSettings, *, q_is_return: bool, learns_returns: bool) -> PairEvaluator:
+        seed = streams.seed_of(self.config["seed"], streams.EVALUATION)
         heldout = self.data.heldout
-        episodes = min(settings["evaluation_episodes"], len(heldout.texts))  # each pair once
+        episodes = min(settings.episodes, len(heldout.texts))  # each pair once
         return PairEvaluator(
-            lambda: self.make_env(seed, evaluating=True, num_envs=episodes), self.config["learner"]["gamma"],
-            settings["betas"], settings["samples"], q_is_return, [pair.answer for pair in heldout.texts],
+            lambda: self.make_env(seed, evaluating=True, num_envs=episodes), self.config["gamma"],
+            settings.betas, settings.samples, q_is_return, [pair.answer for pair in heldout.texts],
         )  # fmt: skip
 
     def sizes(self) -> dict[str, int]:

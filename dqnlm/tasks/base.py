@@ -23,6 +23,7 @@ from dqnlm.data.trajectories.files import DataSource
 from dqnlm.envs.base import Environment
 from dqnlm.errors import UserError
 from dqnlm.evaluation.base import Evaluator
+from dqnlm.evaluation.settings import EvaluationSettings
 from dqnlm.rewards.base import Reward
 from dqnlm.tasks.rewards import build_reward
 from dqnlm.types import TaskSpec
@@ -72,7 +73,8 @@ class Task(ABC):
 
     Attributes:
         kind: `Data.task` of the data that it learns from.
-        plays: whether the run can have rollouts.
+        plays: whether there is anything to play.
+        has_references: `dqnlm eval` compares answers with references, through `dqnlm.commands.evaluate_answers`.
         eval_options: options of `dqnlm eval` that have a meaning here.
         line_break_ends_turn: in `dqnlm chat` a line of the user, and of the answer, ends in a line break.
         completion_end: text at which a sample of `dqnlm rate` is cut; None for none.
@@ -81,11 +83,12 @@ class Task(ABC):
         rewarded_by: the origin of rewards, where not the setting `reward`, for `dqnlm inspect`; None for that setting.
 
     Raises:
-        UserError: the data is of another kind.
+        UserError: the data is of another kind, or lacks what all data has.
     """
 
     kind: ClassVar[str]
     plays: ClassVar[bool] = True
+    has_references: ClassVar[bool] = False
     eval_options: ClassVar[frozenset[str]] = frozenset()
     line_break_ends_turn: ClassVar[bool] = True
     completion_end: ClassVar[str | None] = None
@@ -97,7 +100,13 @@ class Task(ABC):
         self, config: Config, data: Any, device: torch.device, choices: Mapping[str, Any] | None = None
     ) -> None:
         self.config, self.data, self.device, self.choices = config, data, device, choices or {}
-        if getattr(data, "task", None) != self.kind:
+        lacking = [name for name in ("task", "source", "fingerprint") if not hasattr(data, name)]
+        if lacking:
+            raise UserError(
+                f"data={self.option('data')}: {type(data).__name__} has no {', '.join(lacking)}, which dqnlm.tasks.base.Data "
+                "asks for"
+            )
+        if data.task != self.kind:
             raise UserError(self._wrong_data())
 
     def _wrong_data(self) -> str:
@@ -152,10 +161,11 @@ class Task(ABC):
         return None
 
     @abstractmethod
-    def evaluator(self, *, q_is_return: bool, learns_returns: bool) -> Evaluator:
-        """Builds the evaluator of the run's policy.
+    def evaluator(self, settings: EvaluationSettings, *, q_is_return: bool, learns_returns: bool) -> Evaluator:
+        """Scores the run's policy.
 
         Args:
+            settings: of the group `evaluation`.
             q_is_return: Q predicts the return in the units of the reward, and may be compared with it.
             learns_returns: an objective makes Q follow the returns, in whatever units.
         """
@@ -223,8 +233,8 @@ class Task(ABC):
     ) -> Any:
         """Builds the environment of the group `env`, with its settings and dependencies by parameter name."""
         node = self.config["env"] | ({} if num_envs is None else {"num_envs": num_envs})
-        if num_envs is not None and "copies" in node:
-            node["copies"] = 1
+        if num_envs is not None and "guesses_per_position" in node:
+            node["guesses_per_position"] = 1
         given = {"device": self.device, "seed": seed, "evaluating": evaluating} | dependencies
         return assemble(node, given, "env")
 

@@ -12,6 +12,7 @@ from dqnlm.envs.base import Environment
 from dqnlm.errors import UserError
 from dqnlm.evaluation.base import Evaluator
 from dqnlm.evaluation.episodes import EpisodeEvaluator
+from dqnlm.evaluation.settings import EvaluationSettings
 from dqnlm.tasks.base import Task
 from dqnlm.tasks.log import require_within_bounds
 from dqnlm.utils import streams
@@ -42,11 +43,11 @@ class EnvironmentTask(Task):
         env: Environment = self.instantiate_env(seed, evaluating, num_envs, dependencies)
         return env
 
-    def evaluator(self, *, q_is_return: bool, learns_returns: bool) -> Evaluator:
-        settings, seed = self.config["trainer"], streams.seed_of(self.config["seed"], streams.EVALUATION)
+    def evaluator(self, settings: EvaluationSettings, *, q_is_return: bool, learns_returns: bool) -> Evaluator:
+        seed = streams.seed_of(self.config["seed"], streams.EVALUATION)
         return EpisodeEvaluator(
-            lambda: self.make_env(seed, evaluating=True, num_envs=settings["evaluation_episodes"]),
-            self.config["learner"]["gamma"], settings["betas"], settings["samples"], q_is_return,
+            lambda: self.make_env(seed, evaluating=True, num_envs=settings.episodes),
+            self.config["gamma"], settings.betas, settings.samples, q_is_return,
         )  # fmt: skip
 
     @property

@@ -19,6 +19,7 @@ from dqnlm.data.trajectories.rows import TokenRow, padded
 from dqnlm.envs.logged import Logged, LogShape
 from dqnlm.errors import UserError
 from dqnlm.evaluation.logged import LogEvaluator
+from dqnlm.evaluation.settings import EvaluationSettings
 from dqnlm.rewards.base import Reward
 from dqnlm.tasks.base import Task, allowed_tokens
 from dqnlm.types import DECISION, TRUNCATED, Bounds
@@ -58,12 +59,12 @@ class LogTask(Task):
     def legal_A(self) -> Tensor | None:
         return allowed_tokens(self.config, self.data.tokenizer)
 
-    def evaluator(self, *, q_is_return: bool, learns_returns: bool) -> LogEvaluator:
-        settings, env = self.config["trainer"], self.env
+    def evaluator(self, settings: EvaluationSettings, *, q_is_return: bool, learns_returns: bool) -> LogEvaluator:
+        env = self.env
         assert isinstance(env, Logged)
         return LogEvaluator(
-            self.data.heldout, self._judge(), env.horizon, self.config["learner"]["gamma"], settings["betas"],
-            settings["samples"], settings["evaluation_episodes"], learns_returns,
+            self.data.heldout, self._judge(), env.horizon, self.config["gamma"], settings.betas,
+            settings.samples, settings.episodes, learns_returns,
         )  # fmt: skip
 
     def _judge(self) -> Reward | None:

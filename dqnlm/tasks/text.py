@@ -14,6 +14,7 @@ from dqnlm.data.tokenizers.base import Tokenizer
 from dqnlm.envs.continuation import Continuation
 from dqnlm.errors import UserError
 from dqnlm.evaluation.ngram_baselines import baselines
+from dqnlm.evaluation.settings import EvaluationSettings
 from dqnlm.evaluation.text import TextEvaluator
 from dqnlm.rewards.base import Reward
 from dqnlm.tasks.base import Task, allowed_tokens
@@ -83,15 +84,15 @@ class TextTask(Task):
     def check(self, policy: Policy) -> None:
         self.data.require_tokens(max(self.spec.row_transitions + 1, 3), "an episode (env.prompt_length + env.horizon)")
 
-    def evaluator(self, *, q_is_return: bool, learns_returns: bool) -> TextEvaluator:
-        settings, data = self.config["trainer"], self.data
+    def evaluator(self, settings: EvaluationSettings, *, q_is_return: bool, learns_returns: bool) -> TextEvaluator:
+        data = self.data
         seed = streams.seed_of(self.config["seed"], streams.EVALUATION)
         size = data.tokenizer.vocabulary_size
         reference = data.train_ids if len(data.train_ids) else data.heldout_ids
         return TextEvaluator(
-            data.heldout_ids, lambda: self.make_env(seed, evaluating=True, num_envs=settings["evaluation_episodes"]),
-            self._by_frequency(), self.config["learner"]["gamma"], q_is_return, settings["samples"], settings["sample_tokens"],
-            settings["sample_temperature"], seed, baselines(reference, data.heldout_ids, size),
+            data.heldout_ids, lambda: self.make_env(seed, evaluating=True, num_envs=settings.episodes),
+            self._by_frequency(), self.config["gamma"], q_is_return, settings.samples, settings.sample_tokens,
+            settings.sample_temperature, seed, baselines(reference, data.heldout_ids, size),
         )  # fmt: skip
 
     def _by_frequency(self) -> list[int]:

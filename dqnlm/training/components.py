@@ -5,24 +5,26 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from dqnlm.agent.actor import Actor
-from dqnlm.agent.demonstrations import Demonstrations, WarmStart
+from dqnlm.agent.demonstrations import Demonstrations, Pretraining
 from dqnlm.agent.exploration import Exploration
 from dqnlm.agent.learner import Learner
 from dqnlm.agent.policy import Policy
 from dqnlm.buffers.base import Buffer
 from dqnlm.envs.base import Environment
 from dqnlm.evaluation.base import Evaluator
+from dqnlm.evaluation.settings import EvaluationSettings
 from dqnlm.metrics import Accumulator, Logger
 from dqnlm.runs.checkpoint import Checkpoints
 from dqnlm.runs.console import RunConsole
 from dqnlm.runs.directory import RunDirectory
+from dqnlm.runs.settings import CheckpointSettings
 from dqnlm.tasks.base import Task
 from dqnlm.utils.context import RunContext
 
 
 @dataclass
-class Parts:
-    """The components of a run, assembled by the builder."""
+class Components:
+    """The objects of one run, put together by the builder."""
 
     directory: RunDirectory
     console: RunConsole
@@ -34,6 +36,8 @@ class Parts:
     buffer: Buffer
     learner: Learner
     evaluator: Evaluator
+    evaluation: EvaluationSettings
+    saving: CheckpointSettings
     accumulator: Accumulator
     checkpoints: Checkpoints
     fingerprint: str  # of the data: a run resumes only on the data that it was trained on
@@ -41,8 +45,8 @@ class Parts:
     logged_rows: int  # rows of logged data that the buffer began with
     context: RunContext  # facts of the run and flags of its parts
     notes: list[str] = field(default_factory=list)  # kept in the summary
-    warm_start: WarmStart | None = None  # cloning before the first round of the run's own objectives
-    demonstrations: Demonstrations | None = None  # the text's own answers, mixed into batches
+    pretraining: Pretraining | None = None  # behaviour cloning before the first round of the run's own objectives
+    demonstrations: Demonstrations | None = None  # the data's own answers, mixed into batches
 
     @property
     def env(self) -> Environment:
@@ -61,5 +65,5 @@ class Parts:
 
     @property
     def updates(self) -> int:
-        """Gradient steps so far, pretraining included."""
-        return self.learner.updates + (0 if self.warm_start is None else self.warm_start.cloner.updates)
+        """Gradient steps so far, those of the pretraining included."""
+        return self.learner.updates + (0 if self.pretraining is None else self.pretraining.learner.updates)

@@ -8,7 +8,7 @@ buffer/terminal_share   share of the decisions held that ended their episode
 target/effective_period updates that the target network lags behind: its period, or 1 / polyak_rate
 time/updates_per_decision, time/replay_ratio   gradient steps, and decisions learned from, for each decision taken
 
-With learner.rows_at_once the newest batch is the last rows of it. (eval/overestimation, Q against the return that follows:
+With learner.micro_batch_size the newest batch is the last rows of it. (eval/overestimation, Q against the return that follows:
 `dqnlm.evaluation.episodes`.)
 """
 
@@ -25,15 +25,15 @@ from dqnlm.metrics import Figures
 from dqnlm.ops.bootstrap import masked_q
 
 if TYPE_CHECKING:
-    from dqnlm.training.components import Parts
+    from dqnlm.training.components import Components
 
 _QUANTILES = (0.5, 0.9, 0.99)
 _RUNAWAY = 10.0  # times the largest return that is possible, or was seen
 
 
 @torch.no_grad()
-def diagnostics(parts: Parts) -> Figures:
-    """Computes the module's metrics; copies from the device."""
+def diagnostics(parts: Components) -> Figures:
+    """The module's metrics; copies from the device."""
     learner, buffer = parts.learner, parts.buffer
     figures = {
         "buffer/transitions": float(buffer.transitions()),

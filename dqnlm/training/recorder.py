@@ -6,19 +6,19 @@ import math
 import time
 from typing import Any
 
+from dqnlm.config.moved import renewed_metrics
 from dqnlm.errors import UserError
 from dqnlm.metrics import Figures, JsonLines
 from dqnlm.training import saved_state
-from dqnlm.training.components import Parts
+from dqnlm.training.components import Components
 from dqnlm.training.diagnostics import diagnostics, warnings
 
 
-class Journal:
+class Recorder:
     """Writes `metrics.jsonl` and `samples.jsonl`, the table of each evaluation, and the checkpoint of the best policy.
 
     Args:
         parts: of the run.
-        best_metric: figure of an evaluation that `best` goes by; None: the first that the evaluator declares a direction of.
         updates_between_logs: gradient steps, for messages.
 
     Attributes:
@@ -28,9 +28,9 @@ class Journal:
         wall_seconds: in this run, those before a resume included.
     """
 
-    def __init__(self, parts: Parts, best_metric: str | None, updates_between_logs: int) -> None:
+    def __init__(self, parts: Components, updates_between_logs: int) -> None:
         self.parts, self.updates_between_logs = parts, updates_between_logs
-        self.best_metric = best_metric or next(iter(parts.evaluator.best_candidates()))
+        self.best_metric = parts.evaluation.best_metric or next(iter(parts.evaluator.best_candidates()))
         self.best: Figures = {}
         self.last: Figures = {}
         self.evaluations_without_gain = 0
@@ -114,10 +114,19 @@ class Journal:
             raise UserError(self._not_finite("a weight", float("nan")))
 
     def evaluate(self, done: str) -> None:
-        """Scores the policy, shows and writes what was found; `done` says how far the run is."""
+        """Scores the policy, shows and writes what was found; `done` says how far the run is.
+
+        Raises:
+            UserError: a weight is not finite, or the evaluator does not give a metric that it declares.
+        """
         parts = self.parts
         self.require_finite_weights()
         evaluation = parts.evaluator.evaluate(parts.policy)
+        lacking = [metric.name for metric in parts.evaluator.metrics if metric.name not in evaluation.figures]
+        if lacking:
+            raise UserError(
+                f"{type(parts.evaluator).__name__} declares {', '.join(lacking)}, and its evaluation gives no such figure"
+            )
         parts.console.print(parts.evaluator.table(evaluation, parts.policy, parts.updates, done))
         for prompt, text in evaluation.samples:
             self.samples.write({"step": parts.updates, "kind": parts.policy.declared, "prompt": prompt, "text": text})
@@ -145,6 +154,6 @@ class Journal:
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.evaluations_without_gain = state["evaluations_without_gain"]
-        self.best, self.last = state["best"], state["last"]
+        self.best, self.last = renewed_metrics(state["best"]), renewed_metrics(state["last"])
         self.wall_before, self._mark = state["wall_s"], (state["mark"][0], state["mark"][1])
         self._sizes = (state["sizes"][0], state["sizes"][1])

@@ -9,13 +9,13 @@ import torch
 
 from dqnlm.errors import UserError
 from dqnlm.runs import checkpoint
-from dqnlm.training.components import Parts
+from dqnlm.training.components import Components
 
 State = dict[str, Any]
 
 
-def policy_state(parts: Parts) -> State:
-    """State of the policy: network, head, tokenizer and fitted temperature."""
+def policy_state(parts: Components) -> State:
+    """What acting takes."""
     policy = parts.policy
     return {
         "network": policy.network.state_dict(), "head": policy.head.state_dict(),
@@ -27,8 +27,8 @@ def policy_state(parts: Parts) -> State:
     }  # fmt: skip
 
 
-def training_state(parts: Parts, loop: State) -> State:
-    """State of the training besides the policy; `loop` is that of the training loop."""
+def training_state(parts: Components, loop: State) -> State:
+    """What going on takes, beside the policy; `loop` is the state of the training loop."""
     learner = parts.learner.state_dict()
     del learner["network"]  # stands in the policy
     return {
@@ -38,13 +38,13 @@ def training_state(parts: Parts, loop: State) -> State:
         "accumulator": parts.accumulator.state_dict(), "random": torch.get_rng_state(),
         "random_cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
         "fingerprint": parts.fingerprint, "trainer": loop,
-        "warm_start": None if parts.warm_start is None else parts.warm_start.state_dict(),
+        "warm_start": None if parts.pretraining is None else parts.pretraining.state_dict(),
         "demonstrations": None if parts.demonstrations is None else parts.demonstrations.state(),
     }  # fmt: skip
 
 
-def restore(parts: Parts, policy: State, training: State) -> None:
-    """Restores a saved run into freshly built components.
+def restore(parts: Components, policy: State, training: State) -> None:
+    """Puts a saved run back into freshly built parts.
 
     Raises:
         UserError: the data is not what the run was trained on, or the state is of other parts.
@@ -52,13 +52,13 @@ def restore(parts: Parts, policy: State, training: State) -> None:
     if training["fingerprint"] != parts.fingerprint:
         raise UserError(
             "the data is not what this run was trained on (its fingerprint differs); give the same data.path, "
-            "data.tokenizer and data.heldout_fraction, or start a new run with trainer.init_from=RUN"
+            "data.tokenizer and data.heldout_fraction, or start a new run with pretraining.init_from=RUN"
         )
     with checkpoint.must_fit(parts.directory.path):
         _put_back(parts, policy, training)
 
 
-def _put_back(parts: Parts, policy: State, training: State) -> None:
+def _put_back(parts: Components, policy: State, training: State) -> None:
     parts.learner.load_state_dict(training["learner"] | {"network": policy["network"]})
     parts.policy.temperature, parts.policy.step = policy["temperature"], policy["step"]
     parts.buffer.load_state_dict(training["buffer"])
@@ -70,7 +70,7 @@ def _put_back(parts: Parts, policy: State, training: State) -> None:
     torch.set_rng_state(training["random"].cpu())
     if training["random_cuda"] and torch.cuda.is_available():
         torch.cuda.set_rng_state_all([s.cpu() for s in training["random_cuda"]])
-    if parts.warm_start is not None:
-        parts.warm_start.load_state_dict(training["warm_start"])
+    if parts.pretraining is not None:
+        parts.pretraining.load_state_dict(training["warm_start"])
     if parts.demonstrations is not None:
         parts.demonstrations.load_state(training["demonstrations"])

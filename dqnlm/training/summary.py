@@ -18,11 +18,11 @@ Config = dict[str, Any]
 
 
 def idle_components(settings: Config, context: RunContext) -> list[str]:
-    """Components that have no effect in this run, each with the reason; `settings` are those of `trainer`."""
-    idle = [] if context.is_on_text else ["reward: the environment has its own rewards"]
-    for key in ("warm_start_lr", "warm_start_rows"):
-        if settings[key] is not None and not settings["warm_start_updates"]:
-            idle.append(f"trainer.{key}: this run has no pretraining")
+    """Components without effect in this run, each with the reason; `settings` are those of `pretraining`."""
+    idle = [] if context.is_on_text else ["reward: the environment brings its own rewards"]
+    for key in ("lr", "batch_size"):
+        if settings[key] is not None and not settings["updates"]:
+            idle.append(f"pretraining.{key}: this run has no pretraining")
     if context.clones_only:
         return [
             *idle,
@@ -84,9 +84,10 @@ def show(config: Config, trainer: Trainer, resumed_from: Path | None = None) -> 
     ring = (buffer.rows + 1) * (buffer.storage.row_transitions + 1) * buffer.bytes_per_transition
     weights = parameters * 4 * (4 + parts.learner.target.copies)  # weights, gradient, two moments (Muon: one), target
     learner, option = config["learner"], parts.context.option
+    rollout_steps, updates = config["trainer"]["rollout_steps"], trainer.total_rounds * trainer.updates_per_rollout
     lines = [
         f"{label:<11} {data}",
-        f"environment {task.describe_env(config['trainer']['rollout_steps'])}",
+        f"environment {task.describe_env(rollout_steps)}",
         f"learning    {_of_learning(config, parts.context)}",
         f"network     {option('network')}, {parameters:,} parameters, head {option('head')}, context "
         f"{parts.policy.network.context}",
@@ -94,47 +95,47 @@ def show(config: Config, trainer: Trainer, resumed_from: Path | None = None) -> 
         f"{buffer.bytes_per_transition} bytes a transition, {ring / 2**20:.1f} MiB",
         f"device      {device}, {torch.get_num_threads()} threads, {learner['precision']}"
         + (", compiled" if learner["compile"] else ""),
-        f"length      {trainer.rollouts:,} {trainer.rounds}, {trainer.rollouts * trainer.updates_per_rollout:,} updates of "
-        f"{trainer.batch_rows} rows; about {clock(estimated_seconds(trainer))} (estimated from three passes)",
+        f"length      {trainer.total_rounds:,} {trainer.rounds}, {updates:,} updates of {trainer.batch_size} rows; about "
+        f"{clock(estimated_seconds(trainer, rollout_steps))} (estimated from three passes)",
         f"folder      {parts.directory.path}",
     ]
     lines += [f"note        {text}" for text in parts.notes if not source.bundled]
-    lines += [f"inactive    {text}" for text in idle_components(config["trainer"], parts.context)]
+    lines += [f"idle        {text}" for text in idle_components(config["pretraining"], parts.context)]
     if not task.spec.exact_resume:
         lines.append("note        this environment's state cannot be saved: resuming starts its episodes anew")
     if resumed_from is not None:
-        lines.append(f"resumed     from {resumed_from.name}, {trainer.rounds[:-1]} {trainer.rollouts_done}")
+        lines.append(f"resumed     from {resumed_from.name}, {trainer.rounds[:-1]} {trainer.rounds_done}")
     parts.console.panel("dqnlm", lines)
 
 
 def _of_learning(config: Config, context: RunContext) -> str:
-    learner, option = config["learner"], context.option
+    option = context.option
     td = f" (bootstrap={option('bootstrap')}, returns={option('returns')})" if context.uses_bootstrap else ""
     return (
-        f"{' + '.join(context.objectives)}{td}, feedback {learner['feedback']}, gamma {learner['gamma']}, target="
+        f"{' + '.join(context.objectives)}{td}, feedback {config['feedback']}, gamma {config['gamma']}, target="
         f"{option('target')}, exploration={option('exploration')}"
     )
 
 
-def estimated_seconds(trainer: Trainer) -> float:
-    """Remaining rollouts and updates times the measured time of passes through a copy of the network."""
+def estimated_seconds(trainer: Trainer, rollout_steps: int | None) -> float:
+    """Rollouts and updates left times the measured time of passes through a copy of the network (evaluations not counted)."""
     parts = trainer.parts
     env, spec, device = parts.env, parts.task.spec, parts.accumulator.device
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         network = copy.deepcopy(parts.policy.network)
         width = parts.buffer.width
-        rows = trainer.batch_rows // spec.guesses_per_position
+        rows = trainer.batch_size // spec.guesses_per_position
         size = spec.observation_size
         shape, dtype = ((size,), torch.float32) if size else ((), torch.int64)
         ids_BS = torch.zeros(rows, width, *shape, dtype=dtype, device=device)
         forward = _seconds(device, lambda: _no_grad(network, ids_BS))
         both = _seconds(device, lambda: network(ids_BS)["q"].square().sum().backward())
     update = both + (forward if parts.learner.requires.target else 0)
-    played_steps = None if parts.actor is None else parts.actor.rollout_steps
-    steps = 1 if spec.teacher_forced else max(1, (played_steps or parts.episode_decisions) // 8)
+    steps = 1 if spec.teacher_forced else max(1, (rollout_steps or parts.episode_decisions) // 8)
     rollout = forward * steps * (env.num_envs // spec.guesses_per_position) / rows if parts.exploration.needs_q else 0
-    left, played = trainer.rollouts - trainer.rollouts_done, max(trainer.rollouts_done, trainer.before_rollouts)
-    return left * update * trainer.updates_per_rollout + (trainer.rollouts - played) * rollout
+    left = trainer.total_rounds - trainer.rounds_done
+    played = sum(min(phase.end - trainer.rounds_done, phase.rounds) for phase in trainer.phases if phase.rollout is not None)
+    return left * update * trainer.updates_per_rollout + max(played, 0) * rollout
 
 
 def _no_grad(network: nn.Module, ids_BS: torch.Tensor) -> None:

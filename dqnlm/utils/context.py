@@ -12,17 +12,17 @@ class RunContext:
     """The argument of `part.check(context)` once all components of a run are built, as plain values.
 
     Attributes:
-        option: group -> option as typed (`head` -> `scalar`), for messages.
-        feedback: learner.feedback, `taken` or `all_actions`.
+        option: group -> what the user typed for it (`head` -> `scalar`); for messages alone.
+        feedback: feedback, `taken` or `all_actions`.
         gamma: discount of one decision.
         burn_in: first decisions of a row that are not learned from.
         compiles: forwards are compiled (learner.compile).
         rollouts, offline_rounds: rounds with and without acting.
-        batch_rows: rows of a batch.
+        batch_size: rows of a batch.
         num_envs: environments of a rollout.
         samples_per_prompt: consecutive environments that answer the same prompt.
         demonstration_fraction: share of each batch that is demonstrations.
-        policy: trainer.declared_policy, by which the run acts when evaluated.
+        policy: policy.kind, by which the run acts when evaluated.
         is_teacher_forced: observations do not depend on actions.
         is_on_text: tokens and rewards come from data, not from the environment.
         copies: consecutive environments that see the same observations.
@@ -51,7 +51,7 @@ class RunContext:
     compiles: bool
     rollouts: int
     offline_rounds: int
-    batch_rows: int
+    batch_size: int
     num_envs: int
     samples_per_prompt: int
     demonstration_fraction: float

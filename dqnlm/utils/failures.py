@@ -23,7 +23,7 @@ def naming_memory() -> Iterator[None]:
         if not isinstance(error, torch.OutOfMemoryError) and "can't allocate memory" not in str(error):
             raise
         raise UserError(
-            f"out of memory: {str(error).splitlines()[0]}\nlower one of: trainer.batch_rows (rows in an update), "
+            f"out of memory: {str(error).splitlines()[0]}\nlower one of: trainer.batch_size (rows in an update), "
             "env.num_envs (rows in a rollout), buffer.capacity (transitions kept); the last checkpoint is kept"
         ) from error
 

@@ -72,7 +72,7 @@ def train_ours(experiment: str, seed: int, steps: int) -> tuple[float, float]:
     rollouts = math.ceil(steps / (config["env"]["num_envs"] * config["trainer"]["rollout_steps"]))
     with tempfile.TemporaryDirectory(prefix="peer-cartpole-") as folder:
         run = Path(folder) / f"{experiment}_{seed}"
-        length = [f"trainer.rollouts={rollouts}", f"trainer.evaluation_episodes={EPISODES}"]
+        length = [f"trainer.rollouts={rollouts}", f"evaluation.episodes={EPISODES}"]
         summary = train(run, f"+experiment={experiment}", f"seed={seed}", "device=cpu", *length)
         # The log point of the last round is written just before the evaluation that ends the run.
         logged = [point for point in read_lines(run / "metrics.jsonl", []) if "time/transitions_per_second" in point]

@@ -19,7 +19,7 @@ from tests.helpers.batches import make_batch
 CPU = torch.device("cpu")
 SOFT = [
     "env.transition=free", "algorithm=tbrm", "objective.trajectory.reference=start", "objective.trajectory.temperature=1.0",
-    "trainer.warm_start_updates=30", "env.prompt_length=3", "optimizer=adam", "optimizer.lr=1e-2",
+    "pretraining.updates=30", "env.prompt_length=3", "optimizer=adam", "optimizer.lr=1e-2",
 ]  # fmt: skip
 
 
@@ -35,8 +35,8 @@ def test_cloning_then_rollouts(tmp_path: Path) -> None:
     run.path.mkdir()
     trainer = launch.build(checked, run)
     parts = trainer.parts
-    for _ in range(trainer.warm_rounds):
-        trainer._warm_up()
+    while trainer.phase.name == "pretraining":
+        trainer.train_round(trainer.phase)
     assert parts.updates == 30 and parts.learner.updates == 0 and parts.actor.env_steps == 0
     assert parts.accumulator.drain()["loss/warm_start"] > 0
     reference, online = parts.learner.reference, parts.learner.network
@@ -44,9 +44,9 @@ def test_cloning_then_rollouts(tmp_path: Path) -> None:
     cloned = {name: value.clone() for name, value in online.state_dict().items()}
     assert all(torch.equal(value, reference.state_dict()[name]) for name, value in cloned.items())
     heldout = parts.evaluator.evaluate(parts.policy).figures
-    assert heldout["eval/nats_softmax"] < 1.8
-    trainer.train_once()
-    trainer.train_once()
+    assert heldout["eval/nll_softmax"] < 1.8
+    trainer.train_round(trainer.phase)
+    trainer.train_round(trainer.phase)
     assert parts.learner.updates == 2 and parts.actor.env_steps > 0
     assert all(torch.equal(value, reference.state_dict()[name]) for name, value in cloned.items())
     assert not all(torch.equal(value, online.state_dict()[name]) for name, value in cloned.items())
@@ -56,8 +56,8 @@ def test_cloned_logits_are_near_log_probabilities(tmp_path: Path) -> None:
     """Bug: logits at an arbitrary level, so that the soft value starts at a number that means nothing."""
     text = tools.write_text(tmp_path / "text.txt")
     summary = tools.start(
-        tmp_path / "run", text, *SOFT, "trainer.warm_start_updates=150", "trainer.rollouts=1", "optimizer.lr=1e-5",
-        "trainer.warm_start_lr=1e-2", "trainer.evaluate_every=100",
+        tmp_path / "run", text, *SOFT, "pretraining.updates=150", "trainer.rollouts=1", "optimizer.lr=1e-5",
+        "pretraining.lr=1e-2", "evaluation.every=100",
     )  # fmt: skip
     assert abs(summary["last"]["value/mean"]) < 0.6  # log 9 = 2.2 for logits around 0
 
@@ -73,8 +73,8 @@ def test_a_resume_cannot_change_the_warm_start(tmp_path: Path) -> None:
     """Bug: cloning goes on over what was learned by reward, and target and reference stay behind."""
     text = tools.write_text(tmp_path / "text.txt")
     tools.start(tmp_path / "run", text, *SOFT, "trainer.rollouts=2")
-    for change in ("trainer.warm_start_updates=60", "trainer.updates_per_rollout=3"):
-        with pytest.raises(UserError, match="cannot change on a resume of a run with a warm start"):
+    for change in ("pretraining.updates=60", "trainer.updates_per_rollout=3"):
+        with pytest.raises(UserError, match="cannot change on a resume of a run with pretraining"):
             launch.resume(tmp_path / "run", [change])
 
 
@@ -90,9 +90,9 @@ def test_scaled_beginnings(tmp_path: Path) -> None:
         run.path.mkdir()
         return launch.build(checked, run).parts.policy.network(token_BS)["q"].detach()
 
-    old = f"trainer.init_from={tmp_path / 'old'}"
-    torch.testing.assert_close(q_of("half", old, "trainer.init_scale=0.5"), 0.5 * q_of("whole", old))
-    for name, change, message in (("zero", "trainer.init_scale=0", "above 0"),):
+    old = f"pretraining.init_from={tmp_path / 'old'}"
+    torch.testing.assert_close(q_of("half", old, "pretraining.init_scale=0.5"), 0.5 * q_of("whole", old))
+    for name, change, message in (("zero", "pretraining.init_scale=0", "above 0"),):
         with pytest.raises(UserError, match=message):
             q_of(name, old, change)
 
@@ -101,7 +101,7 @@ def demonstrations(reward_of_match: float = 1.0) -> Rows:
     corpus = torch.arange(50) % 7
     reward = ExactMatch(7, match=reward_of_match, mismatch=0.0)
     env = Continuation(
-        corpus, reward, 7, None, None, CPU, 0, num_envs=2, copies=1, prompt_length=3, horizon=4, transition="free",
+        corpus, reward, 7, None, None, CPU, 0, num_envs=2, guesses_per_position=1, prompt_length=3, horizon=4, transition="free",
         horizon_end="terminate", stop_token=None, allowed=None,
     )  # fmt: skip
     before = env.state_dict()["window_ES"].clone()
@@ -135,13 +135,13 @@ def test_share_of_demonstrations(share: float, own: int, tmp_path: Path) -> None
     """Bug: a share that nothing reads. Rows from the buffer have a place in it, demonstrations have none."""
     text = tools.write_text(tmp_path / "text.txt")
     checked, _ = tools.settings(
-        tools.tiny(text, *SOFT, "trainer.warm_start_updates=0", f"trainer.demonstration_share={share}")
+        tools.tiny(text, *SOFT, "pretraining.updates=0", f"trainer.demonstration_fraction={share}")
     )
     run = RunDirectory(tmp_path / "run")
     run.path.mkdir()
     trainer = launch.build(checked, run)
     trainer.parts.actor.rollout()
-    batch = trainer._sample()
+    batch = trainer.phase.sampler.sample()
     assert (batch.index_B >= 0).sum() == own and len(batch.index_B) == 4
 
 

@@ -177,8 +177,8 @@ def test_an_update_lowers_the_loss() -> None:
 @pytest.mark.parametrize(
     ("name", "value"),
     [
-        ("gamma", 1.5), ("gamma", -0.1), ("gradient_clip", 0.0), ("burn_in", -1), ("reference_weight", -1.0),
-        ("reference_temperature", 0.0), ("rows_at_once", 0),
+        ("gradient_clip", 0.0), ("burn_in", -1), ("kl_weight", -1.0),
+        ("kl_temperature", 0.0), ("micro_batch_size", 0),
     ],
 )  # fmt: skip
 def test_user_errors(name: str, value: float) -> None:

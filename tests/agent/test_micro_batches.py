@@ -59,7 +59,7 @@ OBJECTIVES: dict[str, Objective] = {
 }
 
 
-def learner_of(objective: Objective, rows_at_once: int | None, **changes: Any) -> Learner:
+def learner_of(objective: Objective, micro_batch_size: int | None, **changes: Any) -> Learner:
     """With all outputs that any objective reads."""
     torch.manual_seed(1)
     outputs = {"q": Linear(12, A, 1), "q2": Linear(12, A, 1), "v": Linear(12, 1, 1)}
@@ -67,7 +67,7 @@ def learner_of(objective: Objective, rows_at_once: int | None, **changes: Any) -
     for parameter in network.parameters():
         torch.nn.init.normal_(parameter, std=0.5)
     target = Target(network, period=100, polyak_rate=None)
-    settings = learner_settings(**({"burn_in": 1, "rows_at_once": rows_at_once} | changes))
+    settings = learner_settings(**({"burn_in": 1, "micro_batch_size": micro_batch_size} | changes))
     return Learner(network, target, {"it": objective}, adam(network), Accumulator(CPU), 0, HEAD, legal, **settings)
 
 
@@ -76,12 +76,12 @@ def batch_of_unequal_rows(copies: int = 1) -> Batch:
     return replace(batch, weight_B=torch.tensor([1.0, 0.5, 2.0, 1.0, 0.1, 3.0]))
 
 
-@pytest.mark.parametrize("rows_at_once", [1, 4, 6, 50])
+@pytest.mark.parametrize("micro_batch_size", [1, 4, 6, 50])
 @pytest.mark.parametrize("name", OBJECTIVES)
-def test_gradients_are_those_of_the_whole_batch(name: str, rows_at_once: int) -> None:
+def test_gradients_are_those_of_the_whole_batch(name: str, micro_batch_size: int) -> None:
     """Bug: a part divided by its own number of decisions or rows, weights of other rows, or a last part that is forgotten."""
     found = []
-    for rows in (None, rows_at_once):
+    for rows in (None, micro_batch_size):
         learner = learner_of(OBJECTIVES[name], rows)
         with torch.no_grad():
             for reference in [] if learner.reference is None else list(learner.reference.parameters()):
@@ -102,7 +102,7 @@ def test_copies_and_the_reference_in_the_reward() -> None:
     """Bug: a text paired with the rows of another; a reference that reads other rows than those at hand."""
     results = []
     for rows in (None, 2):
-        learner = learner_of(make_td("huber", "soft"), rows, reference_weight=0.5)
+        learner = learner_of(make_td("huber", "soft"), rows, kl_weight=0.5)
         results.append(gradient(learner, replace(batch_of_unequal_rows(2), copies=2)))
     assert_close(*results)
 
@@ -116,7 +116,7 @@ def test_fewer_rows_are_held() -> None:
 
 
 def test_refusals() -> None:
-    siblings = Trajectory(HEAD, weight=1.0, temperature=0.5, reference="none", baseline="siblings")
+    siblings = Trajectory(HEAD, weight=1.0, temperature=0.5, reference="none", baseline="group")
     with pytest.raises(UserError, match=r"compares the rows .*baseline=value"):
         learner_of(siblings, 2)
     with pytest.raises(UserError, match="at least 1"):

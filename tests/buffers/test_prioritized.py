@@ -230,7 +230,7 @@ def test_an_empty_buffer_gives_padding(sample: str) -> None:
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"guesses_per_position": 2}, r"env\.copies=2 .* set env\.copies=1"),
+        ({"guesses_per_position": 2}, r"env\.guesses_per_position=2 .* set env\.guesses_per_position=1"),
         ({"alpha": 1.5}, r"buffer\.alpha must lie between 0 and 1, not 1\.5"),
         ({"beta_start": -0.1}, r"buffer\.beta_start"),
         ({"eta": 2.0}, r"buffer\.eta"),

@@ -272,7 +272,7 @@ def test_refusals(monkeypatch: pytest.MonkeyPatch) -> None:
     assert buffer(rows=1000).rows == 1000
     with pytest.raises(UserError, match=r"buffer\.capacity=11 .* at least 12"):
         buffer(capacity=11, guesses_per_position=3)
-    with pytest.raises(UserError, match=r"buffer\.sample=transitions .* env\.copies"):
+    with pytest.raises(UserError, match=r"buffer\.sample=transitions .* env\.guesses_per_position"):
         buffer(guesses_per_position=2, sample="transitions")
 
 

@@ -34,15 +34,15 @@ def test_a_run_that_cannot_fit_is_refused(tmp_path: Path, monkeypatch: pytest.Mo
 
     with pytest.raises(UserError, match=r"vocabulary too large.* Lower the length") as caught:
         build(100)
-    assert "rows_at_once" not in str(caught.value)
-    with pytest.raises(UserError, match=r"Set learner\.rows_at_once=2 .*or lower trainer\.batch_rows"):
+    assert "micro_batch_size" not in str(caught.value)
+    with pytest.raises(UserError, match=r"Set learner\.micro_batch_size=2 .*or lower trainer\.batch_size"):
         build(2000)
-    build(2000, "learner.rows_at_once=2")
+    build(2000, "learner.micro_batch_size=2")
     build(3888)
-    with pytest.raises(UserError, match=r"learner\.rows_at_once=3 "):
+    with pytest.raises(UserError, match=r"learner\.micro_batch_size=3 "):
         build(3887)
-    held = ["learner.reference_weight=1", "head.loss=huber", "trainer.warm_start_updates=1", "env.transition=free"]
-    with pytest.raises(UserError, match=r"learner\.rows_at_once=3 "):
+    held = ["learner.kl_weight=1", "head.loss=huber", "pretraining.updates=1", "env.transition=free"]
+    with pytest.raises(UserError, match=r"learner\.micro_batch_size=3 "):
         build(3888, *held)
     build(5184, *held)
 

@@ -149,7 +149,7 @@ class Fleeting(NStep):
 
     def check(self, context):
         if context.gamma > 0.3:
-            raise UserError(f"{context.option('returns')} is for learner.gamma of at most 0.3, not {context.gamma}")
+            raise UserError(f"{context.option('returns')} is for gamma of at most 0.3, not {context.gamma}")
 
 
 class OwnDueling(Dueling):
@@ -170,7 +170,7 @@ OPTIONS = {
 }  # fmt: skip
 EXACT = "{_target_: dqnlm.rewards.exact_match.ExactMatch, match: 1.0, mismatch: 0.0, weight: 0.5}"
 SIMILAR = "{_target_: dqnlm.rewards.similarity.build_similarity, kind: edit, max_n: null, weight: %s}"
-ALL_ACTIONS = ["learner.feedback=all_actions", "head.loss=huber"]
+ALL_ACTIONS = ["feedback=all_actions", "head.loss=huber"]
 
 
 @pytest.fixture
@@ -219,16 +219,16 @@ def build(folder: Path) -> Build:
         (["head=two", "returns=mixed"], ["returns=mixed mixes values", "(head=two)", "use returns=n_step"]),
         (["head=categorical", "returns=mixed"], ["returns=mixed mixes values", "(head=categorical)"]),
         (["head=two", "bootstrap=soft"], ["bootstrap=soft is not the value of one action", "(head=two)"]),
-        (["head=two", "learner.feedback=all_actions"], ["predicts a distribution of returns"]),
-        (["learner.feedback=all_actions", "returns=mixed"], ["set returns=one_step"]),
+        (["head=two", "feedback=all_actions"], ["predicts a distribution of returns"]),
+        (["feedback=all_actions", "returns=mixed"], ["set returns=one_step"]),
         (["head=squashed", "bootstrap=entropic"], ["bootstrap=entropic adds entropy"]),
-        (["head=squashed", "trainer.warm_start_updates=2"], ["a raw output is no Q"]),
-        (["reward=following", "reward.known=false", "learner.feedback=all_actions"], ["reward=following is not"]),
+        (["head=squashed", "pretraining.updates=2"], ["a raw output is no Q"]),
+        (["reward=following", "reward.known=false", "feedback=all_actions"], ["reward=following is not"]),
         (["exploration=watching"], ["exploration=watching with objective td", "confounded"]),
         (["objective=[td,copying]"], ["objective copying clones the actions in the buffer"]),
         (["network=impatient"], ["network=impatient needs learner.burn_in"]),
         (["network=transformer", "learner.burn_in=2"], ["which only network=gru has"]),
-        (["returns=fleeting"], ["fleeting is for learner.gamma of at most 0.3, not 0.5"]),
+        (["returns=fleeting"], ["fleeting is for gamma of at most 0.3, not 0.5"]),
         (["buffer=prioritized", "objective=[copying]", "exploration=reference"], ["replays large errors"]),
         (["head=normalised", "projection=own_dueling", "reward=following"], ["exactly one action is rewarded"]),
     ],
@@ -246,11 +246,11 @@ def test_refused(build: Build, overrides: list[str], parts: list[str]) -> None:
     [
         ["head=two", "bootstrap=best", "returns=one_step"],
         ["head=plain", "returns=mixed", "bootstrap=entropic"],
-        ["head=plain", "env.transition=free", "trainer.warm_start_updates=4"],
-        ["head=plain", "reward=following", "learner.feedback=all_actions", "exploration=stubborn"],
+        ["head=plain", "env.transition=free", "pretraining.updates=4"],
+        ["head=plain", "reward=following", "feedback=all_actions", "exploration=stubborn"],
         ["head=normalised", "projection=own_dueling"],
         ["objective=[copying]", "exploration=reference"],
-        ["returns=fleeting", "learner.gamma=0.2"],
+        ["returns=fleeting", "gamma=0.2"],
         ["network=impatient", "learner.burn_in=2"],
     ],
     ids=" ".join,
@@ -292,8 +292,8 @@ def test_every_action_is_taught_the_reward_of_the_user(folder: Path, capfd: pyte
     """
     (folder / "text.txt").write_text("abcd" * 500)
     words = typed(
-        folder, "head=plain", "reward=following", "exploration=stubborn", "learner.feedback=all_actions", "learner.gamma=0",
-        "optimizer.lr=1e-2", "trainer.rollouts=60", "trainer.best_metric=eval/return", "env.prompt_length=4",
+        folder, "head=plain", "reward=following", "exploration=stubborn", "feedback=all_actions", "gamma=0",
+        "optimizer.lr=1e-2", "trainer.rollouts=60", "evaluation.best_metric=eval/return", "env.prompt_length=4",
     )  # fmt: skip
     code = cli.main(["train", "--config-dir", "options", *words, f"hydra.run.dir={folder}/trained"])
     out, err = capfd.readouterr()

@@ -21,8 +21,8 @@ from dqnlm.problems import wordle, wordle_words
 from tests.helpers import runs as tools
 
 SMALL = [
-    "network=gru", "network.width=8", "network.layers=1", "device=cpu", "threads=1", "logger=none", "trainer.samples=1",
-    "trainer.progress=false", "trainer.evaluation_episodes=2", "trainer.batch_rows=4", "head.loss=huber",
+    "network=gru", "network.width=8", "network.layers=1", "device=cpu", "threads=1", "logger=none", "evaluation.samples=1",
+    "progress=false", "evaluation.episodes=2", "trainer.batch_size=4", "head.loss=huber",
 ]  # fmt: skip
 
 

@@ -134,7 +134,7 @@ def test_eval_repeats_the_figures_of_the_run(run: Run, trained: Path) -> None:
     figures = json.loads(out)
     lines = tools.metrics(trained / "outputs" / "2026-01-01" / "10-00-00-first")
     logged = [line for line in lines if "eval/accuracy" in line][-1]
-    for name in ("eval/accuracy", "eval/nats", "eval/return", "eval/return_best_constant", "eval/distinct_2"):
+    for name in ("eval/accuracy", "eval/nll", "eval/return", "eval/return_best_constant", "eval/distinct_2"):
         assert math.isclose(figures[name], logged[name], rel_tol=1e-6), name
     assert figures["step"] == 24 and figures["checkpoint"] == "last"
     shown = run("eval", "10-00-00")[1]
@@ -147,13 +147,13 @@ def test_eval_on_another_text(run: Run, trained: Path, tmp_path: Path) -> None:
     other.write_text((trained / "text.txt").read_text()[-400:])
     own = json.loads(run("eval", "10-00-00", "--json")[1])
     same = json.loads(run("eval", "10-00-00", "--json", "--data-path", str(other))[1])
-    assert math.isclose(same["eval/accuracy"], own["eval/accuracy"]) and math.isclose(same["eval/nats"], own["eval/nats"])
+    assert math.isclose(same["eval/accuracy"], own["eval/accuracy"]) and math.isclose(same["eval/nll"], own["eval/nll"])
     other.write_text(other.read_text().replace("s", "Q"))
     code, out, err = run("eval", "10-00-00", "--data-path", str(other))
     assert code == 0, err
     assert f"{other.read_text().count('Q')} characters are unknown" in out
     worse = json.loads(run("eval", "10-00-00", "--json", "--data-path", str(other))[1])
-    assert worse["eval/accuracy"] < own["eval/accuracy"] and math.isfinite(worse["eval/nats"])
+    assert worse["eval/accuracy"] < own["eval/accuracy"] and math.isfinite(worse["eval/nll"])
 
 
 @pytest.mark.parametrize(
@@ -188,7 +188,7 @@ def test_resume_with_overrides(run: Run, trained: Path, tmp_path: Path) -> None:
     shutil.copytree(trained / "outputs" / "2026-01-01" / "10-00-01-second", folder)
     code, _, err = run("resume", str(folder))
     assert code == 2 and "is finished (4 rollouts)" in err and "trainer.rollouts=8" in err
-    assert run("resume", str(folder), "trainer.rollouts=8", "trainer.evaluate_every=8")[0] == 0
+    assert run("resume", str(folder), "trainer.rollouts=8", "evaluation.every=8")[0] == 0
     assert tools.metrics(folder)[-1]["step"] == 8
     code, _, err = run("resume", str(folder), "trainer.rolouts=12")
     assert code == 2 and "trainer.rollouts" in err

@@ -126,9 +126,9 @@ def test_only_runs_of_other_settings_are_trained_again(run: Run, recorder: Recor
     assert run(*ONE, *own, "--seeds", "1,2", "--reuse")[0] == 0
     assert recorder.started == [("debug/smoke", "dqn", 2)]
     recorder.started.clear()
-    code, _, err = run(*ONE, *own, "--seeds", "1", "--reuse", "learner.gamma=0.25")
+    code, _, err = run(*ONE, *own, "--seeds", "1", "--reuse", "gamma=0.25")
     assert code == 0 and len(recorder.started) == 1
-    assert "debug/smoke, dqn, seed 1: trained again, as learner.gamma differ from the finished run" in err
+    assert "debug/smoke, dqn, seed 1: trained again, as gamma differ from the finished run" in err
 
 
 def test_without_reuse_the_new_runs_are_read(run: Run, recorder: Recorder) -> None:
@@ -190,7 +190,7 @@ def test_ctrl_c_ends_it_and_leaves_what_finished(run: Run, recorder: Recorder) -
     [
         (float("nan"), "finished", "eval/return", "eval/return is nan"),
         (1.0, "interrupted", "eval/return", "the run is not finished: interrupted"),
-        (1.0, "finished", "eval/nats", "no figure eval/nats in its last evaluation"),
+        (1.0, "finished", "eval/nll", "no figure eval/nll in its last evaluation"),
     ],
 )
 def test_what_is_no_result(tmp_path: Path, value: float, status: str, metric: str, told: str) -> None:
@@ -214,7 +214,7 @@ def test_tasks_and_overrides(tmp_path: Path) -> None:
     )
     plan = make_plan(["a=x,k=1", "b=y"], "dqn", "7", ["k=0", "logger=tensorboard"], tmp_path, None)
     first, second = (plan.request(task, ["dqn", "cql"], [7, 8]) for task in plan.tasks)
-    common = ["algorithm=dqn,cql", "seed=7,8", "threads=1", "logger=tensorboard", "trainer.progress=false"]
+    common = ["algorithm=dqn,cql", "seed=7,8", "threads=1", "logger=tensorboard", "progress=false"]
     assert first.multirun and first.overrides == ["+experiment=x", *common, "k=1", f"output_dir='{tmp_path / 'a'}'"]
     assert second.overrides == ["+experiment=y", *common, "k=0", f"output_dir='{tmp_path / 'b'}'"]
 
@@ -247,7 +247,7 @@ def test_what_is_missing_makes_as_few_sweeps_as_it_can() -> None:
         (["--algorithms", ","], "nothing is named"),
         (["--seeds", "0-2"], "whole numbers"),
         (["--seeds", "0,1,0"], "0 is named twice"),
-        (["learner.gama=0.5"], "did you mean learner.gamma?"),
+        (["learner.gama=0.5"], "did you mean gamma?"),
         (["env.horizon=8,16"], "--tasks a=EXPERIMENT,env.horizon=VALUE"),
         (["seed=3"], "give it with --seeds"),
         (["hydra.sweep.dir=x"], "below --output-dir"),

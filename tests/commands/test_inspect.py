@@ -280,7 +280,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "+experiment=random_walks",
         "device=cpu",
         "logger=none",
-        "trainer.progress=false",
+        "progress=false",
         "trainer.offline_rounds=3",
     ]
     for name, overrides in (("10-00-01-walks", [*walks, "algorithm=ilql"]), ("10-00-02-poles", POLES)):
@@ -290,8 +290,8 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
-POLES = ["+experiment=cartpole", "device=cpu", "logger=none", "trainer.progress=false", "trainer.rollouts=2",
-         "trainer.evaluation_episodes=2"]  # fmt: skip
+POLES = ["+experiment=cartpole", "device=cpu", "logger=none", "progress=false", "trainer.rollouts=2",
+         "evaluation.episodes=2"]  # fmt: skip
 Run = Callable[..., tuple[int, str, str]]
 
 

@@ -24,7 +24,7 @@ from dqnlm.errors import UserError
 from tests.helpers import runs as tools
 
 Run = Callable[..., tuple[int, str, str]]
-WALKS = ["+experiment=random_walks", "device=cpu", "logger=none", "trainer.progress=false"]
+WALKS = ["+experiment=random_walks", "device=cpu", "logger=none", "progress=false"]
 
 
 @pytest.fixture(scope="module")
@@ -259,7 +259,7 @@ def test_the_command_that_is_printed_trains(run: Run, trained: Path, tmp_path: P
     assert command[:3] == ["dqnlm", "train", "+experiment=random_walks"] and "device=cpu" in command
     assert not any(word.startswith("output_dir") for word in command)
     command[command.index(f"trainer.offline_rounds={rated_training.OFFLINE_ROUNDS}")] = "trainer.offline_rounds=2"
-    assert cli.main([*command[1:], f"output_dir={tmp_path / 'out'}", "trainer.evaluation_episodes=2"]) == 0
+    assert cli.main([*command[1:], f"output_dir={tmp_path / 'out'}", "evaluation.episodes=2"]) == 0
     [manifest] = (tmp_path / "out").glob("*/*/manifest.json")
     assert json.loads(manifest.read_text())["data"]["origin"] == str(file)
 
@@ -286,7 +286,7 @@ def train_on(out: str, folder: Path) -> dict[str, Any]:
         "device=cpu",
         "threads=1",
         "logger=none",
-        "trainer.progress=false",
+        "progress=false",
         "network.layers=1",
         "network.width=16",
     ]
@@ -294,7 +294,7 @@ def train_on(out: str, folder: Path) -> dict[str, Any]:
     assert cli.main([*command[1:], f"output_dir={folder}", *(w for w in smaller if w.split("=")[0] not in kept)]) == 0
     [manifest] = folder.glob("*/*/manifest.json")
     found: dict[str, Any] = json.loads(manifest.read_text())
-    assert json.loads((manifest.parent / "summary.json").read_text())["last"]["eval/nats"] > 0
+    assert json.loads((manifest.parent / "summary.json").read_text())["last"]["eval/nll"] > 0
     return found
 
 
@@ -326,14 +326,14 @@ def test_ratings_of_answers_are_trained_on(
     small = ["data.vocabulary_size=null", "network.layers=1", "network.width=16", "network.heads=2", "env.num_envs=8"]
     small += [
         "trainer.rollouts=2",
-        "trainer.evaluation_episodes=4",
+        "evaluation.episodes=4",
         "env.horizon=6",
         "data.max_tokens=10",
         "network.context=16",
     ]
     chosen = ["env=translation", "reward=edit_distance", "head.loss=huber", *pairs, *small, "device=cpu", "threads=1"]
     monkeypatch.chdir(tmp_path)
-    assert cli.main(["train", *chosen, "logger=none", "trainer.progress=false"]) == 0
+    assert cli.main(["train", *chosen, "logger=none", "progress=false"]) == 0
     for prompt in ("abc", "ab\n"):
         monkeypatch.setattr(sys, "stdin", io.StringIO("5\n2\n3\n"))
         keys = ["latest", "--prompt", prompt, "--max-tokens", "6", "--temperature", "9", "--output", "rated.jsonl"]

@@ -80,8 +80,8 @@ def test_sort_puts_missing_values_first(tmp_path: Path, capsys: pytest.CaptureFi
     rows = listed(capsys, "--output-dir", str(tmp_path), "--sort", "eval/accuracy")
     assert [row["name"] for row in rows] == ["d/3", "d/4", "d/2", "d/1"]
     assert rows[1]["eval/accuracy"] is None  # not a number has no place in JSON
-    with pytest.raises(UserError, match=r"Did you mean eval/nats\?"):
-        main(["--sort", "nats"])
+    with pytest.raises(UserError, match=r"Did you mean eval/nll\?"):
+        main(["--sort", "nl"])
 
 
 def test_empty_folder_says_how_to_begin(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

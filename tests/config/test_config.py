@@ -93,7 +93,7 @@ def test_choices_name_the_option_of_every_group() -> None:
 
 def test_values_are_coerced_only_where_the_meaning_is_beyond_doubt() -> None:
     """Bug: 1e2 for an integer is refused, or reaches the code as a float."""
-    composed = checked("env.horizon=1e1", "trainer.rollouts=1e6", "learner.gamma=0", "threads=2")
+    composed = checked("env.horizon=1e1", "trainer.rollouts=1e6", "gamma=0", "threads=2")
     assert composed["env"]["horizon"] == 10 and type(composed["env"]["horizon"]) is int
     assert composed["trainer"]["rollouts"] == 1_000_000
     assert composed["learner"]["gamma"] == 0.0 and type(composed["learner"]["gamma"]) is float
@@ -112,7 +112,7 @@ def test_values_are_coerced_only_where_the_meaning_is_beyond_doubt() -> None:
         (["env.horizon=true"], ["env.horizon: true is not an integer"]),
         (["env.horizon.x=3"], ["env.horizon is a single value"]),
         (["threads=None"], ["threads: 'None' is not an integer or null", "threads=null"]),
-        (["learner.feedback=takn"], ["'takn' is not one of taken, all_actions", "mean learner.feedback=taken?"]),
+        (["feedback=takn"], ["'takn' is not one of taken, all_actions", "mean feedback=taken?"]),
         (["network=transfromer"], ["no option 'transfromer'", "did you mean network=transformer?", "gru, pretrained, table"]),
         (["objective=[td,crossentropy]"], ["no option 'crossentropy'", "did you mean objective=cross_entropy?"]),
         (["netwrk=gru"], ["netwrk: no such setting", "did you mean network?"]),
@@ -261,7 +261,7 @@ def test_run_config_is_saved_whole_and_changed_by_overrides(tmp_path: Path) -> N
     for override, part in {
         "trainer.rolouts=3": "did you mean trainer.rollouts?",
         "trainer.rollouts=many": "'many' is not an integer (command line: trainer.rollouts=many)",
-        "network=gru": "trainer.init_from=RUN",
+        "network=gru": "pretraining.init_from=RUN",
         "+trainer.x=1": "keeps its settings",
         "~trainer.rollouts": "keeps its settings",
         "seed=1,2": "one value",

@@ -11,7 +11,6 @@ import pytest
 import torch
 from omegaconf import OmegaConf
 
-from dqnlm.builder.logged_rows import shape_of
 from dqnlm.data.tokenizers import base, factory
 from dqnlm.data.tokenizers.base import ByteTokenizer, CharacterTokenizer
 from dqnlm.data.tokenizers.ended import END, EndedTokenizer, before_end, with_end
@@ -20,6 +19,7 @@ from dqnlm.data.trajectories.log import Log, logged
 from dqnlm.data.trajectories.records import Trajectory, dialogue
 from dqnlm.data.trajectories.rows import padded, token_rows
 from dqnlm.errors import UserError
+from dqnlm.tasks.log import shape_of
 from tests.helpers.paths import CONFIGS
 
 CPU = torch.device("cpu")

@@ -5,9 +5,9 @@ from __future__ import annotations
 import re
 
 COMMON = {
-    "device": "cpu", "threads": "1", "logger": "none", "trainer.progress": "false", "trainer.save_minutes": "null",
-    "trainer.save_every": "null", "trainer.evaluate_every": "1000", "trainer.log_every": "2", "trainer.samples": "1",
-    "trainer.sample_tokens": "8", "trainer.evaluation_episodes": "2", "trainer.batch_rows": "4",
+    "device": "cpu", "threads": "1", "logger": "none", "progress": "false", "checkpoint.minutes": "null",
+    "checkpoint.every": "null", "evaluation.every": "1000", "trainer.log_every": "2", "evaluation.samples": "1",
+    "evaluation.sample_tokens": "8", "evaluation.episodes": "2", "trainer.batch_size": "4",
 }  # fmt: skip
 ONLINE = {"trainer.rollouts": "3"}
 OFFLINE = {"trainer.offline_rounds": "3"}
@@ -18,8 +18,8 @@ TEXT = COMMON | ONLINE | SMALL_TEXT | TRANSFORMER | GENERATED
 WALKS = COMMON | OFFLINE | {"network.hidden": "16", "network.width": "8", "buffer.capacity": "9000"}
 PAIRS = COMMON | ONLINE | {
     "network.layers": "1", "network.width": "16", "network.heads": "2", "data.vocabulary_size": "270",
-    "trainer.warm_start_updates": "2", "trainer.warm_start_rows": "8", "env.num_envs": "8", "env.copies_of_a_prompt": "2",
-    "env.horizon": "8", "buffer.capacity": "256", "trainer.batch_rows": "8",
+    "pretraining.updates": "2", "pretraining.batch_size": "8", "env.num_envs": "8", "env.samples_per_prompt": "2",
+    "env.horizon": "8", "buffer.capacity": "256", "trainer.batch_size": "8",
 }  # fmt: skip
 WINDOW = {"network.hidden": "16", "network.width": "8"}
 EXPERIMENTS: dict[str | None, dict[str, str]] = {
@@ -27,7 +27,7 @@ EXPERIMENTS: dict[str | None, dict[str, str]] = {
     "shakespeare": TEXT | {"trainer.learning_starts": "0"},
     "shakespeare_behaviour_cloning": TEXT,
     "shakespeare_fluency": TEXT
-    | {"env.prompt_length": "3", "trainer.warm_start_updates": "2", "trainer.warm_start_rows": "4"},
+    | {"env.prompt_length": "3", "pretraining.updates": "2", "pretraining.batch_size": "4"},
     "shakespeare_full_feedback": TEXT,
     "shakespeare_classic": COMMON | GENERATED | {"trainer.rollouts": "40", "trainer.learning_starts": "20"},
     "translation": PAIRS,
@@ -46,6 +46,7 @@ EXPERIMENTS: dict[str | None, dict[str, str]] = {
 }  # fmt: skip
 ENVIRONMENTS = {  # chosen by themselves, without an experiment
     "random_walks": COMMON | OFFLINE | TRANSFORMER,
+    "quiz": COMMON | ONLINE | WINDOW,
     "recorded_dialogue": COMMON
     | {"trainer.rollouts": "1", "network.layers": "1", "network.width": "16", "network.heads": "2", "env.num_envs": "4"},
 }  # fmt: skip

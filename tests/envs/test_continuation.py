@@ -209,8 +209,8 @@ def test_shipped_config_builds() -> None:
 
 
 def test_copies_read_the_same_text_and_choose_for_themselves() -> None:
-    """Guards env.copies: groups of consecutive environments share a window, groups differ, rewards are each row's own."""
-    env = continuation(torch.arange(9), transition="teacher", num_envs=300, copies=3, prompt_length=1)
+    """Guards guesses_per_position: groups of environments share a window, groups differ, rewards are each row's own."""
+    env = continuation(torch.arange(9), transition="teacher", num_envs=300, guesses_per_position=3, prompt_length=1)
     env.reset()
     observation_ES = env.teacher_forced_observations()
     groups = observation_ES.view(100, 3, -1)
@@ -224,8 +224,8 @@ def test_copies_read_the_same_text_and_choose_for_themselves() -> None:
 
 
 @pytest.mark.parametrize(("options", "named"), [
-    ({"copies": 2, "num_envs": 4, "transition": "free"}, "env.transition=teacher"),
-    ({"copies": 2, "num_envs": 5, "transition": "teacher"}, "env.num_envs=5"),
+    ({"guesses_per_position": 2, "num_envs": 4, "transition": "free"}, "env.transition=teacher"),
+    ({"guesses_per_position": 2, "num_envs": 5, "transition": "teacher"}, "env.num_envs=5"),
 ])  # fmt: skip
 def test_copies_are_refused_where_they_cannot_be(options: dict[str, object], named: str) -> None:
     """Guards against copies under `free` (they would part at the first choice) and against broken groups."""

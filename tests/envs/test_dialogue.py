@@ -381,7 +381,7 @@ def test_what_is_refused() -> None:
 
 TINY = [
     "network=gru", "network.width=8", "network.layers=1", "network.context=66", "device=cpu", "threads=1", "logger=none",
-    "trainer.progress=false", "trainer.evaluation_episodes=4", "trainer.samples=1",
+    "progress=false", "evaluation.episodes=4", "evaluation.samples=1",
 ]  # fmt: skip
 
 
@@ -393,20 +393,20 @@ def tiny(*overrides: str) -> dict[str, Any]:
 
 def test_online_and_offline_runs(tmp_path: Path) -> None:
     """Bug: rows that the buffer or a loss cannot take; a note on the list that is lost; logged rows that are not added."""
-    online = tiny("data=none", "trainer.rollouts=4", "trainer.batch_rows=4")
+    online = tiny("data=none", "trainer.rollouts=4", "trainer.batch_size=4")
     trainer = launch.build(online, RunDirectory(tmp_path))
     for _ in range(3):
-        trainer.train_once()
+        trainer.train_round(trainer.phase)
     assert "Wordle is played with the 240 words that come with dqnlm." in trainer.parts.notes
     offline = ["data=wordle", "data.games=50", "data.words=bundled", "trainer.rollouts=0", "trainer.offline_rounds=2"]
-    trainer = launch.build(tiny(*offline, "trainer.batch_rows=4", "algorithm=cql"), RunDirectory(tmp_path))
-    trainer.train_once()
+    trainer = launch.build(tiny(*offline, "trainer.batch_size=4", "algorithm=cql"), RunDirectory(tmp_path))
+    trainer.train_round(trainer.phase)
     assert trainer.parts.logged_rows == 50
 
 
 def test_samples_show_the_page(tmp_path: Path) -> None:
     """Bug: where the partner speaks, a sample shows what the agent would have written (its actions are ignored there)."""
-    trainer = launch.build(tiny("data=none", "trainer.rollouts=4", "trainer.batch_rows=4"), RunDirectory(tmp_path))
+    trainer = launch.build(tiny("data=none", "trainer.rollouts=4", "trainer.batch_size=4"), RunDirectory(tmp_path))
     ((prompt, written),) = trainer.parts.evaluator.evaluate(trainer.parts.policy).samples
     rest, turns = written, 0
     while rest:
@@ -430,8 +430,8 @@ def test_log_and_partner_must_have_the_same_words(tmp_path: Path) -> None:
 def test_a_killed_run_goes_on_bit_for_bit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Bug: games in the middle are lost on a resume, so that an online run takes another course."""
     settings = tiny(
-        "data=none", "trainer.rollouts=8", "trainer.rollout_steps=40", "trainer.learning_starts=280", "trainer.batch_rows=4",
-        "trainer.save_every=2", "trainer.save_minutes=null", "trainer.evaluate_every=4", "trainer.log_every=2",
+        "data=none", "trainer.rollouts=8", "trainer.rollout_steps=40", "trainer.learning_starts=280", "trainer.batch_size=4",
+        "checkpoint.every=2", "checkpoint.minutes=null", "evaluation.every=4", "trainer.log_every=2",
     )  # fmt: skip
     whole, broken = tmp_path / "whole", tmp_path / "broken"
     for folder in (whole, broken):
@@ -483,7 +483,7 @@ def test_a_partner_from_outside(tmp_path: Path) -> None:
     (tmp_path / "my_partner.py").write_text(PARTNER)
     (tmp_path / "mine" / "env").mkdir(parents=True)
     (tmp_path / "mine" / "env" / "parrot.yaml").write_text(OPTION)
-    typed = ["env=parrot", "data=none", "head.loss=huber", "trainer.rollouts=6", "trainer.batch_rows=8", *TINY]
+    typed = ["env=parrot", "data=none", "head.loss=huber", "trainer.rollouts=6", "trainer.batch_size=8", *TINY]
     command = [sys.executable, "-m", "dqnlm", "train", "--config-dir", "mine", "output_dir=out", *typed]
     permitted = [*command, "+allow_targets=[my_partner]"]
     done = subprocess.run(permitted, cwd=tmp_path, capture_output=True, text=True, check=False)

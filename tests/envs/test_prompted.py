@@ -47,7 +47,7 @@ def make_env(num_envs: int = 3, horizon: int = 4, evaluating: bool = True, copie
     reward = EditDistance(size, data.tokenizer, data.stop_id, unit="character", scale=1.0, clip=None, increments=False)
     return Prompted(
         data.train.prompts, data.train.references, data.longest_prompt, reward, size, None, data.stop_id, CPU, seed, evaluating,
-        num_envs=num_envs, copies_of_a_prompt=copies, horizon=horizon,
+        num_envs=num_envs, samples_per_prompt=copies, horizon=horizon,
     )  # fmt: skip
 
 
@@ -254,7 +254,7 @@ def test_dialogue_files(tmp_path: Path) -> None:
 TINY_PAIRS = [
     "data=translation", "env=translation", "reward=edit_distance", "reward.unit=character", "reward.scale=4.0", "data.source=x",
     "data.target=y", "data.test=test", "data.tokenizer=character", "data.vocabulary_size=null", "algorithm=tbrm",
-    "objective.trajectory.reference=start", "objective.trajectory.temperature=1.0", "trainer.warm_start_updates=6",
+    "objective.trajectory.reference=start", "objective.trajectory.temperature=1.0", "pretraining.updates=6",
     "env.horizon=8", "network.context=20", "buffer.capacity=2000", "trainer.rollouts=8",
 ]  # fmt: skip
 
@@ -274,7 +274,7 @@ def test_a_run_resumes_exactly(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
 def test_evaluations_of_few_and_long_pairs(tmp_path: Path) -> None:
     """Bug: more answers than pairs, scored against others' references; a prompt of the test that the network cannot read."""
     folder = write_parallel(tmp_path / "pairs", lines=5)
-    checked, _ = tools.settings(tools.tiny(folder, *TINY_PAIRS, "trainer.evaluation_episodes=50"))
+    checked, _ = tools.settings(tools.tiny(folder, *TINY_PAIRS, "evaluation.episodes=50"))
     run = RunDirectory(tmp_path / "few")
     run.path.mkdir()
     evaluator = launch.build(checked, run).parts.evaluator
@@ -292,8 +292,8 @@ def test_learns_to_answer_by_reward_alone(tmp_path: Path) -> None:
     120 rollouts; six seeds gained .19 to .52 (the threshold of .1 was missed by none).
     """
     folder = write_parallel(tmp_path / "pairs")
-    long = [*TINY_PAIRS, "trainer.rollouts=120", "trainer.warm_start_updates=20", "env.num_envs=32", "trainer.batch_rows=32",
-            "optimizer.lr=3e-3", "trainer.evaluate_every=1000", "trainer.save_every=1000"]  # fmt: skip
+    long = [*TINY_PAIRS, "trainer.rollouts=120", "pretraining.updates=20", "env.num_envs=32", "trainer.batch_size=32",
+            "optimizer.lr=3e-3", "evaluation.every=1000", "checkpoint.every=1000"]  # fmt: skip
     tools.start(tmp_path / "run", folder, *long)
     returns = [
         line["eval/return"] for line in tools.lines(RunDirectory(tmp_path / "run").metrics) if "eval/return" in line
@@ -345,14 +345,14 @@ def test_drawn_answers_are_scored_and_saved(tmp_path: Path, capsys: pytest.Captu
 def test_what_answers_are_compared_with_changes_what_is_learned(tmp_path: Path) -> None:
     """Bug: `baseline` is read and changes nothing; or siblings are not found among the rows of a rollout."""
     folder = write_parallel(tmp_path / "pairs")
-    together = [*TINY_PAIRS, "env.copies_of_a_prompt=2", "buffer=rollout", "trainer.log_every=1"]
+    together = [*TINY_PAIRS, "env.samples_per_prompt=2", "buffer=rollout", "trainer.log_every=1"]
     losses = {}
-    for baseline in ("value", "siblings"):
+    for baseline in ("value", "group"):
         tools.start(tmp_path / baseline, folder, *together, f"objective.trajectory.baseline={baseline}")
         lines = tools.lines(RunDirectory(tmp_path / baseline).metrics)
         losses[baseline] = [line["loss/trajectory"] for line in lines if "loss/trajectory" in line]
     assert (
-        len(losses["value"]) == len(losses["siblings"]) > 3 and max(losses["siblings"]) > 0.01
+        len(losses["value"]) == len(losses["group"]) > 3 and max(losses["group"]) > 0.01
     )  # 0 where siblings say the same
     assert all(one != other for one, other in zip(*losses.values(), strict=True))
 

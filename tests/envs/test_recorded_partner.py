@@ -130,7 +130,7 @@ def test_demonstrations_are_what_was_said(tmp_path: Path) -> None:
 SETTINGS = [
     "data=none", "network=gru", "network.context=80", "network.width=8", "head.loss=huber", "env.num_envs=4",
     "env.utterance_length=8", "env.partner.turn_length=12", "env.partner.heldout_fraction=0.4", "trainer.rollout_steps=60",
-    "trainer.learning_starts=480", "buffer.capacity=4000", "trainer.best_metric=null", "trainer.warm_start_updates=2",
+    "trainer.learning_starts=480", "buffer.capacity=4000", "evaluation.best_metric=null", "pretraining.updates=2",
 ]  # fmt: skip
 
 

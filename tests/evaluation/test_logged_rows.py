@@ -213,6 +213,6 @@ def test_figures_without_a_judge_or_values() -> None:
         evaluation = evaluator.evaluate(policy)
         assert set(evaluator.best_candidates()) <= set(evaluation.figures) and len(evaluation.samples) == 2
         assert ("eval/return_correlation" in evaluation.figures) == learns and "eval/return" not in evaluation.figures
-        assert next(iter(evaluator.best_candidates())) == "eval/nats_best"
+        assert next(iter(evaluator.best_candidates())) == "eval/nll_best"
         assert all(map(math.isfinite, evaluation.figures.values()))
         assert evaluator.table(evaluation, policy, 3, "done").row_count > 5

@@ -37,9 +37,9 @@ def test_every_position_is_scored_once_after_what_stands_before_it(length: int, 
         (["+experiment=random_walks"], True),
         (["+experiment=random_walks", "data.reward_scaling=standardise"], False),
         (["+experiment=random_walks", "algorithm=behaviour_cloning", "exploration=greedy"], False),
-        (["+experiment=translation", "objective.trajectory.baseline=siblings"], False),
+        (["+experiment=translation", "objective.trajectory.baseline=group"], False),
         (["+experiment=translation", "objective.trajectory.baseline=value"], False),
-        (["+experiment=random_walks", "learner.reference_weight=0.1"], False),
+        (["+experiment=random_walks", "learner.kl_weight=0.1"], False),
         (["+experiment=random_walks", "algorithm=soft_q"], True),
         (["+experiment=random_walks", "algorithm=tbrm"], True),
     ],
@@ -65,8 +65,8 @@ def test_the_table_of_episodes_has_a_column_for_what_q_promised_where_that_is_kn
 def test_a_run_says_what_q_promised_where_q_is_a_return(objective: str, tmp_path: Path) -> None:
     """Guards the figure computed after all, by either of two evaluators: of episodes, and of a text."""
     cloning = ["algorithm=behaviour_cloning"] if objective == "cross_entropy" else []
-    walks = ["+experiment=random_walks", "trainer.offline_rounds=2", "trainer.evaluate_every=2", "trainer.log_every=2"]
-    checked, choices = tools.settings([*walks, *cloning, "logger=none", "trainer.progress=false"])
+    walks = ["+experiment=random_walks", "trainer.offline_rounds=2", "evaluation.every=2", "trainer.log_every=2"]
+    checked, choices = tools.settings([*walks, *cloning, "logger=none", "progress=false"])
     (tmp_path / "walks").mkdir()
     of_walks = launch.start(checked, tmp_path / "walks", choices=choices, command_line=["dqnlm", "train"])
     of_text = tools.start(tmp_path / "text", tools.write_text(tmp_path / "text.txt"), *cloning)

@@ -17,7 +17,7 @@ from dqnlm.evaluation.text_positions import TextPositions
 from dqnlm.runs.directory import RunDirectory
 from tests.helpers import runs as tools
 
-PROBABILITY = ["learner.gamma=0", "trainer.declared_policy=probability"]
+PROBABILITY = ["gamma=0", "policy.kind=probability"]
 
 
 def policy_and_text(folder: Path, *overrides: str) -> tuple[Policy, torch.Tensor]:

@@ -10,7 +10,8 @@ from __future__ import annotations
 import itertools
 from typing import Any
 
-RENAMED: dict[str, str] = {}  # name of a figure on record -> its name today
+from dqnlm.config.moved import renewed_metric
+
 ADDED: frozenset[str] = frozenset()  # figures of today that are not on record
 RELATIVE, ABSOLUTE = 1e-3, 1e-5
 
@@ -31,7 +32,7 @@ def _of_lines(file: str, expected: list[Record], actual: list[Record], alike: An
     for number, (old, new) in enumerate(itertools.zip_longest(expected, actual), 1):
         if old is None or new is None:
             return f"{file} has {len(actual)} lines, on record are {len(expected)}"
-        today = {RENAMED.get(name, name): value for name, value in old.items()}
+        today = {renewed_metric(name): value for name, value in old.items()}
         for name in [*today, *(name for name in new if name not in today and name not in ADDED)]:
             if name not in new or name not in today:
                 which = "on record only" if name in today else "not on record"

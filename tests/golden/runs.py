@@ -27,9 +27,9 @@ class Run:
 
 
 LASTING = (
-    "device=cpu", "threads=1", "logger=none", "trainer.progress=false", "trainer.save_minutes=null", "trainer.log_every=2",
-    "trainer.evaluate_every=6", "trainer.save_every=3", "trainer.samples=1", "trainer.sample_tokens=12",
-    "trainer.evaluation_episodes=4",
+    "device=cpu", "threads=1", "logger=none", "progress=false", "checkpoint.minutes=null", "trainer.log_every=2",
+    "evaluation.every=6", "checkpoint.every=3", "evaluation.samples=1", "evaluation.sample_tokens=12",
+    "evaluation.episodes=4",
 )  # fmt: skip
 TRANSFORMER = (
     "network.layers=1",
@@ -37,8 +37,8 @@ TRANSFORMER = (
     "network.heads=2",
     "network.context=16",
 )
-ONLINE = (*LASTING, "trainer.rollouts=12", "trainer.batch_rows=4")
-OFFLINE = (*LASTING, "trainer.offline_rounds=12", "trainer.batch_rows=8")
+ONLINE = (*LASTING, "trainer.rollouts=12", "trainer.batch_size=4")
+OFFLINE = (*LASTING, "trainer.offline_rounds=12", "trainer.batch_size=8")
 SCREEN = ("env.num_envs=4", "env.horizon=8", "buffer.capacity=200", "optimizer.warmup_updates=2")
 TEXT = ("data=text_file", "data.path=text.txt", *ONLINE, *SCREEN)
 FREE = (*TEXT, "env.transition=free", "env.prompt_length=3", "trainer.rollout_steps=5", "trainer.learning_starts=40")
@@ -48,8 +48,8 @@ SHAKESPEARE = (
 PAIRS = (
     "+experiment=translation", *LASTING, *TRANSFORMER, "network.context=20", "reward=edit_distance", "reward.unit=character",
     "reward.scale=4.0", "data.path=pairs", "data.source=x", "data.target=y", "data.test=test", "data.tokenizer=character",
-    "data.vocabulary_size=null", "env.num_envs=8", "env.copies_of_a_prompt=2", "env.horizon=8", "buffer.capacity=96",
-    "trainer.warm_start_updates=4", "trainer.warm_start_rows=8", "trainer.rollouts=8", "trainer.batch_rows=8",
+    "data.vocabulary_size=null", "env.num_envs=8", "env.samples_per_prompt=2", "env.horizon=8", "buffer.capacity=96",
+    "pretraining.updates=4", "pretraining.batch_size=8", "trainer.rollouts=8", "trainer.batch_size=8",
     "exploration.temperature=1.0", "optimizer.lr=2e-3",
 )  # fmt: skip
 WALKS = ("+experiment=random_walks", *OFFLINE, "network.hidden=16", "network.width=8", "buffer.capacity=9000")
@@ -73,7 +73,7 @@ RUNS = (
     Run(
         "single_transitions",
         (*FREE, "network=window_mlp", "network.width=8", "network.hidden=16", "buffer.sample=transitions", "optimizer=adam",
-         "learner.gamma=0.9", "head.loss=squared"),
+         "gamma=0.9", "head.loss=squared"),
         ("text.txt",),
     ),
     Run("rainbow", (*TEXT, *TRANSFORMER, "algorithm=rainbow"), ("text.txt",)),
@@ -92,8 +92,8 @@ RUNS = (
     Run("pqn", (*TEXT, *TRANSFORMER, "algorithm=pqn", "trainer.updates_per_rollout=3", "optimizer=muon"), ("text.txt",)),
     Run(
         "demonstrations",
-        (*FREE, *TRANSFORMER, "algorithm=soft_q", "learner.reference_weight=0.1", "trainer.warm_start_updates=5",
-         "trainer.demonstration_share=0.5", "bootstrap.temperature=0.1"),
+        (*FREE, *TRANSFORMER, "algorithm=soft_q", "learner.kl_weight=0.1", "pretraining.updates=5",
+         "trainer.demonstration_fraction=0.5", "bootstrap.temperature=0.1"),
         ("text.txt",),
     ),
     Run("walks_ilql", (*WALKS, "algorithm=ilql")),
@@ -118,13 +118,13 @@ RUNS = (
     ),
     Run(
         "cartpole",
-        ("+experiment=cartpole", *ONLINE, "network.hidden=16", "trainer.rollouts=24", "trainer.evaluation_episodes=2",
-         "trainer.learning_starts=600", "env.max_episode_steps=30", "trainer.batch_rows=8"),
+        ("+experiment=cartpole", *ONLINE, "network.hidden=16", "trainer.rollouts=24", "evaluation.episodes=2",
+         "trainer.learning_starts=600", "env.max_episode_steps=30", "trainer.batch_size=8"),
         packages=("gymnasium", "numpy"),
     ),
     Run(
         "walks_cql_legal",
-        (*WALKS, "algorithm=cql", "env.legal_moves_only=true", "data.reward_scaling=standardise", "learner.rows_at_once=4",
+        (*WALKS, "algorithm=cql", "env.legal_moves_only=true", "data.reward_scaling=standardise", "learner.micro_batch_size=4",
          "trainer.rollouts=4", "trainer.rollout_steps=9"),
     ),
     Run("cloning", (*TEXT, *TRANSFORMER, "algorithm=behaviour_cloning", "network.tie_weights=true"), ("text.txt",)),
@@ -144,7 +144,7 @@ RUNS = (
         ("env=recorded_dialogue", "env.partner.path=talk.txt", "data=none", *ONLINE, "network=gru", "network.layers=1",
          "network.context=80", "network.width=8", "head.loss=huber", "env.num_envs=4", "env.utterance_length=8",
          "env.partner.turn_length=12", "env.partner.heldout_fraction=0.4", "trainer.rollout_steps=60",
-         "trainer.learning_starts=480", "buffer.capacity=4000", "trainer.warm_start_updates=2", "reward=chrf"),
+         "trainer.learning_starts=480", "buffer.capacity=4000", "pretraining.updates=2", "reward=chrf"),
         ("talk.txt",),
         ("sacrebleu",),
     ),

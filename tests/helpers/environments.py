@@ -41,7 +41,7 @@ def continuation(
 ) -> Continuation:
     settings: dict[str, Any] = {
         "num_envs": 5,
-        "copies": 1,
+        "guesses_per_position": 1,
         "prompt_length": 3,
         "horizon": 4,
         "transition": "free",
@@ -57,7 +57,7 @@ ENVIRONMENTS: dict[str, Callable[[int], Environment]] = {
     "free_truncate": lambda seed: continuation(seed=seed, horizon_end="truncate", prompt_length=1, reward=mixed),
     "teacher": lambda seed: continuation(seed=seed, transition="teacher", reward=mixed),
     "teacher_truncate": lambda seed: continuation(seed=seed, transition="teacher", horizon_end="truncate", horizon=1),
-    "copies": lambda seed: continuation(seed=seed, transition="teacher", num_envs=6, copies=3, reward=mixed),
+    "copies": lambda seed: continuation(seed=seed, transition="teacher", num_envs=6, guesses_per_position=3, reward=mixed),
     "stop": lambda seed: continuation(seed=seed, stop=2, num_envs=9, horizon=20, reward=mixed),
     "stop_truncate": lambda seed: continuation(seed=seed, stop=2, num_envs=9, horizon_end="truncate", prompt_length=1),
 }

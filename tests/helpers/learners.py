@@ -86,8 +86,8 @@ def cross_entropy(
 def learner_settings(**changes: Any) -> Any:
     """The learner's settings, plain where a test does not say otherwise."""
     settings: dict[str, Any] = {
-        "gamma": GAMMA, "feedback": "taken", "gradient_clip": None, "precision": "float32", "compile": False,
-        "burn_in": 0, "reference_weight": 0.0, "reference_temperature": 1.0, "rows_at_once": None,
+        "gradient_clip": None, "precision": "float32", "compile": False, "burn_in": 0, "kl_weight": 0.0,
+        "kl_temperature": 1.0, "micro_batch_size": None,
     }  # fmt: skip
     assert set(changes) <= set(settings), changes
     return settings | changes

@@ -73,7 +73,7 @@ def rising(top: float = 0.4, steps: int = 5) -> list[dict[str, Any]]:
         share = number / (steps - 1)
         points.append(point(number * 100, loss_td=1.0 - 0.5 * share))
         if number % 2 == 0:
-            points[-1] |= {"eval/accuracy": top * share, "eval/nats": 3.0 - share}
+            points[-1] |= {"eval/accuracy": top * share, "eval/nll": 3.0 - share}
     return points
 
 

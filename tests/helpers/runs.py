@@ -18,6 +18,7 @@ from torch import Tensor
 from dqnlm.builder import launch
 from dqnlm.config import catalogue, composition, run_config, validation
 from dqnlm.runs.checkpoint import step_folders
+from dqnlm.training.phases import Phase
 from dqnlm.training.trainer import Trainer
 
 WORDS = ["tea", "at", "ten", "the", "sea", "hen", "seat", "neat", "east", "net", "heat", "sent", "a", "nest", "tenth"]
@@ -35,9 +36,9 @@ def write_text(path: Path, characters: int = 4000, seed: int = 0, words: list[st
 # One layer, width 16, context 16, some rollouts; two log points, evaluations and checkpoints fall apart.
 TINY = [
     "data=text_file", "device=cpu", "threads=1", "logger=none", "network.layers=1", "network.width=16", "network.context=16",
-    "network.heads=2", "env.num_envs=4", "env.horizon=8", "trainer.rollouts=12", "trainer.batch_rows=4", "trainer.log_every=2",
-    "trainer.evaluate_every=6", "trainer.save_every=3", "trainer.save_minutes=null", "trainer.samples=1",
-    "trainer.sample_tokens=12", "trainer.evaluation_episodes=4", "trainer.progress=false", "buffer.capacity=200",
+    "network.heads=2", "env.num_envs=4", "env.horizon=8", "trainer.rollouts=12", "trainer.batch_size=4", "trainer.log_every=2",
+    "evaluation.every=6", "checkpoint.every=3", "checkpoint.minutes=null", "evaluation.samples=1",
+    "evaluation.sample_tokens=12", "evaluation.episodes=4", "progress=false", "buffer.capacity=200",
     "exploration.fraction=0.5", "optimizer.warmup_updates=2",
 ]  # fmt: skip
 
@@ -90,17 +91,16 @@ def at_rollout(monkeypatch: Any, number: int, action: Callable[[Trainer], None])
     """Lets `action(trainer)` happen once, just after rollout `number`."""
     happened: list[int] = []
 
-    def watched(original: Callable[[Trainer], None]) -> Callable[[Trainer], None]:
-        def one_round(trainer: Trainer) -> None:
-            original(trainer)
-            if trainer.rollouts_done == number and not happened:
+    def watched(original: Callable[[Trainer, Phase], None]) -> Callable[[Trainer, Phase], None]:
+        def one_round(trainer: Trainer, phase: Phase) -> None:
+            original(trainer, phase)
+            if trainer.rounds_done == number and not happened:
                 happened.append(number)
                 action(trainer)
 
         return one_round
 
-    for name in ("train_once", "_warm_up"):
-        monkeypatch.setattr(Trainer, name, watched(getattr(Trainer, name)))
+    monkeypatch.setattr(Trainer, "train_round", watched(Trainer.train_round))
 
 
 def kill(trainer: Trainer) -> None:

@@ -296,8 +296,8 @@ def test_a_model_that_cannot_act_token_by_token(tmp_path: Path) -> None:
 
 
 WALKS = [
-    "+experiment=ilql", "device=cpu", "threads=1", "logger=none", "trainer.progress=false", "trainer.offline_rounds=6",
-    "trainer.log_every=2", "trainer.evaluate_every=3", "trainer.save_every=2", "trainer.batch_rows=8", "trainer.samples=1",
+    "+experiment=ilql", "device=cpu", "threads=1", "logger=none", "progress=false", "trainer.offline_rounds=6",
+    "trainer.log_every=2", "evaluation.every=3", "checkpoint.every=2", "trainer.batch_size=8", "evaluation.samples=1",
 ]  # fmt: skip
 
 
@@ -346,7 +346,7 @@ def test_the_experiment_runs_with_a_network_of_our_own(tmp_path: Path) -> None:
     small = ["network=transformer", "network.layers=1", "network.width=16"]
     settings = walks_settings(tmp_path, *small, own_network=True)
     trainer = launch.build(settings, RunDirectory(tmp_path))
-    trainer.train_once()
+    trainer.train_round(trainer.phase)
     assert trainer.parts.policy.network.body.recipe is None
 
 

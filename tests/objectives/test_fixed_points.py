@@ -62,8 +62,8 @@ def rows(length: int) -> Batch:
 
 def table_learner(
     objectives: dict[str, Objective], head: Head, projection: Callable[..., Any] = Linear, updates: int = 600,
-    lr: float = 0.1, gamma: float = GAMMA, states: int = S, actions: int = A, reference_weight: float = 0.0,
-    reference_temperature: float = 1.0,
+    lr: float = 0.1, states: int = S, actions: int = A, kl_weight: float = 0.0,
+    kl_temperature: float = 1.0,
 ) -> Learner:  # fmt: skip
     torch.manual_seed(0)
     body = Table(states, context=8)
@@ -74,9 +74,7 @@ def table_learner(
     optimizer = optimizers.adam(
         network, updates, lr=lr, betas=[0.9, 0.999], eps=1e-8, warmup_updates=0, schedule="cosine", final_fraction=0.01
     )
-    settings = learner_settings(
-        gamma=gamma, reference_weight=reference_weight, reference_temperature=reference_temperature
-    )
+    settings = learner_settings(kl_weight=kl_weight, kl_temperature=kl_temperature)
     target = Target(network, period=None, polyak_rate=0.1)
     return Learner(network, target, objectives, optimizer, Accumulator(CPU), 0, head, **settings)
 
@@ -291,7 +289,7 @@ def test_mc_q_and_tbrm_on_whole_episodes() -> None:
         (td(head, Max(), MonteCarlo(), None, True, False, weight=1.0, twin=False), mean),
         (Trajectory(head, weight=1.0, temperature=SOFT, reference="none", baseline="value"), soft),
     ):
-        learner = table_learner({"objective": objective}, head, gamma=1.0, states=nodes, actions=2, updates=1000)
+        learner = table_learner({"objective": objective}, head, states=nodes, actions=2, updates=1000)
         for _ in range(1000):
             learner.update(batch)
         with torch.no_grad():

@@ -62,8 +62,8 @@ def test_soft_td_finds_the_tilted_reference(returns: Returns, temperature: float
     batch = make_batch(action_BT, reward[node_BT, action_BT], [1.0, 1.0, 0.0], observation_BS=observation_BS)
     head = scalar()
     learner = table_learner(
-        {"td": make_td(head, Soft(temperature=weight), returns)}, head, gamma=1.0, states=nodes, actions=2, updates=1000,
-        reference_weight=weight, reference_temperature=temperature,
+        {"td": make_td(head, Soft(temperature=weight), returns)}, head, states=nodes, actions=2, updates=1000,
+        kl_weight=weight, kl_temperature=temperature,
     )  # fmt: skip
     assert learner.reference is not None
     with torch.no_grad():
@@ -87,8 +87,8 @@ def test_soft_td_finds_the_tilted_reference(returns: Returns, temperature: float
 
 
 SETTINGS = [
-    "env.transition=free", "bootstrap=soft", "head.loss=huber", "learner.gamma=1", "env.prompt_length=3",
-    "learner.reference_weight=0.5", "bootstrap.temperature=0.5", "trainer.warm_start_updates=6", "trainer.rollouts=8",
+    "env.transition=free", "bootstrap=soft", "head.loss=huber", "gamma=1", "env.prompt_length=3",
+    "learner.kl_weight=0.5", "bootstrap.temperature=0.5", "pretraining.updates=6", "trainer.rollouts=8",
 ]  # fmt: skip
 
 
@@ -105,7 +105,7 @@ def test_a_run_resumes_with_its_reference(tmp_path: Path, monkeypatch: pytest.Mo
     assert logged and all(value < 0 for value in logged)
     saved = tools.state(tmp_path / "whole")
     assert tools.differences(saved["training"]["learner"]["reference"], saved["policy"]["network"])
-    for change in ("learner.reference_weight=0.4", "learner.reference_temperature=2"):
+    for change in ("learner.kl_weight=0.4", "learner.kl_temperature=2"):
         with pytest.raises(UserError, match="cannot change on a resume"):
             launch.resume(tmp_path / "whole", [change, "trainer.rollouts=20"])
 
@@ -115,17 +115,17 @@ def test_the_reference_is_the_cloned_policy_and_is_read(tmp_path: Path) -> None:
     text = tools.write_text(tmp_path / "text.txt")
     losses = []
     for weight in (0.5, 2.0):
-        checked, _ = tools.settings(tools.tiny(text, *SETTINGS, f"learner.reference_weight={weight}"))
+        checked, _ = tools.settings(tools.tiny(text, *SETTINGS, f"learner.kl_weight={weight}"))
         run = RunDirectory(tmp_path / str(weight))
         run.path.mkdir()
         trainer = launch.build(checked, run)
-        for _ in range(trainer.warm_rounds):
-            trainer._warm_up()
+        while trainer.phase.name == "pretraining":
+            trainer.train_round(trainer.phase)
         learner = trainer.parts.learner
         assert learner.reference is not None
         cloned = learner.network.state_dict()
         assert all(torch.equal(value, cloned[name]) for name, value in learner.reference.state_dict().items())
         trainer.parts.accumulator.drain()
-        trainer.train_once()
+        trainer.train_round(trainer.phase)
         losses.append(trainer.parts.accumulator.drain()["loss/td"])
     assert losses[0] != losses[1]

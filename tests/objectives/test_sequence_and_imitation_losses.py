@@ -138,7 +138,7 @@ def test_siblings_are_compared_with_each_other() -> None:
     x = 4 + 3.0550 = 7.0550, 1 + .0550 = 1.0550 and 2 + 5.0550 = 7.0550. Deviations from the mean of the same prompt (4.0550):
     3, -3 and 0, squared and halved 4.5, 4.5 and 0. All Q of a row greater by 10: the same.
     """
-    objective = Trajectory(HEADS["squared"](), weight=1.0, temperature=1.0, reference="none", baseline="siblings")
+    objective = Trajectory(HEADS["squared"](), weight=1.0, temperature=1.0, reference="none", baseline="group")
     batch = decisions(make_batch([[1], [2], [0]], [[4.0], [1.0], [2.0]], observation_BS=[[7, 1], [7, 2], [8, 0]]))
     for offset in (0.0, 10.0):
         q_B1A1 = (torch.cat([Q] * 3) + torch.tensor([offset, 0.0, 0.0]).view(3, 1, 1, 1)).requires_grad_()

@@ -58,8 +58,8 @@ def load(path: Path) -> RunData:
 def test_differing_settings_leave_out_the_seed(tmp_path: Path) -> None:
     """Guards a comparison whose columns are drowned by equal settings, or that takes seeds for settings."""
     a = load(make_run(tmp_path / "a", {"seed": 0}))
-    b = load(make_run(tmp_path / "b", {"seed": 1, "learner.gamma": 0.9}))
-    assert differing([a, b]) == ["learner.gamma"]
+    b = load(make_run(tmp_path / "b", {"seed": 1, "gamma": 0.9}))
+    assert differing([a, b]) == ["gamma"]
 
 
 def test_chosen_option_implies_what_is_below_it(tmp_path: Path) -> None:
@@ -78,7 +78,7 @@ def test_chosen_option_implies_what_is_below_it(tmp_path: Path) -> None:
 
 def test_seeds_are_grouped(tmp_path: Path) -> None:
     """Guards seeds drawn as if they were different experiments."""
-    runs = [load(make_run(tmp_path / f"{gamma}-{seed}", {"seed": seed, "learner.gamma": gamma}))
+    runs = [load(make_run(tmp_path / f"{gamma}-{seed}", {"seed": seed, "gamma": gamma}))
             for gamma in (0.5, 0.9) for seed in (0, 1, 2)]  # fmt: skip
     groups = group_runs(runs)
     assert [group.label for group in groups] == ["gamma=0.5", "gamma=0.9"]
@@ -112,9 +112,9 @@ def test_best_follows_the_direction_of_the_figure(tmp_path: Path) -> None:
     points = [point(1, eval_nats=2.0, eval_accuracy=0.3), point(2, eval_nats=1.5, eval_accuracy=0.2)]
     points.append(point(3, eval_nats=float("nan"), eval_accuracy=float("nan")))
     run = load(make_run(tmp_path / "a", points=points))
-    assert run.best("eval/nats") == (2.0, 1.5)
+    assert run.best("eval/nll") == (2.0, 1.5)
     assert run.best("eval/accuracy") == (1.0, 0.3)
-    assert run.odd_values() == {"eval/nats": 1, "eval/accuracy": 1}
+    assert run.odd_values() == {"eval/nll": 1, "eval/accuracy": 1}
 
 
 def test_line_cut_off_by_a_crash_is_tolerated_and_said(tmp_path: Path) -> None:
@@ -179,7 +179,7 @@ def test_page_is_self_contained_and_escaped(tmp_path: Path) -> None:
     evil = '<script>alert(1)</script> & "quotes" $x^2$ <img src=x>'
     samples = [{"step": step, "kind": evil, "prompt": evil, "text": f"{evil} {step}"} for step in (0, 100, 200, 400)]
     points = [{**entry, "eval/<b>odd": 1.0, "loss/$\\frac": 2.0} for entry in rising()]
-    changes = {"learner.gamma": evil, "seed": 1}
+    changes = {"gamma": evil, "seed": 1}
     a = make_run(tmp_path / "a", changes, samples=samples, points=points, summary=FINISHED)
     b = make_run(tmp_path / "b", summary=FINISHED)
     assert main([str(a), str(b), "--output", str(tmp_path / "page.html")]) == 0
@@ -205,13 +205,13 @@ def test_charts_of_each_axis_and_of_the_figure_asked_for(tmp_path: Path) -> None
 
 def test_terminal_table_and_files(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Guards a piped table that is cut at 80 columns, a PNG that is not one, and a page in the wrong place."""
-    a = make_run(tmp_path / "2026-01-01" / "10-00-00-" / "a", {"learner.gamma": 0.25}, summary=FINISHED)
+    a = make_run(tmp_path / "2026-01-01" / "10-00-00-" / "a", {"gamma": 0.25}, summary=FINISHED)
     b = make_run(tmp_path / "2026-01-01" / "10-00-00-" / "b", points=rising(0.3), summary=FINISHED)
     picture = tmp_path / "curve.png"
     main([str(a), str(b), str(a), "--output-dir", str(tmp_path), "--png", str(picture)])
     output = capsys.readouterr().out
     header, first, second, *_ = [line for line in output.splitlines() if line.strip()]
-    assert "learner.gamma" in header and "nats best" in header
+    assert "gamma" in header and "nll best" in header
     assert first.split()[:3] == ["2026-01-01/10-00-00-/a", "0.25", "0.4000"] and "finished" in first.split()
     assert "0.3000" in second.split()
     assert picture.read_bytes().startswith(b"\x89PNG")

@@ -178,7 +178,7 @@ def test_who_may_run_it(write: Write, tmp_path: Path, capfd: Any) -> None:
 
     trained = tools.tiny(
         text, "reward=function", "reward.path=my_rewards.py:score", "env.transition=free", "env.prompt_length=3",
-        "trainer.rollouts=2", "trainer.evaluate_every=2", f"hydra.run.dir={run}",
+        "trainer.rollouts=2", "evaluation.every=2", f"hydra.run.dir={run}",
     )  # fmt: skip
     code, message = dqnlm("train", *trained)
     assert code == 0 and Path("ran").is_file(), message

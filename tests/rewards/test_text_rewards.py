@@ -396,7 +396,7 @@ def test_a_text_reward_from_outside_trains(tmp_path: Path, monkeypatch: pytest.M
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.chdir(tmp_path)
     text = tools.write_text(tmp_path / "text.txt")
-    common = ["env.transition=free", "env.prompt_length=4", "trainer.rollouts=2", "trainer.best_metric=eval/return"]
+    common = ["env.transition=free", "env.prompt_length=4", "trainer.rollouts=2", "evaluation.best_metric=eval/return"]
     for number, overrides in enumerate((
         ["--config-dir", "options", "reward=vowels", "reward.of=e", "+allow_targets=[outside_rewards]"],
         ["reward=fluency", "env.stop_token=e"],

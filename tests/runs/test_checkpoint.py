@@ -50,7 +50,7 @@ def test_last_ones_are_kept_and_found(tmp_path: Path) -> None:
         checkpoint.find(tmp_path, "9")
     with pytest.raises(UserError, match="there are: none"):
         checkpoint.find(tmp_path / "empty", "last")
-    with pytest.raises(UserError, match=r"trainer\.keep_last must be at least 1"):
+    with pytest.raises(UserError, match=r"checkpoint\.keep_last must be at least 1"):
         Checkpoints(tmp_path, 0)
 
 
@@ -174,7 +174,8 @@ def test_a_run_on_a_full_disk_ends_with_one_message_and_goes_on_later(
     text = tools.write_text(tmp_path / "text.txt")
     arguments = [*tools.tiny(text), f"hydra.run.dir={tmp_path / 'run'}"]
     with monkeypatch.context() as patch:
-        patch.setattr("dqnlm.training.recorder.Journal._note_best", lambda journal, figures: patch.setattr("os.fsync", disk_full))
+        note_best = "dqnlm.training.recorder.Recorder._note_best"
+        patch.setattr(note_best, lambda recorder, figures: patch.setattr("os.fsync", disk_full))
         assert cli.main(["train", *arguments]) == 2
     err = capfd.readouterr().err
     assert "No space left" in err and "dqnlm resume" in err and err.count("error:") == 1 and "Traceback" not in err

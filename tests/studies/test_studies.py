@@ -99,9 +99,9 @@ def test_a_study_of_answers_gives_the_control_its_updates(tmp_path: Path, monkey
     assert list(started) == ["clone_4", "agent_4", "control_4"]
     for name, overrides in started.items():
         assert {"+experiment=translation", "seed=4", "reward.scale=2"} <= overrides
-        assert (f"trainer.init_from={tmp_path / 'clone_4'}" in overrides) == (name != "clone_4")
-    assert "trainer.warm_start_updates=25" in started["control_4"] and "trainer.rollouts=0" in started["control_4"]
-    assert "trainer.warm_start_updates=0" in started["agent_4"] and "trainer.rollouts=0" not in started["agent_4"]
+        assert (f"pretraining.init_from={tmp_path / 'clone_4'}" in overrides) == (name != "clone_4")
+    assert "pretraining.updates=25" in started["control_4"] and "trainer.rollouts=0" in started["control_4"]
+    assert "pretraining.updates=0" in started["agent_4"] and "trainer.rollouts=0" not in started["agent_4"]
 
 
 def test_a_study_of_wordle_compares_last_checkpoints_of_the_same_seed(

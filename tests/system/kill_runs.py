@@ -33,7 +33,7 @@ TRAINING, WRITING, STARTING = "training", "checkpoint write", "start"
 # Free-running, so that episodes are open at most checkpoints; dropout, so that the network draws random numbers too.
 SETTINGS = [
     "env.transition=free", "trainer.rollout_steps=5", "trainer.learning_starts=64", "network.dropout=0.1", "network.width=32",
-    "buffer.capacity=20000", "trainer.log_every=10", "trainer.evaluate_every=100", "trainer.save_every=20",
+    "buffer.capacity=20000", "trainer.log_every=10", "evaluation.every=100", "checkpoint.every=20",
 ]  # fmt: skip
 
 

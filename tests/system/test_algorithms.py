@@ -19,8 +19,8 @@ from tests.helpers import pretrained as pretrained_models
 ALGORITHMS = [name for name, _ in catalogue.options("algorithm")]
 NETWORKS = [name for name, _ in catalogue.options("network")]
 SMALL = [
-    "+experiment=random_walks", "logger=none", "device=cpu", "threads=1", "seed=1", "trainer.batch_rows=32",
-    "trainer.progress=false", "buffer.capacity=9000",
+    "+experiment=random_walks", "logger=none", "device=cpu", "threads=1", "seed=1", "trainer.batch_size=32",
+    "progress=false", "buffer.capacity=9000",
 ]  # fmt: skip
 SIZES: dict[str, dict[str, Any]] = {
     "window_mlp": {"width": 8, "hidden": 32, "layers": 1},
@@ -88,7 +88,7 @@ def test_every_algorithm_learns_with_every_network(tmp_path: Path, algorithm: st
 def after_three_rounds(tmp_path: Path, *overrides: str, **changes: Any) -> list[torch.Tensor]:
     trainer = build(tmp_path, *overrides, **changes)
     for _ in range(3):
-        trainer.train_once()
+        trainer.train_round(trainer.phase)
     return [p.detach().clone() for p in trainer.parts.learner.network.parameters()]
 
 

@@ -37,10 +37,10 @@ def test_training_on_cuda_waits_for_nothing(tmp_path: Path) -> None:
     overrides = ["+experiment=debug/smoke", "device=cuda", "logger=none"]
     config, choices = compose(overrides)
     trainer, _ = build(validate(config, choices, overrides), RunDirectory(tmp_path))
-    trainer.train_once()
+    trainer.train_round(trainer.phase)
     torch.cuda.set_sync_debug_mode("error")
     try:
-        trainer.train_once()
+        trainer.train_round(trainer.phase)
     finally:
         torch.cuda.set_sync_debug_mode("default")
     assert trainer.parts.learner.updates == 2

@@ -22,12 +22,12 @@ from tests.helpers.runs import settings, start, tiny
 
 PHRASE = "seven.frogs,"
 QUIET = [
-    "trainer.evaluate_every=100000", "trainer.save_every=null", "trainer.log_every=1000", "trainer.evaluation_episodes=16",
+    "evaluation.every=100000", "checkpoint.every=null", "trainer.log_every=1000", "evaluation.episodes=16",
     "optimizer.lr=1e-2", "optimizer.warmup_updates=5", "buffer.capacity=16384",
 ]  # fmt: skip
-TEACHER = ["env.num_envs=16", "trainer.batch_rows=16", "env.horizon=16", "network.context=16"]
+TEACHER = ["env.num_envs=16", "trainer.batch_size=16", "env.horizon=16", "network.context=16"]
 FREE = [
-    "env.transition=free", "env.prompt_length=3", "env.horizon=5", "network=gru", "env.num_envs=64", "trainer.batch_rows=64",
+    "env.transition=free", "env.prompt_length=3", "env.horizon=5", "network=gru", "env.num_envs=64", "trainer.batch_size=64",
     "trainer.updates_per_rollout=2", "trainer.rollouts=200",
 ]  # fmt: skip
 
@@ -60,7 +60,7 @@ def test_double_dqn_learns_by_trial_and_error(text: Path) -> None:
 
     Seeds 0 to 4 all reached 0.979 (the rest: windows that begin with e or s).
     """
-    learning = ["algorithm=double_dqn", "learner.gamma=0.3", "network=gru", "trainer.updates_per_rollout=2"]
+    learning = ["algorithm=double_dqn", "gamma=0.3", "network=gru", "trainer.updates_per_rollout=2"]
     figures = last(text, *TEACHER, *learning, "trainer.rollouts=150")
     assert figures["eval/accuracy"] > 0.9
     assert figures["eval/return"] > 2 * figures["eval/return_best_constant"]
@@ -69,7 +69,7 @@ def test_double_dqn_learns_by_trial_and_error(text: Path) -> None:
 def test_all_actions_learns(text: Path) -> None:
     """Guards rewards of all actions read off the wrong observation. Seeds 0 to 4 all reached
     0.979."""
-    full = ["learner.feedback=all_actions", "learner.gamma=0.0", "exploration=greedy", "target=none", "head.loss=logistic"]
+    full = ["feedback=all_actions", "gamma=0.0", "exploration=greedy", "target=none", "head.loss=logistic"]
     assert last(text, *TEACHER, *full, "trainer.rollouts=150")["eval/accuracy"] > 0.9
 
 
@@ -77,20 +77,20 @@ def test_behaviour_cloning_learns(text: Path) -> None:
     """Guards the yardstick: cloning of the text's own tokens. Seeds 0 to 4 reached
     0.979 to 1."""
     figures = last(text, *TEACHER, "algorithm=behaviour_cloning", "trainer.rollouts=60")
-    assert figures["eval/accuracy"] > 0.9 and figures["eval/nats"] < 0.3
+    assert figures["eval/accuracy"] > 0.9 and figures["eval/nll"] < 0.3
 
 
 def test_free_running_text_learns(text: Path) -> None:
     """Guards acting step by step (cache, prompts, actions as views): 5 decisions of at most 1. Seeds 0 to 4 reached 3.75 to
     4.88; the best constant policy earns about 1."""
-    figures = last(text, *FREE, "learner.gamma=0.5")
+    figures = last(text, *FREE, "gamma=0.5")
     assert figures["eval/return"] > 3 and figures["eval/return_best_constant"] < 1.5
 
 
 def test_another_reward_than_exact_match_is_improved(text: Path) -> None:
     """Guards exact match wired into the loop: similarity by edits, at most 1 an episode. Seeds 0 to 4 reached
     0.40 to 0.65, where the best constant policy earns 0.19 to 0.23."""
-    figures = last(text, *FREE, "reward=similarity", "learner.gamma=0.9")
+    figures = last(text, *FREE, "reward=similarity", "gamma=0.9")
     assert figures["eval/return"] > 1.3 * figures["eval/return_best_constant"] > 0.13
 
 
@@ -104,7 +104,7 @@ def test_every_target_but_the_last_bootstraps(text: Path, sample: str, horizon_e
     trainer = built(
         text, "env.transition=free", "env.prompt_length=5", "env.horizon=4", "network=window_mlp", "network.window=3",
         "network.context=8" if sample == "rows" else "network.context=3", f"buffer.sample={sample}", "head.loss=squared",
-        f"env.horizon_end={horizon_end}", "learner.gamma=0.5", "target=none", "reward.match=0.0", "reward.mismatch=1e-9",
+        f"env.horizon_end={horizon_end}", "gamma=0.5", "target=none", "reward.match=0.0", "reward.mismatch=1e-9",
     )  # fmt: skip
     parts = trainer.parts
     parts.exploration.advance(0.0, 0)
@@ -147,9 +147,12 @@ def test_evaluation_where_episodes_end_apart(text: Path) -> None:
     ("overrides", "words"),
     [
         (["head=normalised", "projection=dueling", "reward.match=2.0"], "reward.match=1"),
-        (["head=normalised", "projection=dueling", "learner.gamma=1.0", "env.horizon_end=truncate"], "finite bound"),
-        (["exploration=probability_matching", "learner.gamma=0.0", "env.allowed=se", "env.copies=4"], "env.copies=4"),
-        (["exploration=probability_matching", "learner.gamma=0.0", "reward.match=0.0", "reward.mismatch=1.0"], "probability"),
+        (["head=normalised", "projection=dueling", "gamma=1.0", "env.horizon_end=truncate"], "finite bound"),
+        (
+            ["exploration=probability_matching", "gamma=0.0", "env.allowed=se", "env.guesses_per_position=4"],
+            "env.guesses_per_position=4",
+        ),
+        (["exploration=probability_matching", "gamma=0.0", "reward.match=0.0", "reward.mismatch=1.0"], "probability"),
     ],
 )
 def test_combinations_that_would_learn_nonsense_are_refused(text: Path, overrides: list[str], words: str) -> None:

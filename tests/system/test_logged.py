@@ -24,8 +24,8 @@ from tests.helpers import runs as tools
 
 SMALL = ["network.layers=1", "network.width=32", "network.heads=2"]
 TYPED = [
-    "+experiment=logged", "device=cpu", "threads=1", "logger=none", "trainer.progress=false", "trainer.offline_rounds=6",
-    "trainer.log_every=2", "trainer.evaluate_every=3", "trainer.save_every=2", "trainer.batch_rows=8", "trainer.samples=1",
+    "+experiment=logged", "device=cpu", "threads=1", "logger=none", "progress=false", "trainer.offline_rounds=6",
+    "trainer.log_every=2", "evaluation.every=3", "checkpoint.every=2", "trainer.batch_size=8", "evaluation.samples=1",
     "network.context=24",
 ]  # fmt: skip
 JUDGE = '''"""A point for the prompt's letter in each of the two lines of an answer."""
@@ -77,7 +77,7 @@ def judge(folder: Path) -> list[str]:
 
 # What is learned
 
-LEARNING = ["trainer.offline_rounds=150", "trainer.evaluate_every=150", "trainer.batch_rows=32", "trainer.save_every=null",
+LEARNING = ["trainer.offline_rounds=150", "evaluation.every=150", "trainer.batch_size=32", "checkpoint.every=null",
             "trainer.log_every=50", "optimizer.lr=4e-3", "network.context=9"]  # fmt: skip
 
 
@@ -107,7 +107,7 @@ def test_a_run_from_scratch_resumes_exactly(tmp_path: Path, monkeypatch: pytest.
     checked = settings(write_log(tmp_path / "log.jsonl"), f"data.tokenizer={tokenizer}", *bpe)
     reference = tmp_path / "whole"
     summary = run(reference, checked)
-    assert summary["totals"]["env_steps"] == 0 and summary["best"]["eval/nats_best"] > 0
+    assert summary["totals"]["env_steps"] == 0 and summary["best"]["eval/nll_best"] > 0
     with monkeypatch.context() as patched:
         tools.at_rollout(patched, 5, tools.kill)
         with pytest.raises(tools.Killed):
@@ -163,7 +163,7 @@ def test_every_command_works_on_such_a_run(
     assert "24 held-out rows" in table and "correlation of the two" in table
     figures = json.loads(call(capsys, "eval", run_, "--json"))
     best = json.loads((on_a_model / "summary.json").read_text())["best"]
-    assert figures["eval/nats"] == pytest.approx(best["eval/nats"], abs=1e-5)
+    assert figures["eval/nll"] == pytest.approx(best["eval/nll"], abs=1e-5)
     monkeypatch.setattr(sys, "stdin", io.StringIO("123a\n45b\n"))
     assert call(capsys, "chat", run_, "--max-tokens", "5", "--suffix", "\n")
     page = tmp_path / "page.html"
@@ -203,7 +203,7 @@ def test_other_algorithms_learn_from_a_log(tmp_path: Path, more: list[str]) -> N
     small = ["network.width=16", "network.layers=1"] if more == ["network=gru"] else SMALL
     checked = settings(write_log(tmp_path / "log.jsonl"), *more, *small, small=False)
     last = run(tmp_path / "run", checked)["last"]
-    assert last["eval/nats"] > 0 and -1 <= last["eval/return_correlation"] <= 1
+    assert last["eval/nll"] > 0 and -1 <= last["eval/return_correlation"] <= 1
 
 
 def test_dialogues_and_episodes_of_several_rows(tmp_path: Path) -> None:
@@ -222,7 +222,7 @@ def test_dialogues_and_episodes_of_several_rows(tmp_path: Path) -> None:
         if name == "cut":  # all its episodes are worth 1: there is no deviation
             more = ["data.reward_scaling=none"]
         last = run(tmp_path / name, settings(path, *more))["last"]
-        assert last["eval/nats"] > 0 and "eval/q_taken" in last
+        assert last["eval/nll"] > 0 and "eval/q_taken" in last
 
 
 # What is refused
@@ -241,14 +241,14 @@ def test_dialogues_and_episodes_of_several_rows(tmp_path: Path) -> None:
         (["reward=chrf"], "needs 'tokenizer'|compares with a reference"),
         (["data=trajectories"], r"env=logged learns from a log alone.*data=logged"),
         (["env=random_walks"], "env=random_walks is a task of another kind.*env=logged"),
-        (["trainer.best_metric=eval/return"], r"eval/return is no figure of this run; it has eval/nats_best"),
+        (["evaluation.best_metric=eval/return"], r"eval/return is no metric that can choose .*; choose one of eval/nll_best"),
         (
-            ["trainer.declared_policy=probability", "trainer.beta=null", "trainer.betas=[]"],
-            "declared_policy=probability",
+            ["policy.kind=probability", "policy.beta=null", "evaluation.betas=[]"],
+            "policy.kind=probability",
         ),
         (["env.horizon=0"], r"env\.horizon is 0"),
         (["buffer.capacity=80"], r"216 logged rows do not fit .*buffer\.capacity=null"),
-        (["trainer.warm_start_updates=5"], r"warm_start_updates needs a task with answers of its own"),
+        (["pretraining.updates=5"], r"pretraining.updates needs a task with answers of its own"),
     ],
 )
 def test_settings_that_cannot_be(tmp_path: Path, more: list[str], message: str) -> None:

@@ -18,8 +18,8 @@ GAMMA = 0.8
 TYPED = [
     "+experiment=debug/smoke", "env=tabular", "data=none", "network=table", "device=cpu", "threads=1", "logger=none",
     "env.states=5", "env.actions=3", "env.branching=1", "env.horizon=1", "env.terminal_probability=0.1", "env.num_envs=60",
-    "trainer.rollouts=700", "trainer.rollout_steps=1", "trainer.updates_per_rollout=2", "trainer.batch_rows=60",
-    "trainer.log_every=1000", "trainer.progress=false", f"learner.gamma={GAMMA}", "learner.gradient_clip=null",
+    "trainer.rollouts=700", "trainer.rollout_steps=1", "trainer.updates_per_rollout=2", "trainer.batch_size=60",
+    "trainer.log_every=1000", "progress=false", f"gamma={GAMMA}", "learner.gradient_clip=null",
     "buffer.capacity=600", "exploration=epsilon_greedy", "exploration.schedule=constant", "exploration.start=1.0",
     "exploration.end=null", "exploration.fraction=null", "optimizer=adam", "optimizer.lr=0.1", "optimizer.schedule=cosine",
     "optimizer.final_fraction=0.01",
@@ -54,8 +54,8 @@ def test_presets_find_the_optimal_values(tmp_path: Path, algorithm: str) -> None
     typed = [*TYPED, f"algorithm={algorithm}", *fast, *further]
     composed, choices = composition.compose(typed)
     trainer = launch.build(validation.validate(composed, choices, typed), RunDirectory(tmp_path))
-    while trainer.rollouts_done < trainer.rollouts:
-        trainer.train_once()
+    while trainer.rounds_done < trainer.total_rounds:
+        trainer.train_round(trainer.phase)
     env, policy = trainer.parts.actor.env, trainer.parts.policy
     assert isinstance(env, Tabular)
     answer_SA = value_iteration(env.transition_SAS, env.reward_SA, env.terminal_SAS, GAMMA).float()

@@ -21,13 +21,13 @@ from tests.helpers import runs as tools
 FREE = ["env.transition=free"]
 CASES: dict[str, list[str]] = {
     "teacher transformer with dropout": ["network.dropout=0.2"],
-    "teacher window_mlp, copies, Polyak": ["network=window_mlp", "env.copies=2", "target.polyak_rate=0.05"],
+    "teacher window_mlp, copies, Polyak": ["network=window_mlp", "env.guesses_per_position=2", "target.polyak_rate=0.05"],
     "cloning gru": ["algorithm=behaviour_cloning", "network=gru"],
     "probability matching": [
-        "head=normalised", "projection=dueling", "exploration=probability_matching", "env.copies=2", "learner.gamma=0.3",
-        "exploration.random=0.1", "trainer.declared_policy=probability",
+        "head=normalised", "projection=dueling", "exploration=probability_matching", "env.guesses_per_position=2", "gamma=0.3",
+        "exploration.random=0.1", "policy.kind=probability",
     ],
-    "all actions, Adam": ["learner.feedback=all_actions", "learner.gamma=0", "optimizer=adam"],
+    "all actions, Adam": ["feedback=all_actions", "gamma=0", "optimizer=adam"],
     "free transformer with dropout, rollouts cut in the middle of episodes": [
         *FREE, "network.dropout=0.2", "trainer.rollout_steps=5", "trainer.learning_starts=32", "env.prompt_length=3",
         "exploration=boltzmann", "buffer.capacity=80",
@@ -49,8 +49,8 @@ CASES: dict[str, list[str]] = {
     ],
     "pqn: the latest rollout, lambda-returns": ["algorithm=pqn", "trainer.updates_per_rollout=3"],
     "warm start, a reference policy, demonstrations in each batch": [
-        *FREE, "algorithm=tbrm", "objective.trajectory.reference=start", "trainer.warm_start_updates=5",
-        "trainer.demonstration_share=0.5", "trainer.rollouts=8", "env.prompt_length=3", "target=polyak",
+        *FREE, "algorithm=tbrm", "objective.trajectory.reference=start", "pretraining.updates=5",
+        "trainer.demonstration_fraction=0.5", "trainer.rollouts=8", "env.prompt_length=3", "target=polyak",
     ],
     "Muon": ["optimizer=muon"],
     "munchausen, heads alone in the target": ["algorithm=munchausen_dqn", "target.heads_only=true"],
@@ -82,16 +82,16 @@ def test_killed_or_stopped_and_resumed_equals_never_stopped(
 
 
 LOGGED = [
-    "+experiment=random_walks", "algorithm=ilql", "network.hidden=16", "trainer.offline_rounds=6", "trainer.batch_rows=8",
-    "trainer.evaluation_episodes=20", "buffer.capacity=9000",
+    "+experiment=random_walks", "algorithm=ilql", "network.hidden=16", "trainer.offline_rounds=6", "trainer.batch_size=8",
+    "evaluation.episodes=20", "buffer.capacity=9000",
 ]  # fmt: skip
 CARTPOLE = [
-    "+experiment=cartpole", "network.hidden=16", "trainer.rollouts=36", "trainer.evaluation_episodes=2",
+    "+experiment=cartpole", "network.hidden=16", "trainer.rollouts=36", "evaluation.episodes=2",
     "trainer.learning_starts=600",
-    "env.max_episode_steps=30", "trainer.batch_rows=8",
+    "env.max_episode_steps=30", "trainer.batch_size=8",
 ]  # fmt: skip
-LASTING = ["logger=none", "device=cpu", "threads=1", "trainer.progress=false", "trainer.log_every=2", "trainer.evaluate_every=6",
-           "trainer.save_every=3", "trainer.save_minutes=null"]  # fmt: skip
+LASTING = ["logger=none", "device=cpu", "threads=1", "progress=false", "trainer.log_every=2", "evaluation.every=6",
+           "checkpoint.every=3", "checkpoint.minutes=null"]  # fmt: skip
 
 
 @pytest.mark.parametrize("case", [LOGGED, CARTPOLE], ids=["logged walks, ilql", "cartpole"])
@@ -165,7 +165,7 @@ def test_a_second_ctrl_c_stops_at_once_and_keeps_the_last_checkpoint(
 
 def test_evaluating_and_saving_more_often_changes_nothing_in_training(tmp_path: Path) -> None:
     """Bug: an evaluation draws from the random stream of the training, or leaves the network in another mode."""
-    text, often = tools.write_text(tmp_path / "text.txt"), ["trainer.evaluate_every=1", "trainer.save_every=1"]
+    text, often = tools.write_text(tmp_path / "text.txt"), ["evaluation.every=1", "checkpoint.every=1"]
     options = [*FREE, "network.dropout=0.2", "env.stop_token=e", "trainer.rollouts=6"]
     tools.start(tmp_path / "seldom", text, *options)
     tools.start(tmp_path / "often", text, *options, *often)
@@ -214,9 +214,9 @@ def test_early_stopping_stops_at_the_same_place_after_a_kill(tmp_path: Path, mon
     text = tools.write_text(tmp_path / "text.txt")
     options = [
         "optimizer.lr=1e-30",
-        "trainer.early_stopping_evaluations=1",
-        "trainer.save_every=4",
-        "trainer.evaluate_every=4",
+        "evaluation.patience=1",
+        "checkpoint.every=4",
+        "evaluation.every=4",
     ]
     summary = tools.start(tmp_path / "run", text, *options)
     assert summary["status"] == "finished" and summary["totals"]["rollouts"] == 8, "evaluation 2 cannot be better"
@@ -224,7 +224,7 @@ def test_early_stopping_stops_at_the_same_place_after_a_kill(tmp_path: Path, mon
     (tmp_path / "run" / "summary.json").unlink()
     assert launch.resume(tmp_path / "run", [])["totals"]["rollouts"] == 8
     assert not tools.differences(tools.state(tmp_path / "run"), saved)
-    assert launch.resume(tmp_path / "run", ["trainer.early_stopping_evaluations=null"])["totals"]["rollouts"] == 12
+    assert launch.resume(tmp_path / "run", ["evaluation.patience=null"])["totals"]["rollouts"] == 12
 
 
 def test_damaged_checkpoints(
@@ -268,8 +268,8 @@ def test_stopped_before_the_first_checkpoint(tmp_path: Path, monkeypatch: pytest
         ("seed=1", "seed cannot change on a resume"),
         ("env.horizon=6", "env cannot change on a resume"),
         ("network.width=32", "network cannot change on a resume"),
-        ("learner.gamma=0.9", "learner.gamma cannot change on a resume"),
-        ("learner.feedback=all_actions", "learner.feedback cannot change on a resume"),
+        ("gamma=0.9", "gamma cannot change on a resume"),
+        ("feedback=all_actions", "feedback cannot change on a resume"),
         ("trainer.rolouts=20", "trainer.rollouts"),
     ],
 )

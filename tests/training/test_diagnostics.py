@@ -30,7 +30,7 @@ def parts(legal: Any = None, **target: Any) -> Any:
         learner=SimpleNamespace(last_update=last, requires=Requirements(target=True), updates=30, transitions=torch.tensor(600),
                                 target=SimpleNamespace(**settings)),
         buffer=SimpleNamespace(transitions=lambda: torch.tensor(40), terminal_share=lambda: torch.tensor(0.25)),
-        actor=SimpleNamespace(env_steps=300, env=SimpleNamespace()),
+        env_steps=300,
         policy=SimpleNamespace(head=HEADS["squared"]()),
     )  # fmt: skip
 

@@ -43,8 +43,8 @@ DIVERGES = ["optimizer.lr=1e38", "head.loss=squared", "learner.gradient_clip=nul
     ("found_by", "message"),
     [
         (["trainer.log_every=1"], r"became (nan|inf|-inf) between"),
-        (["trainer.log_every=100", "trainer.evaluate_every=3", "trainer.save_every=100"], "a weight became nan"),
-        (["trainer.log_every=100", "trainer.evaluate_every=100", "trainer.save_every=3"], "a weight became nan"),
+        (["trainer.log_every=100", "evaluation.every=3", "checkpoint.every=100"], "a weight became nan"),
+        (["trainer.log_every=100", "evaluation.every=100", "checkpoint.every=3"], "a weight became nan"),
     ],
     ids=["log", "evaluation", "save"],
 )
@@ -69,7 +69,7 @@ def test_out_of_memory_names_three_settings(
 ) -> None:
     """Bug: a traceback of the allocator, or a message that its wording does not match any more."""
 
-    def exhaust(actor: Any) -> None:
+    def exhaust(actor: Any, steps: int | None) -> None:
         if kind == "CUDA's":
             raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB.")
         torch.empty(10**15)
@@ -77,14 +77,14 @@ def test_out_of_memory_names_three_settings(
     monkeypatch.setattr("dqnlm.agent.actor.Actor.rollout", exhaust)
     with pytest.raises(UserError) as caught:
         tools.start(tmp_path / "run", text)
-    assert all(name in str(caught.value) for name in ("trainer.batch_rows", "env.num_envs", "buffer.capacity"))
+    assert all(name in str(caught.value) for name in ("trainer.batch_size", "env.num_envs", "buffer.capacity"))
     assert summary(tmp_path / "run")["status"] == "failed"
 
 
 def test_other_errors_are_not_taken_for_memory(tmp_path: Path, text: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Bug: a mistake in the code is shown as out of memory, or leaves no summary."""
 
-    def fail(actor: Any) -> None:
+    def fail(actor: Any, steps: int | None) -> None:
         raise RuntimeError("shapes differ")
 
     monkeypatch.setattr("dqnlm.agent.actor.Actor.rollout", fail)
@@ -101,14 +101,14 @@ def test_a_network_too_large_to_be_built(tmp_path: Path, text: Path) -> None:
 
 def test_summary_of_a_finished_run(tmp_path: Path, text: Path) -> None:
     """Bug: the summary lacks what `dqnlm runs` shows, or `best` is the last evaluation."""
-    returned = tools.start(tmp_path / "run", text, "trainer.evaluate_every=2")
+    returned = tools.start(tmp_path / "run", text, "evaluation.every=2")
     found = summary(tmp_path / "run")
     assert found == json.loads(json.dumps(returned)) and found["status"] == "finished"
     evaluations = [line for line in tools.lines(tmp_path / "run" / "metrics.jsonl") if "eval/accuracy" in line]
     assert len(evaluations) == 6
     best = max(evaluations, key=lambda line: line["eval/accuracy"])
     assert found["best"]["step"] == best["step"] and found["best"]["eval/accuracy"] == best["eval/accuracy"]
-    assert found["last"]["eval/nats"] == evaluations[-1]["eval/nats"]
+    assert found["last"]["eval/nll"] == evaluations[-1]["eval/nll"]
     assert found["totals"] | {"wall_s": 0} == {
         "rollouts": 12,
         "updates": 12,
@@ -121,10 +121,10 @@ def test_summary_of_a_finished_run(tmp_path: Path, text: Path) -> None:
 
 
 def test_best_is_the_lowest_where_low_is_good(tmp_path: Path, text: Path) -> None:
-    """Bug: `best` by eval/nats keeps the worst."""
-    found = tools.start(tmp_path / "run", text, "trainer.evaluate_every=2", "trainer.best_metric=eval/nats")
-    nats = [line["eval/nats"] for line in tools.lines(tmp_path / "run" / "metrics.jsonl") if "eval/nats" in line]
-    assert found["best"]["eval/nats"] == min(nats) < max(nats)
+    """Bug: `best` by eval/nll keeps the worst."""
+    found = tools.start(tmp_path / "run", text, "evaluation.every=2", "evaluation.best_metric=eval/nll")
+    nats = [line["eval/nll"] for line in tools.lines(tmp_path / "run" / "metrics.jsonl") if "eval/nll" in line]
+    assert found["best"]["eval/nll"] == min(nats) < max(nats)
 
 
 def test_log_lines_hold_the_figures_that_are_promised(tmp_path: Path, text: Path) -> None:
@@ -135,7 +135,7 @@ def test_log_lines_hold_the_figures_that_are_promised(tmp_path: Path, text: Path
     logged = {"loss/td", "q/taken_mean", "q/max_mean", "target/mean", "grad/norm", "buffer/transitions", "rollout/return",
               "rollout/epsilon", "time/transitions_per_second"}  # fmt: skip
     assert logged <= set(first)
-    evaluated = {"eval/accuracy", "eval/nats", "eval/return", "eval/return_best_constant", "eval/distinct_2",
+    evaluated = {"eval/accuracy", "eval/nll", "eval/return", "eval/return_best_constant", "eval/distinct_2",
                  "eval/top_token_share"}  # fmt: skip
     assert evaluated <= set(found[-1])
     assert [line["step"] for line in found] == [2, 4, 4]
@@ -147,7 +147,7 @@ def test_log_lines_hold_the_figures_that_are_promised(tmp_path: Path, text: Path
 FREE = ["env.transition=free"]
 NO_WAIT = {
     "teacher": [],
-    "copies": ["env.copies=2", "head=normalised", "projection=dueling", "exploration=probability_matching",
+    "copies": ["env.guesses_per_position=2", "head=normalised", "projection=dueling", "exploration=probability_matching",
                "exploration.random=0.1"],
     "free": [*FREE, "env.prompt_length=3", "trainer.rollout_steps=5", "trainer.learning_starts=32"],
     "free, stop token, mixture": [*FREE, "env.stop_token=e", "reward=mixture", "trainer.rollout_steps=5",
@@ -179,7 +179,7 @@ def test_nothing_waits_for_the_device_between_two_log_points(tmp_path: Path, tex
     trainer = launch.build(config, RunDirectory(tmp_path))
     with NoWaitOnAcceleratorsMode():
         for _ in range(5):
-            trainer.train_once()
+            trainer.train_round(trainer.phase)
     assert trainer.parts.learner.updates >= 3
 
 
@@ -213,7 +213,7 @@ def test_starting_from_the_weights_of_another_run(tmp_path: Path, text: Path) ->
     """Bug: fresh weights, the target network left at random, or a resume that needs the first run again."""
     tools.start(tmp_path / "first", text, "trainer.rollouts=4")
     best = checkpoint.load(tmp_path / "first" / "checkpoints" / "best", "policy", CPU)["network"]
-    options = [f"trainer.init_from='{tmp_path / 'first'}'", "trainer.rollouts=2", "seed=3", "optimizer.lr=1e-30"]
+    options = [f"pretraining.init_from='{tmp_path / 'first'}'", "trainer.rollouts=2", "seed=3", "optimizer.lr=1e-30"]
     tools.start(tmp_path / "second", text, *options)
     state = tools.state(tmp_path / "second")
     assert not tools.differences(state["policy"]["network"], best)
@@ -225,24 +225,24 @@ def test_starting_from_the_weights_of_another_run(tmp_path: Path, text: Path) ->
 def test_weights_that_do_not_fit_are_refused(tmp_path: Path, text: Path) -> None:
     """Bug: weights of another vocabulary or network are loaded in part, or end in a traceback."""
     tools.start(tmp_path / "first", text, "trainer.rollouts=2")
-    start = f"trainer.init_from='{tmp_path / 'first'}'"
+    start = f"pretraining.init_from='{tmp_path / 'first'}'"
     with pytest.raises(UserError, match="the networks differ"):
         tools.start(tmp_path / "wide", text, start, "network.width=32")
     other = tools.write_text(tmp_path / "other.txt", words=["quick", "brown", "fox"])
     with pytest.raises(UserError, match="another vocabulary"):
         tools.start(tmp_path / "vocabulary", other, start)
     with pytest.raises(UserError, match=r"no runs below|no such folder"):
-        tools.start(tmp_path / "nowhere", text, f"trainer.init_from=nothing-{tmp_path.name}")
+        tools.start(tmp_path / "nowhere", text, f"pretraining.init_from=nothing-{tmp_path.name}")
 
 
 @pytest.mark.parametrize(
     ("overrides", "parts"),
     [
         ([], ["gamma 0.5 cannot change which action is best"]),
-        (["learner.gamma=0"], ["target network and bootstrap: gamma is 0"]),
+        (["gamma=0"], ["target network and bootstrap: gamma is 0"]),
         ([*FREE, "target=none"], ["bootstrap=double: with target=none"]),
         (
-            ["learner.gamma=0", "learner.feedback=all_actions"],
+            ["gamma=0", "feedback=all_actions"],
             ["exploration", "target network", "supervised", "ceiling"],
         ),
         (["algorithm=behaviour_cloning"], ["supervised learning", "not Q-learning"]),
@@ -252,14 +252,14 @@ def test_weights_that_do_not_fit_are_refused(tmp_path: Path, text: Path) -> None
 def test_idle_components_are_named(tmp_path: Path, text: Path, overrides: list[str], parts: list[str] | None) -> None:
     """Bug: supervised learning in DQN's clothes is shown as trial and error."""
     config, choices = tools.settings(tools.tiny(text, *overrides))
-    trainer, _ = launch.build(config, RunDirectory(tmp_path), choices=choices)
-    idle = " ".join(run_summary.idle_components(config["trainer"], trainer.parts.context))
+    trainer = launch.build(config, RunDirectory(tmp_path), choices=choices)
+    idle = " ".join(run_summary.idle_components(config["pretraining"], trainer.parts.context))
     assert not idle if parts is None else all(part in idle for part in parts)
 
 
 def test_header_shows_what_is_trained_on_what(tmp_path: Path, text: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Bug: the header leaves out what idles, or costs; the log file differs from the terminal."""
-    tools.start(tmp_path / "run", text, "trainer.rollouts=2", "learner.gamma=0")
+    tools.start(tmp_path / "run", text, "trainer.rollouts=2", "gamma=0")
     shown, logged = capsys.readouterr().out, (tmp_path / "run" / "train.log").read_text()
     for part in (
         "text.txt",
@@ -332,7 +332,7 @@ def test_vocabulary_above_256(tmp_path: Path) -> None:
     path, draw = tmp_path / "text.txt", random.Random(0)
     characters = [chr(0x4E00 + number) for number in range(600)]
     path.write_text("".join(draw.choices(characters, k=9000)) + "\n", encoding="utf-8")
-    tools.start(tmp_path / "run", path, "env.transition=free", "trainer.rollouts=3", "trainer.samples=3")
+    tools.start(tmp_path / "run", path, "env.transition=free", "trainer.rollouts=3", "evaluation.samples=3")
     buffer = tools.state(tmp_path / "run")["training"]["buffer"]["observation_CS"]
     assert buffer.dtype == torch.int16 and int(buffer.max()) > 256
     text = "".join(line["text"] for line in tools.lines(tmp_path / "run" / "samples.jsonl"))

@@ -12,15 +12,15 @@ from dqnlm.builder.checks.learner import begins_from_weights, check_reference_bo
 from dqnlm.builder.learning_parts import LearningParts
 from dqnlm.errors import UserError
 from dqnlm.networks.base import Body
-from dqnlm.training.components import Parts
+from dqnlm.training.components import Components
 from dqnlm.utils.context import RunContext
 from dqnlm.utils.suggest import suggestion
 
 Config = dict[str, Any]
 
 
-def check_parts(config: Config, parts: Parts, learning: LearningParts) -> None:
-    """Checks that need the built components.
+def check_parts(config: Config, parts: Components, learning: LearningParts) -> None:
+    """What can be seen only once the parts exist.
 
     Raises:
         UserError: episodes longer than the network reads, a buffer smaller than a rollout, a policy that Q cannot give.
@@ -30,12 +30,12 @@ def check_parts(config: Config, parts: Parts, learning: LearningParts) -> None:
     _check_data(config, parts)
     _check_buffer(config, parts)
     _check_burn_in(parts.context, parts)
-    if config["learner"]["reference_weight"] > 0 and not begins_from_weights(config):
+    if config["learner"]["kl_weight"] > 0 and not begins_from_weights(config):
         _check_reference(parts, learning)
     if parts.policy.declared == "probability" and not parts.policy.head.is_probability:
         raise UserError(
-            "trainer.declared_policy=probability needs Q to be the probability of being the rewarded token: reward="
-            "exact_match with head=normalised, or with head.loss=logistic and learner.gamma=0; set declared_policy=boltzmann"
+            "policy.kind=probability needs Q to be the probability of being the rewarded token: reward="
+            "exact_match with head=normalised, or with head.loss=logistic and gamma=0; set policy.kind=boltzmann"
         )
 
 
@@ -54,8 +54,8 @@ def ask_parts(context: RunContext, learning: LearningParts, body: Body, buffer: 
             part.check(context)
 
 
-def _check_sizes(config: Config, parts: Parts) -> None:
-    """Checks that rows fit the network, and a rollout the buffer."""
+def _check_sizes(config: Config, parts: Components) -> None:
+    """Rows must fit the network and a rollout the buffer."""
     env, spec, network, buffer = parts.env, parts.task.spec, parts.policy.network, parts.buffer
     option = parts.context.option
     if network.max_observations is not None and spec.row_transitions > network.context:
@@ -77,31 +77,31 @@ def _check_sizes(config: Config, parts: Parts) -> None:
         )
 
 
-def _check_buffer(config: Config, parts: Parts) -> None:
-    """Checks sampling from the buffer, and mixing demonstrations into its batches."""
+def _check_buffer(config: Config, parts: Components) -> None:
+    """What the buffer draws by, and what may be mixed into its batches."""
     buffer, option = parts.buffer, parts.context.option
     if buffer.needs_errors and not parts.context.learns_returns:
         raise UserError(
             f"buffer={option('buffer')} replays large errors, and no objective here has any; set buffer=uniform"
         )
-    if config["trainer"]["demonstration_share"] and not buffer.can_mix_demonstrations:
+    if config["trainer"]["demonstration_fraction"] and not buffer.can_mix_demonstrations:
         raise UserError(
-            "trainer.demonstration_share fills a part of each batch with whole rows: set buffer=uniform buffer.sample=rows"
+            "trainer.demonstration_fraction fills a part of each batch with whole rows: set buffer=uniform buffer.sample=rows"
         )
 
 
-def _check_reference(parts: Parts, learning: LearningParts) -> None:
-    """Checks that the reference policy is a trained one."""
+def _check_reference(parts: Components, learning: LearningParts) -> None:
+    """The reference policy must be one worth staying near."""
     if not parts.policy.network.body.is_pretrained:
         raise UserError(
-            "learner.reference_weight keeps the policy near the initial one, which is untrained here: set "
-            "trainer.warm_start_updates or trainer.init_from=RUN (or network=pretrained)"
+            "learner.kl_weight holds to the policy that the run begins with, and here that is chance: set "
+            "pretraining.updates or pretraining.init_from=RUN (or network=pretrained)"
         )
     check_reference_bounds(learning)
 
 
-def _check_burn_in(context: RunContext, parts: Parts) -> None:
-    """Checks burn-in, which needs a recurrent network."""
+def _check_burn_in(context: RunContext, parts: Components) -> None:
+    """First decisions that only warm up a recurrent state."""
     if not context.burn_in:
         return
     if context.draws_transitions:
@@ -116,8 +116,8 @@ def _check_burn_in(context: RunContext, parts: Parts) -> None:
         )
 
 
-def _check_learning_starts(settings: Config, parts: Parts) -> None:
-    """Checks that the first update has a finished episode to sample."""
+def _check_learning_starts(settings: Config, parts: Components) -> None:
+    """An update needs a finished episode to draw from."""
     env, spec = parts.env, parts.task.spec
     if settings["rollout_steps"] is None or parts.logged_rows:
         return  # whole episodes, or rows that are there already
@@ -131,16 +131,16 @@ def _check_learning_starts(settings: Config, parts: Parts) -> None:
         )
 
 
-def _check_data(config: Config, parts: Parts) -> None:
-    """Checks that required logged data exists, with rows of the kind that objectives or metrics need."""
+def _check_data(config: Config, parts: Components) -> None:
+    """Logged data where it is needed, and rows of the kind that an objective or a figure needs."""
     settings, env, spec = config["trainer"], parts.env, parts.task.spec
-    for key in ("warm_start_updates", "demonstration_share"):
-        if settings[key] and env.demonstrate(1, torch.Generator(env.device), judged=False) is None:
+    for group, key in (("pretraining", "updates"), ("trainer", "demonstration_fraction")):
+        if config[group][key] and env.demonstrate(1, torch.Generator(env.device), judged=False) is None:
             raise UserError(
-                f"trainer.{key} needs a task with answers of its own, such as a text, and env="
+                f"{group}.{key} needs a task with answers of its own, such as a text, and env="
                 f"{parts.context.option('env')} has none"
             )
-    alone = settings["rollouts"] == 0 and not settings["warm_start_updates"]
+    alone = settings["rollouts"] == 0 and not config["pretraining"]["updates"]
     if not parts.logged_rows and (alone or settings["offline_rounds"]):
         raise UserError(
             "trainer.offline_rounds are updates on logged data, and there is none: set data=trajectories data.path=FILE "
@@ -156,9 +156,14 @@ def _check_data(config: Config, parts: Parts) -> None:
                 f"objective {name} needs whole episodes in a row, but here rows are cut (buffer.sample=transitions, "
                 "env.horizon_end=truncate, or an environment with long episodes); use td or path_consistency"
             )
-    best, candidates = settings["best_metric"], parts.evaluator.best_candidates()
+    best, candidates = parts.evaluation.best_metric, parts.evaluator.best_candidates()
+    if not candidates:
+        raise UserError(
+            f"{type(parts.evaluator).__name__}: none of its metrics has a direction (higher_is_better), so none can choose the "
+            "best policy; give one to the metric that shall"
+        )
     if best is not None and best not in candidates:
         raise UserError(
-            f"trainer.best_metric={best} is no metric that can choose the best policy of this run; choose one of "
-            f"{', '.join(candidates)} (or null for the first){suggestion(best, candidates, 'trainer.best_metric=')}"
+            f"evaluation.best_metric={best} is no metric that can choose the best policy of this run; choose one of "
+            f"{', '.join(candidates)} (or null for the first){suggestion(best, candidates, 'evaluation.best_metric=')}"
         )

@@ -17,7 +17,7 @@ def check_learning(config: Config, learning: LearningParts) -> None:
     Raises:
         UserError: incompatible components, with the reason and the settings to change.
     """
-    if config["learner"]["feedback"] == "all_actions":
+    if config["feedback"] == "all_actions":
         _check_all_actions(config, learning)
     if config["trainer"]["rollout_steps"] is not None and learning.task.spec.teacher_forced:
         raise UserError(
@@ -28,8 +28,8 @@ def check_learning(config: Config, learning: LearningParts) -> None:
     _check_distribution(learning)
     _check_bounds(learning)
     _check_bootstrap(learning)
-    _check_policy(config["trainer"], learning)
-    if config["learner"]["reference_weight"] > 0:  # below 0 the learner itself refuses it
+    _check_policy(config, learning)
+    if config["learner"]["kl_weight"] > 0:  # below 0 the learner itself refuses it
         _check_reference(config, learning)
 
 
@@ -37,19 +37,19 @@ def _check_all_actions(config: Config, learning: LearningParts) -> None:
     transition = config["env"].get("transition")
     if not any(objective.learns_all_actions for objective in learning.objectives.values()):
         raise UserError(
-            "learner.feedback=all_actions has no objective that reads it; set objective=[td] or feedback=taken"
+            "feedback=all_actions has no objective that reads it; set objective=[td] or feedback=taken"
         )
     if not learning.task.spec.teacher_forced:
         played = "in this environment" if transition is None else f"with env.transition={transition}"
         raise UserError(
-            f"learner.feedback=all_actions needs env.transition=teacher: {played} the text that would follow an action not "
-            "taken is unknown. Set env.transition=teacher or learner.feedback=taken"
+            f"feedback=all_actions needs env.transition=teacher: {played} the text that would follow an action not "
+            "taken is unknown. Set env.transition=teacher or feedback=taken"
         )
     if learning.reward is None or not learning.reward.knows_all_actions:
         raise UserError(
-            f"learner.feedback=all_actions needs a reward that is known for actions not taken, and reward="
+            f"feedback=all_actions needs a reward that is known for actions not taken, and reward="
             f"{learning.option('reward')} is not (a mixture is where all of its parts are); set reward=exact_match or "
-            "learner.feedback=taken"
+            "feedback=taken"
         )
 
 
@@ -61,7 +61,7 @@ def _check_cloning(config: Config, learning: LearningParts) -> None:
         return
     if learning.exploration.uses_reference:
         paid = [name for name, objective in learning.objectives.items() if objective.learns_returns]
-        if learning.task.spec.teacher_forced and paid and config["learner"]["feedback"] == "taken":
+        if learning.task.spec.teacher_forced and paid and config["feedback"] == "taken":
             raise UserError(
                 f"exploration={learning.option('exploration')} with objective {paid[0]} and feedback taken would be "
                 "confounded: the choice of action depends on the hidden reference, so every action looks good. Use "
@@ -116,55 +116,54 @@ def _check_bootstrap(learning: LearningParts) -> None:
         )
 
 
-def _check_policy(settings: Config, learning: LearningParts) -> None:
-    """Checks the outputs that the agent acts by, and demonstrations."""
-    reweighted, objectives = settings["declared_policy"] == "reweighted", learning.objectives.values()
+def _check_policy(config: Config, learning: LearningParts) -> None:
+    """Outputs that the agent acts by, and demonstrations."""
+    reweighted, objectives = config["policy"]["kind"] == "reweighted", learning.objectives.values()
     if reweighted and not any("policy" in objective.learns_outputs for objective in objectives):
         raise UserError(
-            "trainer.declared_policy=reweighted acts by log pi_b + beta (Q - V) and needs a cloned pi_b: add objective "
+            "policy.kind=reweighted acts by log pi_b + beta (Q - V) and needs a cloned pi_b: add objective "
             "cross_entropy with objective.cross_entropy.output=policy (algorithm=ilql does)"
         )
-    if settings["demonstration_share"] and learning.task.spec.teacher_forced:
+    if config["trainer"]["demonstration_fraction"] and learning.task.spec.teacher_forced:
         raise UserError(
-            "trainer.demonstration_share with env.transition=teacher would be confounded: there the choice of a demonstration "
-            "depends on the hidden reference, so every action seems right. Set env.transition=free"
+            "trainer.demonstration_fraction with env.transition=teacher would be confounded: there the choice of a demonstration "
+            "depends on the hidden reference, so every action looks good. Set env.transition=free"
         )
-    if settings["warm_start_updates"] and not reweighted and not learning.head.raw_is_q:
+    if config["pretraining"]["updates"] and not reweighted and not learning.head.raw_is_q:
         raise UserError(
-            "trainer.warm_start_updates clones the text's answers into Q as logits, and here a raw output is no Q: set "
-            "head=scalar with head.loss=huber or squared (or trainer.declared_policy=reweighted, which clones beside Q)"
+            "pretraining.updates clones the text's answers into Q as logits, and here a raw output is no Q: set "
+            "head=scalar with head.loss=huber or squared (or policy.kind=reweighted, which clones beside Q)"
         )
 
 
 def _check_reference(config: Config, learning: LearningParts) -> None:
-    """Checks log pi_ref in the reward: an objective uses it, the reference is trained, and returns may exceed bounds."""
-    settings, objectives = config["trainer"], learning.objectives
+    """log pi_ref as a part of the reward: who reads it, whose policy it is, and that the return may leave its bounds."""
+    objectives = learning.objectives
     soft = any(objective.adds_entropy for objective in objectives.values())
-    if soft or not learns_returns(objectives) or config["learner"]["feedback"] != "taken":
+    if soft or not learns_returns(objectives) or config["feedback"] != "taken":
         raise UserError(
-            "learner.reference_weight adds to the reward of the actions taken, which only objective td with "
-            "learner.feedback=taken uses; path_consistency and trajectory have objective.*.reference=start for it. "
-            "Set objective=[td], or the weight to 0"
+            "learner.kl_weight pays the actions taken, which objective td with feedback=taken learns from; "
+            "path_consistency and trajectory have objective.*.reference=start for it. Set objective=[td], or the weight to 0"
         )
-    if settings["declared_policy"] == "reweighted":
+    if config["policy"]["kind"] == "reweighted":
         raise UserError(
-            "learner.reference_weight compares with softmax(Q / T), and trainer.declared_policy=reweighted acts by another "
-            "output, which holds to the cloned policy already; set the weight to 0, or trainer.declared_policy=boltzmann"
+            "learner.kl_weight compares with softmax(Q / T), and policy.kind=reweighted acts by another "
+            "output, which holds to the cloned policy already; set the weight to 0, or policy.kind=boltzmann"
         )
     if begins_from_weights(config):
         check_reference_bounds(learning)
 
 
 def begins_from_weights(config: Config) -> bool:
-    """Whether the settings give the run a trained initial policy."""
-    settings = config["trainer"]
-    return bool(settings["warm_start_updates"]) or settings["init_from"] is not None
+    """Whether the settings alone say that the run begins with a policy worth staying near."""
+    settings = config["pretraining"]
+    return bool(settings["updates"]) or settings["init_from"] is not None
 
 
 def check_reference_bounds(learning: LearningParts) -> None:
     """Raises UserError where log-probabilities are added to rewards and the head is scaled by the bounds of these."""
     if learning.head.is_scaled_by_bounds:
         raise UserError(
-            "learner.reference_weight adds log-probabilities to the rewards, and the return then leaves the bounds that the "
+            "learner.kl_weight adds log-probabilities to the rewards, and the return then leaves the bounds that the "
             "head is scaled by; set head=scalar with head.loss=huber or squared (or head.low and head.high of head=categorical)"
         )

@@ -174,12 +174,6 @@ class ByteTokenizer(Tokenizer):
         return {"kind": "byte"}
 
 
-
-
-
-
-
-
 def _code_points(text: str) -> np.ndarray:
     """Code points of a text, uint32, lone surrogates included."""
     return np.frombuffer(text.encode("utf-32-le", "surrogatepass"), dtype="<u4")
