@@ -73,7 +73,7 @@ class Actor:
         self._play = self._choose_way_of_playing(env)
 
     def _choose_way_of_playing(self, env: Environment) -> Callable[[int | None, Callable[[], bool] | None], None]:
-        """The way that the environment's spec asks for; its episodes are started."""
+        """Chooses the way of playing that the environment's spec requires, and starts its episodes."""
         if isinstance(env, CompletesPrompts):
             return lambda steps, until: self._play_completions(env)
         if isinstance(env, TeacherForced) and env.spec.teacher_forced:

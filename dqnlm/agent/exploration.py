@@ -207,7 +207,7 @@ class Reference(Exploration):
 class ProbabilityMatching(Exploration):
     """Samples each action with its predicted probability of being the rewarded one (similar to Thompson sampling).
 
-    Trials then go where the answer is in doubt: a certain guess is repeated, two candidates of one half share the trials.
+    Exploration then follows uncertainty: a certain action is repeated, two actions of probability 1/2 are tried equally often.
     Environments that read the same text (env.guesses_per_position) try different actions, sampled without replacement, as the
     first K of an exponential race (Efraimidis and Spirakis 2006).
 

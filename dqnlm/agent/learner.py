@@ -3,8 +3,8 @@
     loss = sum_objectives weight * sum_BT(loss_BT * mask_BT * weight_B) / count      count = clamp(sum mask, 1)
 
 (An objective that gives one loss a row is averaged over rows.) With `micro_batch_size` the sums are taken over so many rows at a
-time, each with its own forward and backward, and divided by the counts of the whole batch: the gradients add up to the very
-same, and the outputs of the whole vocabulary are held for these rows alone.
+time, each with its own forward and backward, and divided by the counts of the whole batch: the gradients add up to the
+same, and the outputs of the whole vocabulary are in memory for these rows alone.
 
 Nothing here waits for the device: metrics are added up there and read at the log points.
 """

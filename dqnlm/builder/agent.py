@@ -46,7 +46,7 @@ def choose_device(name: str) -> torch.device:
 
 
 def build_head(config: Config, task: Task) -> Head:
-    """The meaning of the network's raw numbers, with the return's bounds."""
+    """Builds the head, with the bounds of the return."""
     bounds, reward = task.env.return_bounds(config["gamma"]), task.reward
     # Q is the probability of being the rewarded action where no later reward is added to that of the match.
     is_match = reward is not None and reward.pays_only_the_match and tuple(bounds) == (0.0, 1.0)
@@ -119,7 +119,7 @@ def build_policy(
     device: torch.device,
     recipe: dict[str, Any] | None = None,
 ) -> Policy:
-    """Network and head, with fresh weights; `recipe` is that of a saved body."""
+    """Builds network and head, with initial weights; `recipe` is that of a saved body."""
     spec, tokenizer, legal_A, settings = task.spec, task.tokenizer, task.legal_A, config["policy"]
     check_outputs(config, spec, outputs, head.num_parameters, device)
     network = build_network(config, spec, outputs, head, tokenizer, recipe)

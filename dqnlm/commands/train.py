@@ -170,7 +170,7 @@ def _start(cfg: DictConfig, settings: Any, directory: Path) -> str:
 
 
 def anchor_paths(config: dict[str, Any], base: Path) -> None:
-    """Paths as typed are relative to where the command was typed; the run keeps them whole, to be resumed anywhere."""
+    """Makes typed paths, relative to the current folder, absolute, so that the run can be resumed from anywhere."""
     data = config["data"]
     for key in ("path", "heldout_path"):
         if isinstance(data.get(key), str):

@@ -124,7 +124,7 @@ def value_taken(q_BTA: Tensor, action_BT: Tensor) -> Tensor:
 
 
 def require_no_whole_batch(objectives: dict[str, Objective], micro_batch_size: int | None) -> None:
-    """Raises UserError where some rows at a time are asked for, and an objective compares rows, or the number is below 1."""
+    """Raises UserError where micro-batches are set and an objective compares rows, or the number is below 1."""
     if micro_batch_size is None:
         return
     if micro_batch_size < 1:

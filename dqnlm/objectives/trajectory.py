@@ -41,9 +41,9 @@ class Trajectory(Objective):
         head: meaning of the raw q.
         weight: factor of this loss in the sum.
         temperature: T, in return units.
-        reference: `start` compares with the policy that the run began with (after its warm start), `none` with nothing.
+        reference: `start` is the initial policy of the run (after pretraining), `none` has no reference.
         baseline: what a return is compared with: `value`, V(s_1), or `group`, the rows of the batch with the same
-            prompt; a row without siblings then teaches nothing.
+            prompt; a row without siblings then has no gradient.
 
     Raises:
         UserError: a temperature that is not above 0.

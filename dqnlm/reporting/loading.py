@@ -89,7 +89,7 @@ class RunData:
         return declared
 
     def metric(self, name: str) -> dict[str, Any]:
-        """What the run's evaluator declared of one of its metrics, see `dqnlm.metrics.Metric`; {} for other figures."""
+        """The evaluator's declaration of a metric, see `dqnlm.metrics.Metric`; {} for others."""
         return next((metric for metric in self.declared() if metric["name"] == name), {})
 
     def higher_is_better(self, figure: str) -> bool | None:

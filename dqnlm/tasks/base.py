@@ -73,7 +73,7 @@ class Task(ABC):
 
     Attributes:
         kind: `Data.task` of the data that it learns from.
-        plays: whether there is anything to play.
+        plays: whether the run can have rollouts.
         has_references: `dqnlm eval` compares answers with references, through `dqnlm.commands.evaluate_answers`.
         eval_options: options of `dqnlm eval` that have a meaning here.
         line_break_ends_turn: in `dqnlm chat` a line of the user, and of the answer, ends in a line break.
@@ -162,7 +162,7 @@ class Task(ABC):
 
     @abstractmethod
     def evaluator(self, settings: EvaluationSettings, *, q_is_return: bool, learns_returns: bool) -> Evaluator:
-        """Scores the run's policy.
+        """Builds the evaluator of the run's policy.
 
         Args:
             settings: of the group `evaluation`.

@@ -33,7 +33,7 @@ _RUNAWAY = 10.0  # times the largest return that is possible, or was seen
 
 @torch.no_grad()
 def diagnostics(parts: Components) -> Figures:
-    """The module's metrics; copies from the device."""
+    """Computes the module's metrics; copies from the device."""
     learner, buffer = parts.learner, parts.buffer
     figures = {
         "buffer/transitions": float(buffer.transitions()),

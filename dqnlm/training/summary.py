@@ -19,7 +19,7 @@ Config = dict[str, Any]
 
 def idle_components(settings: Config, context: RunContext) -> list[str]:
     """Components without effect in this run, each with the reason; `settings` are those of `pretraining`."""
-    idle = [] if context.is_on_text else ["reward: the environment brings its own rewards"]
+    idle = [] if context.is_on_text else ["reward: the environment has its own rewards"]
     for key in ("lr", "batch_size"):
         if settings[key] is not None and not settings["updates"]:
             idle.append(f"pretraining.{key}: this run has no pretraining")
@@ -118,7 +118,7 @@ def _of_learning(config: Config, context: RunContext) -> str:
 
 
 def estimated_seconds(trainer: Trainer, rollout_steps: int | None) -> float:
-    """Rollouts and updates left times the measured time of passes through a copy of the network (evaluations not counted)."""
+    """Remaining rollouts and updates times the measured time of passes through a copy of the network."""
     parts = trainer.parts
     env, spec, device = parts.env, parts.task.spec, parts.accumulator.device
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):

@@ -12,7 +12,7 @@ class RunContext:
     """The argument of `part.check(context)` once all components of a run are built, as plain values.
 
     Attributes:
-        option: group -> what the user typed for it (`head` -> `scalar`); for messages alone.
+        option: group -> option as typed (`head` -> `scalar`), for messages.
         feedback: feedback, `taken` or `all_actions`.
         gamma: discount of one decision.
         burn_in: first decisions of a row that are not learned from.

@@ -117,7 +117,7 @@ def _check_bootstrap(learning: LearningParts) -> None:
 
 
 def _check_policy(config: Config, learning: LearningParts) -> None:
-    """Outputs that the agent acts by, and demonstrations."""
+    """Checks the outputs that the agent acts by, and demonstrations."""
     reweighted, objectives = config["policy"]["kind"] == "reweighted", learning.objectives.values()
     if reweighted and not any("policy" in objective.learns_outputs for objective in objectives):
         raise UserError(
@@ -127,7 +127,7 @@ def _check_policy(config: Config, learning: LearningParts) -> None:
     if config["trainer"]["demonstration_fraction"] and learning.task.spec.teacher_forced:
         raise UserError(
             "trainer.demonstration_fraction with env.transition=teacher would be confounded: there the choice of a demonstration "
-            "depends on the hidden reference, so every action looks good. Set env.transition=free"
+            "depends on the hidden reference, so every action seems right. Set env.transition=free"
         )
     if config["pretraining"]["updates"] and not reweighted and not learning.head.raw_is_q:
         raise UserError(
@@ -137,7 +137,7 @@ def _check_policy(config: Config, learning: LearningParts) -> None:
 
 
 def _check_reference(config: Config, learning: LearningParts) -> None:
-    """log pi_ref as a part of the reward: who reads it, whose policy it is, and that the return may leave its bounds."""
+    """Checks log pi_ref in the reward: an objective uses it, the reference is trained, and returns may exceed bounds."""
     objectives = learning.objectives
     soft = any(objective.adds_entropy for objective in objectives.values())
     if soft or not learns_returns(objectives) or config["feedback"] != "taken":
@@ -155,7 +155,7 @@ def _check_reference(config: Config, learning: LearningParts) -> None:
 
 
 def begins_from_weights(config: Config) -> bool:
-    """Whether the settings alone say that the run begins with a policy worth staying near."""
+    """Whether the settings give the run a trained initial policy."""
     settings = config["pretraining"]
     return bool(settings["updates"]) or settings["init_from"] is not None
 
