@@ -1,4 +1,4 @@
-"""`dqnlm <command> ...`: finds the command's module, runs it, and turns what goes wrong into one message and a code.
+"""The command line `dqnlm <command> ...`: runs the command's module and turns errors into one message and a code.
 
 Codes: 0 done, 1 a crash or a failed run, 2 a mistake of the user, 130 interrupted. Nothing heavy is imported here, so
 that help and completion are instant.
@@ -17,7 +17,7 @@ from dqnlm.utils import interrupts
 
 COMMANDS: dict[str, tuple[str, str]] = {
     "train": ("dqnlm.commands.train", "train a Q-network; settings as key=value"),
-    "resume": ("dqnlm.commands.resume", "go on with a run, also to extend a finished one"),
+    "resume": ("dqnlm.commands.resume", "continue a stopped run, or extend a finished one"),
     "eval": ("dqnlm.commands.evaluate", "score a run's policy on held-out or other text"),
     "generate": ("dqnlm.commands.generate", "write text with a run's policy"),
     "chat": ("dqnlm.commands.chat", "talk with a run's policy line by line; a run of Wordle guesses your word"),
@@ -26,7 +26,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "export": ("dqnlm.commands.export", "write a run on a pretrained model as a folder for transformers"),
     "report": ("dqnlm.commands.report", "curves and a comparison of runs as one HTML page"),
     "compare": ("dqnlm.commands.compare", "train algorithms on tasks with several seeds: means and intervals"),
-    "runs": ("dqnlm.commands.runs", "a table of the runs with their main figures"),
+    "runs": ("dqnlm.commands.runs", "a table of the runs with their main metrics"),
     "configs": ("dqnlm.commands.configs", "every group and option with its one-line description"),
     "info": ("dqnlm.commands.info", "versions, devices and the data that is found"),
 }

@@ -1,4 +1,4 @@
-"""Figures: summed on the device while training, read once a log interval, written as JSON lines and TensorBoard."""
+"""Metrics: summed on the device while training, read once per log interval, written as JSON lines and to TensorBoard."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ Figures = dict[str, float]
 
 
 class Metric(NamedTuple):
-    """What an evaluator says of one of its metrics; tables, reports, `best_metric` and early stopping read this.
+    """An evaluator's declaration of one of its metrics; read by tables, reports, `best_metric` and early stopping.
 
     Attributes:
         name: `eval/...`.
@@ -32,7 +32,7 @@ class Metric(NamedTuple):
 
 
 class Accumulator:
-    """Running means of figures on the device: adding never waits for the device, `drain` does once for all of them."""
+    """Running means of metrics on the device: adding never syncs with the device; reading does, once for all."""
 
     def __init__(self, device: torch.device) -> None:
         self.device = device
@@ -47,7 +47,7 @@ class Accumulator:
 
     @torch.no_grad()
     def add_means(self, values: dict[str, Tensor], mask: Tensor) -> None:
-        """Adds, of each tensor of the mask's shape, its elements where the mask is 1: few operations for all of them."""
+        """Adds, for each tensor of the mask's shape, its elements where the mask is 1, in few operations."""
         if not values:
             return
         for name in values:
@@ -59,13 +59,13 @@ class Accumulator:
         torch._foreach_add_([self._sums[name] for name in values], list(pairs.unbind()))
 
     def _scalar(self, value: Tensor | float) -> Tensor:
-        """A float becomes a fill on the device, which waits for nothing, rather than a copy."""
+        """Turns a float into a fill on the device, which needs no sync, rather than a copy."""
         if isinstance(value, Tensor):
             return value.float()
         return torch.full((), value, device=self.device)
 
     def drain(self) -> Figures:
-        """Means since the last drain, by name; figures without an observation are left out. One synchronisation."""
+        """Means since the last call, by name; metrics without an observation are left out. One synchronisation."""
         if not self._sums:
             return {}
         names, table = list(self._sums), torch.stack(list(self._sums.values())).tolist()
@@ -80,10 +80,11 @@ class Accumulator:
 
 
 class JsonLines:
-    """A file of one JSON object a line, flushed at each; `size` bytes are remembered so that a resume can cut it back."""
+    """A file with one JSON object per line, flushed after each; a resume truncates it to the recorded `size`.
+    """
 
     def __init__(self, path: Path, size: int | None = None) -> None:
-        """Opens for appending. `size`: bytes to keep (what a checkpoint knew of); what came after is cut off."""
+        """Opens for appending. `size`: bytes to keep (recorded in a checkpoint); later content is cut off."""
         if size is not None and path.exists():
             os.truncate(path, min(size, path.stat().st_size))
         self._stream = path.open("a", encoding="utf-8")
@@ -104,7 +105,7 @@ class JsonLines:
 
 
 class Logger(Protocol):
-    """Where figures go beside `metrics.jsonl`."""
+    """Destination of metrics besides `metrics.jsonl`."""
 
     def write(self, step: int, figures: Figures) -> None: ...
 
@@ -112,7 +113,7 @@ class Logger(Protocol):
 
 
 class TensorBoard:
-    """Event files below RUN/tensorboard; after a resume, what was written beyond the checkpoint is purged."""
+    """Event files below RUN/tensorboard; on a resume, entries after the checkpoint are purged."""
 
     def __init__(self, folder: Path, purge_step: int | None, *, flush_seconds: int) -> None:
         try:
@@ -134,13 +135,13 @@ class TensorBoard:
 
 
 class NoLogger:
-    """Only metrics.jsonl."""
+    """No destination besides metrics.jsonl."""
 
     def __init__(self, folder: Path, purge_step: int | None) -> None:
         del folder, purge_step
 
     def write(self, step: int, figures: Figures) -> None:
-        """Nothing."""
+        """Does nothing."""
 
     def close(self) -> None:
-        """Nothing."""
+        """Does nothing."""

@@ -1,4 +1,4 @@
-"""What travels between the parts, and the legend of every tensor name.
+"""The data types shared by all packages, and the legend of tensor names.
 
 Axes: `B` rows in a batch, `E` parallel environments, `S = T + 1` observations, `T` transitions, `A` actions (the
 vocabulary), `N` atoms or quantiles, `D` features, `C` rows of capacity. Names end in their axes: `q_BSA`, `reward_BT`.
@@ -51,12 +51,12 @@ class TaskSpec:
         first_decision: no row has a decision before this time.
         stores_actions: False where the action always is the token observed next, so that it need not be stored.
         eos_id: token that ends an episode when chosen; None for none.
-        guesses_per_position: consecutive environments come in groups of so many that observe the same text and choose apart.
+        guesses_per_position: size of groups of consecutive environments that observe the same text and act independently.
         teacher_forced: observations do not depend on actions, so that whole episodes are played in one forward pass.
-        lockstep: all episodes start and end at the same time, which the host knows.
+        lockstep: all episodes start and end at the same time, known on the host.
         multi_turn: steps without a decision may follow a decision in the same row.
-        variable_length: rows differ so much in length that each batch is cut to its longest row, which asks the host.
-        truncates: a row may end without its episode's termination, so that its last observation has a value.
+        variable_length: trim each batch to its longest row (costs one device sync).
+        truncates: a row may end without termination of its episode, so that its last observation has a value.
         context_carry: where an episode goes on in a new row, that row begins with so many last observations of the old one
             and nothing before them, so their value is to be read without it; 0 where this makes no difference.
         exact_resume: a saved state restores the very episodes; else new ones are started.
@@ -82,14 +82,14 @@ class TaskSpec:
 
 
 class TimeStep(NamedTuple):
-    """What an environment answers to one action in each of its E copies.
+    """The result of one action in each of the E environments.
 
     Attributes:
-        observation_E: what follows the action within the same episode, also when that episode ends with it.
+        observation_E: the next observation of the same episode, also when that episode ends with it.
         reward_E: float32, in the reward's units; 0 where the step was no decision.
         flag_E: uint8, bits DECISION, TERMINATED, TRUNCATED.
         row_end_E: bool, the row ends with this step: the episode ended, or a long one is cut into rows here.
-        next_observation_E: what to act on next: the first observation of a new row where `row_end_E`, else
+        next_observation_E: the observation to act on next: the first observation of a new row where `row_end_E`, else
             `observation_E`. It never enters a row as the successor of this action.
         episode_end_E: bool, the episode ended with this step (then `row_end_E` holds too).
         sequence_reward_ET: float32, T = row_transitions: rewards of the whole row that ends with this step, in the rows
@@ -108,7 +108,7 @@ class TimeStep(NamedTuple):
 
 @dataclass
 class Rows:
-    """A block of rows, as stored: tokens small, flags not yet turned into discounts.
+    """A block of rows as stored: compact token types, flags not yet converted to discounts.
 
     Attributes:
         observation_BS: token ids (any integer dtype) or float32 vectors, right-padded with 0.
@@ -127,7 +127,7 @@ class Rows:
 
 @dataclass
 class Batch:
-    """What an objective learns from.
+    """A batch of rows for the objectives.
 
     Attributes:
         observation_BS: int64 token ids, or float32 vectors.
@@ -138,7 +138,7 @@ class Batch:
         mask_BT: float32: 1 where the step was the agent's decision.
         length_B: int64, transitions that count in each row; what lies behind is padding.
         weight_B: float32 importance weights of the sampler, 1 for uniform sampling.
-        index_B: int64, where in the buffer each row came from.
+        index_B: int64, position of each row in the buffer.
         copies: consecutive rows come in groups of so many with the same observations (environments that read the same
             text): one forward serves them all.
         first: no row has a decision before this time, so outputs before it need not be computed.
@@ -160,7 +160,7 @@ class Batch:
 
     @classmethod
     def from_rows(cls, rows: Rows, gamma: float, first: int) -> Batch:
-        """Whole rows as a batch in which all decisions are learned from, each row with weight 1.
+        """Whole rows as a batch with all decisions in the loss, and weight 1 for each row.
 
         Args:
             rows: right-padded rows on the device.
@@ -175,7 +175,7 @@ class Batch:
         )  # fmt: skip
 
     def trim(self) -> Batch:
-        """The same rows without padding that all of them have, and with `first` at the earliest decision of any row.
+        """The rows without their common padding, and with `first` at the earliest decision of any row.
 
         Prompts and answers differ in length, and most are far shorter than the longest possible. Copies two numbers to
         the host.
@@ -200,12 +200,12 @@ class Batch:
 
     @property
     def carry_BT(self) -> Tensor:
-        """bool: steps that are neither decisions nor padding; they hand their value on."""
+        """bool: steps that are neither decisions nor padding; their value is carried over."""
         time_T = torch.arange(self.mask_BT.shape[1], device=self.mask_BT.device)
         return (self.mask_BT == 0) & (time_T < self.length_B[:, None])
 
     def from_first_decision(self, legal: LegalActions | None = None, interleaved: bool = False) -> Decisions:
-        """The batch without the times before `first`, in which no row has a decision; times are then those of the outputs.
+        """The batch without the times before `first`, which have no decision; times are then those of the outputs.
 
         Args:
             legal: the environment's legal actions, asked once, with the whole rows; None: all actions are legal.
@@ -267,7 +267,7 @@ class Decisions:
         return len(self.length_B)
 
     def split(self, rows: int | None) -> Iterator[Decisions]:
-        """Consecutive parts of at most so many rows, a multiple of `copies`; the batch itself for None."""
+        """Consecutive micro-batches of at most this many rows, a multiple of `copies`; the batch itself for None."""
         if rows is None or rows >= self.rows:
             yield self
             return
@@ -275,22 +275,22 @@ class Decisions:
             yield self._part(begin, begin + rows)
 
     def _part(self, begin: int, end: int) -> Decisions:
-        """Rows `begin` .. `end` - 1; a mask of legal actions that is the same for all rows stays."""
+        """Rows `begin` .. `end` - 1; a mask of legal actions that is common to all rows is kept."""
         cut: dict[str, Any] = {name: x[begin:end] for name, x in vars(self).items() if isinstance(x, Tensor)}
         if self.legal_BSA is not None and (self.legal_BSA.dim() < 3 or self.legal_BSA.shape[0] == 1):
             cut["legal_BSA"] = self.legal_BSA
         return replace(self, **cut)
 
     def at_decisions(self, x_BS: Tensor) -> Tensor:
-        """Values of observations, (B, S, ...) or (B, T, ...), without that of the last one: (B, T, ...)."""
+        """Values of observations, (B, S, ...) or (B, T, ...), without those of the last one: (B, T, ...)."""
         return x_BS[:, : self.action_BT.shape[1]]
 
     def from_first(self, x_BT: Tensor) -> Tensor:
-        """Values at all times of the whole rows, cut to the times here."""
+        """Values at all times of the whole rows, restricted to the times of this batch."""
         return x_BT[:, self.first :]
 
     def legal_at(self, times: int) -> Tensor | None:
-        """The mask of legal actions for the first so many times."""
+        """The mask of legal actions for the first times."""
         mask = self.legal_BSA
         return mask[:, :times] if mask is not None and mask.dim() == 3 and mask.shape[1] > 1 else mask
 
@@ -318,7 +318,7 @@ class Decisions:
 
 
 def discount_from_flags(flag_BT: Tensor, length_B: Tensor, gamma: float) -> Tensor:
-    """Discount as data: gamma, or 1 where the agent did not decide; 0 at termination and on padding.
+    """Discounts from flags: gamma, or 1 where the agent did not decide; 0 at termination and on padding.
 
     Args:
         flag_BT: uint8 bits as above.

@@ -1,12 +1,12 @@
-"""Plays the environments and puts finished rows into the buffer.
+"""The actor: plays the environments and stores finished rows in the buffer.
 
     completions      all completions of prompts are generated at once, each to its own end, and scored when all are finished
     teacher forcing  observations do not depend on actions: ONE forward gives Q(s_t, .) for all t, and every action of the
                      episode is chosen at once
     step by step     the network reads one observation at a time and carries its state (KV cache)
 
-Weights change only between rollouts, so a carried state is never stale: a rollout that goes on with unfinished episodes
-reads their observations anew.
+Weights change only between rollouts, so a carried state is never stale: a rollout that continues unfinished episodes
+reads their observations again.
 """
 
 from __future__ import annotations
@@ -31,12 +31,12 @@ _ASK_EVERY = 16  # steps between two looks at whether an evaluation has all its 
 
 
 class RowSink(Protocol):
-    """Where finished rows go."""
+    """Receiver of finished rows."""
 
     def add(self, rows: Rows, keep_B: Tensor | None = None) -> None: ...
 
     def finished(self, return_E: Tensor, over_E: Tensor) -> None:
-        """Told at each time when rows may have ended: the returns of the episodes that are over (bool)."""
+        """Called when rows may have ended, with the returns of the episodes that are over (bool)."""
 
 
 class Actor:
@@ -73,7 +73,7 @@ class Actor:
         self._play = self._choose_way_of_playing(env)
 
     def _choose_way_of_playing(self, env: Environment) -> Callable[[int | None, Callable[[], bool] | None], None]:
-        """The way that the environment's spec asks for; its episodes are started."""
+        """Chooses the way of playing that the environment's spec requires, and starts its episodes."""
         if isinstance(env, CompletesPrompts):
             return lambda steps, until: self._play_completions(env)
         if isinstance(env, TeacherForced) and env.spec.teacher_forced:
@@ -93,7 +93,7 @@ class Actor:
         Args:
             steps: of each environment, where it is played step by step; None for whole episodes.
             noise: a noisy network acts with new noise (which is its exploration), else with its mean weights.
-            until: asked now and then, whether enough was played (evaluation; step by step only).
+            until: called periodically; True ends the rollout (evaluation; step by step only).
         """
         self.network.eval()
         if self.noisy:
@@ -158,7 +158,7 @@ class Actor:
         return self.exploration(self.policy.preference(output), legal, self.policy.log_probability(output))
 
     def _advance(self, action_E: Tensor, state: State) -> tuple[dict[str, Tensor], State]:
-        """One step of all environments: writes it into the open rows, closes those that ended, reads what is next."""
+        """One step of all environments: stores it in the open rows, closes finished ones, reads the next observation."""
         step, rows = self._stepped.step(action_E), self.open
         at_E1 = rows.length_B[:, None]
         rows.action_BT.scatter_(1, at_E1, action_E[:, None])
@@ -178,13 +178,13 @@ class Actor:
         return self._read_next(step.next_observation_E, state)
 
     def _replace_rewards(self, sequence_reward_ET: Tensor, last_E: Tensor) -> None:
-        """Puts the rewards of whole rows in the place of those given step by step, also in the return so far."""
+        """Replaces the step rewards of whole rows by sequence-level rewards, also in the return so far."""
         reward_BT = torch.where(last_E[:, None], sequence_reward_ET, self.open.reward_BT)
         self.return_E += (reward_BT - self.open.reward_BT).sum(1)
         self.open.reward_BT.copy_(reward_BT)
 
     def _close(self, step: TimeStep) -> None:
-        """Hands finished rows on and starts new ones; counts finished episodes."""
+        """Passes finished rows on and starts new ones; counts finished episodes."""
         rows, last_E, over_E = self.open, step.row_end_E, step.episode_end_E
         self.buffer.add(rows, last_E)
         self.buffer.finished(self.return_E, over_E)
@@ -218,7 +218,7 @@ class Actor:
         return {name: raw[:, -1] for name, raw in output.items()}, state
 
     def _read_open_rows(self) -> tuple[dict[str, Tensor], State]:
-        """The network's state after all observations of the open rows, under the weights of now."""
+        """The network's state after all observations of the open rows, under the current weights."""
         rows = self.open
         state = self.network.initial_state(self.env.num_envs, self.env.device)
         if self.spec.lockstep:
@@ -229,7 +229,7 @@ class Actor:
         return self._reread_apart(state)
 
     def _reread_apart(self, state: State) -> tuple[dict[str, Tensor], State]:
-        """As above where each environment stands at its own time: those that begin later keep their first state until then.
+        """The same for environments at different times: later starts keep their initial state until then.
 
         Tensors that a body updates in place (a KV cache) are the same object before and after; their entries beyond a
         row's own position are never read, and are overwritten later.
@@ -249,7 +249,7 @@ class Actor:
         return kept, state
 
     def _log_parts(self, flag: Tensor) -> None:
-        """Mean of each part over the decisions just judged, which `flag` tells (a part is 0 at other steps)."""
+        """Logs the mean of each reward component over the scored decisions, which `flag` marks."""
         for name, part in self.env.reward_parts().items():
             self.accumulator.add(f"reward/{name}", part.sum(), ((flag & DECISION) != 0).sum())
 

@@ -1,7 +1,7 @@
-"""How the agent tries what it does not think best. Each environment, and each time of a row, draws for itself.
+"""Exploration policies. Noise is sampled independently per environment and time step.
 
 Every explorer is called with Q in return units, `q_XA` (X: any leading axes), and picks only legal actions. Where the head
-can say how probable it is that each action is the rewarded one, explorers get that too.
+predicts the probability that each action is the rewarded one, explorers get that too.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ def sample_categorical(logit_XA: Tensor, generator: torch.Generator) -> Tensor:
 
 
 class Schedule:
-    """A number that falls with training.
+    """A number that decreases with training.
 
     constant: start. linear: from start to end over the first `fraction` of the rollouts. exponential: multiplied by
     `factor` for each episode that an environment has finished, not below end.
@@ -51,7 +51,7 @@ class Schedule:
         self.kind, self.start, self.end, self.fraction, self.factor = kind, start, end, fraction, factor
 
     def at(self, progress: float, episodes: float) -> float:
-        """The value when `progress` in [0, 1] of the rollouts is done and each environment finished `episodes`."""
+        """The value when `progress` in [0, 1] of the rollouts is done and each environment has finished `episodes`."""
         if self.kind == "linear":
             assert self.end is not None and self.fraction is not None
             done = min(progress / self.fraction, 1.0) if self.fraction > 0 else 1.0
@@ -63,11 +63,11 @@ class Schedule:
 
 
 class Exploration(ABC):
-    """`explorer(q_XA, legal_XA, log_probability_XA) -> action_X`; `advance` moves its schedule; `epsilon` is what is logged.
+    """`explorer(q_XA, legal_XA, log_probability_XA) -> action_X`; `advance` anneals it; `epsilon` is logged.
 
     Attributes:
-        needs_q: False: acts without looking at the network.
-        uses_reference: the actions are the reference's, which the agent does not see when it decides.
+        needs_q: False: acts without the network.
+        uses_reference: the actions are the reference's, which is not part of the observation.
     """
 
     needs_q = True
@@ -110,7 +110,7 @@ def everything_legal(q_XA: Tensor, legal_XA: Tensor | None) -> Tensor:
 class EpsilonGreedy(Exploration):
     """argmax_a Q with probability 1 - epsilon, else uniform over the legal actions, or over the `top_k` best of them.
 
-    `top_k` restricts the random actions to those that Q ranks highest: trials go where a right guess is likely.
+    `top_k` restricts the random actions to those of the greatest Q, which are more likely to be right.
     """
 
     def __init__(
@@ -145,7 +145,7 @@ class EpsilonGreedy(Exploration):
 
 
 class Boltzmann(Exploration):
-    """Samples from softmax(Q / temperature); a share `greedy` of the decisions takes the best, `random` of them any.
+    """Samples from softmax(Q / temperature); a share `greedy` of the decisions is the argmax, `random` uniform.
 
     Args:
         temperature: in return units; small is near greedy.
@@ -183,7 +183,7 @@ class Greedy(Exploration):
 
 
 class Reference(Exploration):
-    """Takes the reference token: demonstrations for cloning. The actor reads it from the text, no Q is computed."""
+    """Takes the reference token: demonstrations for cloning. The actor reads it from the text; Q is not computed."""
 
     needs_q = False
     uses_reference = True
@@ -205,16 +205,16 @@ class Reference(Exploration):
 
 
 class ProbabilityMatching(Exploration):
-    """Samples each action with the probability that Q gives it of being the rewarded one (Thompson-like).
+    """Samples each action with its predicted probability of being the rewarded one (similar to Thompson sampling).
 
-    Trials then go where the answer is in doubt: a certain guess is repeated, two candidates of one half share the trials.
+    Exploration then follows uncertainty: a certain action is repeated, two actions of probability 1/2 are tried equally often.
     Environments that read the same text (env.guesses_per_position) try different actions, sampled without replacement, as the
     first K of an exponential race (Efraimidis and Spirakis 2006).
 
     Args:
         greedy: probability that the first of the copies takes the argmax instead of a sample.
         random: probability that a decision is uniform over the legal actions (applied last).
-        sharpness: the probabilities are raised to this power and normalised; 1 matches them, above 1 is bolder.
+        sharpness: the probabilities are raised to this power and normalised; 1 matches them, above 1 is greedier.
     """
 
     def __init__(

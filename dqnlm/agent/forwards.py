@@ -17,7 +17,7 @@ from dqnlm.types import Decisions
 
 
 class NetworkOutputs(NamedTuple):
-    """Raw outputs by name, (B, S, A, N) from the first decision of a batch on.
+    """Raw outputs by name, (B, S, A, N), from the first decision of a batch on.
 
     Attributes:
         online: with gradient; times 0..T-1, and T where an objective requires the last observation of the online network.
@@ -36,8 +36,8 @@ class Forwards:
     Args:
         network: online Q-network.
         target: holds the target network.
-        reference: the network as it was when its own trial and error began; None: no objective reads it.
-        requires: what the objectives of the run read.
+        reference: the network at the start of reinforcement learning; None: no objective reads it.
+        requires: of the objectives of the run.
         restart: observations with which the next row begins after a cut (`Environment.restart`); 0: its context goes on.
         precision: bfloat16 runs the forwards under autocast.
         compile: wraps the online and the target forward in `torch.compile`.
@@ -79,7 +79,7 @@ class Forwards:
     def _with_next_rows_context(
         self, online: Outputs, target: Outputs | None, batch: Decisions
     ) -> tuple[Outputs, Outputs | None]:
-        """The outputs with the last one of each row recomputed in the context in which the next row will read it."""
+        """The outputs with the last one of each row recomputed in the context of the next row."""
         if self.requires.last_observation_online:
             online = replace_last(online, truncation_outputs(self.network, batch, self.restart), batch)
         if target is not None:
@@ -95,7 +95,7 @@ class Forwards:
 
 @torch.no_grad()
 def truncation_outputs(network: nn.Module, batch: Decisions, restart: int) -> Outputs:
-    """Outputs after the last `restart` observations of each row, read without the context before them: one time.
+    """Bootstrap outputs at the row's end, recomputed from its last `restart` observations only: one time.
 
     Where the next row begins with these observations, no decision is ever taken at the end of this one, so the value there is
     never learned in this row's context; in the next row's context it is.
@@ -107,7 +107,7 @@ def truncation_outputs(network: nn.Module, batch: Decisions, restart: int) -> Ou
 
 
 def replace_last(outputs: Outputs, ends: Outputs, batch: Decisions) -> Outputs:
-    """`outputs` with `ends` (one time) at the last observation of each row, which rows reach at different times."""
+    """`outputs` with `ends` (one time) at the last observation of each row, which differs between rows."""
     time_B = batch.length_B - batch.first
 
     def index(raw: Tensor) -> Tensor:

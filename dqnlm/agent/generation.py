@@ -1,4 +1,4 @@
-"""Free-running text: the chosen token is read next. The network's state (KV cache) is carried from token to token."""
+"""Autoregressive generation: each chosen token is the next input. The network's state (KV cache) is carried over."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ Choose = Callable[[dict[str, Tensor]], Tensor]  # raw outputs {"q": raw_EAN} -> 
 def generate(network: QNetwork, prompt_ES: Tensor, choose: Choose, max_tokens: int) -> Iterator[Tensor]:
     """Yields token_E, `max_tokens` times.
 
-    A network with a longest row (transformer) forgets: when its cache is full it reads the last half of its context anew.
+    When the cache of a network with limited context (transformer) is full, the last half of its context is read again.
 
     Args:
         prompt_ES: int64, at least one token; only the last `context` of a long one are read.
@@ -48,7 +48,7 @@ def _read(network: QNetwork, observation_ES: Tensor) -> tuple[dict[str, Tensor],
 def answers(
     network: QNetwork, prompt_EP: Tensor, length_E: Tensor, choose: Choose, stop_id: int | None, most: int
 ) -> tuple[Tensor, Tensor]:
-    """An answer to each prompt, all written at once; asks the host now and then whether all are finished.
+    """Answers to all prompts in parallel; a device sync now and then tests whether all are finished.
 
     Args:
         prompt_EP: int64, right-padded.

@@ -3,8 +3,8 @@
     loss = sum_objectives weight * sum_BT(loss_BT * mask_BT * weight_B) / count      count = clamp(sum mask, 1)
 
 (An objective that gives one loss a row is averaged over rows.) With `micro_batch_size` the sums are taken over so many rows at a
-time, each with its own forward and backward, and divided by the counts of the whole batch: the gradients add up to the very
-same, and the outputs of the whole vocabulary are held for these rows alone.
+time, each with its own forward and backward, and divided by the counts of the whole batch: the gradients add up to the
+same, and the outputs of the whole vocabulary are in memory for these rows alone.
 
 Nothing here waits for the device: metrics are added up there and read at the log points.
 """
@@ -64,7 +64,7 @@ class Learner:
 
     Args:
         network: online Q-network.
-        target: the target network, and how it follows.
+        target: the target network, with its update rule.
         objectives: name -> objective; their weighted sum is minimised.
         optimization: optimizer with its learning-rate schedule.
         accumulator: where metrics go.
@@ -125,7 +125,7 @@ class Learner:
         self.transitions = torch.zeros((), dtype=torch.int64, device=accumulator.device)  # decisions learned from
 
     def update(self, batch: Batch) -> Tensor | None:
-        """One gradient step on one batch, then the target network follows.
+        """One gradient step on one batch, followed by the target network's update.
 
         Returns:
             error_BT from `batch.first` on, target less prediction in return units, of the first objective that has one.
@@ -151,7 +151,7 @@ class Learner:
         return torch.cat(errors) if errors else None
 
     def _prepare_networks(self) -> None:
-        """Training mode, and new noise where layers are noisy; frees the outputs of the update before."""
+        """Sets training mode, samples new noise for noisy layers, and frees the outputs of the update before."""
         self.last_update = None
         if not self.network.training:
             self.network.train()
@@ -163,7 +163,7 @@ class Learner:
     def _loss(
         self, outputs: NetworkOutputs, batch: Decisions, count: Tensor, rows: int
     ) -> tuple[Tensor, MicroBatchLoss]:
-        """The share of some rows in the loss of the whole batch, which has `count` decisions and so many rows.
+        """The loss of one micro-batch, normalised by the counts of the whole batch.
 
         Returns:
             The weighted sum of the objectives, with gradient, and its parts without.
@@ -195,7 +195,7 @@ class Learner:
         self.accumulator.add("grad/norm", norm)
 
     def sync_target_and_reference(self) -> None:
-        """Copies the network's weights to the target and the reference network, once its warm start is over."""
+        """Copies the network's weights to the target and the reference network, after pretraining."""
         self.target.copy_from_online()
         if self.reference is not None:
             self.reference.load_state_dict(self.network.state_dict())

@@ -1,4 +1,4 @@
-"""The optimizer and how its learning rate moves: warm-up, then constant or cosine."""
+"""Optimizers and the learning-rate schedule: warm-up, then constant or cosine."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from dqnlm.networks.base import QNetwork
 
 
 class Optimization:
-    """One optimizer, or several that share the parameters among them, and the schedule of their learning rate.
+    """One optimizer, or several for disjoint sets of parameters, with the schedule of their learning rate.
 
     lr(u) = lr * min((u + 1) / warmup, 1) * (final + (1 - final) (1 + cos(pi u / total)) / 2)      cosine
 
     Args:
-        optimizers: of parameters that no other of them has; all move at the same rate.
+        optimizers: of disjoint sets of parameters; all have the same learning rate.
         total_updates: length of the schedule.
 
     Raises:
@@ -67,13 +67,13 @@ class Optimization:
             optimizer.step()
 
     def state_dict(self) -> list[dict[str, Any]]:
-        """Of each optimizer, its moments and step counts."""
+        """The moments and step counts of each optimizer."""
         return [optimizer.state_dict() for optimizer in self.optimizers]
 
     def load_state_dict(self, state: list[dict[str, Any]] | dict[str, Any]) -> None:
-        """Moments and step counts of a saved run; betas, weight decay and the like stay those of the configuration.
+        """Restores moments and step counts; betas, weight decay and the like stay those of the configuration.
 
-        torch would put the saved ones back, so that one changed on a resume would be shown but not used.
+        torch would restore the saved ones, so that a value changed on a resume would have no effect.
         """
         if isinstance(state, dict):  # of a run whose one optimizer was saved by itself
             state = [state]
@@ -140,7 +140,7 @@ def adam(
 
 
 def _hidden_matrices(body: nn.Module) -> list[nn.Parameter]:
-    """Matrices that move and read features: no tables of embeddings (nor their LoRA), no biases that happen to have two axes."""
+    """Matrices inside the body: no embeddings (nor their LoRA), and no biases that happen to have two axes."""
     tables = {id(m.weight) for m in body.modules() if isinstance(m, nn.Embedding)}
     return [
         p for name, p in body.named_parameters()
@@ -161,7 +161,7 @@ def muon(
     schedule: Literal["constant", "cosine"],
     final_fraction: float | None,
 ) -> Optimization:
-    """Muon (Jordan et al. 2024) for the matrices inside the body, AdamW for embeddings, outputs, biases and what is no matrix.
+    """Muon (Jordan et al. 2024) for the matrices inside the body, AdamW for all other parameters.
 
     The step of a matrix W (m x n) is close to the semi-orthogonal matrix nearest to Nesterov's average of its gradients, times
     0.2 sqrt(max(m, n)): as long as an AdamW step usually is, so that one learning rate serves both (Liu et al. 2025, section

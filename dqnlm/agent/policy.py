@@ -1,4 +1,4 @@
-"""A trained network with its meaning: what it was trained on, how it chooses, how it writes.
+"""A trained policy: network, head, tokenizer, sampling and text generation.
 
 from dqnlm import load_policy
 policy = load_policy("outputs/2026-01-01/12-00-00-shakespeare")
@@ -30,13 +30,13 @@ class Policy:
     """Chooses tokens by Q.
 
     greedy: argmax Q. boltzmann: softmax(Q / temperature), in return units. probability: Q normalised, where Q is the
-    probability of being the rewarded token (to the power 1 / temperature). reweighted: the behaviour that the output
-    `policy` has cloned, times exp(beta (Q - V)) (Snell et al. 2022); greedy then means the argmax of that.
+    probability of being the rewarded token (to the power 1 / temperature). reweighted: the cloned behaviour policy (output
+    `policy`), times exp(beta (Q - V)) (Snell et al. 2022); greedy is then the argmax of that.
 
     Attributes:
-        declared: boltzmann, probability or reweighted, the one that evaluations score.
+        declared: boltzmann, probability or reweighted, the kind that evaluations use.
         beta: of reweighted, in nats per unit of return; 0 is the cloned behaviour.
-        temperature: of the boltzmann policy, best on held-out text at the last evaluation.
+        temperature: of the boltzmann policy, fitted to held-out text at the last evaluation.
         spec: of the task that the network was made for.
         outputs: named outputs of the network beside q.
     """
@@ -65,18 +65,18 @@ class Policy:
 
     @property
     def default(self) -> Kind:
-        """How it writes unless told: as declared; greedily where no text has fitted a temperature to Q."""
+        """The default kind: the declared one; greedy where no temperature has been fitted to text."""
         return "greedy" if self.declared == "boltzmann" and self.temperature == 1.0 else self.declared
 
     @property
     def tokenizer(self) -> Tokenizer:
-        """Raises UserError where observations are no text."""
+        """The run's tokenizer. Raises UserError where observations are no text."""
         if self.tokens is None:
             raise UserError("this run's environment is no text: it can be evaluated (dqnlm eval), but writes nothing")
         return self.tokens
 
     def preference(self, output: dict[str, Tensor]) -> Tensor:
-        """What is maximised, or softened, when acting, XA: Q in return units, or log pi_b + beta (Q - V) in nats.
+        """The score XA that acting maximises or samples by: Q in return units, or log pi_b + beta (Q - V) in nats.
 
         Of two Q-functions the smaller counts. V is left out, as it is the same for all actions.
         """
@@ -86,11 +86,11 @@ class Policy:
         return output["policy"].squeeze(-1).float().log_softmax(-1) + self.beta * q_XA
 
     def log_probability(self, output: dict[str, Tensor]) -> Tensor | None:
-        """As `Head.log_probability`."""
+        """See `Head.log_probability`."""
         return self.head.log_probability(output["q"])
 
     def q(self, output: dict[str, Tensor]) -> Tensor:
-        """`preference`, -inf where illegal."""
+        """`preference`, with -inf where illegal."""
         return masked_q(self.preference(output), self.legal_A)
 
     def logits(self, output: dict[str, Tensor], kind: Kind, temperature: float | None) -> Tensor:
@@ -117,7 +117,7 @@ class Policy:
     def chooser(
         self, kind: Kind, temperature: float | None, top_k: int | None, generator: torch.Generator
     ) -> Callable[[dict[str, Tensor]], Tensor]:
-        """A function from raw outputs to token_E.
+        """Builds a function from raw outputs to token_E.
 
         Raises:
             UserError: a temperature that is not above 0, top_k below 1, or `probability` where Q is no probability.
@@ -153,7 +153,7 @@ class Policy:
         n: int = 1,
         seed: int = 0,
     ) -> Iterator[list[int]]:
-        """Yields the next token id of each of `n` texts, `max_tokens` times. Mistakes are raised before the first."""
+        """Yields the next token id of each of `n` texts, `max_tokens` times. Errors are raised before the first."""
         ids = self.tokenizer.encode_strict(prompt)
         if len(ids) == 0:
             raise UserError("the prompt is empty; give at least one character (the default is a line break)")

@@ -1,4 +1,4 @@
-"""The slower copy of the network that values the future: hard copies, Polyak averaging, or none."""
+"""Target network: periodic copy, Polyak averaging, or none."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from dqnlm.utils.context import RunContext
 
 
 class Target:
-    """Holds `network`, the one that targets are computed with, and follows `online` after each update.
+    """Holds the target network `network` and updates it from `online` after each gradient step.
 
-    With `heads_only` the encoder and the body are the online network's own; the copies are of the output layers, so that a
-    large trunk is kept, and run, once.
+    With `heads_only` the encoder and the body are the online network's own; only the output layers are copied, so that a
+    large trunk is stored, and run, once.
 
     Hard: a copy each `period` updates (Mnih et al. 2015). Polyak: theta_bar += rate (theta - theta_bar) at each update
     (Lillicrap et al. 2016). None: the online network itself, without gradient.
@@ -46,7 +46,7 @@ class Target:
 
     @torch.no_grad()
     def update(self, updates_done: int) -> None:
-        """Follows the online weights; `updates_done` counts gradient steps since the start of the run."""
+        """Updates the target weights; `updates_done` counts gradient steps since the start of the run."""
         if self.polyak_rate is not None:
             torch._foreach_lerp_(self._own_parameters, self._online_parameters, self.polyak_rate)
         elif self.period is not None and updates_done % self.period == 0:
@@ -54,12 +54,12 @@ class Target:
 
     @torch.no_grad()
     def copy_from_online(self) -> None:
-        """Makes the two equal."""
+        """Copies the online weights."""
         if self.copies:
             self._following.load_state_dict(self._followed.state_dict())
 
     def state_dict(self) -> dict[str, Tensor]:
-        """The weights that are its own; {} without a copy."""
+        """The target's own weights; {} without a copy."""
         return self._following.state_dict() if self.copies else {}
 
     def load_state_dict(self, state: dict[str, Tensor]) -> None:
@@ -68,20 +68,20 @@ class Target:
 
 
 def _shared(online: QNetwork) -> dict[int, nn.Module]:
-    """What a copy of the heads keeps: a memo for `deepcopy`."""
+    """The modules that a copy of the heads shares: a memo for `deepcopy`."""
     return {id(part): part for part in (online.encoder, online.body)}
 
 
 def hard(online: QNetwork, *, period: int, heads_only: bool) -> Target:
-    """A copy of the online weights each `period` updates."""
+    """Periodic copy: of the online weights, each `period` updates."""
     return Target(online, period=period, polyak_rate=None, heads_only=heads_only)
 
 
 def polyak(online: QNetwork, *, polyak_rate: float, heads_only: bool) -> Target:
-    """A moving average of the online weights."""
+    """Polyak averaging: a moving average of the online weights."""
     return Target(online, period=None, polyak_rate=polyak_rate, heads_only=heads_only)
 
 
 def none(online: QNetwork) -> Target:
-    """No copy: targets come from the online network."""
+    """No target network: targets come from the online network."""
     return Target(online, period=None, polyak_rate=None)

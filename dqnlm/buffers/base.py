@@ -1,4 +1,4 @@
-"""What every buffer does: takes finished rows, gives batches, and hears of the training's course and of errors."""
+"""Base class of replay buffers: stores sequences, samples batches, anneals schedules and updates priorities."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from dqnlm.utils.context import RunContext
 
 
 class Setup(NamedTuple):
-    """What a run hands to its buffer, whichever it is.
+    """What a buffer is built from, the same for every class of buffer.
 
     Attributes:
         spec: of the task.
@@ -37,7 +37,7 @@ class Setup(NamedTuple):
 
 
 class Buffer(ABC):
-    """Rows on the device, and a way of drawing from them.
+    """A replay buffer on the device.
 
     The trainer calls, for each rollout: `add` and `finished` (by the actor), `begin`, `advance`, and for each update
     `sample` and `update_priorities`. Without rollouts (logged data) there is one `add`, and no `begin`.
@@ -58,8 +58,8 @@ class Buffer(ABC):
         bytes_per_transition: of the ring.
 
     Raises:
-        UserError: no room for one group of rows, no logged rows to go by, more memory than there is, or groups where single
-            decisions are drawn.
+        UserError: no room for one group of rows, no logged rows to take the size from, more memory
+            than there is, or groups where single decisions are drawn.
     """
 
     needs_errors: bool = False
@@ -106,20 +106,20 @@ class Buffer(ABC):
         self.storage.add(rows, keep_B)
 
     def finished(self, return_E: Tensor, over_E: Tensor) -> None:  # noqa: B027
-        """The actor's word on episodes that are over; a buffer needs only their rows."""
+        """Called by the actor with finished episodes; most buffers use only their rows."""
 
     def begin(self) -> None:  # noqa: B027
-        """A rollout is over, and updates follow."""
+        """Called after a rollout, before its updates."""
 
     def advance(self, progress: float) -> None:  # noqa: B027
-        """Moves schedules to `progress`, the share of the training that is done, in [0, 1]."""
+        """Sets schedules to `progress`, the share of the training that is done, in [0, 1]."""
 
     @abstractmethod
     def sample(self, batch_size: int) -> Batch:
-        """`batch_size` rows, or windows around single decisions; nothing is copied to the host."""
+        """Samples `batch_size` rows, or windows around single decisions; nothing is copied to the host."""
 
     def update_priorities(self, batch: Batch, error_BT: Tensor | None) -> None:  # noqa: B027
-        """What the update with `batch` found.
+        """Receives the errors of the update on `batch`.
 
         Args:
             batch: as `sample` gave it, no row added since.
@@ -127,7 +127,7 @@ class Buffer(ABC):
         """
 
     def transitions(self) -> Tensor:
-        """Decisions that may be drawn, a scalar on the device."""
+        """Number of decisions that may be drawn, a scalar on the device."""
         return self._decisions_C().sum()
 
     def terminal_share(self) -> Tensor:
@@ -136,32 +136,32 @@ class Buffer(ABC):
         return ended_C.sum() / self.transitions().clamp(min=1)
 
     def _decisions_C(self) -> Tensor:
-        """Decisions in each row; 0 where the row may not be drawn."""
+        """Number of decisions in each row; 0 where the row may not be drawn."""
         return self.storage.decisions_C[: self.rows]
 
     def _random(self, count: int) -> Tensor:
-        """`count` numbers in [0, 1), float64."""
+        """`count` uniform random numbers in [0, 1), float64."""
         return torch.rand(count, device=self.device, generator=self.generator, dtype=torch.float64)
 
     def _whole(self, group_G: Tensor) -> Batch:
-        """Whole rows of whole groups."""
+        """The whole rows of the groups drawn."""
         member_K = torch.arange(self.copies, device=self.device)
         return self.storage.whole((group_G[:, None] * self.copies + member_K).flatten(), self.copies)
 
     def _windows(self, row_B: Tensor, time_B: Tensor) -> Batch:
-        """Windows around single decisions."""
+        """The windows around the decisions drawn."""
         return self.storage.windows(row_B, time_B, self._before, self._after, self.width)
 
     def _tensors(self) -> dict[str, Tensor]:
-        """What a run that goes on needs beside the generator: the tensors themselves, by name."""
+        """The tensors that a resumed run needs besides the generator, by name."""
         return self.storage.state()
 
     def state_dict(self) -> dict[str, Any]:
-        """Everything, as tensors, with the generator's state."""
+        """The complete state as tensors, with that of the generator."""
         return self._tensors() | {"generator": self.generator.get_state()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Puts back what `state_dict` gave."""
+        """Restores a state of `state_dict`."""
         for name, tensor in self._tensors().items():
             tensor.copy_(state[name])
         self.generator.set_state(state["generator"].cpu())  # also when it was loaded to a GPU

@@ -4,7 +4,7 @@
     weight_i = (N P(i))^-beta / max over the batch = (P(i) / min over the batch)^-beta        beta: beta_start -> 1
 
 A decision has its own p. A row has p = eta max + (1 - eta) mean over the errors of its learned decisions, plus epsilon
-(Kapturowski et al. 2019). What is new has the largest p seen so far, so that it is drawn soon.
+(Kapturowski et al. 2019). New rows get the largest p seen so far, so that they are drawn soon.
 
 In place of a sum tree: a cumulative sum and a binary search, a few whole-tensor operations on the device.
 """
@@ -23,13 +23,13 @@ from dqnlm.types import Batch, Rows
 
 
 class PrioritizedBuffer(Buffer):
-    """Draws in proportion to p^alpha, with replacement, one from each of `batch_size` equal slices of the sum.
+    """Samples in proportion to p^alpha, with replacement, one from each of `batch_size` equal slices of the sum.
 
     Args (the others: see `Buffer`):
         alpha: 0 draws all alike, 1 in proportion to the error.
         beta_start: how much of the bias `weight_B` corrects at first, in [0, 1]; 1 at the end of the training.
         eta: share of the greatest error in a row's priority; the rest is the mean's. No effect for `transitions`.
-        epsilon: added to each priority, in return units, so that nothing is lost for ever.
+        epsilon: added to each priority, in return units, so that every row can still be drawn.
 
     Raises:
         UserError: also groups of rows (`copies` above 1), or a number outside its range.
@@ -58,18 +58,18 @@ class PrioritizedBuffer(Buffer):
         self.beta = torch.full((), beta_start, dtype=torch.float64, device=setup.device)
 
     def add(self, rows: Rows, keep_B: Tensor | None = None) -> None:
-        """Appends rows, each as important as the most important so far; those without a decision are never drawn."""
+        """Appends rows with the largest priority so far; rows without a decision are never drawn."""
         slot_B = self.storage.add(rows, keep_B)
         drawable_BT = decision(rows.flag_BT)
         drawable_BN = drawable_BT if self.mode == "transitions" else drawable_BT.any(1, keepdim=True)
         self.mass_CN[slot_B] = drawable_BN * self.largest.pow(self.alpha)
 
     def advance(self, progress: float) -> None:
-        """Moves beta along the line from `beta_start` to 1."""
+        """Anneals beta linearly from `beta_start` to 1."""
         self.beta.fill_(self.beta_start + (1 - self.beta_start) * min(max(progress, 0.0), 1.0))
 
     def sample(self, batch_size: int) -> Batch:
-        """Rows, or decisions, with `weight_B`; `index_B` is the place in `mass_CN`, flattened."""
+        """Samples rows, or decisions, with `weight_B`; `index_B` is the place in `mass_CN`, flattened."""
         mass_X = self.mass_CN[: self.rows].flatten()
         end_X = mass_X.cumsum(0, dtype=torch.float64)
         slice_B = torch.arange(batch_size, device=self.device) + self._random(batch_size)
@@ -84,9 +84,9 @@ class PrioritizedBuffer(Buffer):
         return batch
 
     def update_priorities(self, batch: Batch, error_BT: Tensor | None) -> None:
-        """New priorities for what was drawn. No row is added between a draw and its update, so `index_B` still holds.
+        """Sets the priorities of the rows drawn. No row is added between a draw and its update, so `index_B` still holds.
 
-        A row drawn twice gets the larger of its two (they differ by rounding and noise), whatever the order of writing.
+        A row drawn twice gets the larger of its two priorities (they differ by rounding and noise).
 
         Raises:
             UserError: no objective has errors.

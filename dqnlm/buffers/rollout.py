@@ -1,4 +1,4 @@
-"""No replay: epochs over the rows of the latest rollout, without replacement (as PQN, Gallici et al. 2024)."""
+"""On-policy buffer: epochs over the rows of the latest rollout, without replacement (as PQN, Gallici et al. 2024)."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from dqnlm.types import Batch, Rows
 
 
 class RolloutBuffer(Buffer):
-    """Draws each row that ended in the latest rollout once, in random order, then all of them again in a new order.
+    """Draws each row that ended in the latest rollout once, in random order, and then starts a new epoch.
 
-    How many rows a rollout brings is known on the device only (episodes may end at any time). Where one brings none, the
-    rows of the one before stay; where it brings more than `capacity` holds, the newest are kept. Before any rollout
+    How many rows a rollout adds is known on the device only (episodes may end at any time). Where one adds none, the
+    rows of the one before stay; where it adds more than `capacity` holds, the newest are kept. Before any rollout
     (logged data) all rows count as one.
 
     Args:
-        capacity: transitions that one rollout may bring, where a row counts as its longest. The others: see `Buffer`.
+        capacity: transitions that one rollout may add, where a row counts as its longest. The others: see `Buffer`.
     """
 
     draws_whole_rollouts = True
@@ -36,19 +36,19 @@ class RolloutBuffer(Buffer):
         self.left = number()  # groups of `order_G` still to draw in this epoch, the last ones of the rollout's
 
     def add(self, rows: Rows, keep_B: Tensor | None = None) -> None:
-        """Appends rows (those with keep_B True), overwriting the oldest; an epoch that was going on is over."""
+        """Appends rows (those with keep_B True), overwriting the oldest; a running epoch ends."""
         super().add(rows, keep_B)
         self.left.zero_()
 
     def begin(self) -> None:
-        """Forgets the rows of earlier rollouts, if this one has any, and begins a new epoch."""
+        """Discards the rows of earlier rollouts, if this one has any, and begins a new epoch."""
         added = self.storage.added
         self.start.copy_(torch.where(added > self.seen, self.seen, self.start))
         self.seen.copy_(added)
         self.left.zero_()
 
     def sample(self, batch_size: int) -> Batch:
-        """The next rows of this epoch. A batch larger than what is left of it goes on with the next epoch's."""
+        """The next rows of this epoch. A batch larger than the rest of it continues with the next epoch's rows."""
         self.seen.copy_(self.storage.added)
         groups, count = batch_size // self.copies, self._groups().clamp(min=1)
         fresh_G = self._shuffled()
@@ -61,7 +61,7 @@ class RolloutBuffer(Buffer):
         return self._whole(group_G)
 
     def _groups(self) -> Tensor:
-        """Groups of rows that the latest rollout has, a scalar."""
+        """Number of groups of rows in the latest rollout, a scalar."""
         return (self.storage.added - self.start).clamp(max=self.rows) // self.copies
 
     def _is_latest_G(self) -> Tensor:
@@ -72,7 +72,7 @@ class RolloutBuffer(Buffer):
         return age_G < self._groups()
 
     def _shuffled(self) -> Tensor:
-        """Groups of the latest rollout in random order, and then the others."""
+        """Group numbers: those of the latest rollout in random order, then the others."""
         key_G = self._random(self.rows // self.copies)
         return torch.where(self._is_latest_G(), key_G, 2.0).argsort()
 

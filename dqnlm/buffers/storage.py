@@ -1,8 +1,8 @@
-"""A ring of rows on the device, and what is made of stored rows when they are drawn.
+"""Ring buffer of rows on the device, and the batches built from its rows.
 
 Stored for each transition: the observation (a token of 1, 2 or 4 bytes, or F float32 numbers), the action's token where it
 differs from the next observation, the reward (float32), one byte of flags: on tokens at most 2 x token bytes + 5.
-Discounts and masks are made when a batch is drawn, from the flags alone: a decision is where the DECISION bit is.
+Discounts and masks are computed when a batch is drawn, from the flags alone: a decision is where the DECISION bit is.
 Nothing here copies to the host: how many rows came in is known on the device only (episodes may end at any time).
 """
 
@@ -17,7 +17,7 @@ from dqnlm.utils.memory import free_bytes
 
 
 class Storage:
-    """`rows` rows of at most `spec.row_transitions` transitions; the newest replace the oldest.
+    """A ring of `rows` rows with at most `spec.row_transitions` transitions each; the newest replace the oldest.
 
     Args:
         rows: how many are kept.
@@ -55,7 +55,8 @@ class Storage:
         self.added = torch.zeros((), dtype=torch.int64, device=device)  # since the start, also those overwritten
 
     def zeros(self, *shape: int, dtype: torch.dtype) -> Tensor:
-        """One place for each row, and one more: rows that are not kept go there, so no write depends on how many there are."""
+        """Zeros for each row, and one more row, where rows that are not kept are written.
+        """
         return torch.zeros(self.rows + 1, *shape, dtype=dtype, device=self.device)
 
     def add(self, rows: Rows, keep_B: Tensor | None = None) -> Tensor:
@@ -75,7 +76,7 @@ class Storage:
         return slot_B
 
     def filled(self) -> Tensor:
-        """Rows held, a scalar on the device."""
+        """Number of rows held, a scalar on the device."""
         return self.added.clamp(max=self.rows)
 
     def ended_C(self) -> Tensor:
@@ -89,7 +90,7 @@ class Storage:
         return time_B.clamp(max=self.row_transitions - 1)  # a row without such a decision, in an empty ring
 
     def whole(self, row_B: Tensor, copies: int) -> Batch:
-        """Whole rows; all of their decisions learn."""
+        """Whole rows; the loss covers all of their decisions."""
         observation_BS = self._widened(self.observation_CS[row_B])
         action_BT = self.action_CT[row_B].long() if self.stores_actions else observation_BS[:, 1:]
         flag_BT, length_B = self.flag_CT[row_B], self.length_C[row_B]
@@ -107,7 +108,7 @@ class Storage:
         )
 
     def windows(self, row_B: Tensor, time_B: Tensor, before: int, after: int | None, width: int) -> Batch:
-        """A window of each row around one decision, which alone learns.
+        """A window of each row around one decision; only this decision is in the loss.
 
         The `before` observations in front of it are context: their steps have neither reward nor flag. Later steps are
         there for the decision's return, with reward and flag; the row's own end may be nearer.
@@ -153,11 +154,11 @@ class Storage:
         )
 
     def _widened(self, observation_BS: Tensor) -> Tensor:
-        """Tokens as int64; vectors as they are."""
+        """Tokens as int64; vectors unchanged."""
         return observation_BS if observation_BS.dtype == torch.float32 else observation_BS.long()
 
     def state(self) -> dict[str, Tensor]:
-        """The tensors themselves, by name."""
+        """The tensors of the ring, by name."""
         return {name: getattr(self, name) for name in _SAVED}
 
 
@@ -165,7 +166,7 @@ _SAVED = ("observation_CS", "action_CT", "reward_CT", "flag_CT", "length_C", "de
 
 
 def decision(flag_BT: Tensor) -> Tensor:
-    """bool: steps that were the agent's."""
+    """bool: steps in which the agent chose the action."""
     return (flag_BT & DECISION) != 0
 
 

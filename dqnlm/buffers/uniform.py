@@ -11,14 +11,15 @@ from dqnlm.types import Batch
 
 
 class UniformBuffer(Buffer):
-    """Draws each row alike, or each decision alike, with replacement. Arguments: see `Buffer`."""
+    """Samples rows, or decisions, uniformly with replacement. Arguments: see `Buffer`."""
 
     def __init__(self, setup: Setup, *, capacity: int | None, sample: Literal["rows", "transitions"]) -> None:
         super().__init__(setup, capacity=capacity, sample=sample)
         self.can_mix_demonstrations = sample == "rows"
 
     def sample(self, batch_size: int) -> Batch:
-        """`rows`: each row (or group) alike. `transitions`: each decision alike, so that long rows come more often."""
+        """`rows`: each row (or group) is equally likely. `transitions`: each decision, so long rows come more often.
+        """
         if self.mode == "rows":
             groups = self.storage.filled() // self.copies
             return self._whole((self._random(batch_size // self.copies) * groups).long())

@@ -1,4 +1,4 @@
-"""One function for each part of a run: configuration in, object out. The builder puts them together."""
+"""Factory functions of the agent's components: configuration in, object out."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def choose_device(name: str) -> torch.device:
 
 
 def build_head(config: Config, task: Task) -> Head:
-    """The meaning of the network's raw numbers, with the return's bounds."""
+    """Builds the head, with the bounds of the return."""
     bounds, reward = task.env.return_bounds(config["gamma"]), task.reward
     # Q is the probability of being the rewarded action where no later reward is added to that of the match.
     is_match = reward is not None and reward.pays_only_the_match and tuple(bounds) == (0.0, 1.0)
@@ -60,13 +60,13 @@ def head_for(config: Config, bounds: Bounds, probability_of_match: bool) -> Head
 
 
 def build_bootstrap(config: Config) -> Bootstrap:
-    """The value of a state."""
+    """Builds the bootstrap."""
     bootstrap: Bootstrap = assemble(config["bootstrap"], {}, "bootstrap")
     return bootstrap
 
 
 def build_returns(config: Config) -> Returns:
-    """How far the rewards of a target reach."""
+    """Builds the returns."""
     returns: Returns = assemble(config["returns"], {}, "returns")
     return returns
 
@@ -79,7 +79,7 @@ def build_network(
     tokenizer: Tokenizer | None,
     recipe: dict[str, Any] | None = None,
 ) -> QNetwork:
-    """Encoder, body and the outputs that the objectives need; `recipe` is that of a saved body."""
+    """Builds encoder, body and the outputs that the objectives need; `recipe` is that of a saved body."""
     tokens = None if tokenizer is None else tokenizer.state()
     pool_of_body = {"num_tokens": spec.num_tokens, "tokenizer": tokens, "recipe": recipe}
     body: Body = assemble(config["network"], pool_of_body, "network")
@@ -103,7 +103,7 @@ def build_network(
 
 
 def _usual_encoder(body: Body, spec: TaskSpec) -> nn.Module:
-    """What reads observations of this kind."""
+    """Builds the default encoder for this kind of observation."""
     if spec.observation_size:
         return VectorEncoder(spec.observation_size, body.width)
     if body.one_hot:
@@ -119,7 +119,7 @@ def build_policy(
     device: torch.device,
     recipe: dict[str, Any] | None = None,
 ) -> Policy:
-    """Network and head, with fresh weights; `recipe` is that of a saved body."""
+    """Builds network and head, with initial weights; `recipe` is that of a saved body."""
     spec, tokenizer, legal_A, settings = task.spec, task.tokenizer, task.legal_A, config["policy"]
     check_outputs(config, spec, outputs, head.num_parameters, device)
     network = build_network(config, spec, outputs, head, tokenizer, recipe)
@@ -132,7 +132,7 @@ def build_policy(
 def build_objectives(
     config: Config, task: Task, head: Head, bootstrap: Bootstrap, returns: Returns
 ) -> dict[str, Objective]:
-    """The objectives of a run; those that learn from rewards get what they need of the task."""
+    """Builds the objectives of a run, with the facts of the task that they need."""
     spec, reward, reward_all = task.spec, task.reward, None
     if config["feedback"] == "all_actions" and reward is not None:
 
@@ -149,7 +149,7 @@ def build_objectives(
 
 
 def objectives_without_env(config: Config, head: Head) -> dict[str, Objective]:
-    """The objectives of a finished run, to ask what they are; they can not be trained with."""
+    """Builds the objectives of a finished run to read their attributes; they cannot be trained with."""
     pool: dict[str, Any] = {
         "head": head, "reward_all": None, "bootstrap": build_bootstrap(config), "returns": build_returns(config),
         "values_matter": True, "last_has_value": False,
@@ -162,14 +162,14 @@ def _objectives(config: Config, pool: dict[str, Any]) -> dict[str, Objective]:
 
 
 def outputs_of(objectives: dict[str, Objective]) -> tuple[str, ...]:
-    """Named outputs beside q that some objective needs."""
+    """Named outputs besides q that some objective needs."""
     return combined(objective.requires for objective in objectives.values()).outputs
 
 
 def build_learner(
     config: Config, task: Task, policy: Policy, head: Head, objectives: dict[str, Objective], accumulator: Accumulator
 ) -> Learner:
-    """The learner with its target network and optimizer; the schedule spans the updates of all rounds."""
+    """Builds the learner with its target network and optimizer; the schedule spans the updates of all rounds."""
     settings = config["trainer"]
     total = (settings["rollouts"] + settings["offline_rounds"]) * settings["updates_per_rollout"]
     target = instantiate(config["target"], policy.network)
@@ -185,7 +185,7 @@ def build_learner(
 def build_buffer(
     config: Config, task: Task, lookahead: int | None, context: int, device: torch.device
 ) -> Buffer:
-    """The replay buffer, empty; `context` observations are what the network can use, `lookahead` decisions what targets span."""
+    """Builds the empty buffer; the network uses `context` observations, targets span `lookahead` decisions."""
     setup = Setup(
         spec=task.spec, gamma=config["gamma"], context=context, lookahead=lookahead,
         logged_rows=task.num_logged_rows, device=device, generator=streams.stream(device, config["seed"], streams.BUFFER),

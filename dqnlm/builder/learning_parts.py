@@ -1,4 +1,4 @@
-"""The parts that say what is learned and from which actions: cheap to build, and asked before the network is."""
+"""The learning components, which are cheap to build and checked before the network is built."""
 
 from __future__ import annotations
 
@@ -27,11 +27,11 @@ Config = dict[str, Any]
 
 @dataclass(frozen=True)
 class LearningParts:
-    """What is learned.
+    """The learning components of a run.
 
     Attributes:
         reward: None where the environment brings its own.
-        option: group -> what the user typed for it; for messages alone.
+        option: group -> option as typed, for messages.
     """
 
     task: Task
@@ -45,7 +45,7 @@ class LearningParts:
 
 
 def build_learning_parts(config: Config, task: Task) -> LearningParts:
-    """As configured, for this task.
+    """Builds the components from the configuration, for this task.
 
     Raises:
         UserError: a part refuses its settings.
@@ -60,7 +60,7 @@ def build_learning_parts(config: Config, task: Task) -> LearningParts:
 def run_context(
     config: Config, learning: LearningParts, policy: Policy, learner: Learner, buffer: Buffer
 ) -> RunContext:
-    """The facts of a run whose parts are built."""
+    """The facts of a run whose components are built."""
     task, settings, objectives = learning.task, config["trainer"], list(learning.objectives.values())
     spec, legal_A = task.spec, policy.legal_A
     return RunContext(

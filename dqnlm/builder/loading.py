@@ -1,4 +1,4 @@
-"""A policy from a run's folder. Reads `weights_only` tensors, YAML and JSON: nothing in the folder is ever executed."""
+"""Loads a policy from a run directory. Reads `weights_only` tensors, YAML and JSON; executes no code from it."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def load_policy(
     device: str = "auto",
     allow_targets: Sequence[str] = (),
 ) -> Policy:
-    """The policy of a run, ready to write text; its environment and data are not needed.
+    """Loads the policy of a run for generation; its environment and data are not needed.
 
     Args:
         run: a run's folder, `latest`, or a unique prefix of its name.

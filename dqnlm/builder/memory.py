@@ -1,4 +1,4 @@
-"""What the outputs of one update take in memory, and what there is; asked before anything is allocated."""
+"""Estimates an update's memory and refuses a run that cannot fit."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ GIB = 2**30
 def output_bytes(
     rows: int, observations: int, num_actions: int, outputs: tuple[str, ...], num_parameters: int, copies: int = COPIES
 ) -> int:
-    """Bytes that an update's outputs over the whole vocabulary take, roughly: float32 [B, S, A, N], so many copies of each.
+    """Estimated bytes of an update's outputs over the vocabulary: float32 [B, S, A, N], times their number of copies.
 
     Args:
         rows: B in one forward.

@@ -1,4 +1,4 @@
-"""What Q means in a run: a return, in which units, or only a preference. Told by the run's objectives."""
+"""Meaning of Q under a run's objectives: a return, its units, or only a preference."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ _ONLY_DIFFERENCES = "only differences within a position mean anything"
 
 
 def learns_returns(objectives: Objectives) -> bool:
-    """Whether an objective makes Q follow the returns."""
+    """Whether an objective makes Q estimate returns."""
     return any(objective.learns_returns for objective in objectives.values())
 
 
 def why_q_is_no_expected_return(config: Config, objectives: Objectives) -> str | None:
-    """Why Q is not the expected return, as a sentence; None where it is, in whatever units.
+    """The reason why Q is not the expected return, as a sentence; None where it is, in whatever units.
 
     Soft values count as returns: the entropy is a part of what they predict.
     """
@@ -40,7 +40,7 @@ def why_q_is_no_expected_return(config: Config, objectives: Objectives) -> str |
 
 
 def why_q_is_not_in_reward_units(config: Config, objectives: Objectives) -> str | None:
-    """Why Q cannot be compared with the return in the units of the reward, as a sentence; None where it can."""
+    """The reason why Q is no return in the units of the reward, as a sentence; None where it is."""
     scaling = config["data"].get("reward_scaling", "none")
     scaled = f"Q is in the units that data.reward_scaling={scaling} left, not in the rewards'."
     return why_q_is_no_expected_return(config, objectives) or (None if scaling == "none" else scaled)

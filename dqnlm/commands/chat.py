@@ -1,8 +1,8 @@
-"""`dqnlm chat RUN`: talks with a run's policy, line by line, on a terminal or through a pipe.
+"""`dqnlm chat RUN`: converses with a run's policy, line by line, on a terminal or through a pipe.
 
-A run of Wordle guesses the word that you think of: type the marks of each guess, or let `--secret WORD` answer for you. Any
-other run on text gets each line that you type, and its line break, as what it goes on from; a run of a dialogue also
-reads all that was said before. A run on a log alone gets the line as a prompt, and `--suffix` behind it.
+A run of Wordle guesses your secret word: type the marks of each guess, or let `--secret WORD` answer for you. Any
+other run on text continues each line that you type, with its line break; a run of a dialogue also
+reads all earlier lines. A run on a log alone gets the line as a prompt, with `--suffix` appended.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def main(argv: list[str]) -> int:
-    """Plays one game of Wordle, or talks until the input ends."""
+    """Plays one game of Wordle, or converses until the input ends."""
     arguments = _parser().parse_args(argv)
 
     from dqnlm.builder.loading import load_policy_and_config
@@ -69,7 +69,7 @@ def main(argv: list[str]) -> int:
 
 
 def _writer(policy: Policy, most: int, arguments: argparse.Namespace, stop: str | None = "\n") -> Write:
-    """Writes up to the first `stop`, which is left out, or the run's end token, or `most` tokens."""
+    """Generates text up to the first `stop`, which is left out, or the run's end token, or `most` tokens."""
 
     def write(page: str) -> str:
         found = policy.generate(
@@ -81,7 +81,7 @@ def _writer(policy: Policy, most: int, arguments: argparse.Namespace, stop: str 
 
 
 def _ask(prompt: str) -> str | None:
-    """A line of the person's; None at the end of the input, or where it is `quit`."""
+    """Reads a line of the user; None at the end of the input, or for `quit`."""
     if sys.stdin.isatty():
         print(prompt, end="", file=sys.stderr, flush=True)
     line = sys.stdin.readline()
@@ -89,7 +89,7 @@ def _ask(prompt: str) -> str | None:
 
 
 def _wordle(policy: Policy, env: Config, arguments: argparse.Namespace) -> int:
-    """One game: prints each guess and the marks on it."""
+    """Plays one game: prints each guess and its marks."""
     from dqnlm.errors import UserError
     from dqnlm.problems import wordle, wordle_words
 
@@ -118,7 +118,7 @@ def _wordle(policy: Policy, env: Config, arguments: argparse.Namespace) -> int:
 
 
 def _marks(guess: str, known: bool, secret: str | None, prompt: str) -> str | None:
-    """The marks on a guess, "" for one outside the list (nobody is asked), None when the person leaves."""
+    """The marks of a guess, "" for one outside the list (without a question), None when the user quits."""
     from dqnlm.problems import wordle
 
     if not known:
@@ -136,7 +136,7 @@ def _marks(guess: str, known: bool, secret: str | None, prompt: str) -> str | No
 
 
 def _talk(policy: Policy, env: Config, line_break_ends_turn: bool, arguments: argparse.Namespace) -> int:
-    """Each line is read with its suffix, and answered; characters that the run does not know are named."""
+    """Reads each line with its suffix, and answers it; unknown characters are reported."""
     from dqnlm.errors import UserError
 
     dialogue = "partner" in env

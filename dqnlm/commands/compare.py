@@ -1,4 +1,4 @@
-"""`dqnlm compare`: algorithms on tasks with several seeds, as sweeps of `dqnlm train -m`; tables, files and a picture."""
+"""`dqnlm compare`: algorithms on tasks with several seeds, as sweeps of `dqnlm train -m`; tables, files and a figure."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 INTERRUPTED = 130
 FILES = {"markdown": "comparison.md", "csv": "runs.csv", "json": "comparison.json", "png": "comparison.png"}
 DESCRIPTION = """Trains each algorithm on each task with each seed, and prints the mean, the interquartile mean and its 95 %
-stratified bootstrap interval of a figure of the evaluation. A run that fails is named, the others go on.
+stratified bootstrap interval of a metric of the evaluation. A failed run is reported, and the others continue.
 
 A task is an experiment (dqnlm configs experiment), or LABEL=EXPERIMENT,KEY=VALUE,... for one with settings of its
 own; it is one sweep, `dqnlm train -m +experiment=E algorithm=A,B seed=0,1,2`, below OUTPUT_DIR/LABEL. KEY=VALUE alone is
@@ -52,7 +52,7 @@ def main(argv: list[str]) -> int:
     try:
         results = Comparison(plan, options.metric, options.at).run(options.reuse)
     except KeyboardInterrupt as stop:
-        print("\ninterrupted; the same command with --reuse goes on from here", file=sys.stderr)
+        print("\ninterrupted; the same command with --reuse continues from here", file=sys.stderr)
         return stop.code if isinstance(stop, Interrupted) else INTERRUPTED
     require_metric(results, options.metric, options.at)
     _print(results, options)
@@ -75,7 +75,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--algorithms", required=True, metavar="A,B", help="presets: dqnlm configs algorithm")
     parser.add_argument("--seeds", default="0,1,2", metavar="S,S", help="default: %(default)s")
     parser.add_argument(
-        "--metric", default="eval/return", metavar="NAME", help="the figure compared (default: %(default)s)"
+        "--metric", default="eval/return", metavar="NAME", help="the compared metric (default: %(default)s)"
     )
     parser.add_argument("--at", choices=("last", "best"), default="last",
                         help="its last evaluation, or the best by evaluation.best_metric (default: last)")  # fmt: skip
@@ -92,7 +92,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _check_files(options: argparse.Namespace) -> None:
-    """Raises UserError for what would otherwise be found after hours of training."""
+    """Raises UserError for file problems that would otherwise appear only after hours of training."""
     from dqnlm.reporting.curves import require_matplotlib
     from dqnlm.utils.files import require_place
 

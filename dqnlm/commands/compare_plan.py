@@ -1,4 +1,4 @@
-"""What `dqnlm compare` trains: tasks, the runs they need, and the sweeps of `dqnlm train -m` that make these runs."""
+"""The plan of `dqnlm compare`: tasks, their runs, and the sweeps of `dqnlm train -m` that make these runs."""
 
 from __future__ import annotations
 
@@ -43,13 +43,13 @@ class Job:
     seed: int
 
     def blank(self) -> Result:
-        """Its result before anything is known."""
+        """Its empty result."""
         return Result(self.task.label, self.task.experiment, self.algorithm, self.seed)
 
 
 @dataclass(frozen=True)
 class Plan:
-    """All that was asked for.
+    """The requested comparison.
 
     Attributes:
         overrides: settings of all runs.
@@ -65,7 +65,7 @@ class Plan:
     config_dir: str | None = None
 
     def folder(self, task: Task) -> Path:
-        """Where the sweeps of a task are."""
+        """Folder of a task's sweeps."""
         return self.root / safe_name(task.label)
 
     def jobs(self) -> list[Job]:
@@ -73,7 +73,7 @@ class Plan:
         return [Job(t, a, s) for t in self.tasks for a in self.algorithms for s in self.seeds]
 
     def request(self, task: Task, algorithms: Iterable[str], seeds: Iterable[int]) -> Request:
-        """The sweep over these algorithms and seeds, as `dqnlm train -m` would read it."""
+        """The sweep over these algorithms and seeds, as `dqnlm train -m` would parse it."""
         chosen = [f"+experiment={task.experiment}", f"algorithm={','.join(algorithms)}"]
         chosen.append(f"seed={','.join(map(str, seeds))}")
         flags = [] if self.config_dir is None else ["--config-dir", self.config_dir]
@@ -84,7 +84,7 @@ class Plan:
         """Composes every task with every algorithm and the first seed.
 
         Raises:
-            UserError: whatever would end such a run before it starts, with the nearest valid names.
+            UserError: any error that would end such a run before it starts, with the nearest valid names.
         """
         for text in (*self.overrides, *(text for task in self.tasks for text in task.overrides)):
             _require_single_setting(text)
@@ -110,7 +110,7 @@ class Plan:
 def make_plan(
     tasks: Sequence[str], algorithms: str, seeds: str, overrides: Sequence[str], root: Path, config_dir: str | None
 ) -> Plan:
-    """Reads the words of the command line.
+    """Parses the words of the command line.
 
     Raises:
         UserError: something is named twice, or is not what it should be.
@@ -122,14 +122,14 @@ def make_plan(
         tuple(map(int, seeds.split(","))), tuple(overrides), root.expanduser().absolute(), config_dir,
     )  # fmt: skip
     labels = [plan.folder(task).name for task in plan.tasks]
-    _require_distinct("--tasks", labels, "; tell them apart: a=EXPERIMENT,KEY=VALUE")
+    _require_distinct("--tasks", labels, "; give them different labels: a=EXPERIMENT,KEY=VALUE")
     _require_distinct("--algorithms", plan.algorithms)
     _require_distinct("--seeds", [str(seed) for seed in plan.seeds])
     return plan
 
 
 def parse_task(text: str) -> Task:
-    """`experiment` or `label=experiment`, with `,key=value` after it; only a comma before `key=` separates.
+    """Parses `experiment` or `label=experiment`, with `,key=value` after it; only a comma before `key=` separates.
 
     Raises:
         UserError: there is no experiment in it, or something that is no setting.
@@ -142,7 +142,7 @@ def parse_task(text: str) -> Task:
 
 
 def sweeps(jobs: Sequence[Job]) -> list[tuple[Task, list[str], list[int]]]:
-    """The fewest sweeps (task, algorithms, seeds) that make these jobs and no others, algorithms with equal seeds together."""
+    """The minimum of sweeps (task, algorithms, seeds) that make exactly these jobs, grouped by equal seeds."""
     seeds: dict[tuple[Task, str], list[int]] = {}
     for job in jobs:
         seeds.setdefault((job.task, job.algorithm), []).append(job.seed)
@@ -153,7 +153,7 @@ def sweeps(jobs: Sequence[Job]) -> list[tuple[Task, list[str], list[int]]]:
 
 
 def latest_of_each_key(overrides: Sequence[str]) -> list[str]:
-    """Hydra refuses a group that is chosen twice: of several overrides of one key the last stays."""
+    """Keeps the last override of each key, because Hydra refuses a group that is chosen twice."""
     return list({o.key_or_group: text for o, text in zip(parse_overrides(overrides), overrides, strict=True)}.values())
 
 

@@ -1,4 +1,4 @@
-"""Runs the sweeps of `dqnlm compare`, tells of each run as it ends, and finds runs that are there already."""
+"""Runs the sweeps of `dqnlm compare`, reports each finished run, and finds existing runs."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ MOST_NAMED = 5  # settings that a message lists
 
 
 class Interrupted(KeyboardInterrupt):
-    """A sweep ended early; the exit code tells by what (130: Ctrl-C)."""
+    """A sweep ended early; the exit code gives the cause (130: Ctrl-C)."""
 
     def __init__(self, code: int) -> None:
         super().__init__(code)
@@ -38,7 +38,7 @@ class Interrupted(KeyboardInterrupt):
 
 
 class Comparison:
-    """The results of a plan, one line for each as it comes."""
+    """The results of a plan; prints a line for each finished run."""
 
     def __init__(self, plan: Plan, metric: str, at: str) -> None:
         self.plan, self.metric, self.at = plan, metric, at
@@ -46,7 +46,7 @@ class Comparison:
         self._total = len(plan.jobs())
 
     def run(self, reuse: bool) -> list[Result]:
-        """Trains what is not there, every sweep after the other; results in the plan's order.
+        """Trains the missing runs, one sweep after the other; results in the plan's order.
 
         Raises:
             Interrupted: by Ctrl-C or another signal; finished runs are kept.
@@ -59,7 +59,7 @@ class Comparison:
         return [self.results[job] for job in jobs]
 
     def sweep(self, task: Task, algorithms: Sequence[str], seeds: Sequence[int]) -> None:
-        """One sweep, whose jobs print into its log."""
+        """Runs one sweep, whose jobs print into its log."""
         folder = reserve(self.plan.folder(task), task.experiment)
         request = self.plan.request(task, algorithms, seeds)
         jobs = {(f"algorithm={a}", f"seed={s}"): Job(task, a, s) for a in algorithms for s in seeds}
@@ -78,13 +78,13 @@ class Comparison:
             self.note(job, job.blank().failed(_last_words(folder)), "", sys.stderr)
 
     def read(self, job: Job, run: Path, outcome: dict[str, str]) -> Result:
-        """The result of a job of a sweep that has ended."""
+        """Reads the result of a job of a finished sweep."""
         if outcome["outcome"] == "finished":
             return read_result(job.blank(), run, self.metric, self.at)
         return job.blank().failed((outcome["message"].splitlines() or [outcome["outcome"]])[0], run=run)
 
     def note(self, job: Job, result: Result, how: str, stream: TextIO) -> None:
-        """Keeps a result and prints its line."""
+        """Stores a result and prints its line."""
         self.results[job] = result
         told = f"{how}, {self.metric} {figure_text(result.value)}, {seconds_text(result.wall_s)}"
         told = told if result.error is None else f"failed: {result.error}"
@@ -94,7 +94,7 @@ class Comparison:
 
 @contextlib.contextmanager
 def watching(sweep: Path, note: Callable[[Path, dict[str, str]], None]) -> Iterator[None]:
-    """Calls `note(folder, outcome)` once for each job soon after it ends, whatever launcher runs it, in a thread."""
+    """Calls `note(folder, outcome)` once for each job soon after it ends, for any launcher, in a thread."""
     seen: set[Path] = set()
     over = threading.Event()
 
@@ -119,7 +119,7 @@ def watching(sweep: Path, note: Callable[[Path, dict[str, str]], None]) -> Itera
 
 
 def finished_runs(plan: Plan, jobs: Sequence[Job]) -> dict[Job, Path]:
-    """The newest finished run of each job whose settings are those that the job would have today."""
+    """The newest finished run of each job with the settings that the job would have today."""
     there: dict[tuple[Task, str, int], list[Path]] = {}
     for task in plan.tasks:
         for run in reversed(list_runs(plan.folder(task))):
@@ -136,7 +136,7 @@ def finished_runs(plan: Plan, jobs: Sequence[Job]) -> dict[Job, Path]:
 
 
 def _described(run: Path) -> tuple[str, int] | None:
-    """(algorithm, seed) of a finished run, None of others; a damaged one is said and passed over."""
+    """(algorithm, seed) of a finished run, None for others; a damaged run is skipped with a note."""
     try:
         if (read_summary(run) or {}).get("status") != "finished":
             return None
@@ -148,7 +148,7 @@ def _described(run: Path) -> tuple[str, int] | None:
 
 
 def _same_settings(plan: Plan, job: Job, runs: Sequence[Path]) -> Path | None:
-    """The first of `runs`, newest first, with the job's settings; where none has them, what differs is said."""
+    """The first of `runs`, newest first, with the job's settings; where none has them, the differences are printed."""
     request = plan.request(job.task, [job.algorithm], [job.seed])
     with contextlib.redirect_stderr(None):  # what does not apply was said when the plan was checked
         config, _ = check(request, expand(request, 1)[0])
@@ -167,7 +167,7 @@ def _same_settings(plan: Plan, job: Job, runs: Sequence[Path]) -> Path | None:
 
 
 def _settings(config: dict[str, Any]) -> dict[str, str]:
-    """Flat, without the folder."""
+    """The settings as a flat dictionary, without the folder."""
     return flatten({key: value for key, value in config.items() if key != "output_dir"})
 
 
@@ -177,6 +177,6 @@ def _job_of(run: Path, jobs: dict[tuple[str, str], Job]) -> Job:
 
 
 def _last_words(sweep: Path) -> str:
-    """Why a job has no outcome: its process was killed, or the launcher failed."""
+    """The reason why a job has no outcome: its process was killed, or the launcher failed."""
     lines = [line.strip() for line in (sweep / LOG).read_text(encoding="utf-8", errors="replace").splitlines()]
     return f"it did not end as a run does; {sweep / LOG} ends with: {json.dumps(([*filter(None, lines)] or [''])[-1])}"

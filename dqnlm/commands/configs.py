@@ -1,4 +1,4 @@
-"""`dqnlm configs`: what can be chosen. Without an argument every option of every group, with its one line."""
+"""`dqnlm configs`: lists the options of every group with their one-line descriptions."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def main(argv: list[str]) -> int:
 
 
 def _known(group: str, config_dir: str | None) -> str:
-    """A group's name; where an option is named without its group, the message says which it belongs to."""
+    """Checks a group's name; where an option is named without its group, the message names the group."""
     known = catalogue.groups(config_dir)
     if group in known:
         return group
@@ -46,7 +46,7 @@ def _known(group: str, config_dir: str | None) -> str:
 
 
 def _print_groups(groups: list[str], config_dir: str | None) -> None:
-    """Plain lines `  option  description`, in colour and cut to the window on a terminal, whole elsewhere."""
+    """Prints lines `  option  description`, coloured and cut to the window on a terminal, complete elsewhere."""
     rows = {group: catalogue.options(group, config_dir) for group in groups}
     width = max(len(name) for options in rows.values() for name, _ in options)
     if sys.stdout.isatty():

@@ -23,7 +23,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     add_run_arguments(parser)
     parser.add_argument("--data-path", metavar="FILE", help="score this whole text instead of the held-out part")
-    parser.add_argument("--json", action="store_true", help="print the figures as one JSON object")
+    parser.add_argument("--json", action="store_true", help="print the metrics as one JSON object")
     parser.add_argument(
         "--beam", type=int, default=1, help="answers to prompts: hypotheses of a beam search (default: 1, greedy)"
     )
@@ -75,7 +75,7 @@ def main(argv: list[str]) -> int:
 
 
 def _refuse_options_without_meaning(kind: type[Task], arguments: argparse.Namespace) -> None:
-    """Raises UserError for an option that this kind of run does not read."""
+    """Raises UserError for an option that has no effect for this kind of run."""
     from dqnlm.errors import UserError
 
     given = {"data_path": arguments.data_path, "beam": None if arguments.beam == 1 else arguments.beam}

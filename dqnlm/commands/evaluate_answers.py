@@ -1,4 +1,4 @@
-"""`dqnlm eval` of a run that answers prompts: sacreBLEU's figures with their signatures, the run's own reward, some answers."""
+"""`dqnlm eval` of a run that answers prompts: sacreBLEU's metrics with signatures, the run's reward, and examples."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ class Answered(NamedTuple):
     """Answers to a whole part of the data.
 
     Attributes:
-        pairs: what was asked, and the references.
+        pairs: the prompts and references.
         texts: the answers.
         reward_E: summed reward of each.
-        figures: of all of them: those of `dqnlm.evaluation.scores`, eval/return and its standard error over the answers.
+        figures: corpus metrics: those of `dqnlm.evaluation.scores`, eval/return and its standard error over the answers.
         signatures: metric -> sacreBLEU's signature.
     """
 
@@ -64,7 +64,7 @@ def answer_part(
 
 
 def evaluate_answers(policy: Policy, task: AnswersTask, arguments: argparse.Namespace) -> int:
-    """Prints the figures (or one JSON object) and three answers; with `--save` all answers go into a JSONL file.
+    """Prints the metrics (or one JSON object) and three answers; with `--save` writes all answers to a JSONL file.
 
     Raises:
         UserError: as `answer_part`, or the file is there already or cannot be written.
@@ -96,7 +96,7 @@ def evaluate_answers(policy: Policy, task: AnswersTask, arguments: argparse.Name
 
 
 def _save(answered: Answered, path: Path) -> None:
-    """One object a line: prompt, completion, reference, reward."""
+    """Writes one object per line: prompt, completion, reference, reward."""
     lines = [
         json.dumps(
             {"prompt": pair.prompt, "completion": text, "reference": pair.answer, "reward": reward}, ensure_ascii=False

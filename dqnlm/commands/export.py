@@ -1,4 +1,4 @@
-"""`dqnlm export RUN DIR`: a run on a pretrained model as a folder that `transformers` loads, with the value heads beside it."""
+"""`dqnlm export RUN DIR`: exports a run on a pretrained model as a folder for `transformers`, with the value heads."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def main(argv: list[str]) -> int:
-    """Writes the folder, whole or not at all, and says what is in it."""
+    """Writes the folder atomically, and prints its contents."""
     arguments = _parser().parse_args(argv)
     _require_free(arguments.dir)
 
@@ -65,7 +65,7 @@ def _require_free(folder: Path) -> None:
 
 
 def _require_exportable(policy: Policy, config: dict[str, Any], run: str) -> None:
-    """Only a pretrained trunk with an output of log-probabilities is a language model for other programs.
+    """Requires a pretrained trunk with an output of log-probabilities, the condition for a language model.
 
     Raises:
         UserError: another network, or no output `policy`.
@@ -94,7 +94,7 @@ def _summary(run: str, output_dir: str) -> dict[str, Any]:
 
 
 def write(policy: Policy, config: dict[str, Any], summary: dict[str, Any], folder: Path) -> None:
-    """Everything into `folder`, which is there and empty."""
+    """Writes everything into the empty folder `folder`."""
     import transformers
     from safetensors.torch import save_file
 
@@ -115,7 +115,7 @@ def write(policy: Policy, config: dict[str, Any], summary: dict[str, Any], folde
 
 
 def _meaning(policy: Policy, config: dict[str, Any]) -> dict[str, str]:
-    """What turns raw numbers into returns, as strings."""
+    """The conversion of raw outputs to returns, as strings."""
     head = {k: v for k, v in config["head"].items() if k != "_target_"}
     body = policy.network.body
     return {
@@ -141,21 +141,21 @@ def card(policy: Policy, config: dict[str, Any], summary: dict[str, Any], tensor
         f"Trained from `{Path(str(network['name_or_path'])).name}` ({lora}) on {of_data}, objectives "
         f"{' + '.join(config['objective'])}, discount {config['gamma']}, {policy.step} updates of {trainer['batch_size']} rows "
         f"to this checkpoint, learning rate {config['optimizer']['lr']}, seed {config['seed']}.", "",
-        "| figure at the best evaluation | |", "| --- | --- |", *(figures or ["| none was written | |"]), "",
+        "| metric at the best evaluation | ||", "| --- | --- |", *(figures or ["| none was written | |"]), "",
         "## How it acts", "",
         "`AutoModelForCausalLM` gives the cloned behaviour pi_b. The run acted by log pi_b + beta (Q - V) with beta = "
         f"{policy.beta:g}; V is the same for all tokens, so log pi_b + beta Q chooses alike. Q comes from the last hidden state "
         f"h (`output_hidden_states=True`, the last one) and the tensors of `{HEADS}`; of `q` and `q2` the smaller counts.", "",
         *_formula(policy), "",
-        "`model_id_A` holds the token id of each action (row of the heads, in order). The file's metadata tells how raw numbers "
-        "become returns (head, its settings and bounds).", "",
+        "`model_id_A` holds the token id of each action (row of the heads, in order). The file's metadata defines how raw "
+        "numbers become returns (head, its settings and bounds).", "",
         "| tensor | shape |", "| --- | --- |", *shapes, "",
     ]  # fmt: skip
     return "\n".join(lines)
 
 
 def _formula(policy: Policy) -> list[str]:
-    """Raw numbers from h, in words of the file's tensors."""
+    """The formula of the raw outputs from h, with the names of the file's tensors."""
     from dqnlm.networks.pretrained_outputs import LogitQ
 
     projection = policy.network.projections["q"]

@@ -1,4 +1,4 @@
-"""`dqnlm generate RUN`: writes text, token by token, to the terminal."""
+"""`dqnlm generate RUN`: generates text, token by token, on the terminal."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def main(argv: list[str]) -> int:
-    """Prints the prompt and what follows; several texts are divided by a line."""
+    """Prints the prompt and its continuation; several texts are separated by a line."""
     arguments = _parser().parse_args(argv)
 
     from dqnlm.builder.loading import load_policy_and_config
@@ -78,13 +78,13 @@ def main(argv: list[str]) -> int:
 
 def _answers(config: dict[str, Any]) -> bool:
     """Whether the run answers prompts, each ended by a line break."""
-    from dqnlm.config.schema import resolve_target
+    from dqnlm.tasks.select import task_class
 
-    return bool(getattr(resolve_target(config["env"]["_target_"]), "generated", False))
+    return task_class(config).completion_end is not None
 
 
 def _question(prompt: str) -> str:
-    """The prompt with the line break that says "now answer".
+    """The prompt with the line break that separates it from the answer.
 
     Raises:
         UserError: nothing is asked.
@@ -97,7 +97,7 @@ def _question(prompt: str) -> str:
 
 
 def _prompt(arguments: argparse.Namespace) -> str:
-    """From the command line, a file or standard input.
+    """Reads the prompt from the command line, a file or standard input.
 
     Raises:
         UserError: the file cannot be read, or is no UTF-8.
@@ -118,7 +118,7 @@ def _prompt(arguments: argparse.Namespace) -> str:
 
 
 def pieces(policy: Policy, prompt: str, arguments: argparse.Namespace, number: int) -> Iterator[str]:
-    """Text as it is written, up to the run's end token if it has one; each of several texts has a seed of its own."""
+    """Text as it is generated, up to the run's end token if it has one; each of several texts has its own seed."""
     rows = policy.stream(
         prompt, arguments.max_tokens, policy=arguments.policy, temperature=arguments.temperature, top_k=arguments.top_k,
         seed=arguments.seed + number,
@@ -128,7 +128,7 @@ def pieces(policy: Policy, prompt: str, arguments: argparse.Namespace, number: i
 
 
 def until(parts: Iterator[str], stop: str | None) -> Iterator[str]:
-    """Passes text on and ends before `stop`; what may be its beginning is held back until that is known."""
+    """Passes text on and ends before `stop`; a possible prefix of it is held back until it is decided."""
     if not stop:
         yield from parts
         return

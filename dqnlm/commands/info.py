@@ -1,4 +1,4 @@
-"""`dqnlm info`: versions, devices, data and output folder, for a first look and for bug reports."""
+"""`dqnlm info`: versions, devices, data and output folder, as an overview and for bug reports."""
 
 from __future__ import annotations
 
@@ -30,12 +30,12 @@ def main(argv: list[str]) -> int:
 
 
 def collect(output_dir: Path) -> dict[str, Any]:
-    """versions, devices, data, output: plain values only."""
+    """Collects versions, devices, data, output as plain values."""
     return {"versions": versions(), "devices": devices(), "data": data(), "output": output(output_dir)}
 
 
 def versions() -> dict[str, str | None]:
-    """Of dqnlm, Python, the system and each package; None where it is not installed."""
+    """Versions of dqnlm, Python, the system and each package; None where it is not installed."""
     found: dict[str, str | None] = {"dqnlm": importlib.metadata.version("dqnlm"), "python": platform.python_version()}
     found["system"] = platform.platform()
     for package in PACKAGES:
@@ -47,7 +47,7 @@ def versions() -> dict[str, str | None]:
 
 
 def devices() -> dict[str, Any]:
-    """CPU threads, and name and memory (bytes) of each CUDA device; `auto` is what `device: auto` means here."""
+    """CPU threads, and name and memory (bytes) of each CUDA device; `auto` is the device chosen by `device: auto`."""
     import torch
 
     cuda = []
@@ -62,7 +62,7 @@ def devices() -> dict[str, Any]:
 
 
 def data() -> dict[str, Any]:
-    """Where tiny Shakespeare would come from, without downloading it."""
+    """The source of tiny Shakespeare, without downloading it."""
     from dqnlm.data.text.sources import tiny_shakespeare
 
     with _offline():
@@ -87,7 +87,7 @@ def _offline() -> Iterator[None]:
 
 
 def output(output_dir: Path) -> dict[str, Any]:
-    """The output folder: how many runs it holds, whether it can be written, free disk space in bytes."""
+    """The output folder: number of runs, whether it is writable, free disk space in bytes."""
     from dqnlm.runs.directory import list_runs
 
     folder = output_dir.absolute()
@@ -101,7 +101,7 @@ def output(output_dir: Path) -> dict[str, Any]:
 
 
 def as_text(report: dict[str, Any]) -> str:
-    """The report for a person."""
+    """The report as text."""
     devices, data, output = report["devices"], report["data"], report["output"]
     lines = [f"{name:<12}{version or 'not installed'}" for name, version in report["versions"].items()]
     lines += ["", f"{'cpu':<12}{devices['cpu']['cores']} cores, {devices['cpu']['torch_threads']} torch threads"]

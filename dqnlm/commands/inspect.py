@@ -1,4 +1,4 @@
-"""`dqnlm inspect RUN --text ...`: one page that shows Q, value and probability at every token of a text."""
+"""`dqnlm inspect RUN --text ...`: writes a page with Q, value and probability at every token of a text."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def _parser() -> argparse.ArgumentParser:
     text.add_argument("--text", help="the text to look at; its first token is only read")
     text.add_argument("--text-file", metavar="FILE", help="read the text from a file; - for standard input")
     parser.add_argument(
-        "--output", metavar="FILE", help="where the page goes (default: inspect.html in the run's folder)"
+        "--output", metavar="FILE", help="path of the page (default: inspect.html in the run's folder)"
     )
     return parser
 
@@ -67,7 +67,7 @@ def main(argv: list[str]) -> int:
 
 
 def _text(arguments: argparse.Namespace) -> str:
-    """Raises UserError where the file cannot be read, or is no UTF-8."""
+    """Reads the text. Raises UserError where the file cannot be read, or is no UTF-8."""
     from dqnlm.errors import UserError
 
     name = arguments.text_file
@@ -83,7 +83,7 @@ def _text(arguments: argparse.Namespace) -> str:
 
 
 def heading(policy: Policy, config: dict[str, Any], folder: Path, arguments: argparse.Namespace) -> Heading:
-    """Which run and checkpoint it is, and what the figures mean there."""
+    """The run and the checkpoint, with the meaning of the metrics."""
     from dqnlm.config.selected import option_name
     from dqnlm.reporting.inspection_page import Heading
     from dqnlm.reporting.names import run_name
@@ -106,7 +106,7 @@ def heading(policy: Policy, config: dict[str, Any], folder: Path, arguments: arg
 
 
 def _choices(folder: Path) -> dict[str, Any]:
-    """The options that the run was started with, as the manifest has them; {} where that cannot be read."""
+    """The options of the run from its manifest; {} where that cannot be read."""
     from dqnlm.builder.launch import choices_of
     from dqnlm.runs.directory import RunDirectory
 
@@ -159,8 +159,8 @@ def _of_probability(policy: Policy) -> str:
 
 
 def _notes(config: dict[str, Any]) -> list[str]:
-    notes = ["The text's next token counts as the one taken. Figures at positions where the run had nothing to decide (inside "
-             "a prompt, say) were never trained."]  # fmt: skip
+    notes = ["The text's next token is the action taken. Values at positions without a decision "
+             "(for example inside a prompt) were never trained."]  # fmt: skip
     if config["env"].get("legal_moves_only"):
         notes.append("The run chose among legal moves only (env.legal_moves_only); this page compares all tokens.")
     return notes

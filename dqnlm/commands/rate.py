@@ -1,4 +1,4 @@
-"""`dqnlm rate RUN`: shows a run's samples one by one and keeps what a person thinks of them, to train on.
+"""`dqnlm rate RUN`: shows a run's samples one by one and stores the user's ratings, for training.
 
 Each rating is one line {"prompt", "completion", "reward", ...} of a JSONL file that `data=logged` and `data=trajectories` read,
 written at once.
@@ -27,8 +27,8 @@ KEYS = "score 1 to 5, s = skip, u = undo the last, q = quit: "
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="dqnlm rate",
-        description="Shows texts of a run's policy one by one and keeps your score of each, as data to train on. What the "
-        "file holds already is not shown again.",
+        description="Shows texts of a run's policy one by one and stores your score of each as training data. "
+        "Texts that are in the file already are not shown again.",
         epilog=f"keys: {KEYS.removesuffix(': ')}. Where standard input is no terminal, one key a line is read.",
     )
     add_run_arguments(parser)
@@ -51,10 +51,10 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def main(argv: list[str]) -> int:
-    """Asks until the samples, the keys or the person's patience end. Returns the exit code, 0.
+    """Asks until the samples end, the input ends or the user quits. Returns the exit code, 0.
 
     Raises:
-        UserError: no such run, a run that writes nothing, a file that cannot be added to, or a number out of range.
+        UserError: no such run, a run that generates no text, a file that cannot be added to, or a number out of range.
         KeyboardInterrupt: Ctrl-C, after the summary; all ratings given are in the file.
     """
     arguments = _parser().parse_args(argv)
@@ -86,7 +86,7 @@ def main(argv: list[str]) -> int:
 
 
 def _prompts(arguments: argparse.Namespace, config: dict[str, Any], stop: str | None) -> list[str]:
-    """The one that was given, else those of the run's held-out part, else a line break."""
+    """The prompt that was given, else those of the run's held-out part, else a line break."""
     import torch
 
     from dqnlm.tasks.base import build_data
@@ -107,7 +107,7 @@ def samples(
     seen: set[tuple[str, str]],
     stop: str | None = None,
 ) -> Iterator[Sample]:
-    """Texts that differ from those in `seen` and from one another, of `n` seeds, each up to `stop`; prompts take turns.
+    """Generates texts that differ from `seen` and one another, with `n` seeds, each up to `stop`, in turn over prompts.
 
     Raises:
         UserError: the policy is greedy, so that all samples of a prompt would be the same.
@@ -130,7 +130,7 @@ def samples(
 
 
 def session(texts: Iterator[Sample], ratings: Ratings, origin: dict[str, Any], key_of: Callable[[], str]) -> None:
-    """Shows each sample and does what the key says; `key_of` gives one key, and nothing when there are no more."""
+    """Shows each sample and executes the key; `key_of` returns one key, or nothing at the end of the input."""
     answered: list[tuple[Sample, bool]] = []  # and whether it was rated, not skipped
     again: list[Sample] = []  # what undo has brought back, next one last
     while True:
@@ -159,7 +159,7 @@ def session(texts: Iterator[Sample], ratings: Ratings, origin: dict[str, Any], k
 
 
 def _ask(sample: Sample | None, key_of: Callable[[], str]) -> str:
-    """One of the keys; the end of the input counts as q."""
+    """Reads one of the keys; the end of the input counts as q."""
     if sample is None:
         print("\nthat was the last sample", flush=True)
     else:
@@ -175,7 +175,7 @@ def _ask(sample: Sample | None, key_of: Callable[[], str]) -> str:
 
 
 def read_key() -> str:
-    """A single key press on a terminal, else a line of standard input; empty at its end."""
+    """Reads a single key press on a terminal, else a line of standard input; empty at its end."""
     try:
         import termios
         import tty
@@ -194,7 +194,7 @@ def read_key() -> str:
 
 
 def _conclude(ratings: Ratings, new: int, folder: Path, config: dict[str, Any]) -> None:
-    """How many, the mean, and how to train on them."""
+    """Prints the number of ratings, their mean, and the command that trains on them."""
     from dqnlm.tasks.select import task_class
 
     count = len(ratings.rewards)

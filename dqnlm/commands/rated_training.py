@@ -16,7 +16,7 @@ KEPT_OF_TEXT = ("network", "device=", "threads=", "seed=", "logger=", "+allow_ta
 
 
 def command_on_text(ratings: Ratings, typed: list[str]) -> str:
-    """A run on the ratings alone, with the network of the command `typed`; what they lack of a log is said in settings."""
+    """A command that trains on the ratings alone, with the network of the command `typed`."""
     kept = [word for word in typed if word.startswith(KEPT_OF_TEXT) and "=" in word]
     pretrained = "+experiment=logged_pretrained" in typed
     own = [f"+experiment=logged{'_pretrained' * pretrained}", f"data.path={_quoted(ratings.path)}"]
@@ -54,5 +54,5 @@ def typed(folder: Path) -> list[str]:
 
 
 def _quoted(path: Path) -> str:
-    """In Hydra's grammar a space or a comma means something; quoted, it does not."""
+    """Quotes a value for Hydra's grammar, in which a space or a comma is special."""
     return "'" + str(path).replace("'", "\\'") + "'"

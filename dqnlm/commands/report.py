@@ -1,4 +1,4 @@
-"""`dqnlm report RUN...`: one page about one run, or a comparison of several, and a table in the terminal."""
+"""`dqnlm report RUN...`: writes a page about one run, or a comparison of several, and prints a table."""
 
 from __future__ import annotations
 
@@ -51,11 +51,11 @@ def main(argv: list[str]) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="dqnlm report",
-        description="Write one self-contained page about runs: figures, curves, samples, settings. Several runs are "
+        description="Write one self-contained page about runs: metrics, curves, samples, settings. Several runs are "
         "compared by the settings in which they differ; seeds of the same settings become one curve with a band.",
     )
     parser.add_argument("runs", nargs="+", metavar="RUN", help="a folder, `latest`, or a unique prefix of a run's name")
-    parser.add_argument("--output", metavar="FILE", help="where the page goes (default: report.html in the run's "
+    parser.add_argument("--output", metavar="FILE", help="path of the page (default: report.html in the run's "
                         "folder; for several runs in the output folder, or in the one that holds them all)")  # fmt: skip
     parser.add_argument(
         "--metric",
@@ -78,7 +78,7 @@ def _find(names: list[str], output_dir: Path) -> list[Path]:
 
 
 def _default_output(paths: list[Path], output_dir: Path) -> Path:
-    """In the one run; of several in the output folder, or, where not all are below it, in the folder that holds them all."""
+    """The default path: in the run's folder; for several runs in the output folder, or their common folder."""
     if len(paths) == 1:
         return paths[0] / "report.html"
     real = [path.resolve() for path in paths]

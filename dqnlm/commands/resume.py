@@ -1,4 +1,4 @@
-"""`dqnlm resume RUN [key=value ...]`: goes on with a stopped run, or extends a finished one."""
+"""`dqnlm resume RUN [key=value ...]`: continues a stopped run, or extends a finished one."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Arguments of every command that reads a policy from a run."""
+"""Arguments common to every command that reads a policy from a run."""
 
 from __future__ import annotations
 
@@ -6,7 +6,8 @@ import argparse
 
 
 def add_run_arguments(parser: argparse.ArgumentParser, device: bool = True) -> None:
-    """Which run, which of its checkpoints, where it is, and what code of it is permitted; `device`: where it is to be."""
+    """Adds the arguments for the run, its checkpoint, the output folder, permitted code and the device.
+    """
     parser.add_argument("run", help="a run's folder, `latest`, or a unique prefix of its name")
     parser.add_argument("--checkpoint", default="best", help="best, last, or a step (default: best)")
     if device:

@@ -1,4 +1,4 @@
-"""`dqnlm runs`: a table of every run below the output folder. Reads the ends of files only and imports no torch."""
+"""`dqnlm runs`: a table of every run below the output folder. Reads only the ends of files and does not import torch."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def main(argv: list[str]) -> int:
 
 
 def describe(path: Path, output_dir: Path) -> dict[str, Any]:
-    """One run in short: the keys of `KEYS` and `problem`, what could not be read (None when all could).
+    """Summary of one run: the keys of `KEYS` and `problem`, the reading error (None without one).
 
     A figure is the last one evaluated; None where there is none. `step` is in updates, `wall_s` in seconds.
     """
@@ -67,7 +67,7 @@ def describe(path: Path, output_dir: Path) -> dict[str, Any]:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="dqnlm runs",
-        description="List every run, newest last: how it ended, how far it came, and its last and best figures. "
+        description="List every run, newest last: status, progress, and its last and best metrics. "
         "Status: finished, interrupted, failed; running or unknown (killed) for a run that wrote no summary; damaged.",
     )
     parser.add_argument("--output-dir", default="outputs", metavar="DIR", help="where runs are (default: %(default)s)")

@@ -1,4 +1,4 @@
-"""`dqnlm train`: checks everything a user can get wrong first, reserves the run's folder, then lets Hydra run the job.
+"""`dqnlm train`: checks the user's input first, reserves the run directory, then lets Hydra run the job.
 
 Hydra owns overrides, sweeps and launchers; its own messages, logs and folders never reach the user. One job is
 
@@ -76,7 +76,7 @@ def run_sweep(request: Request, folder: Path) -> int:
 
 
 def check(request: Request, overrides: list[str]) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Composes and validates one job, so that a mistake ends before anything is written."""
+    """Composes and validates one job, so that a mistake is reported before anything is written."""
     config, choices = compose(
         overrides, request.config_dir, config_path=request.config_path, config_name=request.config_name
     )
@@ -86,7 +86,7 @@ def check(request: Request, overrides: list[str]) -> tuple[dict[str, Any], dict[
 
 
 def run_folder(request: Request, config: dict[str, Any], choices: dict[str, Any]) -> tuple[Path, bool]:
-    """A folder for the run (or sweep), and whether it was made for it: else it is the one that the user names."""
+    """A folder for the run (or sweep), and whether it was created for it; else the user named it."""
     key = "hydra.sweep.dir" if request.multirun else "hydra.run.dir"
     if request.pop_override(key):
         return require_fresh(Path(hydra_setting(request.removed, request.config_dir, key))), False
@@ -97,7 +97,7 @@ def run_folder(request: Request, config: dict[str, Any], choices: dict[str, Any]
 
 
 def hand_over(request: Request, further: list[str]) -> int:
-    """Runs Hydra on a command line of its own making; returns the exit code."""
+    """Runs Hydra with a constructed command line; returns the exit code."""
     overrides = request.overrides if request.multirun else expanded(request.overrides, request.config_dir)
     with _argv(["dqnlm", *request.flags(), *overrides, *further]):
         try:
@@ -120,7 +120,7 @@ def _argv(arguments: list[str]) -> Iterator[None]:
 
 
 def run_job(cfg: DictConfig) -> Any:
-    """One job. A sweep goes on after a failed job, but not after an interruption."""
+    """Runs one job. A sweep continues after a failed job, but not after an interruption."""
     settings = HydraConfig.get()
     directory = Path(settings.runtime.output_dir)
     sweeping = settings.mode == RunMode.MULTIRUN
@@ -170,7 +170,7 @@ def _start(cfg: DictConfig, settings: Any, directory: Path) -> str:
 
 
 def anchor_paths(config: dict[str, Any], base: Path) -> None:
-    """Paths as typed are relative to where the command was typed; the run keeps them whole, to be resumed anywhere."""
+    """Makes typed paths, relative to the current folder, absolute, so that the run can be resumed from anywhere."""
     data = config["data"]
     for key in ("path", "heldout_path"):
         if isinstance(data.get(key), str):
@@ -190,7 +190,7 @@ def anchor_paths(config: dict[str, Any], base: Path) -> None:
 
 
 def _free_memory() -> None:
-    """Jobs of a sweep share a process: what one leaves behind, the next would have to do without."""
+    """Frees memory between the jobs of a sweep, which share a process."""
     gc.collect()
     torch = sys.modules.get("torch")
     if torch is not None and torch.cuda.is_available():
@@ -216,7 +216,7 @@ def report_failures(sweep: Path) -> int:
 
 
 def _job_folder(number: Any, differing: Any) -> str:
-    """`3-seed=1,env.horizon=32`: the job's number and what sets it apart, safe as a file name."""
+    """`3-seed=1,env.horizon=32`: the job's number and its varied settings, safe as a file name."""
     parts = safe_name(str(differing).replace("+", "")) if differing else ""
     return f"{number}-{parts}" if parts else str(number)
 
@@ -225,7 +225,7 @@ OmegaConf.register_new_resolver("dqnlm_job_folder", _job_folder, replace=True)
 
 
 def complete(argv: list[str], commands: Iterable[str]) -> int:
-    """Shell completion: Hydra's, behind the sub-commands. Its script knows only `dqnlm <overrides>`."""
+    """Shell completion by Hydra, adapted to sub-commands; its script expects `dqnlm <overrides>`."""
     if any(argument.startswith("query=") for argument in argv):
         words = os.environ.get("COMP_LINE", "").split(" ")
         if len(words) <= 2:

@@ -1,4 +1,4 @@
-"""The command line of `dqnlm train`: Hydra's flags that make sense, advice for those that do not, and sweeps."""
+"""The command line of `dqnlm train`: supported flags of Hydra, advice for the others, and sweeps."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ PLACEHOLDERS = {"experiment": "NAME", "debug": "NAME", "resume": "RUN", "data-pa
 
 @dataclass
 class Request:
-    """What was asked for, taken apart."""
+    """The parsed command line."""
 
     overrides: list[str] = field(default_factory=list)
     multirun: bool = False
@@ -72,7 +72,7 @@ class Request:
         return words
 
     def pop_override(self, key: str) -> bool:
-        """Takes out the override of a Hydra setting; `removed` keeps the whole list as it was."""
+        """Removes the override of a Hydra setting; `removed` keeps the original list."""
         self.removed = list(self.overrides)
         self.overrides = [text for text in self.overrides if text.lstrip("+").split("=", 1)[0] != key]
         return len(self.overrides) < len(self.removed)
@@ -106,10 +106,10 @@ def _parser() -> _Parser:
 
 
 def parse(argv: list[str]) -> Request:
-    """The arguments after `dqnlm train`.
+    """Parses the arguments after `dqnlm train`.
 
     Raises:
-        UserError: an unknown flag, or a word that is no key=value; the message says what to type.
+        UserError: an unknown flag, or a word that is no key=value; with the correct form.
     """
     parser = _parser()
     _refuse_flags(argv, [flag for action in parser._actions for flag in action.option_strings])
@@ -137,7 +137,7 @@ def parse(argv: list[str]) -> Request:
 
 
 def _refuse_flags(argv: list[str], flags: list[str]) -> None:
-    """Flags of other programs. Left alone, Hydra takes `--experiment x` for a flag of its own."""
+    """Refuses flags of other programs. Hydra would parse `--experiment x` as a flag of its own."""
     for index, word in enumerate(argv):
         flag, _, attached = word.partition("=")
         if not word.startswith("-") or flag in flags or (index and argv[index - 1] in flags):
@@ -154,7 +154,7 @@ def _refuse_flags(argv: list[str], flags: list[str]) -> None:
 
 
 def _require_setting(text: str) -> None:
-    """A word without `=` is a forgotten group, most often."""
+    """Refuses a word without `=`, usually a forgotten group."""
     if "=" in text or text.startswith("~"):
         return
     for group in catalogue.groups():
@@ -165,7 +165,7 @@ def _require_setting(text: str) -> None:
 
 
 def swept_keys(request: Request, *, swept: bool) -> list[str]:
-    """Keys that take several values in this sweep, or those that take one."""
+    """Keys that have several values in this sweep, or those that have one."""
     return [o.key_or_group for o in parse_overrides(request.overrides) if o.is_sweep_override() is swept]
 
 

@@ -1,4 +1,4 @@
-"""The configuration files that exist: groups, their options, and the one line that says what each is. No Hydra here."""
+"""The available configuration files: groups, options and their one-line descriptions. Independent of Hydra."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def packaged_root() -> Path:
 
 
 def roots(config_dir: str | Path | None = None) -> list[Path]:
-    """Where options are looked up, first come first served; a user's folder adds to the packaged one.
+    """The folders of options, in the order of the search; a user's folder adds to the packaged one.
 
     Raises:
         UserError: `config_dir` is no folder.
@@ -69,7 +69,7 @@ def options(group: str, config_dir: str | Path | None = None) -> list[tuple[str,
 
 
 def option_of(group: str, target: str) -> str:
-    """The packaged option of a group whose code is `target`; of several the one that is named like it, else its own name."""
+    """The packaged option of a group with code `target`; of several the one with the same name, else its own name."""
     code = target.rpartition(".")[2]
     line = re.compile(rf"^_target_:\s*{re.escape(target)}\s*(?:#.*)?$", re.MULTILINE)
     root = packaged_root() / group
@@ -80,7 +80,7 @@ def option_of(group: str, target: str) -> str:
 
 
 def description(path: Path, option: str) -> str:
-    """The first comment of the file that is no `# @package`, without the option's name before it."""
+    """The first comment of the file other than `# @package`, without the option's name before it."""
     for line in path.read_text(encoding="utf-8").splitlines():
         if not line.startswith("#"):
             return ""
@@ -103,7 +103,7 @@ def read_option(group: str, option: str, config_dir: str | Path | None = None) -
 
 
 def unknown_option(group: str, option: str, config_dir: str | Path | None = None, origin: str = "") -> str:
-    """The message for `group=option` where there is no such file."""
+    """The message for an unknown `group=option`."""
     names = [name for name, _ in options(group, config_dir)]
     plus = "+" if group in ADDED else ""
     return (

@@ -1,6 +1,6 @@
-"""Hydra's composition behind a small door: overrides in, plain dictionary out, mistakes in a user's words.
+"""Wraps Hydra's composition: overrides in, plain dictionary out, errors as UserError.
 
-Only this file, config.py and commands/train.py know Hydra and OmegaConf. Everything here goes through
+Only this file, config.py and commands/train.py use Hydra and OmegaConf. Everything here goes through
 `dqnlm.config.run_config`; import from there.
 """
 
@@ -31,7 +31,7 @@ VERSION_BASE = "1.3"
 
 
 def parse_overrides(overrides: Sequence[str]) -> list[Override]:
-    """Hydra's reading of each `key=value`.
+    """Parses each `key=value` with Hydra.
 
     Raises:
         UserError: one cannot be read; the message names it.
@@ -56,7 +56,7 @@ def compose(
     config_path: str | None = None,
     config_name: str = "train",
 ) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Defaults, chosen options and overrides merged into one plain dictionary, interpolations resolved.
+    """Merges defaults, chosen options and overrides into one plain dictionary, interpolations resolved.
 
     Args:
         overrides: as typed: `network=gru`, `env.horizon=32`, `+experiment=shakespeare`.
@@ -88,10 +88,10 @@ def compose(
 
 
 def expanded(overrides: Sequence[str], config_dir: str | Path | None = None) -> list[str]:
-    """An algorithm typed beside an experiment: its choices are added as if typed too.
+    """Adds the choices of a typed algorithm to the overrides when an experiment is typed too.
 
-    Hydra merges an experiment last, so its network head, say, would beat that of `algorithm=c51`, which was typed to try
-    that head on this experiment. What is typed itself is left as it is.
+    Hydra merges an experiment last, so its head, for example, would override that of `algorithm=c51`, which was typed to try
+    that head on this experiment. Typed overrides do not change.
     """
     parsed = parse_overrides(overrides)
     typed = {str(o.key_or_group): o for o in parsed}
@@ -123,7 +123,7 @@ def _leaves(tree: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]
 
 
 def _typed(value: Any) -> str:
-    """A YAML value in Hydra's grammar."""
+    """Writes a YAML value in Hydra's grammar."""
     if value is None or isinstance(value, bool):
         return {None: "null", True: "true", False: "false"}[value]
     if isinstance(value, list):
@@ -132,7 +132,7 @@ def _typed(value: Any) -> str:
 
 
 def plain(cfg: DictConfig) -> dict[str, Any]:
-    """A composed configuration without the `hydra` node, as plain Python values.
+    """Converts a composed configuration to plain Python values, without the `hydra` node.
 
     Raises:
         UserError: a value is missing (`???`) or an interpolation does not resolve.
@@ -159,10 +159,10 @@ def choices_of(hydra_node: DictConfig, config: dict[str, Any]) -> dict[str, Any]
 
 
 def check_choices(parsed: Sequence[Override], config_dir: str | Path | None = None) -> None:
-    """Group choices before Hydra sees them: existing options, and a plus where and only where one is needed.
+    """Checks group choices before Hydra: existing options, and a plus exactly where one is needed.
 
     Raises:
-        UserError: with what to type.
+        UserError: with the correct form.
     """
     known = catalogue.groups(config_dir)
     added = {o.key_or_group for o in parsed if o.is_add()}
@@ -189,7 +189,7 @@ def check_choices(parsed: Sequence[Override], config_dir: str | Path | None = No
 
 
 def origin(key: str, overrides: Sequence[str] = (), config_dir: str | Path | None = None) -> str:
-    """Where a dotted key's value came from: the override as typed, else the last file in merge order that has it."""
+    """The origin of a dotted key's value: the override as typed, else the last file in merge order that has it."""
     groups = catalogue.groups(config_dir)
     for text in reversed(overrides):
         typed = text.lstrip("+~").split("=", 1)[0]
@@ -216,7 +216,7 @@ def _has(tree: Any, key: str) -> bool:
 
 
 def _merged_files(overrides: Sequence[str], config_dir: str | Path | None) -> Iterator[tuple[str, str, DictConfig]]:
-    """(name for a message, package, content) of the files behind a composition, in the order they are merged."""
+    """(name for a message, package, content) of the files behind a composition, in merge order."""
     with _hydra(None):
         loader = GlobalHydra.instance().config_loader()
         defaults = loader.compute_defaults_list("train", [*overrides, *_search(config_dir)], RunMode.RUN).defaults
@@ -233,7 +233,7 @@ def _merged_files(overrides: Sequence[str], config_dir: str | Path | None) -> It
 
 
 def _settings(overrides: Sequence[str], config_dir: str | Path | None) -> dict[str, Any]:
-    """What composes from the group choices alone: the settings that exist under these choices, for suggestions."""
+    """The settings that exist under these group choices, for suggestions."""
     groups = catalogue.groups(config_dir)
     chosen = [o.input_line for o in parse_overrides(overrides) if o.key_or_group in groups and o.input_line]
     with _hydra(None):
@@ -247,10 +247,10 @@ def _search(config_dir: str | Path | None) -> list[str]:
 
 
 def quoted(text: str | Path) -> str:
-    """Any text as a value in Hydra's grammar.
+    """Quotes a text as a value in Hydra's grammar.
 
     Raises:
-        UserError: it holds an interpolation, which no quoting turns off.
+        UserError: it contains an interpolation, which cannot be quoted.
     """
     if "${" in str(text):
         raise UserError(f"{text}: a path cannot hold '${{'")
@@ -267,7 +267,7 @@ def hydra_setting(overrides: Sequence[str], config_dir: str | Path | None, key: 
 
 @contextmanager
 def _hydra(config_path: str | None) -> Iterator[None]:
-    """Hydra initialised on the packaged (or the given) configuration, and put back as it was found."""
+    """Initialises Hydra on the packaged (or the given) configuration, and restores its state afterwards."""
     saved = GlobalHydra.instance().hydra
     GlobalHydra.instance().clear()
     module = (config_path or "pkg://dqnlm.configs").removeprefix("pkg://")

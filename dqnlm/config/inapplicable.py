@@ -1,7 +1,7 @@
 """Settings of a preset (experiment, algorithm, debug) that do not apply to an option chosen on the command line.
 
 `+experiment=shakespeare network=gru`: the experiment sets `network.norm` for its transformer, which a GRU does not have.
-Whoever chose the GRU meant to leave that behind, so it is dropped, and said; a key typed on the command line never is.
+The choice of the GRU takes precedence, so the setting is dropped with a note; a key typed on the command line never is.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _SETS_OTHER_GROUPS = re.compile(r"^#\s*@package\s+_global_\s*$", re.MULTILINE)
 def drop_inapplicable(
     config: dict[str, Any], overrides: Sequence[str], config_dir: str | Path | None = None
 ) -> tuple[dict[str, Any], list[str]]:
-    """The configuration without such settings, and a line for each that was dropped.
+    """Removes such settings; returns the configuration and a line for each that was dropped.
 
     Args:
         config: as composed.

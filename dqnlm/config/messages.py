@@ -1,4 +1,4 @@
-"""Hydra's and YAML's complaints in a user's words: what, where, the nearest valid name, what to type."""
+"""Translates errors of Hydra and YAML into messages with the place, the nearest valid name, and a correction."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def dotted(tree: Mapping[str, Any], prefix: str = "") -> list[str]:
 
 
 def near_setting(key: str, settings: Mapping[str, Any], groups: Sequence[str]) -> str | None:
-    """What to write for a key that does not exist: a brother, a setting of that name elsewhere, or a group."""
+    """Suggestion for a key that does not exist: a sibling, a setting of that name elsewhere, or a group."""
     keys = dotted(settings)
     parent, _, name = key.rpartition(".")
     prefix = f"{parent}." if parent else ""
@@ -74,7 +74,7 @@ def unknown_setting(key: str, origin: str, settings: Mapping[str, Any], config_d
 
 
 def _deepest(key: str, settings: Mapping[str, Any]) -> tuple[str, Any]:
-    """The longest beginning of a dotted key that exists, and what stands there."""
+    """The longest existing prefix of a dotted key, and its value."""
     tree: Any = settings
     parts = key.split(".")
     for depth, part in enumerate(parts):
@@ -90,10 +90,10 @@ def explain(
     settings: Callable[[], Mapping[str, Any]],
     config_dir: str | Path | None = None,
 ) -> UserError:
-    """A failure of Hydra's composition as the one message that a user sees.
+    """Translates a failure of Hydra's composition into one message.
 
     Args:
-        error: what Hydra, OmegaConf or the YAML parser raised.
+        error: of Hydra, OmegaConf or the YAML parser.
         overrides: as typed.
         settings: gives the configuration without the single-value overrides; called only for suggestions.
         config_dir: a further folder of options.
@@ -128,7 +128,7 @@ def explain(
 
 
 def _file_naming(option: str, overrides: Sequence[str], config_dir: str | Path | None) -> str | None:
-    """The preset on the command line whose file names this option; Hydra reports the root file in its place."""
+    """The preset on the command line whose file names this option; Hydra reports the root file instead."""
     for text in overrides:
         group, _, chosen = text.lstrip("+").partition("=")
         path = catalogue.option_file(group, chosen, config_dir) if group in catalogue.groups(config_dir) else None
@@ -138,7 +138,7 @@ def _file_naming(option: str, overrides: Sequence[str], config_dir: str | Path |
 
 
 def _or_empty(settings: Callable[[], Mapping[str, Any]]) -> Mapping[str, Any]:
-    """Settings for a suggestion; where even the choices alone do not compose, the first mistake is told without one."""
+    """Settings for a suggestion; {} where the choices alone do not compose."""
     try:
         return settings()
     except Exception:

@@ -124,7 +124,7 @@ def _node(config: dict[str, Any], path: list[str]) -> dict[str, Any] | None:
 
 
 def renewed_targets(node: Any) -> Any:
-    """A saved configuration with each `_target_` where it is now; everything else as it was."""
+    """A saved configuration with each `_target_` at its current location; everything else is unchanged."""
     if isinstance(node, list):
         return [renewed_targets(part) for part in node]
     if not isinstance(node, dict):

@@ -25,12 +25,12 @@ from dqnlm.utils.permissions import permit_targets
 
 
 def save_run_config(config: dict[str, Any], path: Path) -> None:
-    """Writes a validated configuration as plain YAML, whole or not at all."""
+    """Writes a validated configuration as plain YAML, atomically."""
     write_text_atomic(path, yaml.safe_dump(config, sort_keys=False, allow_unicode=True))
 
 
 def load_run_config(path: Path, overrides: Sequence[str] = ()) -> dict[str, Any]:
-    """The configuration of a run, with changes applied, validated again.
+    """Loads the configuration of a run, with changes applied, and validates it again.
 
     Args:
         path: a run's `config.yaml`, or the folder that holds it.
@@ -54,7 +54,7 @@ def load_run_config(path: Path, overrides: Sequence[str] = ()) -> dict[str, Any]
 def apply_overrides(
     config: dict[str, Any], overrides: Sequence[str], *, origin_of_rest: str = "the run's config.yaml"
 ) -> dict[str, Any]:
-    """A run's configuration with single values changed, validated.
+    """Changes single values of a run's configuration, and validates it.
 
     Raises:
         UserError: an unknown key, a group choice, a plus or a tilde, a sweep, or a value that does not fit.

@@ -1,4 +1,4 @@
-"""Strict checking of a composed configuration, in plain Python: no key that nothing reads, no value of a wrong type.
+"""Strict checks of a composed configuration: every key is read, every value has the right type.
 
 A node with `_target_` names a class or function. Its KEYWORD-ONLY parameters are the keys that may (and, where Python
 gives no default, must) stand beside `_target_`, and their annotations are the types. So the code that reads a value is
@@ -33,12 +33,12 @@ Where = Callable[[str], str]  # dotted key -> where its value came from, in word
 
 
 def nowhere(key: str) -> str:
-    """The origin of a value of which nothing is known."""
+    """The origin of a value without a known origin."""
     return "the configuration"
 
 
 def resolve_target(dotted: Any, key: str = "", where: Where = nowhere) -> Callable[..., Any]:
-    """The class or function that `dotted` names.
+    """Resolves a dotted name to a class or function.
 
     Raises:
         UserError: not a dotted path, outside the permitted modules, no part of a run, or no such module or name.
@@ -82,7 +82,7 @@ def unwritten(target: Any) -> list[str]:
 
 
 def keyword_parameters(target: Callable[..., Any]) -> dict[str, tuple[Any, bool]]:
-    """Keyword-only parameters: name -> (annotation, required).
+    """Reads keyword-only parameters: name -> (annotation, required).
 
     Raises:
         TypeError: a parameter has no annotation, or one that cannot be evaluated (a mistake in the code).
@@ -105,12 +105,12 @@ def keyword_parameters(target: Callable[..., Any]) -> dict[str, tuple[Any, bool]
 def check_node(
     node: Mapping[str, Any], key: str, where: Where = nowhere, extra: Mapping[str, Any] | None = None
 ) -> dict[str, Any]:
-    """One node with `_target_`: its keys and values against the target's keyword-only parameters.
+    """Checks one node with `_target_`: its keys and values against the target's keyword-only parameters.
 
     Args:
         node: the mapping, with `_target_`.
         key: dotted path of the node, for messages.
-        where: says where a dotted key's value came from.
+        where: dotted key -> origin of its value.
         extra: further keys that may stand here, name -> annotation, read by whoever holds the node.
 
     Returns:
@@ -152,7 +152,7 @@ def unknown_key(key: str, siblings: list[str], where: Where, holder: str) -> str
 
 
 def check_value(value: Any, annotation: Any, key: str, where: Where = nowhere) -> Any:
-    """A value against an annotation; nodes inside it are checked against their own targets.
+    """Checks a value against an annotation; nodes inside it are checked against their own targets.
 
     Raises:
         UserError: the value does not fit; the message names key, value, origin and what is accepted.
@@ -167,12 +167,12 @@ def check_value(value: Any, annotation: Any, key: str, where: Where = nowhere) -
 
 
 def shown(value: Any) -> str:
-    """A value as YAML spells it."""
+    """Formats a value as YAML."""
     return "null" if value is None else str(value).lower() if isinstance(value, bool) else repr(value)
 
 
 def check_nested(value: Any, key: str, where: Where) -> Any:
-    """Nodes below a plain value: a part of a mixture carries its `weight` beside what its target takes."""
+    """Checks nodes below a plain value: a component of a mixture has a `weight` besides its target's keys."""
     if isinstance(value, dict):
         if TARGET in value:
             return check_node(value, key, where, extra={"weight": float})
@@ -195,15 +195,15 @@ def instantiate(node: Mapping[str, Any], *supplied: Any, **extra: Any) -> Any:
 
 
 def assemble(node: Mapping[str, Any], pool: Mapping[str, Any], key: str) -> Any:
-    """Calls the node's target with what it asks for by the NAMES of its positional parameters, and the node's keys.
+    """Calls the node's target with the dependencies NAMED by its positional parameters, and the node's keys.
 
     Args:
         node: with `_target_`.
-        pool: name -> object; what this run has to give.
+        pool: name -> object; the dependencies that this run has.
         key: dotted path of the node, for messages.
 
     Raises:
-        UserError: the target asks for something that this run has not.
+        UserError: the target names a dependency that this run does not have.
     """
     target = resolve_target(node[TARGET])
     kinds = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)

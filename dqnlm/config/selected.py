@@ -1,4 +1,4 @@
-"""What the groups of a configuration were set to, as it is typed; for messages alone."""
+"""The selected option of each group, as typed; used in messages."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ Config = dict[str, Any]
 
 
 def option_name(config: Config, group: str, choices: Mapping[str, Any] | None = None) -> str:
-    """The option that a group was set to.
+    """The selected option of a group.
 
     Args:
         config: validated.

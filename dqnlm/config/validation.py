@@ -31,11 +31,11 @@ def validate(
     where: Where | None = None,
     config_dir: str | Path | None = None,
 ) -> dict[str, Any]:
-    """A composed configuration, checked and coerced; nothing in it is left unread.
+    """Checks and converts a composed configuration; every key is read.
 
     Args:
         config: plain dictionary, as from `compose`.
-        choices: group -> option; what a message may name as origin.
+        choices: group -> option; possible origins in messages.
         overrides: as typed; the only place from which `allow_targets` is taken.
         where: dotted key -> origin in words; by default command line and chosen files are searched.
         config_dir: as in `compose`.
@@ -66,7 +66,7 @@ def validate(
 
 
 def _part(value: Any, key: str, where: Where, config_dir: str | Path | None) -> dict[str, Any]:
-    """One group: a node, or several named nodes (objectives)."""
+    """Checks one group: a node, or several named nodes (objectives)."""
     if not isinstance(value, dict) or not value:
         names = [name for name, _ in options(key, config_dir)] if key != "learner" else []
         listed = f"\n  choose {key}=ONE of: {', '.join(names)}" if names else ""
@@ -93,7 +93,7 @@ def _unread(value: dict[str, Any], key: str, name: str, where: Where) -> str:
 
 
 def _permit(prefixes: Any, overrides: Sequence[str], where: Where) -> None:
-    """`allow_targets`, if the command line itself gives it."""
+    """Applies `allow_targets`, if the command line itself gives it."""
     if prefixes is None:
         return
     if not any(text.lstrip("+").split("=")[0] == ALLOW_TARGETS for text in overrides):

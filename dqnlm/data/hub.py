@@ -1,4 +1,4 @@
-"""A text from the Hugging Face Hub, or from a local folder of data files, through `datasets`."""
+"""Loads a text from the Hugging Face Hub, or from a local folder of data files, through `datasets`."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ PROBE_TIMEOUT_S = 3.0
 
 
 def hub(*, name: str | None, config: str | None, split: str, text_column: str, revision: str | None) -> TextSource:
-    """The rows of one text column, in order, joined by a blank line.
+    """Loads the rows of one text column, in order, joined by a blank line.
 
-    A folder that exists is read from the disk, with nothing kept elsewhere. Any other name is asked of the Hub; where
+    An existing folder is read from the disk, without a cache. Any other name is looked up on the Hub; where
     the Hub does not answer within 3 s, or HF_HUB_OFFLINE or DQNLM_OFFLINE is set, only a copy that `datasets` kept
     from an earlier run is used, and the notes say so.
 
@@ -52,11 +52,11 @@ def hub(*, name: str | None, config: str | None, split: str, text_column: str, r
 def rows_of(
     name: str, config: str | None, split: str, revision: str | None, for_a_file: str
 ) -> tuple[Dataset, list[str], str]:
-    """All rows of a split; what a user should know; where they came from. Names are taken as `hub` says.
+    """All rows of a split, notes for the user, and the origin. `name` is resolved as by `hub`.
 
     Args:
         name, config, split, revision: as for `hub`.
-        for_a_file: what to say to one who names a file; `{file}` stands for it.
+        for_a_file: message for a user who names a file; `{file}` stands for it.
 
     Raises:
         UserError: no such data set, configuration or split; no connection and no copy.
@@ -76,7 +76,7 @@ def rows_of(
 
 
 def load_from_hub(name: str, config: str | None, split: str, revision: str | None) -> tuple[Dataset, list[str]]:
-    """A data set of the Hub, or this machine's copy of it where the Hub cannot be reached, with a note that says so.
+    """Loads a data set of the Hub, or its local copy where the Hub cannot be reached, with a note about that.
 
     Raises:
         UserError: it cannot be read, or the Hub is out of reach and there is no copy.
@@ -98,7 +98,7 @@ def load_from_hub(name: str, config: str | None, split: str, revision: str | Non
 
 
 def load(name: str, config: str | None, split: str, revision: str | None, options: dict[str, Any]) -> Dataset:
-    """`datasets.load_dataset` with its many errors in one sentence.
+    """Calls `datasets.load_dataset` and turns its errors into one message.
 
     Raises:
         UserError: the data set cannot be read.
@@ -119,7 +119,7 @@ def load(name: str, config: str | None, split: str, revision: str | None, option
 
 
 def _joined(rows: Dataset, name: str, text_column: str, notes: list[str]) -> str:
-    """The text of a column; appends to `notes` what was left out or changed."""
+    """The text of a column; appends to `notes` the changes and omissions."""
     columns = rows.column_names
     if text_column not in columns:
         near = difflib.get_close_matches(text_column, columns, n=1)
@@ -151,7 +151,7 @@ def _missing_folder(folder: Path, for_a_file: str) -> UserError:
 
 
 def _offline_reason() -> str | None:
-    """Why the Hub is not to be asked, or None. One short request costs less than the 23 s of `datasets`' retries."""
+    """Reason for not using the Hub, or None. One short request costs less than the 23 s of `datasets`' retries."""
     for variable in ("DQNLM_OFFLINE", "HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE"):
         if os.environ.get(variable, "").lower() not in ("", "0", "false", "no", "off"):
             return f"{variable} is set"
@@ -169,7 +169,7 @@ def _offline_reason() -> str | None:
 
 @contextlib.contextmanager
 def _hub_switched_off() -> Iterator[None]:
-    """The libraries read their environment variable once, when imported; this reaches them afterwards."""
+    """Turns the Hub off in libraries that read their environment variable only once, when imported."""
     import datasets
     from huggingface_hub import constants
 

@@ -1,7 +1,7 @@
-"""The environment interface: E episodes that move together, with masked auto-reset. Those on tokens are tensor code.
+"""The environment interface: E parallel episodes with masked auto-reset. Environments on tokens are tensor code.
 
 On tokens, between `reset` and any later point nothing may synchronise with the host: no `.item()`, no `bool(tensor)`, no
-`nonzero`. What the host must know to run the loop stands in `spec`.
+`nonzero`. The facts that the host needs to run the loop are in `spec`.
 
 Three ways of playing, each a class of its own; an environment may offer several:
 
@@ -23,7 +23,7 @@ from dqnlm.utils.context import RunContext
 
 
 class Environment(ABC):
-    """What every task has, whether it can be played or not.
+    """Base class of environments: the facts and methods of every task, whether it can be played or not.
 
     Attributes:
         task: the kind of work that an environment of this class belongs to: `text`, `answers`, `log` or `environment` (a key
@@ -42,7 +42,7 @@ class Environment(ABC):
         """Raises UserError where this environment cannot work in a run like this one; called once, when all parts are built."""
 
     def legal(self, observation_BS: Tensor) -> Tensor | None:
-        """Which actions may be chosen after each observation: bool, broadcastable to BSA; None if all may always."""
+        """Mask of the legal actions after each observation: bool, broadcastable to BSA; None if all are always legal."""
         return None
 
     @abstractmethod
@@ -55,12 +55,12 @@ class Environment(ABC):
         """Bounds of the reward of one decision."""
 
     def demonstrate(self, count: int, generator: torch.Generator, judged: bool) -> Rows | None:
-        """Whole episodes of this task in which every decision is the reference's; the running episodes are left alone.
+        """Demonstrations: whole episodes of this task with the reference's actions; the running episodes do not change.
 
         Args:
             count: rows.
             generator: draws them, on this device.
-            judged: whether their rewards are wanted (else they are 0).
+            judged: whether to compute their rewards (else they are 0).
 
         Returns:
             Rows as wide as `spec.row_transitions`, with every flag; None where the task has no references.
@@ -68,19 +68,19 @@ class Environment(ABC):
         return None
 
     def references(self) -> dict[str, float]:
-        """Mean returns that are known without learning ("optimal", "uniform"), for the table; may be {}."""
+        """Mean returns that are known without learning ("optimal", "uniform"), for the results table; may be {}."""
         return {}
 
     def notes(self) -> list[str]:
-        """What a user should know of the task, one sentence each; may be []."""
+        """Notes for the user about the task, one sentence each; may be []."""
         return []
 
     def describe(self) -> str:
-        """The task's name and size beyond `spec`, for the run summary; "" for nothing more."""
+        """The task's name and size beyond `spec`, for the run summary; "" if there is nothing to add."""
         return ""
 
     def reward_parts(self) -> dict[str, Tensor]:
-        """Unweighted parts of the latest rewards, for the log; may be {}.
+        """Unweighted components of the latest rewards, for the log; may be {}.
 
         (E,) after `step`, (E, H) after `score_actions`; after a step with `sequence_reward_ET`, those of the decisions of the
         rows that end.
@@ -88,15 +88,15 @@ class Environment(ABC):
         return {}
 
     def state_dict(self) -> dict[str, Any]:
-        """Everything the future depends on, the random generator's state included: tensors and numbers in dicts."""
+        """The complete state, that of the random generator included: tensors and numbers in dicts."""
         return {}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:  # noqa: B027
-        """Restores what `state_dict` gave, on this device; the same actions then have the same future."""
+        """Restores a state of `state_dict` on this device; the same actions then have the same results."""
 
 
 class StepEnvironment(Environment):
-    """Played one action at a time."""
+    """An environment that is played one action at a time."""
 
     def check(self, context: RunContext) -> None:
         """Raises UserError where this part cannot work in a run like this one; called once, when all parts are built."""
@@ -107,14 +107,14 @@ class StepEnvironment(Environment):
 
     @abstractmethod
     def step(self, action_E: Tensor) -> TimeStep:
-        """Takes one action in every copy; copies whose episode ended start a new one.
+        """Takes one action in every environment; those whose episode ended start a new one.
 
         Args:
             action_E: int64, in [0, A). Ignored where the step is no decision.
         """
 
     def skip_prompt(self) -> Tensor | None:
-        """Moves all copies past the observations that no action can change, when all stand at time 0 in lockstep.
+        """Advances all environments past the prompt, which no action can change, when all stand at time 0 in lockstep.
 
         Returns:
             observation_EP, int64: the first P observations; the first action to choose follows the last of them, and
@@ -131,7 +131,7 @@ class StepEnvironment(Environment):
 
 
 class TeacherForced(Environment):
-    """Observations do not depend on actions; used where `spec.teacher_forced`."""
+    """An environment whose observations do not depend on actions; used where `spec.teacher_forced`."""
 
     @abstractmethod
     def reset(self) -> Tensor:
@@ -143,18 +143,18 @@ class TeacherForced(Environment):
 
     @abstractmethod
     def score_actions(self, action_ET: Tensor) -> Rows:
-        """Plays whole episodes, those of `teacher_forced_observations`, and starts new ones.
+        """Scores whole episodes, those of `teacher_forced_observations`, and starts new ones.
 
         Args:
             action_ET: int64; ignored (but handed back) at steps without a decision.
 
         Returns:
-            Rows of E whole episodes, equal to what `step` would have answered.
+            Rows of E whole episodes, equal to those that `step` would give.
         """
 
 
 class CompletesPrompts(Environment):
-    """Whole completions of prompts.
+    """An environment that scores whole completions of prompts.
 
     Attributes:
         max_new_tokens: most decisions in a completion, the end token included.
@@ -164,7 +164,7 @@ class CompletesPrompts(Environment):
 
     @abstractmethod
     def prompts(self) -> tuple[Tensor, Tensor]:
-        """Begins new episodes everywhere: prompt_EP, int64, right-padded with 0, and its length_E."""
+        """Starts new episodes everywhere: prompt_EP, int64, right-padded with 0, and its length_E."""
 
     @abstractmethod
     def score_completions(self, action_EH: Tensor, length_E: Tensor) -> Rows:

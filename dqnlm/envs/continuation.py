@@ -1,4 +1,4 @@
-"""Continuation: read a prompt from a text, then say what comes next, one token a decision.
+"""Text continuation: the agent reads a prompt from a text and continues it, one token per decision.
 
 An episode is a random window of prompt_length + horizon reference tokens w_0 .. w_T, so that
 T = prompt_length - 1 + horizon:
@@ -10,8 +10,8 @@ T = prompt_length - 1 + horizon:
 Steps inside the prompt are no decisions: flag 0, reward 0, and w_t+1 comes whatever was chosen. After the last decision
 the episode terminates, or is truncated (`horizon_end`). A stop token terminates it early.
 
-A judged reward (`Reward.judged`) pays when an episode is over: the decisions are kept until then, and the last step says
-what each of them earned. Where copies end apart (a stop token), the host then asks at every step who has ended.
+A sequence-level reward (`Reward.judged`) is computed when an episode is over: the decisions are kept until then, and the
+last step returns their rewards. Where episodes may end early (a stop token), this costs a device sync at every step.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ class Continuation(StepEnvironment, TeacherForced):
 
     Args:
         corpus_ids: 1-D, token ids of any integer dtype; moved to `device` as they are.
-        reward: judges the decisions.
+        reward: of the decisions.
         num_actions: A; every id of the corpus is below it.
         legal_mask_A: bool, which tokens may be chosen; None for all.
         stop_id: token that ends an episode when chosen; None for none.
@@ -141,7 +141,7 @@ class Continuation(StepEnvironment, TeacherForced):
         return window_ES[:, 0]
 
     def _step_together(self, action_E: Tensor) -> TimeStep:
-        """All copies stand at the same time, so the host decides what kind of step this is."""
+        """A step of environments in lockstep: the host decides whether it is a decision."""
         decision = self._time >= self.first_decision
         self._time += 1
         last = self._time == self.row_transitions
@@ -160,7 +160,8 @@ class Continuation(StepEnvironment, TeacherForced):
         return TimeStep(observation_E, reward_E, flag_E, last_E, next_observation_E, last_E, sequence_reward_ET)
 
     def _step_apart(self, action_E: Tensor) -> TimeStep:
-        """Copies stand at different times; windows are drawn for all at every step, so nobody asks who needs one."""
+        """A step of environments at different times; windows are drawn for all at every step to avoid a host sync.
+        """
         decision_E = self._time_E >= self.first_decision
         time_E = self._time_E + 1
         reference_E = self._window_ES.gather(1, time_E[:, None])[:, 0]
@@ -183,7 +184,7 @@ class Continuation(StepEnvironment, TeacherForced):
         self._said_EH = self._said_EH.scatter(1, place_E[:, None], action_E[:, None])
 
     def _judge_ended(self, last_E: Tensor, length_E: Tensor) -> Tensor | None:
-        """sequence_reward_ET of the rows that end now, after so many decisions each; asks the host which those are."""
+        """sequence_reward_ET of the rows that end now, with their numbers of decisions; one transfer to the host."""
         which_B = last_E.nonzero()[:, 0]
         if len(which_B) == 0:
             return None
@@ -193,7 +194,7 @@ class Continuation(StepEnvironment, TeacherForced):
         return torch.zeros(self.num_envs, self.row_transitions, device=self.device).index_copy(0, which_B, judged_BT)
 
     def _judge_rows(self, action_BH: Tensor, window_BS: Tensor | None = None, length_B: Tensor | None = None) -> Tensor:
-        """What a judged reward pays for each transition, judged_BT; by default of whole rows of all environments."""
+        """The sequence-level reward of each transition, judged_BT; by default of whole rows of all environments."""
         window_BS = self._window_ES if window_BS is None else window_BS
         prompt_BP, reference_BH = window_BS[:, : self.prompt_length], window_BS[:, self.prompt_length :]
         prompt_length_B = torch.full_like(action_BH[:, 0], self.prompt_length)
@@ -237,7 +238,7 @@ class Continuation(StepEnvironment, TeacherForced):
             raise RuntimeError(f"{method} needs transition 'teacher' and time 0; this is time {self._time}")
 
     def demonstrate(self, count: int, generator: torch.Generator, judged: bool) -> Rows:
-        """Windows of the text, each token after the prompt a decision, whether the row be played free or as its teacher."""
+        """Windows of the text; each token after the prompt is a decision, in both transition modes."""
         starts = len(self._corpus) - self.row_transitions
         start_B = torch.randint(starts, (count,), generator=generator, device=self.device)
         window_BS = self._corpus[start_B[:, None] + self._offset_S].long()

@@ -1,4 +1,4 @@
-"""Settings of the continuation environment that cannot work."""
+"""Checks of the continuation environment's settings."""
 
 from __future__ import annotations
 
@@ -27,13 +27,13 @@ def check_choice(key: str, value: str, choices: tuple[str, ...]) -> None:
 def check_tokens(
     legal_mask_A: Tensor | None, stop_id: int | None, transition: str, stop_token: str | None, allowed: str | None
 ) -> None:
-    """A stop token is one character that may be chosen, and only text written freely can stop at it."""
+    """A stop token must be one character of the allowed ones, and needs `transition: free`."""
     if stop_token is not None and len(stop_token) != 1:
         raise UserError(f"env.stop_token is {stop_token!r}; it must be one character, or null for none")
     if stop_token is not None and transition == "teacher":
         raise UserError(
-            f"env.stop_token is {stop_token!r}, but under env.transition=teacher the reference goes on whatever is "
-            "chosen; use env.transition=free, or env.stop_token=null"
+            f"env.stop_token is {stop_token!r}, but under env.transition=teacher the next token is always the "
+            "reference's; use env.transition=free, or env.stop_token=null"
         )
     if allowed == "" or (legal_mask_A is not None and not bool(legal_mask_A.any())):
         raise UserError("env.allowed leaves no token to choose; name at least one character, or null for all")

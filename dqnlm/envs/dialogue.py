@@ -1,4 +1,4 @@
-"""Dialogues of several turns: the agent writes character by character, a partner answers with a line of its own.
+"""Multi-turn dialogues: the agent writes character by character, and a partner answers each line with one line.
 
 A row is one whole episode. With P characters of opening, k of an utterance and n of an answer:
 
@@ -7,7 +7,7 @@ A row is one whole episode. With P characters of opening, k of an utterance and 
     step         no decision   a decision each                 no decision: the answer comes whatever is chosen
 
 then the next utterance, and so on. An utterance ends with its line break, or at `utterance_length` characters, and its
-reward stands at its last character. The row terminates there when the partner says so or after `max_turns` utterances.
+reward stands at its last character. The row terminates there when the partner ends the dialogue or after `max_turns` utterances.
 Steps without a decision carry the value of what follows, so the end of one utterance is worth the beginning of the next.
 """
 
@@ -30,7 +30,7 @@ LINE_BREAK = "\n"
 
 
 class Dialogue(StepEnvironment):
-    """E dialogues at once; the partner plays on the host, one transfer in each direction a step.
+    """E parallel dialogues; the partner runs on the host, with one transfer in each direction per step.
 
     Args:
         device: where observations live and actions are expected.
@@ -98,7 +98,7 @@ class Dialogue(StepEnvironment):
         return torch.tensor(ids, dtype=torch.int64, device=self.device)
 
     def _begin(self, places: list[int]) -> list[int]:
-        """New episodes; the first character of each."""
+        """Starts new episodes; returns the first character of each."""
         openings = self.partner.begin(places)
         for place, opening in zip(places, openings, strict=True):
             if not opening:
@@ -110,7 +110,7 @@ class Dialogue(StepEnvironment):
         return [self._read(place) for place in places]
 
     def _readable(self, text: str, longest: int) -> str:
-        """Raises UserError for a text that the partner's own attributes deny."""
+        """Raises UserError for a partner's text that contradicts the partner's attributes."""
         unknown = [character for character in text if character not in self._id]
         if unknown or len(text) > longest:
             why = (
@@ -147,19 +147,19 @@ class Dialogue(StepEnvironment):
         )  # fmt: skip
 
     def _write(self, place: int, action: int) -> bool:
-        """Appends a character; whether the utterance is finished."""
+        """Appends a character; returns whether the utterance is finished."""
         self._written[place] += self.alphabet[action]
         return self.alphabet[action] == LINE_BREAK or len(self._written[place]) == self.utterance_length
 
     def _answers(self, places: list[int]) -> list[Answer]:
-        """What the partner makes of the finished utterances; what it says is read from the next step on."""
+        """Passes the finished utterances to the partner; its answers are read from the next step on."""
         answers = self.partner.answer(places, [self._written[place] for place in places])
         found, (low, high) = [], self.partner.reward_bounds
         for place, answer in zip(places, answers, strict=True):
             if not low <= answer.reward <= high:
                 raise UserError(
-                    f"env.partner: {self._name} paid {answer.reward}, outside its reward_bounds {low:g} to {high:g}; correct "
-                    "the partner"
+                    f"env.partner: {self._name} gave the reward {answer.reward}, outside its reward_bounds {low:g} to {high:g}; "
+                    "correct the partner"
                 )
             self._turns[place] += 1
             over = answer.over or self._turns[place] == self.max_turns
@@ -169,7 +169,7 @@ class Dialogue(StepEnvironment):
         return found
 
     def demonstrate(self, count: int, generator: torch.Generator, judged: bool) -> Rows | None:
-        """Dialogues of the partner's in which the agent's turns are known, cut after `max_turns` of them."""
+        """The partner's demonstration dialogues, cut after `max_turns` turns of the agent."""
         drawn = [self.partner.demonstrate(generator, self.utterance_length) for _ in range(count)]
         found = [turns[: 2 * self.max_turns] for turns in drawn if turns is not None]
         return self._rows(found, judged) if len(found) == count else None
@@ -200,7 +200,7 @@ class Dialogue(StepEnvironment):
 
     @property
     def reward_bounds(self) -> Bounds:
-        """That of an utterance; its other characters are paid nothing."""
+        """Bounds of an utterance's reward and 0, the reward of its other characters."""
         low, high = self.partner.reward_bounds
         return Bounds(min(low, 0.0), max(high, 0.0))
 

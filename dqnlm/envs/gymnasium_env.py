@@ -1,11 +1,12 @@
-"""Any Gymnasium environment with discrete actions: E copies on the host, one transfer in each direction a step.
+"""Any Gymnasium environment with discrete actions: E copies on the host, one transfer in each direction per step.
 
     terminated             flag TERMINATED, the episode is over, nothing follows
     truncated, time limit  flag TRUNCATED, the episode is over, its last observation has a value
     row is full            flag TRUNCATED, the episode goes on: the next row begins with this row's last observation
 
-A copy is reset in the step that ends its episode; the first observation of the next one is only ever what is acted on
-next, never what an action led to. The time limit is counted here, not by Gymnasium's wrapper, so that it can be saved.
+A copy is reset in the step that ends its episode; the first observation of the next one is only used to choose the
+next action and is never the result of an action. The time limit is counted here, not by Gymnasium's wrapper, so that it
+can be saved.
 """
 
 from __future__ import annotations
@@ -48,7 +49,7 @@ class Gymnasium(StepEnvironment):
 
     Attributes:
         spec.exact_resume: `state_dict` holds all of the copies' state. Where it does not, `load_state_dict` begins new
-            episodes, and who keeps open rows must call `reset` and begin them anew.
+            episodes, and a caller that keeps open rows must call `reset` and begin them anew.
 
     Raises:
         UserError: Gymnasium or a package of the environment is missing, there is no such environment, its spaces are
@@ -112,14 +113,14 @@ class Gymnasium(StepEnvironment):
         return int(actions.n), num_tokens, observation_size
 
     def _seed_copies(self) -> None:
-        """Each copy's generator, from (seed, copy, episodes begun): never one that was used before."""
+        """Seeds each copy's generator from (seed, copy, episodes begun), so that no seed is used twice."""
         for i, env in enumerate(self._envs):
             sequence = np.random.SeedSequence([self.seed, i, self._episodes[i]])
             with copies.blaming(self.path):
                 env.reset(seed=int(sequence.generate_state(1)[0]))
 
     def _begin(self, i: int) -> Any:
-        """A new episode of copy i; its first observation."""
+        """Starts a new episode of copy i; returns its first observation."""
         self._elapsed[i] = self._row_time[i] = 0
         self._episodes[i] += 1
         with copies.blaming(self.path):
@@ -130,7 +131,7 @@ class Gymnasium(StepEnvironment):
         return self._observation(torch.from_numpy(observation_EF).to(self.device))
 
     def _flat(self, observations: list[Any]) -> Any:
-        """float32, one row an observation; a copy of what the environments may overwrite."""
+        """float32, one row per observation; a copy, as environments may overwrite their arrays."""
         return np.array(observations, np.float32).reshape(len(observations), -1)
 
     def step(self, action_E: Tensor) -> TimeStep:
@@ -167,8 +168,8 @@ class Gymnasium(StepEnvironment):
         reward, (low, high) = float(paid), self.reward_bounds_given
         if not low <= reward <= high:
             raise UserError(
-                f"the environment paid {reward}, outside env.reward_low={low} to env.reward_high={high}; widen them, or set "
-                "them to null"
+                f"the environment gave the reward {reward}, outside env.reward_low={low} to env.reward_high={high}; "
+                "widen them, or set them to null"
             )
         return observation, reward, flag | _OVER if over else flag
 
@@ -192,7 +193,7 @@ class Gymnasium(StepEnvironment):
         return self.name.partition("=")[2].rpartition("/")[2]
 
     def references(self) -> dict[str, float]:
-        """The mean return at which the environment's makers call it solved, where they name one."""
+        """The mean return at which the environment counts as solved, where its registration gives one."""
         spec = self._envs[0].spec
         threshold = None if spec is None else spec.reward_threshold
         return {} if threshold is None else {"solved at": float(threshold)}

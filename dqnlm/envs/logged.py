@@ -1,7 +1,7 @@
-"""Logged: a log of texts with rewards is all there is. Nothing is played; the task only says what rows are like.
+"""The task of offline learning from a log of texts with rewards. It has no rollouts and only describes the rows.
 
-What `trainer.rollouts` would do here, nobody can: who would pay for other answers? Greedy answers to held-out prompts are
-written, and judged where there is a judge, by the evaluation (`dqnlm.evaluation.logged`).
+`trainer.rollouts` must be 0, as the log has no rewards for other answers. The evaluation (`dqnlm.evaluation.logged`)
+writes greedy answers to held-out prompts, and scores them where `reward` is set.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from dqnlm.utils.context import RunContext
 
 
 class LogShape(NamedTuple):
-    """What the rows of a log are like.
+    """Shape and rewards of the rows of a log.
 
     Attributes:
         row_transitions: T of the longest.
@@ -28,7 +28,7 @@ class LogShape(NamedTuple):
         cut: some end before their episode does.
         restart: observations with which the episode's next row then begins; 0 where none is cut.
         rewards: least and greatest reward of a decision.
-        paid_at_end: only the last decision of an episode is paid anything, and no episode has two rows.
+        paid_at_end: only the last decision of an episode is rewarded, and no episode has two rows.
     """
 
     row_transitions: int
@@ -88,7 +88,7 @@ class Logged(Environment):
         """See `Environment.check`.
 
         Raises:
-            UserError: the run would play, learn nothing, or act by a probability that no log tells.
+            UserError: the run has rollouts, learns nothing, or needs action probabilities, which the log lacks.
         """
         if context.rollouts or context.offline_rounds < 1:
             raise UserError(
@@ -105,7 +105,7 @@ class Logged(Environment):
         return self._legal_mask_A
 
     def return_bounds(self, gamma: float) -> Bounds:
-        """Those of the rewards where only the end of an episode is paid; else none are known."""
+        """The bounds of the rewards where only the end of an episode is rewarded; else none are known."""
         if not self.shape.paid_at_end:
             return Bounds(float("-inf"), float("inf"))
         low, high = self.shape.rewards

@@ -1,4 +1,4 @@
-"""The maze of dqnlm/tasks/maze.py: read where you stand, write a command character by character.
+"""The maze of dqnlm/tasks/maze.py: the agent reads its position and writes a command character by character.
 
 A row is one text, one command and the text that follows it; an episode is as many rows. With L characters in a text and
 a command of k characters, line break included:
@@ -10,7 +10,7 @@ a command of k characters, line break included:
 The reward of a move stands at the command's last character. The row is cut after the next text (its last observation has
 a value), and the next row begins with the same text; with `max_steps` commands written the episode is over there too.
 At the goal the row terminates with the command. A command ends with its line break or at `command_length` characters;
-what is none of the four pays -4.
+any other text has reward -4.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ _CLOCKS = ("cell_E", "moves_E", "place_E", "written_E", "node_E", "after_E")
 
 
 class Maze(StepEnvironment):
-    """Walks of E walkers through the double-T maze.
+    """E parallel episodes in the double-T maze.
 
     Args:
         device: where everything lives.
@@ -78,7 +78,7 @@ class Maze(StepEnvironment):
         self.after_E = zero_E.bool()  # the command of this row is finished
 
     def _build_tables(self) -> None:
-        """Everything that stepping looks up, as tensors: cells and outcomes are numbers, characters are token ids."""
+        """Lookup tables of `step`, as tensors: cells and outcomes are numbers, characters are token ids."""
 
         def tensor(rows: list[Any], dtype: torch.dtype = torch.int64) -> Tensor:
             return torch.tensor(rows, dtype=dtype, device=self.device)
@@ -119,7 +119,7 @@ class Maze(StepEnvironment):
         return TimeStep(observation_E, reward_E, flag_E, last_E, next_observation_E, over_E)
 
     def _write(self, action_E: Tensor, decision_E: Tensor) -> tuple[Tensor, Tensor]:
-        """Appends a character where one is decided; a command that ends is obeyed. Returns (reward_E, goal_E)."""
+        """Appends a character at each decision; finished commands are executed. Returns (reward_E, goal_E)."""
         self.node_E = torch.where(decision_E, self._child_NA[self.node_E, action_E], self.node_E)
         self.written_E = self.written_E + decision_E
         full_E = self.written_E == self.command_length
@@ -132,7 +132,7 @@ class Maze(StepEnvironment):
         return reward_E, ended_E & (self.cell_E == self._goal)
 
     def _begin(self, last_E: Tensor, over_E: Tensor) -> None:
-        """New rows, and new episodes; starts are drawn for all at every step, so that nobody asks who needs one."""
+        """Starts new rows and episodes; starts are drawn for all at every step, which avoids a host sync."""
         self.cell_E = torch.where(over_E, self._starts(), self.cell_E)
         self.moves_E = self.moves_E.masked_fill(over_E, 0)
         self.place_E, self.written_E, self.node_E, self.after_E = (
@@ -140,7 +140,7 @@ class Maze(StepEnvironment):
         )
 
     def return_bounds(self, gamma: float) -> Bounds:
-        """At worst every command is a single wrong character: -4 (1 + gamma + gamma^2 + ...).
+        """Lower bound: every command is a single wrong character, -4 (1 + gamma + gamma^2 + ...).
 
         An episode that is cut has a value beyond it, so the sum has no end; at gamma 1, where it would be no bound,
         `max_steps` commands are counted.

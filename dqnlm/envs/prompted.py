@@ -1,4 +1,4 @@
-"""Prompted: read a prompt, write an answer, be paid for it: translation, replies, any text with references.
+"""Answers to prompts, with a reward for the finished answer: translation, replies, any text with references.
 
     time          0 ... P-2      P-1      P        ...  P+L-2        P = tokens of this prompt, its line break included
     observation   the prompt     its last answer's first ...         L = decisions of this answer, its line break included
@@ -42,7 +42,7 @@ class Prompted(CompletesPrompts):
         prompts: token ids of the prompts, with `ids`, `start_K` and `longest()`.
         references: of the answers, as many, without the stop token.
         longest_prompt: tokens of the longest prompt of any part of the data, those of the evaluations included.
-        reward: judges finished answers.
+        reward: of finished answers.
         num_actions: A.
         legal_mask_A: bool, which tokens may be chosen; None for all.
         stop_id: the token that ends an answer.
@@ -54,7 +54,7 @@ class Prompted(CompletesPrompts):
         horizon: most decisions in an answer, its line break included.
 
     Raises:
-        UserError: a number below 1, copies that do not divide E, or a reward that pays before the answer is finished.
+        UserError: a number below 1, copies that do not divide E, or a reward that is not sequence-level.
     """
 
     task = "answers"
@@ -125,7 +125,7 @@ class Prompted(CompletesPrompts):
         return self._rows(self.pair_E, action_EH, length_E, judged=True)
 
     def demonstrate(self, count: int, generator: torch.Generator, judged: bool) -> Rows:
-        """Pairs of the data, about equally long, the answer cut where it is longer than the horizon."""
+        """Pairs of the data of similar length; answers longer than the horizon are cut."""
         pair_B = self._neighbours(count, self._length_K, generator)
         width = max(self.max_new_tokens, self._longest_reference + 1)
         said_BH, length_B = _padded(self._references, pair_B, width)
@@ -133,7 +133,7 @@ class Prompted(CompletesPrompts):
         return self._rows(pair_B, said_BH, (length_B + 1).clamp(max=self.max_new_tokens), judged)
 
     def _neighbours(self, count: int, length_K: Tensor, generator: torch.Generator) -> Tensor:
-        """Numbers of `count` random pairs that are about equally long, so that a batch of them has little padding.
+        """Indices of `count` random pairs of similar length, so that a batch of them has little padding.
 
         Of some times `count` random ones, put in order of their length, `count` neighbours: each pair as likely as any other.
         """

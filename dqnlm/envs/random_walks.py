@@ -1,4 +1,4 @@
-"""Random walks: write the nodes of a walk to the goal of a graph, one node a decision (the task is in `dqnlm.tasks`)."""
+"""Random walks: the agent writes the nodes of a walk to the goal of a graph, one per decision (see `dqnlm.tasks`)."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from dqnlm.utils.context import RunContext
 
 
 class RandomWalks(StepEnvironment):
-    """Walks on one graph. An observation is the node last written; the walk so far is what the row holds.
+    """Walks on one graph. An observation is the node last written; the row holds the walk so far.
 
     An episode starts at a uniform node that is not the goal, and terminates at the goal, at a step along no edge, or at
     10 nodes. Only the step that reaches the goal is rewarded, with the walk's optimality.

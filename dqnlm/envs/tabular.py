@@ -1,4 +1,4 @@
-"""A small random decision process, of which dynamic programming knows the answer (`dqnlm.problems.tabular`)."""
+"""A small random Markov decision process, solvable by dynamic programming (`dqnlm.problems.tabular`)."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from dqnlm.types import DECISION, TERMINATED, TRUNCATED, Bounds, TaskSpec, TimeS
 
 
 class Tabular(StepEnvironment):
-    """Walks through the states of one process. An observation is the state, which is all that matters for what follows.
+    """Trajectories of one process. An observation is the state, so the task is fully observed.
 
     An episode starts at a uniform state and is over only at a terminating transition; rows are cut at `horizon`, and
     the episode goes on in the next. In an evaluation it is over where its row is cut, because it might never end.
@@ -93,14 +93,14 @@ class Tabular(StepEnvironment):
         return TimeStep(successor_E, reward_E, flag_E, last_E, self._state_E, over_E)
 
     def _draw_successors(self, state_E: Tensor, action_E: Tensor) -> Tensor:
-        """One of the K successors of each state and action, by its probability."""
+        """Samples one of the K successors of each state and action, by its probability."""
         chance_E1 = torch.rand(self.num_envs, 1, generator=self._generator, device=self.device)
         # The last is left out: rounding may leave its cumulative probability below 1.
         k_E1 = (chance_E1 >= self._cumulative_SAK[state_E, action_E, :-1]).sum(1, keepdim=True)
         return self._successor_SAK[state_E, action_E].gather(1, k_E1).squeeze(1)
 
     def return_bounds(self, gamma: float) -> Bounds:
-        """At least one reward, and at most endlessly many."""
+        """Bounds from one reward up to the infinite discounted sum."""
         low, high = self._rewards
         times = 1 / (1 - gamma) if gamma < 1 else math.inf
         return Bounds(low * times if low < 0 else low, high * times if high > 0 else high)

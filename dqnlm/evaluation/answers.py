@@ -1,4 +1,4 @@
-"""How good answers to held-out prompts are: greedy answers, their reward, and their distance from the references."""
+"""Evaluation on held-out prompts: reward of greedy answers, and their distance from the references."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ OF_TEXTS = (
 
 
 class PairEvaluator(EpisodeEvaluator):
-    """As `EpisodeEvaluator`, with the figures of `dqnlm.evaluation.scores`.
+    """As `EpisodeEvaluator`, with the metrics of `dqnlm.evaluation.scores`.
 
     Args:
         make_env: a new environment in its evaluation mode, whose copy i answers prompt i.
@@ -52,7 +52,7 @@ class PairEvaluator(EpisodeEvaluator):
         return super()._figures(collector, policy) | scores(answers, self.texts[: len(answers)])[0]
 
     def table(self, evaluation: Evaluation, policy: Policy, step: int, done: str) -> Table:
-        """Greedy episodes, and the metrics of their texts below."""
+        """Table of greedy episodes, with the metrics of their texts below."""
         table = super().table(evaluation, policy, step, done)
         for metric in OF_TEXTS:
             table.add_row(metric.label, f"{evaluation.figures[metric.name]:.3f}")

@@ -1,4 +1,4 @@
-"""The interface of evaluators: what a policy is scored on, and by which metrics."""
+"""The interface of evaluators: scores a policy and declares its metrics."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from dqnlm.metrics import Figures, Metric
 
 @dataclass
 class Evaluation:
-    """Metrics, samples as (prompt, text), and the temperature that fits the text best (1 where there is no text)."""
+    """Metrics, samples as (prompt, text), and the fitted temperature (1 where there is no text)."""
 
     figures: Figures
     samples: list[tuple[str, str]] = field(default_factory=list)
@@ -27,7 +27,7 @@ class Evaluator(ABC):
     """Scores a policy on the same held-out data, or the same episodes, at every evaluation.
 
     Attributes:
-        metrics: that `evaluate` gives, with their names, labels and directions. Those with a direction may be chosen as
+        metrics: those of `evaluate`, with their names, labels and directions. Those with a direction may be chosen as
             `best_metric`; the first of them is the default.
         shows_prompt: whether a sample is shown behind its prompt.
     """
@@ -37,7 +37,7 @@ class Evaluator(ABC):
 
     @abstractmethod
     def evaluate(self, policy: Policy) -> Evaluation:
-        """All metrics, by name; changes nothing in the policy but its fitted temperature."""
+        """Computes all metrics, by name; changes only the policy's fitted temperature."""
 
     def table(self, evaluation: Evaluation, policy: Policy, step: int, done: str) -> Table:
         """The metrics for the terminal, a column each; `step` in updates, `done` says how far the run is."""
@@ -45,5 +45,5 @@ class Evaluator(ABC):
         return episode_table(evaluation.figures, self.metrics, {}, step, done)
 
     def best_candidates(self) -> dict[str, bool]:
-        """name -> whether higher is better, of the metrics that the best policy can be chosen by; the default first."""
+        """name -> whether higher is better, of the metrics that can select the best policy; the default first."""
         return {m.name: m.higher_is_better for m in self.metrics if m.higher_is_better is not None}

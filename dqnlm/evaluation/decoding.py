@@ -1,4 +1,4 @@
-"""Answers to prompts by a trained policy: greedy or drawn, many at once, or by beam search."""
+"""Answers of a trained policy to many prompts at once: greedy, sampled, or by beam search."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ STOP = "\n"
 
 
 class Decoding(NamedTuple):
-    """How answers are found.
+    """Settings of decoding.
 
     Attributes:
         beam: hypotheses of a beam search over softmax(Q / T of the run's policy); 1 is greedy.
@@ -42,7 +42,7 @@ GREEDY = Decoding()
 def answer(
     policy: Policy, prompts: Sequence[str], most: int, decoding: Decoding = GREEDY, progress: bool = False
 ) -> list[str]:
-    """What the policy says to each prompt, without the line break that ends it; as `answer_ids`."""
+    """Answers as text, without the line break that ends them; see `answer_ids`."""
     stop = int(policy.tokenizer.encode(STOP)[0])
     said = answer_ids(policy, prompts, most, decoding, progress)
     return [policy.tokenizer.decode([i for i in tokens if i != stop]) for tokens in said]
@@ -56,10 +56,10 @@ def answer_ids(
 
     Args:
         policy: of a run that answers prompts.
-        prompts: each without a line break; one is put behind it, which says "now answer".
+        prompts: each without a line break; one is appended, which separates prompt and answer.
         most: tokens of an answer at most, its line break included.
         decoding: greedy, beam search or drawn.
-        progress: shows a bar.
+        progress: whether to show a progress bar.
 
     Raises:
         UserError: a beam below 1, or with a temperature; a temperature that is not above 0; an empty prompt, one with
@@ -109,7 +109,7 @@ def _together(policy: Policy, ids: list[Tensor], choose: Choose, stop: int, most
 
 @torch.no_grad()
 def beam_search(policy: Policy, prompt_P: Tensor, stop: int, most: int, width: int) -> list[int]:
-    """The finished hypothesis with the greatest mean log-probability a token, of `width` kept at each step.
+    """The finished hypothesis of greatest mean log-probability per token, with `width` hypotheses per step.
 
     A beam that is full of finished hypotheses ends the search; each prefix is read anew, without a cache.
     """

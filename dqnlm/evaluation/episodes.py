@@ -1,4 +1,4 @@
-"""Evaluation by greedy episodes: the first that each of E environments finishes.
+"""Evaluation by greedy episodes: the first finished episode of each of E environments.
 
 eval/return          mean undiscounted return
 eval/return_error    its standard error over the episodes
@@ -31,7 +31,7 @@ from dqnlm.types import DECISION, Rows, discount_from_flags
 
 
 class Collector:
-    """A sink of rows that keeps the first row, and the returns, of the first episode of each environment."""
+    """A receiver of rows that keeps the first row, and the returns, of the first episode of each environment."""
 
     def __init__(self, gamma: float, legal: Callable[[Tensor], Tensor | None]) -> None:
         self.gamma, self.legal = gamma, legal
@@ -90,7 +90,7 @@ class Collector:
 
 
 def play_greedily(env: Environment, policy: Policy, gamma: float) -> Collector:
-    """One episode in each environment, by the argmax of the policy's preference."""
+    """Plays one episode in each environment by the argmax of the policy's preference."""
     collector = Collector(gamma, env.legal)
     greedy = Greedy(torch.Generator(env.device))
     # Where episodes end apart, prompts are read step by step too, and the longest episode takes all its steps.
@@ -100,7 +100,7 @@ def play_greedily(env: Environment, policy: Policy, gamma: float) -> Collector:
 
 
 def episode_figures(collector: Collector, policy: Policy, q_is_return: bool) -> Figures:
-    """The figures of the module's text; without the last two where Q is no return in the units of the reward."""
+    """The metrics of the module's text; without the last two where Q is no return in the units of the reward."""
     return_E = collector.returns()
     error = return_E.std() / len(return_E) ** 0.5 if len(return_E) > 1 else return_E.new_zeros(())
     figures = {
@@ -117,7 +117,7 @@ def episode_figures(collector: Collector, policy: Policy, q_is_return: bool) -> 
 
 @torch.no_grad()
 def start_values(collector: Collector, policy: Policy) -> float:
-    """Mean of max_a Q at the first decision of the episodes, whatever the policy acts by."""
+    """Mean of max_a Q at the first decision of the episodes, for any kind of policy."""
     values = []
     for rows in collector.rows:
         if len(rows.length_B):
@@ -150,7 +150,7 @@ class EpisodeEvaluator(Evaluator):
     Args:
         make_env: a new environment in its evaluation mode.
         gamma: discount of the overestimation.
-        betas: further strengths of a reweighted policy, each shown beside the one that acts.
+        betas: further strengths of a reweighted policy, shown for comparison.
         samples: episodes shown as text, where the environment's tokens are characters.
         q_is_return: whether Q predicts the return in the units of the reward, and may be compared with it.
     """
@@ -166,7 +166,7 @@ class EpisodeEvaluator(Evaluator):
 
     @torch.no_grad()
     def evaluate(self, policy: Policy) -> Evaluation:
-        """All figures; changes nothing in the policy."""
+        """Computes all metrics; does not change the policy."""
         policy.network.eval()
         set_noise(policy.network, False)
         collector = play_greedily(self.make_env(), policy, self.gamma)
@@ -176,7 +176,7 @@ class EpisodeEvaluator(Evaluator):
         return Evaluation(figures, self._samples(collector, policy))
 
     def table(self, evaluation: Evaluation, policy: Policy, step: int, done: str) -> Table:
-        """The agent beside what is known of the task."""
+        """Table of the policy and the known references of the task."""
         del policy
         return episode_table(evaluation.figures, self.episode_metrics, self.references, step, done)
 
@@ -196,7 +196,7 @@ class EpisodeEvaluator(Evaluator):
         return figures
 
     def _samples(self, collector: Collector, policy: Policy) -> list[tuple[str, str]]:
-        """The first row of the first episodes, what was read before the first decision apart."""
+        """Text of the first row of the first episodes, with the prompt separate."""
         if policy.tokens is None:
             return []
         samples: list[tuple[str, str]] = []

@@ -1,6 +1,6 @@
-"""What a policy thinks of a given text: Q, value, advantage, gap and probability at every position.
+"""Inspection of a policy on a given text: Q, value, advantage, gap and probability at every position.
 
-The text's own next token counts as the action taken, so that one pass over the text answers for all positions.
+The text's own next token is the action taken, so that one pass over the text gives all positions.
 
 Axes: S = X + 1 tokens of the text, of which all but the first are scored (X); K best tokens; M atoms of a return.
 """
@@ -27,12 +27,12 @@ MOST_NUMBERS = 2**25  # raw outputs of one forward, 128 MiB in float32
 
 @dataclass(frozen=True)
 class Inspection:
-    """Figures on the CPU, float32 unless said; NaN where a figure does not exist.
+    """Metrics per position on the CPU, float32 unless stated; NaN where undefined.
 
     Attributes:
         ids: of the whole text, S of them.
-        texts: token id -> what it reads as, for all ids in `ids` and `best_XK`.
-        starts: positions (in X) before which the network has forgotten what came earlier; the first is always 0.
+        texts: token id -> its text, for all ids in `ids` and `best_XK`.
+        starts: positions (in X) at which the network's context starts anew; the first is always 0.
         num_actions: how many tokens may be chosen.
         q_X: Q of the taken token, return units; NaN where it may not be chosen.
         value_X: V, the network's output `v` where it has one, else the greatest legal Q; return units.
@@ -45,7 +45,7 @@ class Inspection:
         chosen_X: bool, the greedy policy would choose it (the same, unless the policy is reweighted).
         log_probability_X: of the taken token under the declared policy, nats; None where that has no probabilities.
         best_log_XK: likewise, of the best tokens.
-        atoms_XM: returns that the taken token may bring, for a head that knows their distribution; else None.
+        atoms_XM: returns of the taken token, for a distributional head; else None.
         weight_XM: probability of each atom.
     """
 
@@ -70,7 +70,7 @@ class Inspection:
 
 @torch.no_grad()
 def inspect_text(policy: Policy, text: str) -> Inspection:
-    """Scores every token of `text` but the first, once, in the windows of an evaluation.
+    """Scores every token of `text` but the first, in the windows of an evaluation.
 
     Raises:
         UserError: the run reads no tokens; the text is shorter than two tokens, too long, or has unknown characters.
@@ -101,7 +101,7 @@ def inspect_text(policy: Policy, text: str) -> Inspection:
 
 
 def _encoded(policy: Policy, text: str) -> Tensor:
-    """ids_S, int64, S from 2 to MOST_TOKENS."""
+    """The text as ids_S, int64, S from 2 to MOST_TOKENS."""
     if policy.tokens is None:
         raise UserError("this run's environment has no tokens, so there is no text to look at; `dqnlm eval` scores it")
     if not text:
@@ -122,7 +122,7 @@ def action_values(policy: Policy, output: dict[str, Tensor]) -> Tensor:
 
 
 def has_probabilities(policy: Policy) -> bool:
-    """False where nothing has fitted a temperature to Q: softmax(Q / 1) would then be an accident of the units."""
+    """False if no temperature has been fitted to Q: softmax(Q / 1) would then depend on the units."""
     return policy.default != "greedy"
 
 
@@ -154,7 +154,7 @@ def _scored(policy: Policy, output: dict[str, Tensor], taken_X: Tensor) -> dict[
 
 
 def token_text(tokenizer: Tokenizer, token: int) -> str:
-    """What a token reads as on its own; a byte that is no character by itself as \\xNN."""
+    """The text of a single token; a byte that is no character by itself as \\xNN."""
     text = tokenizer.decode([token])
     if REPLACEMENT not in text:
         return text

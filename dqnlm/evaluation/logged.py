@@ -1,11 +1,11 @@
 """Evaluation on the held-out part of a log: its rows (`evaluation.logged_rows`), and greedy answers to its prompts.
 
 eval/length             tokens of a greedy answer, its end token included
-eval/unfinished_share   answers that did not end before `env.horizon`, or the network's context; not there without an end token
+eval/unfinished_share   answers that did not end before `env.horizon`, or the network's context; absent without an end token
 eval/distinct_2         different pairs of tokens over all pairs, of all answers together
-eval/return             mean reward of the greedy answers by the run's judge (`reward=`); not there without one
+eval/return             mean reward of the greedy answers by the run's reward function (`reward=`); absent without one
 eval/return_error       its standard error
-eval/return_logged      mean reward by the same judge of what the log says to the same prompts
+eval/return_logged      mean reward by the same function of the logged completions of the same prompts
 """
 
 from __future__ import annotations
@@ -61,11 +61,11 @@ _SHOWN = ("return", "nats", "nats_best", "accuracy", "q_taken", "return_correlat
 
 
 class LogEvaluator(Evaluator):
-    """See the module's text.
+    """Scores a policy on held-out rows and prompts; see the module's text.
 
     Args:
         heldout: the rows.
-        judge: says what an answer is worth, from its text; None: nobody does.
+        judge: reward of an answer, from its text; None: answers are not scored.
         horizon: most tokens of an answer.
         gamma: discount of one decision.
         betas: further strengths of a reweighted policy.
@@ -96,7 +96,7 @@ class LogEvaluator(Evaluator):
 
     @torch.no_grad()
     def evaluate(self, policy: Policy) -> Evaluation:
-        """All figures; changes nothing in the policy but its fitted temperature."""
+        """Computes all metrics; changes only the policy's fitted temperature."""
         policy.network.eval()
         set_noise(policy.network, False)
         figures = self._of_rows(policy)
@@ -156,7 +156,7 @@ class LogEvaluator(Evaluator):
         return figures | {"eval/return_logged": self._return_logged(policy.device)} | self._betas(policy)
 
     def _return_logged(self, device: torch.device) -> float:
-        """Of all that the log says to the same prompts: the mean for each prompt, and of these."""
+        """Mean reward of the logged completions of the same prompts: the mean for each prompt, then over prompts."""
         number = {self.texts[place]: k for k, place in enumerate(self.asked)}
         places = [place for place, text in enumerate(self.texts) if text in number]
         return_B = self._judged(places, [_first_said(self.rows[place]) for place in places], device).cpu()
@@ -165,7 +165,7 @@ class LogEvaluator(Evaluator):
         return float((sum_P / prompt_B.bincount()).mean())
 
     def _judged(self, places: list[int], said: list[list[int]], device: torch.device) -> Tensor:
-        """return_B of answers to the prompts of these rows."""
+        """The rewards return_B of answers to the prompts of these rows."""
         assert self.judge is not None
         prompts = [torch.from_numpy(self.rows[i].ids[: self.rows[i].prompt]).long() for i in places]
         prompt_BP, prompt_length_B = _padded(prompts, device)
@@ -188,7 +188,7 @@ class LogEvaluator(Evaluator):
         return figures
 
     def table(self, evaluation: Evaluation, policy: Policy, step: int, done: str) -> Table:
-        """The figures of the policy beside those of the log."""
+        """Table of the policy and the log."""
         found = evaluation.figures
         beside = {"eval/return": found.get("eval/return_logged", 0.0), "eval/q_taken": float(self.came_B.nanmean())}
         labels = {metric.name: metric.label for metric in self.metrics} | {
@@ -215,7 +215,7 @@ def _padded(ids: list[Tensor], device: torch.device) -> tuple[Tensor, Tensor]:
 
 
 def _first_said(row: TokenRow) -> list[int]:
-    """The agent's first words: the decisions up to the first step without one."""
+    """The agent's first turn: the decisions up to the first step without one."""
     after = row.flag_T[row.prompt - 1 :] & DECISION
     count = int(after.argmin()) if not after.all() else len(after)
     said: list[int] = row.ids[row.prompt : row.prompt + count].tolist()

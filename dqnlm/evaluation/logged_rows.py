@@ -1,4 +1,4 @@
-"""How a policy reads held-out rows of a log: how likely it finds what was written, and whether Q knows what that earned.
+"""Offline evaluation on held-out trajectories: negative log-likelihood, and calibration of Q against returns.
 
 eval/nll                -log probability of the logged tokens under the declared policy, nats a token
 eval/nll_best           the same over the rows of the greatest returns (a quarter of them, ties included): a policy that
@@ -7,12 +7,12 @@ eval/accuracy            share of logged tokens that the greedy policy would hav
 eval/q_taken             mean over rows of the mean Q of the logged tokens
 eval/overestimation      that, less the mean discounted return that came. A value learned as an upper expectile, or as a maximum,
                          promises what the best of the log would bring, not what came
-eval/return_correlation  Pearson's r, over rows, of the mean Q of the logged tokens with the mean discounted return that came
+eval/return_correlation  Pearson's r, over rows, of the mean Q of the logged tokens with the mean discounted return of the row
 eval/return_explained    1 - mean (return - Q)^2 / variance of the returns; below 0 where the mean return predicts better
 eval/pair_accuracy       of two rows with the same prompt and different returns, how often the better one has the greater mean Q
-                         (.5 by chance); not there without such rows
+                         (.5 by chance); absent without such rows
 
-Only decisions count, and of these only tokens that the policy may choose. Q figures are not there where no objective
+Only decisions count, and of these only legal tokens. The metrics of Q are absent where no objective
 learns returns.
 """
 
@@ -48,7 +48,7 @@ class Block(NamedTuple):
 
 
 class Sums(NamedTuple):
-    """Over the decisions of each row, float64 on the CPU; `nats` has a column for each policy that was asked for."""
+    """Sums over the decisions of each row, float64 on the CPU; `nats` has a column for each policy."""
 
     count_B: Tensor
     hits_B: Tensor
@@ -57,7 +57,7 @@ class Sums(NamedTuple):
 
 
 def decisions(policy: Policy, rows: Sequence[TokenRow]) -> Iterator[Block]:
-    """All decisions that the policy might have taken, rows of about the same length together."""
+    """Yields all decisions with a legal action, in blocks of rows of similar length."""
     numbers = policy.spec.num_actions * policy.head.num_parameters * len(policy.network.projections)
     at_once = max(1, _NUMBERS // numbers)
     for places in _blocks([row.transitions for row in rows]):
@@ -74,7 +74,7 @@ def decisions(policy: Policy, rows: Sequence[TokenRow]) -> Iterator[Block]:
 
 
 def _blocks(lengths: Sequence[int]) -> Iterator[list[int]]:
-    """Places by rising length, as many together as one forward takes."""
+    """Row indices by increasing length, as many per block as one forward takes."""
     order, block = sorted(range(len(lengths)), key=lambda i: lengths[i]), list[int]()
     for place in order:
         if block and (len(block) + 1) * (lengths[place] + 1) > _OBSERVATIONS:
@@ -85,7 +85,7 @@ def _blocks(lengths: Sequence[int]) -> Iterator[list[int]]:
 
 
 def row_sums(policy: Policy, rows: Sequence[TokenRow], betas: Sequence[float]) -> Sums:
-    """Of the declared policy, and (where that is reweighted) of the same policy with each of `betas`.
+    """Sums for the declared policy, and (where that is reweighted) for the same policy with each of `betas`.
 
     A temperature that fits Q to the log is set in the policy, and cross-fitted here: rows with an even place are scored with
     the best one of the others, and these with theirs.
@@ -132,7 +132,7 @@ def _log_taken(logit_XA: Tensor, taken_X: Tensor) -> Tensor:
 
 
 def _inverse_temperatures(policy: Policy, rows: Sequence[TokenRow]) -> Tensor | None:
-    """For rows at even and at odd places: 1 / T that fits the other half best; and the policy's own T is set.
+    """Cross-fitted 1 / T for rows at even and at odd places, each from the other half; sets the policy's own T.
 
     None where the policy has nothing to fit. Of much text a part is enough: every k-th decision.
     """
@@ -154,10 +154,10 @@ def _inverse_temperatures(policy: Policy, rows: Sequence[TokenRow]) -> Tensor | 
 
 
 def returns_that_came(items: Sequence[Trajectory], rows: Sequence[TokenRow], gamma: float) -> Tensor:
-    """Mean over the decisions of each row of the discounted return that followed, float64; NaN where it is not known.
+    """Mean over each row's decisions of the discounted return, float64; NaN where it is not known.
 
-    An episode that goes on in another row goes on with the next row of the same number; where there is none, nobody knows
-    what came.
+    An episode that continues in another row continues in the next row of the same number; where there is none, the return
+    is unknown.
     """
     mean_B, begins = torch.full((len(rows),), math.nan, dtype=torch.float64), dict[int, float]()
     for b in reversed(range(len(rows))):
@@ -172,7 +172,7 @@ def returns_that_came(items: Sequence[Trajectory], rows: Sequence[TokenRow], gam
 
 
 def best_rows(return_B: Tensor) -> Tensor:
-    """bool: the rows of the greatest returns, `BEST_SHARE` of those known, and all that equal the last of them."""
+    """bool: the rows of the greatest returns, `BEST_SHARE` of the known ones, ties with the last included."""
     known = return_B[~return_B.isnan()]
     if len(known) == 0:
         return torch.ones_like(return_B, dtype=torch.bool)
@@ -181,7 +181,7 @@ def best_rows(return_B: Tensor) -> Tensor:
 
 
 def value_figures(q_B: Tensor, return_B: Tensor, prompts: Sequence[str]) -> Figures:
-    """What Q says of each row against the return that came; the figures of the module's text."""
+    """Metrics of Q against the observed return; those of the module's text."""
     known_B = ~return_B.isnan() & ~q_B.isnan()
     figures = {"eval/q_taken": float(q_B[~q_B.isnan()].mean())}
     if not bool(known_B.any()):
@@ -198,7 +198,7 @@ def value_figures(q_B: Tensor, return_B: Tensor, prompts: Sequence[str]) -> Figu
 
 
 def _pairs(q: list[float], came: list[float], prompts: Sequence[str]) -> Iterator[float]:
-    """1 for each two rows of a prompt that Q puts in the order of their returns, 0 for the other order, .5 for none."""
+    """For each two rows of a prompt: 1 if Q orders them like their returns, 0 if reversed, .5 if equal."""
     of_prompt: dict[str, list[int]] = {}
     for place, prompt in enumerate(prompts):
         if not math.isnan(came[place]) and not math.isnan(q[place]):

@@ -1,4 +1,4 @@
-"""What text costs without any learning worth the name: uniform, unigram and bigram models of the training part."""
+"""Baselines of text: uniform, unigram and bigram models of the training part."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from torch import Tensor
 
 
 def baselines(train_ids: Tensor, heldout_ids: Tensor, vocabulary_size: int) -> dict[str, tuple[float, float]]:
-    """Accuracy of the most likely next token, and nats a token, on every held-out position but the first.
+    """Accuracy of the most likely next token, and nats per token, on every held-out position but the first.
 
     The n-gram models add one to every count (Laplace). Uniform: its accuracy is that of a blind guess, 1 / A.
 

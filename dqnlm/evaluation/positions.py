@@ -1,6 +1,6 @@
-"""Q after many positions of a text, and the token that came after each: block by block, as often as they are asked for.
+"""Q after many positions of a text, and the token after each, in blocks that can be iterated repeatedly.
 
-With a large vocabulary Q of all positions does not fit into memory; who sums over blocks need not hold them.
+With a large vocabulary Q of all positions does not fit into memory, so sums are computed block by block.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ BLOCK_NUMBERS = 2**24  # numbers in a block: 64 MiB of float32, and a few times 
 
 
 class Positions(ABC):
-    """N positions.
+    """N positions of a text with Q and target.
 
     Attributes:
         target_N: int64, the token that came.
@@ -34,10 +34,10 @@ class Positions(ABC):
 
     @abstractmethod
     def where(self, index_M: Tensor) -> Positions:
-        """Some of the positions, by their numbers (int64, increasing)."""
+        """A subset of the positions, by their indices (int64, increasing)."""
 
     def every(self, stride: int) -> Positions:
-        """Each `stride`-th."""
+        """Every `stride`-th position."""
         return self.where(torch.arange(0, len(self), stride, device=self.target_N.device))
 
     def halves(self) -> tuple[Positions, Positions]:
@@ -46,7 +46,7 @@ class Positions(ABC):
         return self.where(index_N[: len(self) // 2]), self.where(index_N[len(self) // 2 :])
 
     def held(self) -> Held:
-        """All of them in memory."""
+        """All positions as tensors in memory."""
         blocks = list(self.blocks())
         return Held(torch.cat([q_MA for q_MA, _ in blocks]), torch.cat([target_M for _, target_M in blocks]))
 

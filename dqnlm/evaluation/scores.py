@@ -1,4 +1,4 @@
-"""Figures of answers beside references, over all of them together, through `sacrebleu`.
+"""Corpus metrics of answers against references, through `sacrebleu`.
 
 eval/chrf          chrF2, 0 to 100 (Popovic 2015)
 eval/bleu          BLEU, 0 to 100, sacreBLEU's own tokenization 13a (Papineni et al. 2002; Post 2018)
@@ -14,7 +14,7 @@ from dqnlm.metrics import Figures
 
 
 def scores(answers: list[str], references: list[str]) -> tuple[Figures, dict[str, str]]:
-    """The figures of the module's text, and sacreBLEU's signature of each metric.
+    """The metrics of the module's text, and sacreBLEU's signature of each.
 
     Raises:
         UserError: `sacrebleu` is not installed.

@@ -17,7 +17,7 @@ def evaluation_table(
     step: int,
     done: str,
 ) -> Table:
-    """The agent beside what needs no learning."""
+    """Table of the policy and the baselines."""
     table = Table(title=f"evaluation after {step} updates ({done})", title_justify="left")
     for heading in ("policy", "accuracy", "nats/token", "return", "distinct-1/2/3", "top token"):
         table.add_column(heading, justify="left" if heading == "policy" else "right", no_wrap=True)
@@ -50,7 +50,7 @@ def evaluation_table(
 def episode_table(
     figures: dict[str, float], metrics: Sequence[Metric], references: dict[str, float], step: int, done: str
 ) -> Table:
-    """Metrics of greedy episodes, a column each, above returns that are known without learning."""
+    """Metrics of greedy episodes, one column each, above returns that are known without learning."""
     table = Table(title=f"evaluation after {step} updates ({done})", title_justify="left")
     table.add_column("policy", no_wrap=True)
     for metric in metrics:

@@ -1,12 +1,12 @@
-"""The temperature at which softmax(Q / T) best predicts text, and what it then costs in nats.
+"""Fits the temperature at which softmax(Q / T) best predicts a text, by its negative log-likelihood in nats.
 
 The mean negative log-likelihood is convex in the inverse temperature b = 1 / T:
 
     d/db = mean(E_p[Q] - Q[target]),  d2/db2 = mean(Var_p[Q]),  p = softmax(b Q)
 
-so the sign of the slope says on which side of b its one minimum lies, and Newton's method finds it; where a step would
-leave the interval that is left, or be more than fourfold, the interval is halved (on the log scale). Newton alone can jump
-to and fro over the minimum: where Q is nearly one-hot the slope is a steep sigmoid of b.
+so the sign of the slope gives the side of b on which the one minimum lies, and Newton's method finds it; where a step would
+leave the remaining interval, or be more than fourfold, the interval is halved (on the log scale). Newton alone can
+oscillate around the minimum: where Q is nearly one-hot the slope is a steep sigmoid of b.
 
 All are sums over positions, taken block by block (`ops.positions`), so that Q of a long text need not be held.
 """
@@ -33,7 +33,7 @@ def nats(positions: Positions, inverse_temperature: float) -> float:
 
 
 def fit(positions: Positions, start: float | None = None, steps: int = 40) -> float:
-    """The b in [1e-3, 1e4] that minimises `nats`.
+    """Finds the b in [1e-3, 1e4] that minimises `nats`.
 
     Args:
         positions: Q float32, finite but for -inf at illegal actions; targets must be legal.
@@ -69,12 +69,12 @@ def _derivatives(positions: Positions, inverse: float) -> tuple[float, float]:
 
 
 def fit_inverse_temperature(q_NA: Tensor, target_N: Tensor, start: float | None = None) -> float:
-    """`fit` to what is in memory: q_NA float32, target_N int64."""
+    """`fit` for tensors in memory: q_NA float32, target_N int64."""
     return fit(Held(q_NA, target_N), start)
 
 
 def cross_fitted_nats(positions: Positions) -> float:
-    """Each half of the text scored at the temperature that is best for the other half, so that no half fits itself.
+    """Nats with each half of the text scored at the temperature fitted to the other half.
 
     Raises:
         ValueError: fewer than two positions.

@@ -1,10 +1,10 @@
-"""How good a network is: held-out text scored whole, greedy episodes, and samples. Draws from generators of its own.
+"""Evaluation on held-out text: likelihood of the whole text, greedy episodes, and samples. Has its own generators.
 
 eval/accuracy   share of held-out positions where the argmax of Q is the next token
 eval/nll       -log probability of the next token under the declared policy, nats a token
 eval/return     mean undiscounted return of greedy episodes on held-out text
-(and the other figures of `dqnlm.evaluation.episodes`)
-eval/return_best_constant   the best that one and the same token all the time earns on those episodes
+(and the other metrics of `dqnlm.evaluation.episodes`)
+eval/return_best_constant   the return of the best constant action on those episodes
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ class TextEvaluator(Evaluator):
         frequent_ids: tokens by falling frequency in the training text.
         gamma: discount of eval/overestimation.
         q_is_return: whether Q predicts the return in the units of the reward.
-        baselines: name -> (accuracy, nats) of what needs no learning, for the table.
+        baselines: name -> (accuracy, nats) of models without learning, for the table.
     """
 
     shows_prompt = False  # a line break
@@ -81,7 +81,7 @@ class TextEvaluator(Evaluator):
 
     @torch.no_grad()
     def evaluate(self, policy: Policy) -> Evaluation:
-        """All figures; changes nothing in the policy but its fitted temperature."""
+        """Computes all metrics; changes only the policy's fitted temperature."""
         policy.network.eval()
         set_noise(policy.network, False)
         figures = score_text(policy, self.heldout_ids)
@@ -94,7 +94,7 @@ class TextEvaluator(Evaluator):
         return Evaluation(figures, samples, policy.temperature)
 
     def table(self, evaluation: Evaluation, policy: Policy, step: int, done: str) -> Table:
-        """The agent beside what needs no learning."""
+        """Table of the policy and the baselines."""
         constant = repr(policy.tokenizer.decode([self.best_constant()[1]]))
         names = {"boltzmann": "softmax(Q/T)", "probability": "Q normalised", "reweighted": "log pi_b + beta (Q-V)"}
         return evaluation_table(evaluation.figures, self.baselines, names[policy.declared], constant, step, done)
@@ -109,7 +109,7 @@ class TextEvaluator(Evaluator):
         return figures | {"eval/top_token_share": diversity.top_token_share(texts)}
 
     def best_constant(self) -> tuple[float, int]:
-        """Return and token of the best constant policy on the evaluation's episodes; found once."""
+        """Return and token of the best constant policy on the evaluation's episodes; computed once."""
         if self._best_constant is None:
             tokens = self.frequent_ids[:MAX_CONSTANTS]
             self._best_constant = max((self._constant_return(token), -token) for token in tokens)
@@ -142,8 +142,7 @@ class TextEvaluator(Evaluator):
 
 
 def score_text(policy: Policy, ids: Tensor) -> Figures:
-    """Every position of `ids` but the first, in non-overlapping windows of `context` tokens; a network with a lookback (a
-    window of fixed reach) reads what stands before each.
+    """Scores all tokens of `ids` but the first, in non-overlapping windows of `context` tokens, each after its lookback.
 
     Returns:
         eval/accuracy; eval/nll of the declared policy; eval/temperature, the one that fits the whole text best;

@@ -1,4 +1,4 @@
-"""A text read by a policy in windows: what it says after every token but the last."""
+"""Reads a text with a policy in windows: Q after every token but the last."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ Read = Callable[[dict[str, Tensor]], Tensor]  # raw outputs -> float32 (..., A)
 
 
 class TextPositions(Positions):
-    """Positions of a text that are read from the network at each pass.
+    """Positions of a text that are recomputed with the network at each pass.
 
     Args:
-        policy: whose network.
+        policy: gives the network.
         ids: the text, L tokens; position i is after token i.
-        read: raw outputs -> the numbers that are wanted, such as `policy.q`.
+        read: raw outputs -> the required numbers, such as `policy.q`.
         place_N: positions, int64, increasing; None: all L - 1.
     """
 
@@ -53,7 +53,7 @@ class TextPositions(Positions):
 
 
 def text_positions(policy: Policy, ids: Tensor, read: Read) -> Positions:
-    """All positions: in memory where they fit into `HELD_NUMBERS`, else read at each pass."""
+    """All positions: in memory where they fit into `HELD_NUMBERS`, else recomputed at each pass."""
     found = TextPositions(policy, ids, read)
     return found.held() if len(found) * found.num_actions <= HELD_NUMBERS else found
 

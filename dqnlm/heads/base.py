@@ -1,4 +1,4 @@
-"""A head says what the network's raw numbers mean: Q-values in return units, and the loss against a target."""
+"""A head defines the meaning of the raw outputs: Q-values in return units, and the loss against a target."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from dqnlm.utils.context import RunContext
 
 
 class Head(nn.Module, ABC):
-    """Raw outputs to Q and losses. Whoever acts, bootstraps or reports uses `value`, never the raw numbers.
+    """Maps raw outputs to Q-values and losses. Other code uses `value`, never the raw outputs.
 
     Attributes:
         num_parameters: N, raw numbers for each action.
         is_distributional: it predicts a distribution of returns (`heads.distributional.DistributionalHead`), not only a mean.
-        is_probability: Q says how probable each action is to be the rewarded one, and `log_probability` gives that.
-        is_scaled_by_bounds: what Q can be is limited by the bounds of the reward, so nothing may be added to the return.
+        is_probability: Q is the probability that the action is the rewarded one; `log_probability` gives its log.
+        is_scaled_by_bounds: Q is limited to the bounds of the reward, so nothing may be added to the return.
         raw_is_q: a raw number is Q itself (but for a constant), so that cloned logits are a usable Q.
         low, high: bounds of the return, saved with the weights so that a policy can be loaded without its environment.
     """
@@ -41,7 +41,7 @@ class Head(nn.Module, ABC):
         """Raises UserError where this part cannot work in a run like this one; called once, when all parts are built."""
 
     def project(self, make: Callable[[int, int, int], nn.Module], features: int, num_actions: int) -> nn.Module:
-        """The module from a body's features (..., D) to raw numbers (..., A, N) that this head reads.
+        """Builds the module from a body's features (..., D) to the raw outputs (..., A, N) of this head.
 
         Args:
             make: (features, num_actions, parameters of each action) -> a projection, the one that the user chose.
@@ -55,7 +55,7 @@ class Head(nn.Module, ABC):
         """q_XA in return units."""
 
     def q(self, outputs: dict[str, Tensor]) -> Tensor:
-        """q_XA in return units from the raw outputs q_XAN, and q2_XAN where there is one: of two Q-functions the smaller.
+        """q_XA in return units from raw outputs q_XAN, and q2_XAN if present: the smaller of two Q-functions.
 
         (Clipped double Q-learning: Fujimoto et al. 2018.) Other outputs are not read.
         """
@@ -64,22 +64,23 @@ class Head(nn.Module, ABC):
 
     @abstractmethod
     def loss_taken(self, raw_BTAN: Tensor, action_BT: Tensor, target_BT: Tensor) -> Tensor:
-        """loss_BT of the action taken against its target in return units; reads nothing of the other rewards."""
+        """loss_BT of the action taken against its target in return units; does not use the rewards of other actions."""
 
     @abstractmethod
     def loss_all(self, raw_BTAN: Tensor, target_BTA: Tensor) -> Tensor:
         """loss_BT summed over all actions, each with its own target in return units."""
 
     def log_probability(self, raw_XAN: Tensor) -> Tensor | None:
-        """Log of the probability that each action is the rewarded one, up to a constant of X; None where Q is not that."""
+        """Log of the probability that each action is the rewarded one, up to a constant; None if Q is no probability.
+        """
         del raw_XAN
         return None
 
     def meaning(self) -> str | None:
-        """What Q is here beside a return, as a sentence for the reader of a page; None for nothing."""
+        """What Q means besides a return, as a sentence for the inspection page; None if nothing."""
         return "Q is the probability of being the text's own token." if self.is_probability else None
 
     def clamped(self, target: Tensor) -> Tensor:
-        """1.0 where a target lies outside the bounds and is clamped by the loss, else 0; None-bounded heads give zeros."""
+        """1.0 where a target lies outside the bounds and is clamped by the loss, else 0; zeros without bounds."""
         outside = (target < self.low - 1e-4) | (target > self.high + 1e-4)
         return outside.float()

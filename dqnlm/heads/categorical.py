@@ -1,4 +1,4 @@
-"""Probabilities of fixed returns (C51: Bellemare et al. 2017)."""
+"""Categorical distribution over fixed returns (C51: Bellemare et al. 2017)."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from dqnlm.types import Bounds
 class Categorical(DistributionalHead):
     """p(z_k | s, a) = softmax_k(raw) on num_atoms returns, evenly spaced from low to high.
 
-    The target is projected on the same returns, what lies outside moved to the ends, and the loss is the cross-entropy
-    with it. Raw numbers near 0, as projections give at first, make all atoms near 1 / num_atoms, and Q start in the
+    The target is projected on the same returns, with mass outside moved to the ends, and the loss is the cross-entropy
+    with it. With initial raw outputs near 0 all atoms are near 1 / num_atoms, and Q starts in the
     middle of low and high. `low` and `high` of `Head` are those of the atoms.
 
     Args:

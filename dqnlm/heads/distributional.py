@@ -1,7 +1,7 @@
-"""Heads that predict how the return is distributed, not only its mean.
+"""Base class of heads that predict the distribution of returns, not only its mean.
 
 A distribution is M values z with probabilities p. A target of another distribution is its values moved, R + G z, with the
-same probabilities, so each head only says what its own atoms are and how far they are from others.
+same probabilities, so each head only defines its atoms and their distance to a target.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from dqnlm.heads.base import Head
 
 
 class DistributionalHead(Head):
-    """N raw numbers an action describe a distribution of returns; Q is its mean."""
+    """N raw outputs per action describe a distribution of returns; Q is its mean."""
 
     is_distributional = True
 
@@ -36,7 +36,7 @@ class DistributionalHead(Head):
         return self.loss_atoms(raw_BTAN, action_BT, z_BTM, torch.ones_like(z_BTM))
 
     def loss_all(self, raw_BTAN: Tensor, target_BTA: Tensor) -> Tensor:
-        """Not there: the value of a state would have to be one distribution for all actions.
+        """Not available: the value of a state would have to be one distribution for all actions.
 
         Raises:
             NotImplementedError: always; the builder refuses feedback=all_actions before.
@@ -51,7 +51,7 @@ def taken(raw_BTAN: Tensor, action_BT: Tensor) -> Tensor:
 
 
 def at_least_float32(raw: Tensor) -> Tensor:
-    """Raw numbers of a half-precision network as float32: softmax and sums over atoms need it."""
+    """Converts raw outputs of a half-precision network to float32, for softmax and sums over atoms."""
     return raw.to(torch.promote_types(raw.dtype, torch.float32))
 
 

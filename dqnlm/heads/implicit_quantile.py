@@ -1,4 +1,4 @@
-"""Returns at sampled levels of probability (IQN: Dabney et al. 2018b): the network is asked for any quantile."""
+"""Quantiles at sampled levels (IQN: Dabney et al. 2018b)."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from dqnlm.types import Bounds
 
 
 class ImplicitQuantile(DistributionalHead):
-    """Of 2N raw numbers the first N are quantiles in return units, the last N the levels tau they were asked for.
+    """Of 2N raw numbers the first N are quantiles in return units, the last N their levels tau.
 
     Needs no bounds of the return, and clamps nothing.
 
     Args:
         bounds: of the return.
-        num_quantiles: N, levels asked for at once, 1 or more.
-        embedding: cosines that describe a level, 1 or more.
+        num_quantiles: N, levels per forward pass, 1 or more.
+        embedding: number of cosine features of a level, 1 or more.
         kappa: error in return units up to which the loss is quadratic; 0 for quantile regression proper.
 
     Raises:
@@ -39,7 +39,7 @@ class ImplicitQuantile(DistributionalHead):
         self.num_quantiles, self.embedding, self.kappa = num_quantiles, embedding, kappa
 
     def project(self, make: Callable[[int, int, int], nn.Module], features: int, num_actions: int) -> nn.Module:
-        """A projection to one number an action, asked once for each level."""
+        """A projection to one number per action, applied once for each level."""
         return AtLevels(make(features, num_actions, 1), features, self.num_quantiles, self.embedding)
 
     def atoms(self, raw_XN: Tensor) -> tuple[Tensor, Tensor]:
@@ -55,7 +55,7 @@ class ImplicitQuantile(DistributionalHead):
 
 
 class AtLevels(nn.Module):
-    """Asks a projection for N quantiles: raw(tau) = projection(h * phi(tau)).
+    """Predicts N quantiles with one projection: raw(tau) = projection(h * phi(tau)).
 
     phi(tau) = relu(W c + b),  c_j = cos(pi j tau),  j = 0 .. embedding - 1        (Dabney et al. 2018b, equation 4)
 

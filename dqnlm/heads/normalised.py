@@ -1,10 +1,10 @@
-"""Q where exactly one action is rewarded and no action changes the future: a probability plus the value of the future.
+"""Normalised head, for one rewarded action and uncontrollable futures: Q is a probability plus the future value.
 
     Q(s, a) = p(a | s) + v(s)        p = softmax(advantages),  v = v_max sigmoid(value stream + v_bias)
 
 That is the structure of teacher-forced exact match: r = 1 for the one right token, and gamma V(s') is the same for all.
-A wrong guess then teaches about all the other actions, because probabilities sum to one. The TD target y = r + d Qbar(s',.)
-splits accordingly, each part regressed on what the other leaves of it:
+The outcome of a wrong guess then updates all other actions too, because probabilities sum to one. The TD target
+y = r + d Qbar(s',.) splits accordingly; each part is regressed on y less the other part:
 
     -(l log p_a + (1 - l) log(1 - p_a)),  l = y - v(s)  (its mean is E[r])        and        (v(s) - (y - p_a))^2 / 2
 """
@@ -28,10 +28,10 @@ _VALUE_BIAS = -3.0
 
 
 class Normalised(Head):
-    """Reads a dueling projection: the mean of its outputs over actions is the value stream, their softmax the advantages.
+    """Reads a dueling projection: the mean of its outputs over actions is v, their softmax gives the advantages.
 
     Args:
-        bounds: of the return; high - 1 is the most that the future can be worth beside one reward.
+        bounds: of the return; high - 1 bounds the future value besides one reward.
         probability_of_match: unused here, Q less v always is a probability.
         value_weight: factor of the loss of v.
 
@@ -59,7 +59,7 @@ class Normalised(Head):
         """
         if not context.is_teacher_forced or not context.pays_only_the_match:
             raise UserError(
-                "head=normalised says that exactly one action is rewarded, with 1, and that the future is the same for all, "
+                "head=normalised requires that exactly one action is rewarded, with 1, and that the future is the same for all, "
                 "which needs env.transition=teacher and reward=exact_match with reward.match=1 and reward.mismatch=0; else "
                 "use head=scalar"
             )
@@ -70,7 +70,7 @@ class Normalised(Head):
 
     def meaning(self) -> str:
         return (
-            "Q is the probability of being the text's own token, plus the worth of the future, which is the same for every "
+            "Q is the probability of being the text's own token, plus the value of the future, which is the same for every "
             "token."
         )
 

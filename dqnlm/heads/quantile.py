@@ -1,4 +1,4 @@
-"""Returns at fixed levels of probability (QR-DQN: Dabney et al. 2018a)."""
+"""Quantiles of the return at fixed levels (QR-DQN: Dabney et al. 2018a)."""
 
 from __future__ import annotations
 

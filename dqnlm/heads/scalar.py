@@ -1,4 +1,4 @@
-"""One number an action."""
+"""Scalar heads: one number per action."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ class Scalar(Head):
     """Q(s, a) is the raw number (squared, huber), or low + (high - low) sigmoid(raw) (logistic).
 
     With the logistic loss the target is scaled by the return's bounds to [0, 1] and used as a soft label; its minimiser is
-    the mean return. `initial_return` is where Q starts: the middle of the bounds (logistic) is far too hopeful where one
-    action in many is rewarded. `probability_of_match` says that Q, so scaled, is the probability of being the rewarded action.
+    the mean return. `initial_return` is the initial Q: the middle of the bounds (logistic) is far too optimistic where one
+    action in many is rewarded. `probability_of_match`: Q, so scaled, is the probability that the action is the rewarded one.
 
     Raises:
         UserError: logistic loss without finite bounds of the return.
@@ -46,7 +46,7 @@ class Scalar(Head):
         self.is_probability = probability_of_match and loss == "logistic"
 
     def _offset(self, initial_return: float | None) -> float:
-        """What is added to the raw numbers, which start near 0, so that Q starts at `initial_return`."""
+        """The constant added to the raw outputs, which start near 0, so that Q starts at `initial_return`."""
         if initial_return is None or self.kind != "logistic":
             return 0.0 if initial_return is None else initial_return
         low, high = float(self.low), float(self.high)

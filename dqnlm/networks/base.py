@@ -24,7 +24,7 @@ State = dict[str, Tensor]
 
 
 class TokenEncoder(nn.Module):
-    """One learned vector a token.
+    """Embedding: one learned vector per token.
 
     Args:
         vocabulary_size: number of tokens.
@@ -45,7 +45,7 @@ class TokenEncoder(nn.Module):
 
 
 class OneHotEncoder(nn.Module):
-    """1 in the token's own place, 0 elsewhere; nothing is learned.
+    """One-hot encoding of tokens, without parameters.
 
     Args:
         num_tokens: number of tokens.
@@ -65,7 +65,7 @@ class OneHotEncoder(nn.Module):
 
 
 class VectorEncoder(nn.Module):
-    """x = relu(W o + b) of a vector of numbers, with torch's first weights.
+    """x = relu(W o + b) of a vector of numbers, with torch's default initialization.
 
     Args:
         observation_size: F, numbers an observation.
@@ -89,18 +89,18 @@ class Body(nn.Module, ABC):
     Attributes:
         width: features in.
         features: features out.
-        context: longest T (transitions) that it is meant to read.
+        context: longest T (transitions) for which it is built.
         max_observations: hard limit on S in one forward, and on the steps between two resets; None where there is none.
-        lookback: observations before the scored ones that it reads where they are there; a window of fixed reach has some,
-            as it was trained on full windows. 0 for a body that starts each row from nothing.
+        lookback: observations before the scored ones that it reads if they exist; above 0 for a window of fixed reach,
+            which is trained on full windows. 0 for a body that starts each row without context.
         reach: newest observations that its output depends on; None: all of the row.
-        embedding_std: how large it wants the first embeddings.
+        embedding_std: standard deviation of the initial embeddings.
         tie_weights: whether the `q` projection shares the encoder's matrix.
-        is_recurrent: it carries a state that the first observations of a row warm up, so that `learner.burn_in` is of use.
+        is_recurrent: it carries a state that the first observations of a row warm up, so that `learner.burn_in` has a use.
         is_pretrained: its first weights are those of a trained language model.
-        one_hot: it reads tokens as `OneHotEncoder` gives them, and no vectors.
-        recipe: what building it anew takes beside the settings, where that came from elsewhere (a pretrained model): plain
-            values that a run keeps with its weights; None where the settings are all.
+        one_hot: it reads one-hot tokens (`OneHotEncoder`), and no vectors.
+        recipe: plain values that a run saves with its weights to rebuild a pretrained model; None where the settings
+            suffice.
     """
 
     width: int
@@ -126,7 +126,7 @@ class Body(nn.Module, ABC):
     def make_outputs(
         self, names: tuple[str, ...], num_actions: int, make: Callable[[str], nn.Module]
     ) -> dict[str, nn.Module]:
-        """The outputs by name; `make(name)` is what the settings choose, which a body may start otherwise, or replace."""
+        """The output layers by name; `make(name)` builds the configured one, which a body may initialize or replace."""
         del num_actions
         return {name: make(name) for name in names}
 
@@ -140,18 +140,19 @@ class Body(nn.Module, ABC):
 
     @abstractmethod
     def initial_state(self, num_envs: int, device: torch.device | str, dtype: torch.dtype) -> State:
-        """The state before the first observation. Allocates all that `step` will ever need.
+        """The state before the first observation. Allocates all the memory that `step` will need.
 
         The first axis of each tensor is E, unless `step` updates it in place.
         """
 
     @abstractmethod
     def step(self, x_ED: Tensor, state: State) -> tuple[Tensor, State]:
-        """One more observation in every environment: h_ED and the next state. May reuse the given state's memory."""
+        """Reads one more observation in every environment: h_ED and the next state. May reuse the state's memory.
+        """
 
     @abstractmethod
     def reset(self, state: State, mask_E: Tensor) -> State:
-        """Rows where `mask_E` (bool) is True start anew, without host synchronisation. May reuse the state's memory."""
+        """Resets the rows where `mask_E` (bool) is True, without device sync. May reuse the state's memory."""
 
     def prefill(self, x_ESD: Tensor, state: State) -> tuple[Tensor, State]:
         """Reads many observations at once: h_ESD and the next state. `state` must be initial in every row."""
@@ -225,7 +226,7 @@ class QNetwork(nn.Module):
 
         Args:
             observation_BS: int64 token ids, or float vectors (B, S, F).
-            first: first time whose outputs are wanted.
+            first: first time of the outputs.
 
         Returns:
             {"q": raw_B(S-first)AN, ...}: N parameters an action, 1 for a scalar head.
@@ -233,7 +234,7 @@ class QNetwork(nn.Module):
         return self.project(self.features(observation_BS, first))
 
     def features(self, observation_BS: Tensor, first: int = 0) -> Tensor:
-        """h_B(S-first)D: what the body makes of the observations; `project` of it is `forward`."""
+        """The body's features of the observations, h_B(S-first)D; `project` of them is `forward`."""
         h_BSD: Tensor = self.body(self.encoder(observation_BS), first)
         return h_BSD
 
@@ -249,7 +250,7 @@ class QNetwork(nn.Module):
     def step(self, observation_E: Tensor, state: State) -> tuple[dict[str, Tensor], State]:
         """One more observation in every environment, without gradient: {"q": raw_EAN, ...} and the next state.
 
-        The given state's memory may be reused: go on with the state that is returned.
+        The given state's memory may be reused: continue with the returned state.
         """
         h_ED, state = self.body.step(self.encoder(observation_E), state)
         return self.project(h_ED), state
@@ -269,12 +270,12 @@ class QNetwork(nn.Module):
 
     @torch.no_grad()
     def reset(self, state: State, mask_E: Tensor) -> State:
-        """Rows where `mask_E` (bool) is True start anew, without host synchronisation."""
+        """Resets the rows where `mask_E` (bool) is True, without device sync."""
         return self.body.reset(state, mask_E)
 
 
 def _tie(encoder: nn.Module, body: Body, projection: nn.Module | None) -> None:
-    """Makes the `q` projection's matrix the encoder's own parameter, or says why that cannot be."""
+    """Shares the encoder's matrix with the `q` projection, or raises UserError with the reason why it cannot."""
     if not isinstance(encoder, TokenEncoder):
         problem = f"observations are read by {type(encoder).__name__}, which has no matrix of tokens"
     elif not isinstance(projection, Linear):
@@ -295,7 +296,7 @@ def _tie(encoder: nn.Module, body: Body, projection: nn.Module | None) -> None:
 
 
 def _drop_bias(projections: dict[str, nn.Module]) -> None:
-    """A column of the matrix belongs to one token alone; a bias would let an update of one token move all others."""
+    """Drops the bias: each matrix column belongs to one token, but an update of a bias would affect all tokens."""
     for projection in projections.values():
         if isinstance(projection, Linear):
             projection.linear.register_parameter("bias", None)

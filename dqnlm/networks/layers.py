@@ -1,8 +1,8 @@
-"""Layers that more than one body could use: rotary positions, causal attention, the block around it; range checks.
+"""Layers shared by several bodies: rotary positions, causal attention, the transformer block; range checks.
 
 Axes besides those of `dqnlm.types`: `G` attention heads, `K` features a head, `M` slots of a cache, `P` = K / 2 pairs.
 
-What was measured (a training step of 4 layers, width 128, 16 x 64 tokens, one CPU thread): RMSNorm is ten small kernels
+Measured (a training step of 4 layers, width 128, 16 x 64 tokens, one CPU thread): RMSNorm is ten small kernels
 on the CPU where LayerNorm is one (112 against 84 ms a step), hence the choice between them. Rotary pairs are neighbouring
 features, turned by one complex multiplication, instead of distant halves (1.1 ms a layer less).
 """
@@ -50,7 +50,7 @@ def rotary_table(positions: int, head_width: int, base: float = 10_000.0) -> Ten
 
 
 def rotate(x_BSGK: Tensor, table_SP2: Tensor) -> Tensor:
-    """Turns every pair of features by the angle of its position.
+    """Rotates every pair of features by the angle of its position.
 
     Args:
         x_BSGK: queries or keys.

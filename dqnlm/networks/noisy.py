@@ -1,8 +1,8 @@
-"""Layers whose weights are disturbed by noise of learned size, which explores in place of random actions.
+"""Noisy layers: weights perturbed by noise of learned scale, which explores in place of random actions.
 
-One noise serves a whole forward: every row and time is read by the same disturbed network, so that what it tries is
-consistent. Whoever acts or learns turns the noise on and draws it (`set_noise`, `resample_noise`); a network is made with
-the noise off, and a copy of one keeps what it has. Train and eval mode do not matter.
+One noise sample is used for a whole forward: every row and time is read by the same perturbed network, so that exploration
+is consistent. The actor and the learner turn the noise on and sample it (`set_noise`, `resample_noise`); a network is built
+with the noise off, and a copy keeps its current noise. Train and eval mode do not matter.
 """
 
 from __future__ import annotations
@@ -59,7 +59,8 @@ class NoisyLinear(nn.Module):
 
     @torch.no_grad()
     def resample(self) -> None:
-        """New noise from torch's global generator. The tensors are new, so a backward through older ones still works."""
+        """Samples new noise from torch's global generator; new tensors keep older graphs valid for backward.
+        """
         self.noise_in, self.noise_out = _noise_like(self.noise_in), _noise_like(self.noise_out)
 
 
@@ -131,13 +132,14 @@ def has_noise(network: nn.Module) -> bool:
 
 
 def set_noise(network: nn.Module, active: bool) -> None:
-    """Turns the noise of all layers below on or off; off leaves the mean weights. Draws none: see `resample_noise`."""
+    """Turns the noise of all layers below on or off; off leaves the mean weights. See `resample_noise`.
+    """
     for layer in _layers(network):
         layer.active = active
 
 
 def resample_noise(network: nn.Module) -> None:
-    """Draws new noise for every layer below from torch's global generator. Before the first draw the noise is 0."""
+    """Samples noise for every layer below from torch's global generator. Before the first sample the noise is 0."""
     for layer in _layers(network):
         layer.resample()
 

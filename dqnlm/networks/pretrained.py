@@ -3,7 +3,7 @@
 The model reads token ids of its own and embeds them itself, so `TokenIds` stands in the encoder's place and `x` here are
 ids without a feature axis. The output `policy` starts as the model's own logits; q, q2 and v start small (`q_init`).
 
-A causal model needs no mask for right padding: what comes later is never read, and positions count from a row's start.
+A causal model needs no mask for right padding: later tokens are never read, and positions count from a row's start.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from dqnlm.networks.projections import Linear
 
 
 class TokenIds(nn.Module):
-    """From this run's token ids to the model's, (...) -> (...), int64; the model embeds them.
+    """Maps this run's token ids to the model's, (...) -> (...), int64; the model embeds them.
 
     Args:
         model_id_A: int64, the model's id of each token.
@@ -45,12 +45,12 @@ class TokenIds(nn.Module):
 
 
 class Pretrained(Body):
-    """Any model that `AutoModelForCausalLM` reads from safetensors, if it attends to all that went before.
+    """Any causal model that `AutoModelForCausalLM` reads from safetensors and that attends to the whole prefix.
 
     Args:
         num_tokens: token ids that can be observed.
         tokenizer: state of the text's tokenizer; characters are looked up among the model's tokens, one each.
-        recipe: what a run has kept of its model; None: read it from `name_or_path`.
+        recipe: that of a saved run's model; None: read the model from `name_or_path`.
         name_or_path: a folder, or a name on the Hub.
         revision: branch, tag or commit on the Hub; None: the newest.
         context: longest T in transitions.
@@ -118,7 +118,7 @@ class Pretrained(Body):
         self.train()  # transformers hands models over in evaluation mode, without dropout
 
     def _take_logits(self, model: PreTrainedModel) -> None:
-        """Keeps the output layer: for the first outputs and, where some of its tokens are never used, for the export."""
+        """Keeps the output layer, for the initial outputs and for the export of tokens that are never used."""
         layer = model.get_output_embeddings()
         if not isinstance(layer, nn.Linear) or model.base_model is model:
             raise UserError(
@@ -224,19 +224,19 @@ class Pretrained(Body):
 
     @torch.no_grad()
     def prefill_apart(self, x_EPD: Tensor, length_E: Tensor, state: State) -> tuple[Tensor, State]:
-        """As `Body.prefill_apart`, by one forward: what stands behind a row's end is never read before it is overwritten."""
+        """As `Body.prefill_apart`, in one forward: entries behind a row's end are overwritten before they are read."""
         h_EPD, state = self.prefill(x_EPD, state)
         state["position"].copy_(length_E)
         return h_EPD[torch.arange(len(length_E), device=length_E.device), length_E - 1], state
 
     def reset(self, state: State, mask_E: Tensor) -> State:
-        """Sets the position of the masked environments to 0, in place; what their cache holds is never read again."""
+        """Sets the position of the masked environments to 0, in place; old cache entries are never read again."""
         state["position"].masked_fill_(mask_E, 0)
         return state
 
     @torch.no_grad()
     def to_transformers(self, policy: nn.Module) -> PreTrainedModel:
-        """A model for other programs: this trunk with its adapters merged, and `policy` as output layer, on the CPU.
+        """Exports a `transformers` model on the CPU: the trunk with merged adapters, and `policy` as output layer.
 
         Tokens that the run never used keep the logits that the model came with (on the trunk as it is now).
 

@@ -1,7 +1,7 @@
-"""A key-value cache for models of transformers in which every row stands at a place of its own.
+"""A key-value cache for models of transformers with a separate position for each row.
 
 The library's caches append one column for all rows. Here each row writes at its own position, and a mask of four axes hides
-what lies beyond it, so that starting a row anew is setting its position to 0.
+later slots, so that a row is reset by setting its position to 0.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from transformers.cache_utils import Cache, DynamicCache, DynamicLayer
 
 
 class RowLayer(DynamicLayer):
-    """One layer's keys and values, (E, G, M, K) each, that are there already; `update` writes one column into them.
+    """One layer's preallocated keys and values, (E, G, M, K) each; `update` writes one column.
 
     Args:
         key_EGMK, value_EGMK: written in place.
@@ -28,7 +28,7 @@ class RowLayer(DynamicLayer):
         self.is_initialized = True
 
     def update(self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
-        """One new column a row, (E, G, 1, K) each -> all columns."""
+        """Writes one new column per row, (E, G, 1, K) each; returns all columns."""
         row_E = torch.arange(key_states.shape[0], device=key_states.device)
         assert self.keys is not None and self.values is not None
         self.keys[row_E, :, self.position_E] = key_states[:, :, 0].to(self.keys.dtype)
@@ -37,7 +37,7 @@ class RowLayer(DynamicLayer):
 
 
 def row_cache(layers: list[tuple[Tensor, Tensor]], position_E: Tensor) -> Cache:
-    """A cache over given memory, for one step."""
+    """Builds a cache over given memory, for one step."""
     return Cache(layers=[RowLayer(key, value, position_E) for key, value in layers])
 
 

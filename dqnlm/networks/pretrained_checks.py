@@ -1,4 +1,4 @@
-"""What a pretrained model must be to serve as a trunk; refused here, in words that name the setting."""
+"""Checks that a pretrained model can serve as a trunk; messages name the setting."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def check_settings(context: int, dropout: float | None, q_init: str, q_temperatu
 
 
 def check_context(config: Any, observations: int) -> None:
-    """A model has a longest row; one whose layers look back a fixed way reads a shorter one as if they did not."""
+    """Checks `context` against the model's maximum length, and against a limited attention window."""
     for name in ("max_position_embeddings", "sliding_window"):
         limit = getattr(config, name, None)
         if limit is not None and observations > limit:
@@ -80,13 +80,13 @@ def model_ids(
 def require_plain(projection: nn.Module) -> None:
     if not isinstance(projection, Linear) or projection.num_parameters != 1:
         raise UserError(
-            "network.q_init=logits brings the layers of q itself: set projection=linear and head=scalar (or network.q_init=zero)"
+            "network.q_init=logits defines the layers of q itself: set projection=linear and head=scalar (or network.q_init=zero)"
         )
 
 
 @torch.no_grad()
 def sizes_of_cache(model: nn.Module, kind: str) -> list[tuple[Tensor, Tensor]]:
-    """Keys and values that one token leaves in each layer."""
+    """Keys and values per token in each layer."""
     cache = DynamicCache()
     try:
         model.eval()(input_ids=torch.zeros(1, 1, dtype=torch.int64), past_key_values=cache, use_cache=True)
@@ -97,7 +97,7 @@ def sizes_of_cache(model: nn.Module, kind: str) -> list[tuple[Tensor, Tensor]]:
 
 @torch.no_grad()
 def check_reading(body: Body, weight_VD: Tensor, bias_V: Tensor | None, model: PreTrainedModel) -> None:
-    """Tries what the rest relies on: logits are the output layer's, and rows that restart apart read as rows alone do.
+    """Tests two assumptions: logits are the output layer's, and rows that are reset separately are read as alone.
 
     Raises:
         UserError: this architecture does otherwise.

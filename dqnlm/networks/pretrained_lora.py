@@ -13,7 +13,7 @@ from dqnlm.networks.layers import require_at_least
 
 
 def add_lora(model: nn.Module, rank: int, alpha: float | None, targets: list[str] | None) -> nn.Module:
-    """The model with adapters, which alone learn; B starts at 0, so nothing changes at first.
+    """Adds adapters, the only trainable weights; B starts at 0, so the outputs do not change at first.
 
     Args:
         model: a trunk of transformers, changed in place.
@@ -49,6 +49,6 @@ def add_lora(model: nn.Module, rank: int, alpha: float | None, targets: list[str
 
 
 def merged(model: nn.Module) -> nn.Module:
-    """A copy of the trunk with its adapters added into the matrices; a copy of a trunk without adapters as it is."""
+    """A copy of the trunk with its adapters merged into the matrices; without adapters a plain copy."""
     model = copy.deepcopy(model)
     return model.merge_and_unload() if hasattr(model, "merge_and_unload") else model  # type: ignore[operator,no-any-return]

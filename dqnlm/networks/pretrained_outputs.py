@@ -1,4 +1,4 @@
-"""First outputs on a pretrained trunk: a policy that is the model's own, and Q-values that do not begin with noise.
+"""Initial outputs on a pretrained trunk: `policy` starts as the model's own logits, Q-values start without noise.
 
 A pretrained model's features are far from unit size, so outputs that start at random would start large.
 """
@@ -15,7 +15,7 @@ from dqnlm.networks.projections import Dueling, Linear
 
 
 def own_policy(weight_AD: Tensor, bias_A: Tensor | None) -> Linear:
-    """The model's own logits of A tokens, learned from here on; without a bias where the model has none."""
+    """The model's own logits of A tokens, trainable; without a bias where the model has none."""
     projection = Linear(weight_AD.shape[1], weight_AD.shape[0], 1)
     projection.linear.weight = nn.Parameter(weight_AD.clone())
     bias = None if bias_A is None else nn.Parameter(bias_A.clone())
@@ -26,7 +26,7 @@ def own_policy(weight_AD: Tensor, bias_A: Tensor | None) -> Linear:
 class LogitQ(nn.Module):
     """raw = v(h) + T log softmax(W h + b), with v = 0 at first and W, b those of the model's logits.
 
-    So Q starts at T (logit - logsumexp): at most 0, and best for the token that the model finds most likely. T logsumexp(Q / T)
+    So Q starts at T (logit - logsumexp): at most 0, and greatest for the model's most likely token. T logsumexp(Q / T)
     is v, so any Q can be reached.
 
     Args:
@@ -46,7 +46,7 @@ class LogitQ(nn.Module):
 
 
 def zeroed(projection: nn.Module) -> nn.Module:
-    """The projection with a last layer of zeros: all outputs start at 0 (the head adds `initial_return`).
+    """Sets the last layer to zeros: all outputs start at 0 (the head adds `initial_return`).
 
     Raises:
         UserError: a projection whose outputs are not those of a linear layer.

@@ -1,4 +1,4 @@
-"""Where a pretrained model comes from: a folder, the Hugging Face Hub, or the recipe that a run has kept.
+"""Loads a pretrained model from a folder, the Hugging Face Hub, or the recipe saved by a run.
 
 Nothing that is read here runs code: no remote code, and weights from `.safetensors` files alone (other formats are pickles).
 """
@@ -33,7 +33,7 @@ _WEIGHTS = ("model.safetensors", "model.safetensors.index.json")
 
 
 def load(name_or_path: str, revision: str | None, dropout: float | None) -> tuple[PreTrainedModel, Recipe]:
-    """The model with its weights in float32, and its recipe.
+    """Loads the model with float32 weights, and its recipe.
 
     Raises:
         UserError: no such folder, weights or architecture; no connection and no copy; code of its own.
@@ -65,7 +65,7 @@ def load(name_or_path: str, revision: str | None, dropout: float | None) -> tupl
 
 
 def _require_all_weights(where: str, kind: str, bad: list[Any]) -> None:
-    """transformers fills in random numbers for what it does not find."""
+    """Refuses missing weights, which transformers would initialize at random."""
     if bad:
         names = ", ".join(sorted(map(str, bad))[:3])
         raise UserError(
@@ -75,7 +75,7 @@ def _require_all_weights(where: str, kind: str, bad: list[Any]) -> None:
 
 
 def rebuild(recipe: Recipe) -> PreTrainedModel:
-    """The architecture of a recipe with fresh weights, which the saved ones then replace.
+    """Builds the architecture of a recipe with random weights, to be replaced by the saved ones.
 
     Raises:
         UserError: the installed transformers does not know the architecture.
@@ -92,7 +92,7 @@ def rebuild(recipe: Recipe) -> PreTrainedModel:
 
 
 def character_ids(recipe: Recipe, characters: str) -> Tensor:
-    """model_id_A, int64: the one token that the model's tokenizer makes of each character.
+    """model_id_A, int64: the model's token of each single character.
 
     Raises:
         UserError: it has no tokenizer.json, or a character is no single token of its own; they are named.
@@ -147,7 +147,7 @@ def _no_folder(folder: Path) -> UserError:
 
 @contextlib.contextmanager
 def _one_message(name: str, offline: str | None) -> Iterator[None]:
-    """Turns the many errors of transformers into one message."""
+    """Turns the errors of transformers into one message."""
     try:
         yield
     except torch.OutOfMemoryError:
@@ -156,14 +156,14 @@ def _one_message(name: str, offline: str | None) -> Iterator[None]:
         text = str(error).strip()
         reason = text.splitlines()[0] if text else type(error).__name__
         if "trust_remote_code" in text:
-            reason = "it brings code of its own, which is never run here"
+            reason = "it contains code of its own, which is never run here"
         elif offline is not None:
             reason = f"{offline}, and this machine has no copy of it. Give a folder: network.name_or_path=FOLDER"
         raise UserError(f"network.name_or_path={name} cannot be read: {reason}") from error
 
 
 def _offline() -> str | None:
-    """Why the Hub is not to be asked, or None. One short request costs less than the minute of its client's retries."""
+    """Reason for not using the Hub, or None. One short request costs less than the minute of its client's retries."""
     for variable in ("DQNLM_OFFLINE", "HF_HUB_OFFLINE"):
         if os.environ.get(variable, "").lower() not in ("", "0", "false", "no", "off"):
             return f"{variable} is set"
@@ -177,7 +177,7 @@ def _offline() -> str | None:
 
 
 def _set_dropout(config: PretrainedConfig, dropout: float | None) -> None:
-    """Every share of dropout that the architecture has a setting for.
+    """Sets all dropout rates of the architecture.
 
     Raises:
         UserError: it has none.
@@ -196,7 +196,7 @@ def _set_dropout(config: PretrainedConfig, dropout: float | None) -> None:
 
 
 def _text(where: str, name: str, kept: dict[str, Any]) -> str | None:
-    """A small file of the model, or None where it has none."""
+    """Reads a small file of the model; None where it has none."""
     path = cached_file(
         where, name, _raise_exceptions_for_missing_entries=False, _raise_exceptions_for_connection_errors=False, **kept
     )  # fmt: skip

@@ -1,4 +1,4 @@
-"""From a body's features to raw outputs, (..., A, N): N parameters for each of A actions.
+"""Projections of a body's features to raw outputs, (..., A, N): N parameters for each of A actions.
 
 The last layer starts small, so that the first Q-values lie close together and no logistic or clamped output saturates.
 """

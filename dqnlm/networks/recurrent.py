@@ -1,4 +1,4 @@
-"""A gated recurrent unit (Cho et al. 2014): constant memory, any length."""
+"""A gated recurrent unit (Cho et al. 2014): constant memory, any sequence length."""
 
 from __future__ import annotations
 
@@ -33,11 +33,11 @@ class GRU(Body):
         self.gru = nn.GRU(width, width, layers, batch_first=True)
 
     def forward(self, x_BSD: Tensor, first: int = 0) -> Tensor:
-        """h_B(S-first)D. All times are computed: each needs the one before."""
+        """h_B(S-first)D. All times are computed, as each depends on the one before."""
         return self.gru(x_BSD)[0][:, first:]
 
     def initial_state(self, num_envs: int, device: torch.device | str, dtype: torch.dtype) -> State:
-        """`hidden`: zeros, (E, layers, width)."""
+        """The state `hidden`: zeros, (E, layers, width)."""
         return {"hidden": torch.zeros(num_envs, self.layers, self.width, device=device, dtype=dtype)}
 
     def step(self, x_ED: Tensor, state: State) -> tuple[Tensor, State]:

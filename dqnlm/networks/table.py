@@ -1,4 +1,4 @@
-"""A table of Q by the latest observation: what tabular Q-learning learns, for environments whose states are tokens."""
+"""A table of Q-values by the latest observation (tabular Q-learning), for environments whose states are tokens."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from dqnlm.networks.layers import require_at_least
 
 
 class Table(Body):
-    """The one-hot observation itself: with projection=linear (whose bias `QNetwork` drops), Q(o, a) = W[a, o].
+    """One-hot features: with projection=linear (whose bias `QNetwork` drops), Q(o, a) = W[a, o].
 
-    An update of one pair then moves no other. Without memory: what came before the latest token is not seen.
+    An update of one pair then changes no other. The table has no memory of tokens before the latest one.
 
     Args:
         num_tokens: tokens that can be observed.
@@ -36,7 +36,7 @@ class Table(Body):
         return x_BSD[:, first:]
 
     def initial_state(self, num_envs: int, device: torch.device | str, dtype: torch.dtype) -> State:
-        """Nothing."""
+        """An empty state."""
         return {}
 
     def step(self, x_ED: Tensor, state: State) -> tuple[Tensor, State]:
@@ -48,5 +48,5 @@ class Table(Body):
         return x_ESD, state
 
     def reset(self, state: State, mask_E: Tensor) -> State:
-        """The same state."""
+        """The same, empty state."""
         return state

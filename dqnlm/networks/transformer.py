@@ -1,8 +1,7 @@
-"""A decoder-only transformer (Vaswani et al. 2017) with rotary positions, and a static key-value cache for acting.
+"""A decoder-only transformer (Vaswani et al. 2017) with rotary positions and a static key-value cache for acting.
 
 The cache holds `context + 1` observations in memory that is allocated once. Every environment has its own position in
-it, so starting an episode anew is setting a position to 0: slots from the position on are masked out, whatever they
-hold.
+it, so an episode is reset by setting its position to 0: slots from the position on are masked out.
 """
 
 from __future__ import annotations
@@ -21,7 +20,7 @@ _STD = 0.02
 
 
 class Transformer(Body):
-    """Reads up to `context + 1` observations.
+    """A transformer over up to `context + 1` observations.
 
     Args:
         layers: blocks.
@@ -30,7 +29,7 @@ class Transformer(Body):
         context: longest T in transitions.
         norm: `rms` (RMSNorm) or `layer` (LayerNorm without bias).
         dropout: share of attention weights and of residual updates dropped in training.
-        tie_weights: the q projection shares the embedding's matrix (`QNetwork` sees to it).
+        tie_weights: the q projection shares the embedding's matrix (done by `QNetwork`).
 
     Raises:
         UserError: a value outside its range.
@@ -127,13 +126,13 @@ class Transformer(Body):
 
     @torch.no_grad()
     def prefill_apart(self, x_EPD: Tensor, length_E: Tensor, state: State) -> tuple[Tensor, State]:
-        """As `Body.prefill_apart`, by one forward: what stands behind a row's end no query before it can see."""
+        """As `Body.prefill_apart`, in one forward: causal attention never reads entries behind a row's end."""
         h_EPD, state = self.prefill(x_EPD, state)
         state["position"].copy_(length_E)
         return h_EPD[torch.arange(len(length_E), device=length_E.device), length_E - 1], state
 
     def reset(self, state: State, mask_E: Tensor) -> State:
-        """Sets the position of the masked environments to 0, in place; what their cache holds is never read again."""
+        """Sets the position of the masked environments to 0, in place; old cache entries are never read again."""
         state["position"].masked_fill_(mask_E, 0)
         return state
 

@@ -1,4 +1,4 @@
-"""The last few tokens through a perceptron: the simplest network that reads text, of any length."""
+"""A multilayer perceptron over the last few tokens: the simplest network for texts of any length."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ class WindowMLP(Body):
     h_t = mlp([x_{t-window+1}, ..., x_t]), with one learned vector in place of every token before the row's start.
 
     Args:
-        window: tokens that it sees, the newest included.
+        window: tokens in the input, the newest included.
         width: features a token.
         hidden: features a hidden layer.
         layers: hidden layers.
@@ -51,7 +51,7 @@ class WindowMLP(Body):
         self.mlp = nn.Sequential(*modules)
 
     def forward(self, x_BSD: Tensor, first: int = 0) -> Tensor:
-        """h_B(S-first)D, reading no token that the wanted windows do not hold."""
+        """h_B(S-first)D, reading only the tokens of the required windows."""
         length = x_BSD.shape[1]
         reach = self.window - 1
         x_BSD = x_BSD[:, max(0, first - reach) :]
@@ -60,7 +60,7 @@ class WindowMLP(Body):
         return self._windows(torch.cat([padding, x_BSD], 1))
 
     def initial_state(self, num_envs: int, device: torch.device | str, dtype: torch.dtype) -> State:
-        """`recent`: the padding vector in each of the last `window` - 1 places, (E, window - 1, width)."""
+        """The state `recent`: the padding vector in each of the last `window` - 1 places, (E, window - 1, width)."""
         padding = self.padding_D.detach().to(device=device, dtype=dtype)
         return {"recent": padding.repeat(num_envs, self.window - 1, 1)}
 

@@ -40,10 +40,10 @@ class Requirements:
         target: outputs of the target network.
         last_observation: of the target network also after the last observation of a row, so S = T + 1 are fed.
         last_observation_online: of the online network after it too.
-        reference: outputs of the reference network, the policy that the run began with.
-        outputs: named outputs that the network must have beside `q`.
+        reference: outputs of the reference network, the initial policy of the run.
+        outputs: named outputs that the network must have besides `q`.
         whole_episodes: each row is a whole episode.
-        whole_batch: all rows of a batch at once, as they are compared with one another.
+        whole_batch: all rows of a batch in one micro-batch, as they are compared with one another.
         lookahead: decisions, the taken one included, whose rewards it reads; None: all to the row's end.
     """
 
@@ -79,8 +79,8 @@ class Objective(ABC):
 
     Attributes:
         weight: factor of this loss in the sum.
-        requires: what it reads.
-        learns_outputs: named outputs of the network that it teaches.
+        requires: the inputs that it reads.
+        learns_outputs: named outputs of the network that it trains.
         learns_returns: it makes Q follow the returns, and gives errors in their units.
         learns_all_actions: it can teach every action from rewards known for all (feedback=all_actions).
         uses_bootstrap: it reads the groups `bootstrap` and `returns`; others have targets of their own.
@@ -124,7 +124,7 @@ def value_taken(q_BTA: Tensor, action_BT: Tensor) -> Tensor:
 
 
 def require_no_whole_batch(objectives: dict[str, Objective], micro_batch_size: int | None) -> None:
-    """Raises UserError where some rows at a time are asked for, and an objective compares rows, or the number is below 1."""
+    """Raises UserError where micro-batches are set and an objective compares rows, or the number is below 1."""
     if micro_batch_size is None:
         return
     if micro_batch_size < 1:

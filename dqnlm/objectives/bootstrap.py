@@ -30,10 +30,10 @@ class Bootstrap(ABC):
 
     Attributes:
         needs_outputs: named outputs beside `q` that the network must have.
-        names_action: the value is that of ONE action, so a distributional head can take that action's distribution.
+        names_action: the value is that of ONE action, so a distributional head can use that action's distribution.
         adds_bonus: `bonus` returns something.
         adds_entropy: the value holds the entropy of a soft policy beside rewards, so it may leave the bounds of the return.
-        asks_online: the online network's values count, so it must read a row's last observation too.
+        asks_online: uses the online network's values, so it must read a row's last observation too.
     """
 
     needs_outputs: tuple[str, ...] = ()
@@ -131,7 +131,7 @@ class Munchausen(Bootstrap):
 
 
 class Value(Bootstrap):
-    """v(s): the target network's own output for it, learned by another objective (Kostrikov et al. 2022)."""
+    """v(s): the target network's output `v`, trained by another objective (Kostrikov et al. 2022)."""
 
     needs_outputs = ("v",)
 

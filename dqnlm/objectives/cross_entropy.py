@@ -23,7 +23,7 @@ class CrossEntropy(Objective):
 
     Args:
         weight: factor of this loss in the sum.
-        output: whose raw numbers are the logits: `q` (the network is then a policy, not a Q-function), or `policy`, an
+        output: output whose raw numbers are the logits: `q` (the network is then a policy, not a Q-function), or `policy`, an
             output of its own beside `q` (the behaviour that ILQL's policy starts from).
         normaliser_weight: w, at least 0.
 

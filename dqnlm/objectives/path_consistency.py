@@ -1,4 +1,4 @@
-"""Path consistency: along any path the soft value of its start equals rewards, entropy and the soft value of its end.
+"""Path consistency: along any path, the soft value of its start equals rewards, entropy and the value of its end.
 
     residual_t = -V(s_t) + sum_{i<n} gamma^i (r_{t+i} - T log pi(a_{t+i} | s_{t+i})) + gamma^n Vbar(s_{t+n})
     loss_t     = residual_t^2 / 2        V(s) = T logsumexp_a Q(s, a) / T        T log pi(a | s) = Q(s, a) - V(s)
@@ -29,12 +29,12 @@ class PathConsistency(Objective):
 
     Args:
         head: meaning of the raw q.
-        last_has_value: rows may be cut, so the value of their last observation counts.
+        last_has_value: rows may be truncated, so the value of their last observation is needed.
         weight: factor of this loss in the sum.
         temperature: T, in return units.
         n: decisions in a path; null: to the row's end.
-        reference: `start` puts T log (pi / pi_ref) in the place of T log pi, pi_ref the policy that the run began with (after
-            its warm start); `none` compares with nothing.
+        reference: `start` replaces T log pi by T log (pi / pi_ref), pi_ref the initial policy of the run (after
+            pretraining); `none` has no reference.
 
     Raises:
         UserError: a temperature that is not above 0, or n below 1.

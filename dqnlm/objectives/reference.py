@@ -1,4 +1,4 @@
-"""KL penalty to the policy that the run began with, as a part of each decision's reward.
+"""KL penalty to the initial policy of the run, as a term of each decision's reward.
 
     r'_t = r_t + w log pi_ref(a_t | s_t)        pi_ref = softmax(Q_ref / T_ref)
 
@@ -30,7 +30,7 @@ from dqnlm.types import Decisions
 
 
 class ReferenceReward:
-    """r'_t = r_t + w log pi_ref(a_t | s_t); pi_ref gives illegal actions nothing.
+    """r'_t = r_t + w log pi_ref(a_t | s_t); pi_ref is 0 for illegal actions.
 
     Args:
         head: meaning of the raw q.

@@ -1,4 +1,4 @@
-"""The config group `returns`: after how many rewards a temporal-difference target bootstraps. Formulas: `ops.returns`."""
+"""The config group `returns`: number of rewards before a temporal-difference target bootstraps. See `ops.returns`."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class Returns(ABC):
     Attributes:
         lookahead: decisions that a target spans; None: to the row's end.
         is_affine: each target is R + G v of one observation, so `affine` exists and distributional heads can learn it.
-        bootstraps_inside: values of observations before a row's end matter.
+        bootstraps_inside: uses values of observations before a row's end.
     """
 
     lookahead: int | None = None
@@ -35,7 +35,7 @@ class Returns(ABC):
         """target_BT in return units; meaningless at times without a decision. `carry_BT` None: no step is carried."""
 
     def affine(self, reward_BT: Tensor, discount_BT: Tensor, mask_BT: Tensor, carry_BT: Tensor | None) -> Affine:
-        """R, G and the index of the observation that is bootstrapped from; for those with `is_affine`."""
+        """R, G and the index of the bootstrapped observation; for those with `is_affine`."""
         raise NotImplementedError(f"{type(self).__name__} mixes the values of several observations")
 
 
@@ -80,7 +80,7 @@ class OneStep(NStep):
 
 
 class MonteCarlo(NStep):
-    """All rewards to the row's end, and where the row was cut the value there."""
+    """All rewards to the row's end, plus the value there if the row was truncated."""
 
     bootstraps_inside = False
 

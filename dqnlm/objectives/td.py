@@ -11,7 +11,7 @@ Z    the distribution of returns that a distributional head predicts (C51, QR-DQ
 l    the head's loss (`heads`)
 
 `td` chooses among the three: by the head, and by whether rewards of all actions are known (feedback=all_actions).
-With `twin` a second output q2 learns the same targets, and states are worth the smaller of both (Fujimoto et al. 2018).
+With `twin` a second output q2 learns the same targets, and state values are the smaller of both (Fujimoto et al. 2018).
 """
 
 from __future__ import annotations
@@ -45,10 +45,10 @@ def td(
     Args:
         head: meaning of the raw outputs.
         bootstrap: value of a state.
-        returns: reach of the rewards.
+        returns: number of rewards in a target.
         reward_all: rewards of all actions, for feedback=all_actions; None: only the action taken learns.
-        values_matter: False when every discount is 0 (gamma 0), so that no target network need be run.
-        last_has_value: rows may be cut, so the value of their last observation counts.
+        values_matter: False when every discount is 0 (gamma 0), so that no target network is needed.
+        last_has_value: rows may be truncated, so the value of their last observation is needed.
         weight: factor of this loss in the sum.
         twin: a second output q2 learns the same.
 
@@ -68,7 +68,7 @@ def td(
 
 
 class TDObjective(Objective, ABC):
-    """What the three variants share: the values of states, and the metrics. Arguments as of `td`."""
+    """Base class of the three variants: the values of states, and the metrics. Arguments as of `td`."""
 
     learns_returns = learns_all_actions = uses_bootstrap = True
 

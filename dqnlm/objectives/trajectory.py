@@ -1,11 +1,11 @@
-"""Trajectory balance: one residual a whole episode, the policy's log-probabilities against the return.
+"""Trajectory balance: one residual per episode, the policy's log-probabilities against the return.
 
     loss_B = (V(s_1) + sum_t T log pi(a_t | s_t) - sum_t r_t)^2 / 2        V = T logsumexp_a Q / T
 
 (TBRM, arXiv 2505.15311). With a reference policy T log (pi / pi_ref) stands in the place of T log pi: the optimum is then
 pi_ref exp(R / T) / Z, and V(s_1) is T log Z (only differences of Q within a state are advantages, as Q holds T log pi_ref too).
 
-One value at the start and one number at the end; no bootstrap in between, so a reward at the end of a long text is
+There is no bootstrap between the start and the end, so a reward at the end of a long text is
 credited to all of its tokens together. The entropy-regularised optimum has residual 0 on every trajectory of a
 deterministic task, with gamma 1.
 
@@ -14,9 +14,9 @@ for each of them, so their spread is a loss by itself (VarGrad, Richter et al. 2
 
     loss_b = (x_b - mean x)^2 / 2        the mean over the rows of the batch with this prompt
 
-It changes the policy alone, whoever chose the actions. Q is then known up to a number for each state, so it cannot be compared
-with returns (no eval/overestimation). A V that is regressed on returns in the same network also changes the policy's logits:
-with it, translations got worse again after 50 updates (one seed).
+It trains the policy alone, and the actions may come from any policy. Q is then determined up to a constant for each state, so
+it cannot be compared with returns (no eval/overestimation). A V that is regressed on returns in the same network also changes
+the policy's logits: with it, translations got worse again after 50 updates (one seed).
 """
 
 from __future__ import annotations
@@ -41,9 +41,9 @@ class Trajectory(Objective):
         head: meaning of the raw q.
         weight: factor of this loss in the sum.
         temperature: T, in return units.
-        reference: `start` compares with the policy that the run began with (after its warm start), `none` with nothing.
+        reference: `start` is the initial policy of the run (after pretraining), `none` has no reference.
         baseline: what a return is compared with: `value`, V(s_1), or `group`, the rows of the batch with the same
-            prompt; a row without siblings then teaches nothing.
+            prompt; a row without siblings then has no gradient.
 
     Raises:
         UserError: a temperature that is not above 0.

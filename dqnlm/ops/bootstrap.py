@@ -1,7 +1,7 @@
-"""What the future is worth: one number for each observation, from the Q-values of all actions.
+"""State values from Q-values: max, double, soft, Munchausen.
 
 Illegal actions never enter a maximum or a softmax: they are -inf before it (a masked action left in the maximum is a
-known fault of value-based libraries). `legal` is bool, broadcastable to BSA, or None when every action is legal.
+known bug of value-based libraries). `legal` is bool, broadcastable to BSA, or None when every action is legal.
 Temperatures are in return units: they divide Q.
 """
 
@@ -30,12 +30,12 @@ def max_value(q_target_BSA: Tensor, legal_BSA: Tensor | None) -> Tensor:
 
 
 def double_action(q_online_BSA: Tensor, legal_BSA: Tensor | None) -> Tensor:
-    """argmax_a Q(s, a) over legal actions: the online network chooses (van Hasselt et al. 2016), int64 action_BS."""
+    """argmax_a Q(s, a) of the online network over legal actions (van Hasselt et al. 2016), int64 action_BS."""
     return max_action(q_online_BSA, legal_BSA)
 
 
 def double_value(q_online_BSA: Tensor, q_target_BSA: Tensor, legal_BSA: Tensor | None) -> Tensor:
-    """v(s) = Qbar(s, argmax_a Q(s, a)): the online network chooses, the target network values (van Hasselt et al. 2016).
+    """v(s) = Qbar(s, argmax_a Q(s, a)): online selection, target evaluation (van Hasselt et al. 2016).
 
     Returns:
         value_BS, the dtype of `q_target_BSA`. Equal to `max_value` when both networks are the same.
@@ -45,7 +45,7 @@ def double_value(q_online_BSA: Tensor, q_target_BSA: Tensor, legal_BSA: Tensor |
 
 
 def soft_value(q_BSA: Tensor, legal_BSA: Tensor | None, temperature: float) -> Tensor:
-    """v(s) = T logsumexp_a Q(s, a) / T: the best of expected Q plus T times entropy (Haarnoja et al. 2017).
+    """v(s) = T logsumexp_a Q(s, a) / T: the maximum of expected Q plus T times entropy (Haarnoja et al. 2017).
 
     Returns:
         value_BS, between max Q and max Q + T log A.

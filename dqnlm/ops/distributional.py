@@ -10,7 +10,7 @@ from torch import Tensor
 
 
 def project_categorical(z_BTM: Tensor, p_BTM: Tensor, support_K: Tensor) -> Tensor:
-    """The distribution on the atoms of `support_K` that is nearest in Cramer distance (C51: Bellemare et al. 2017).
+    """Projects a distribution on the atoms of `support_K`, the nearest in Cramer distance (C51: Bellemare et al. 2017).
 
     Values outside the support move to its ends; the mass of every other value is split between its two neighbours in
     inverse proportion to their distance, so the mean stays. A value on an atom gives it all its mass, the last one too
@@ -47,7 +47,7 @@ def quantile_huber(prediction_XN: Tensor, tau_XN: Tensor, target_XM: Tensor, p_X
 
     Args:
         prediction_XN: predicted quantiles; the gradient is theirs.
-        tau_XN: the levels they stand for, in [0, 1], one set for each X, or tau_N for all.
+        tau_XN: their levels, in [0, 1], one set for each X, or tau_N for all.
         target_XM: target values, return units.
         p_XM: their probabilities, summing to 1.
         kappa: threshold in return units, at least 0.

@@ -1,4 +1,4 @@
-"""From rewards, discounts and values of later observations to regression targets. Pure functions on tensors.
+"""Regression targets from rewards, discounts and values of later observations. Pure functions on tensors.
 
 Time: `reward_BT[t]` and `discount_BT[t]` belong to s_t -> s_{t+1}; `value_BS[t]` to s_t, S = T + 1. `mask_BT` is 1 where
 the agent decided; `carry_BT` is True on the other steps that count (a prompt, a partner); neither holds on padding.
@@ -24,9 +24,9 @@ class Affine(NamedTuple):
     """y_t = reward_BT + discount_BT v[index_BT].
 
     Attributes:
-        reward_BT: rewards on the way, discounted to t.
-        discount_BT: product of the discounts on the way; 0 where the episode ended.
-        index_BT: int64 in 0..T: the observation whose value closes the way.
+        reward_BT: sum of the rewards up to it, discounted to t.
+        discount_BT: product of the discounts up to it; 0 where the episode ended.
+        index_BT: int64 in 0..T: the observation that is bootstrapped from.
     """
 
     reward_BT: Tensor
@@ -39,7 +39,7 @@ class Affine(NamedTuple):
 
 
 class _Walk(NamedTuple):
-    """A way from each observation to another one; from a fixed point it leads nowhere: (0, 1, itself)."""
+    """A map from each observation to another one; a fixed point maps to itself: (0, 1, itself)."""
 
     reward_BS: Tensor
     discount_BS: Tensor
@@ -50,7 +50,7 @@ class _Walk(NamedTuple):
         return _Walk(self.reward_BS + self.discount_BS * reward_BS, self.discount_BS * discount_BS, index_BS)
 
     def power(self, n: int) -> _Walk:
-        """This walk `n` >= 1 times."""
+        """The `n`-th power of this walk, n >= 1."""
         if n == 1:
             return self
         rest = self.then(self).power(n // 2)
@@ -58,7 +58,7 @@ class _Walk(NamedTuple):
 
 
 def carried_value(value_BS: Tensor, reward_BT: Tensor, discount_BT: Tensor, carry_BT: Tensor) -> Tensor:
-    """A step without a decision carries its value: v_t = r_t + d_t v_{t+1}; a decision and padding keep their own.
+    """Value of steps without a decision: v_t = r_t + d_t v_{t+1}; decisions and padding keep theirs.
 
     Used where a partner's tokens lie between two decisions, so that the earlier one bootstraps from the later one.
 
@@ -85,10 +85,10 @@ def one_step_target(reward_BT: Tensor, discount_BT: Tensor, value_BS: Tensor) ->
 
 
 def n_step(reward_BT: Tensor, discount_BT: Tensor, mask_BT: Tensor, carry_BT: Tensor | None, n: int | None) -> Affine:
-    """The return of n decisions, the one at t among them, and then the value of what follows (Watkins 1989; Sutton 1988).
+    """n-step return: the rewards of n decisions from t on, plus the value after them (Watkins 1989; Sutton 1988).
 
     Steps that carry are walked over without being counted, also behind the n-th decision. A walk ends early at the row's
-    last observation, whose value then closes it (with G = 0 if the episode ended there); so the last n - 1 decisions of
+    last observation, and bootstraps from its value (with G = 0 if the episode ended there); so the last n - 1 decisions of
     a row have targets too, of fewer rewards.
 
     Args:
@@ -99,7 +99,7 @@ def n_step(reward_BT: Tensor, discount_BT: Tensor, mask_BT: Tensor, carry_BT: Te
         n: decisions; None: all to the row's end (Monte-Carlo).
 
     Returns:
-        the affine map; at times without a decision it is defined, and meaningless.
+        the affine map; at times without a decision it has no meaning.
 
     Raises:
         ValueError: n below 1.
@@ -152,10 +152,10 @@ def _single(reward_BT: Tensor, discount_BT: Tensor, where_BT: Tensor) -> _Walk:
 
 
 def _over_carried(reward_BT: Tensor, discount_BT: Tensor, carry_BT: Tensor) -> _Walk:
-    """On to the next observation that is not carried: a decision, or the row's end."""
+    """Walks to the next observation that is not carried: a decision, or the row's end."""
     return _single(reward_BT, discount_BT, carry_BT).power(_enough(reward_BT.shape[1]))
 
 
 def _enough(times: int) -> int:
-    """A power of two of at least `times` steps: more do no harm, and a power of two needs only squarings."""
+    """A power of two of at least `times` steps, which needs only squarings; more steps have no effect."""
     return 1 << times.bit_length()

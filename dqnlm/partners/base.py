@@ -1,4 +1,4 @@
-"""The other side of a dialogue: it opens, hears what the agent wrote, answers and pays. Plain Python on the host.
+"""Interface of dialogue partners: a partner opens a dialogue, answers each utterance and rewards it, on the host.
 
 To bring your own, write a class like this in a file of yours and name it in an option of the group `env`:
 
@@ -24,11 +24,11 @@ from dqnlm.utils.context import RunContext
 
 
 class Answer(NamedTuple):
-    """What the partner makes of one utterance.
+    """A partner's answer to one utterance.
 
     Attributes:
-        text: what it says; may be empty. Not read where the dialogue is over.
-        reward: what the utterance is paid.
+        text: of the answer; may be empty. Not read where the dialogue is over.
+        reward: of the utterance.
         over: the dialogue ends with the utterance.
     """
 
@@ -38,12 +38,12 @@ class Answer(NamedTuple):
 
 
 class Turn(NamedTuple):
-    """A part of a dialogue of which both sides are known.
+    """One turn of a recorded dialogue.
 
     Attributes:
-        text: what was said, with its line break (or cut without one).
+        text: of the turn, with its line break (or cut without one).
         agent: whether it stands in the agent's place.
-        reward: what it is paid there.
+        reward: of the turn, if the agent's.
     """
 
     text: str
@@ -52,7 +52,7 @@ class Turn(NamedTuple):
 
 
 class Partner(ABC):
-    """Leads several dialogues at once, each in a place 0, 1, 2 ...
+    """Base class of partners. A partner leads several dialogues at once, numbered 0, 1, 2 ...
 
     Attributes:
         alphabet: all characters that either side may write, the line break among them, sorted by code point.
@@ -71,17 +71,17 @@ class Partner(ABC):
 
     @abstractmethod
     def begin(self, places: list[int]) -> list[str]:
-        """New dialogues in these places: what stands on the page before the agent's first character, at least one each.
+        """Starts new dialogues at these indices; returns the text before the agent's first character, at least one each.
 
         When evaluating, a place begins the same dialogue every time.
         """
 
     @abstractmethod
     def answer(self, places: list[int], utterances: list[str]) -> list[Answer]:
-        """What is said to each utterance, which is as the agent wrote it: with its line break, or cut without one."""
+        """Answers each utterance, given as the agent wrote it: with its line break, or cut without one."""
 
     def demonstrate(self, generator: torch.Generator, longest: int) -> list[Turn] | None:
-        """A dialogue with what the agent might say, to be cloned; None where the partner knows none.
+        """A demonstration dialogue for behaviour cloning; None where the partner has none.
 
         Args:
             generator: draws it; the dialogues that are led are left alone.
@@ -93,17 +93,17 @@ class Partner(ABC):
         return None
 
     def references(self) -> dict[str, float]:
-        """Mean returns that are known without learning, for the table; may be {}."""
+        """Mean returns that are known without learning, for the results table; may be {}."""
         return {}
 
     def notes(self) -> list[str]:
-        """What a user should know of what it plays with, one sentence each; may be []."""
+        """Notes for the user about its data, one sentence each; may be []."""
         return []
 
     @abstractmethod
     def state_dict(self) -> dict[str, Any]:
-        """Everything that later answers depend on, random state included: tensors, numbers and texts in dicts and lists."""
+        """The complete state, random state included: tensors, numbers and texts in dicts and lists."""
 
     @abstractmethod
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Puts back what `state_dict` gave; what is said from then on is the same."""
+        """Restores a state of `state_dict`; later answers are then the same."""

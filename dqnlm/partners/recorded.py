@@ -1,8 +1,8 @@
-"""A partner that says the turns of logged dialogues, whatever the agent answers.
+"""A partner that replays the turns of logged dialogues, independent of the agent's answers.
 
-Of a dialogue u1 u2 u3 u4 ... it says u1; the agent answers in the place of u2 and is paid chrF with u2, from 0 to 1 (Popovic
-2015); then it says u3, and so on. It never hears what was said: what is learned is to say what people said there, on pages
-that hold the agent's own words.
+In a dialogue u1 u2 u3 u4 ... its first turn is u1; the agent's answer in the place of u2 is rewarded by its chrF with u2,
+from 0 to 1 (Popovic 2015); its next turn is u3, and so on. The agent learns to write what people wrote there, after its own
+earlier answers.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ LINE_BREAK = "\n"
 
 
 class Recorded(Partner):
-    """Plays recorded dialogues, drawn evenly.
+    """Replays recorded dialogues, sampled uniformly.
 
     Args:
         dialogues: dialogues at once.
@@ -53,8 +53,8 @@ class Recorded(Partner):
         self._dialogues = kept[cut:] if evaluating else kept[:cut]
         if not self._dialogues:
             raise UserError(
-                f"env.partner: {len(kept)} dialogues of {self.source.name} begin with two turns of at most {turn_length} "
-                "characters, too few to hold out and to learn from; raise env.partner.turn_length, or give another file"
+                f"env.partner: {len(kept)} dialogues of {self.source.name} start with two turns of at most {turn_length} "
+                "characters, too few for a training and a held-out part; raise env.partner.turn_length, or give another file"
             )
         self._about = (
             f"{len(kept):,} of its {len(spoken):,} dialogues begin with two turns of at most {turn_length} characters"
@@ -92,7 +92,7 @@ class Recorded(Partner):
         return min(score / 100, 1.0)
 
     def demonstrate(self, generator: torch.Generator, longest: int) -> list[Turn]:
-        """A recorded dialogue, up to the last turn that has one before it."""
+        """A recorded dialogue, up to the last turn that follows another."""
         number = torch.randint(len(self._dialogues), (), generator=generator, device=generator.device)
         turns, found = self._dialogues[int(number)], []
         for i, turn in enumerate(turns[: len(turns) // 2 * 2]):
@@ -101,7 +101,7 @@ class Recorded(Partner):
         return found
 
     def notes(self) -> list[str]:
-        return [f"The partner says the turns of {self.source.origin}, whatever is answered; {self._about}."]
+        return [f"The partner replays the turns of {self.source.origin}, independent of the answers; {self._about}."]
 
     def state_dict(self) -> dict[str, Any]:
         return {
@@ -110,7 +110,7 @@ class Recorded(Partner):
         }  # fmt: skip
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Raises UserError where the file is another than the one that was saved."""
+        """Raises UserError where the file differs from the saved one."""
         if state["sha256"] != self.source.sha256:
             raise UserError(
                 f"env.partner: {self.source.origin} is no longer the file that this run began with (its sha256 differs); put "
@@ -121,7 +121,7 @@ class Recorded(Partner):
 
 
 def _short(turns: list[str], length: int) -> list[str]:
-    """The turns before the first one that is longer."""
+    """The turns before the first one that exceeds the length."""
     return turns[: next((i for i, turn in enumerate(turns) if len(turn) > length), len(turns))]
 
 
@@ -131,6 +131,6 @@ def _chrf() -> Any:
         from sacrebleu.metrics import CHRF
     except ModuleNotFoundError as error:
         raise UserError(
-            "a recorded partner pays by chrF and needs the package sacrebleu: pip install 'dqnlm[text]'"
+            "a recorded partner rewards by chrF and needs the package sacrebleu: pip install 'dqnlm[text]'"
         ) from error
     return CHRF()

@@ -1,4 +1,4 @@
-"""The side of Wordle that knows the word; rules in dqnlm/tasks/wordle.py."""
+"""The partner in Wordle: draws the secret word and gives the feedback; rules in dqnlm/tasks/wordle.py."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from dqnlm.utils.context import RunContext
 
 
 class Wordle(Partner):
-    """Draws a secret word for each game, evenly from the list, and answers each guess with its feedback.
+    """Draws a secret word for each game, uniformly from the list, and answers each guess with its feedback.
 
     Args:
         dialogues: games at once.
@@ -66,7 +66,7 @@ class Wordle(Partner):
         return answers
 
     def references(self) -> dict[str, float]:
-        """A player who knows the list and guesses what divides it best, over all secrets, and one who guesses blindly."""
+        """Mean return of a player who knows the list and splits it best with each guess, and of random guesses."""
         return {
             "knows the list": wordle_players.Searcher(self.words, 1).mean_return(),
             "random words": wordle_players.random_return(len(self.words), wordle.TRIES),
@@ -81,7 +81,7 @@ class Wordle(Partner):
         }  # fmt: skip
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Raises UserError where the list is another than the one that was saved."""
+        """Raises UserError where the word list differs from the saved one."""
         if state["words"] != " ".join(self.words):
             raise UserError(
                 f"Wordle was played with another list of {len(state['words'].split())} words; now there are {self.origin}. Put "

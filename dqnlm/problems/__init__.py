@@ -1,1 +1,1 @@
-"""Rules of games and graphs with known answers, without networks: what follows an action, its reward, the optimum."""
+"""Rules of games and graphs with known optima, without networks: transitions, rewards and best returns."""

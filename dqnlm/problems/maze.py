@@ -1,8 +1,8 @@
 """The double-T maze of LMRL-Gym (Abdulhai et al. 2023), fully observed: rules, texts, best returns and logged episodes.
 
 A walker stands in one of 26 cells and writes a command, `move up`, `move down`, `move left` or `move right`, ended by a
-line break. A move into a wall stays where it is. A command pays -1, or 0 when it reaches the goal, which ends the
-episode; any other text pays -4 and moves nothing. Before each command the walker reads
+line break. A move into a wall has no effect. A command has reward -1, or 0 when it reaches the goal, which ends the
+episode; any other text has reward -4 and no effect. Before each command the walker reads
 
     5,03 to 8,06 -dl-          row and column of the cell and of the goal; `udlr`: walls above, below, left, right
 
@@ -36,7 +36,7 @@ MAX_STEPS = 100  # commands in an episode
 
 
 class Step(NamedTuple):
-    """One command: what was read, what was written, what it paid, what is read next ("" when the goal is reached)."""
+    """One step of an episode: observation, command, reward, next observation ("" when the goal is reached)."""
 
     observation: str
     command: str
@@ -60,19 +60,19 @@ STARTS: list[Cell] = [cell for cell in CELLS if cell != GOAL]
 
 
 def drawing() -> list[str]:
-    """The maze, one text a row: `#` for a wall, a space for a free cell."""
+    """The maze, one text per row: `#` for a wall, a space for a free cell."""
     return ["".join(" " if (row, column) in _FREE else "#" for column in range(WIDTH)) for row in range(HEIGHT)]
 
 
 def neighbour(cell: Cell, name: str) -> Cell:
-    """Where a move leads; `cell` itself where a wall is."""
+    """The cell that a move leads to; `cell` itself where a wall is."""
     there = (cell[0] + MOVES[name][0], cell[1] + MOVES[name][1])
     return there if there in _FREE else cell
 
 
 @functools.cache
 def observation_text(cell: Cell) -> str:
-    """What is read in a cell."""
+    """The observation in a cell."""
     walls = "".join(name[0] if neighbour(cell, name) == cell else "-" for name in MOVES)
     return f"{cell[0]},{cell[1]:02d} to {GOAL[0]},{GOAL[1]:02d} {walls}\n"
 
@@ -82,7 +82,7 @@ ALPHABET = "".join(sorted(set("".join([*COMMANDS, *(observation_text(cell) for c
 
 
 def apply(cell: Cell, command: str) -> tuple[Cell, float]:
-    """The cell after a command, and what the command paid."""
+    """The cell after a command, and the command's reward."""
     if command not in COMMANDS:
         return cell, INVALID_REWARD
     there = neighbour(cell, list(MOVES)[COMMANDS.index(command)])
@@ -103,7 +103,7 @@ def distances(target: Cell) -> dict[Cell, int]:
 
 
 def best_command(cell: Cell, distance: dict[Cell, int]) -> str:
-    """A command that comes nearer to where `distance` is 0."""
+    """A command that reduces `distance` to 0."""
     return next(f"move {name}\n" for name in MOVES if distance[neighbour(cell, name)] < distance[cell])
 
 
@@ -129,12 +129,12 @@ def random_return(max_steps: int) -> float:
 def logged_episodes(
     seed: int, episodes: int, *, random_share: float = 0.7, max_steps: int = MAX_STEPS
 ) -> Iterator[list[Step]]:
-    """Episodes of a poor walker, who never writes an invalid text and never aims at the goal knowingly.
+    """Episodes of a suboptimal behaviour policy, which writes only valid commands and has no knowledge of the goal.
 
     In a share of the episodes every command is random. In the others the walker goes the shortest way to a random cell,
     then to the next, until the goal happens to be one of them. Starts are random. With the default share the mean return
     is about -82.6 (that of the data published with LMRL-Gym is -83). An episode cut at `max_steps` keeps its last text,
-    so that it is not taken for one that reached the goal.
+    to distinguish it from one that reached the goal.
 
     Args:
         seed: of the episodes; the same seed gives the same episodes, and more of them the same first ones.

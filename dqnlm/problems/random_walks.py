@@ -1,9 +1,9 @@
-"""Random walks to a goal (Chen et al. 2021; the variant of trlx): find short paths, having seen random walks only.
+"""Random walks to a goal (Chen et al. 2021; the variant of trlx): learning short paths from random walks.
 
 A directed graph has 21 nodes, `a` to `u`; `a` is the goal. A walk is a text of nodes; its length counts them, the first
 included. A walk is read from the left: at the first step along no edge, or at an unknown letter, it is invalid; at the
 first `a` it is at the goal, and what follows is ignored. A walk that is invalid, or not at the goal after 10 nodes, has
-length 10. What it is worth is its optimality,
+length 10. Its reward is its optimality,
 
     (10 - length) / (10 - shortest length from its start),
 
@@ -45,7 +45,7 @@ class Graph(NamedTuple):
         return [(ALPHABET[i], ALPHABET[j]) for i, j in zip(*self.adjacency_NN.nonzero(), strict=True)]
 
     def optimality(self, start: str, text: str) -> float:
-        """What the walk `start` + `text` is worth, in [0, 1]; 0 from a start that has no path shorter than 10 nodes.
+        """The optimality of the walk `start` + `text`, in [0, 1]; 0 if the start has no path shorter than 10 nodes.
 
         Args:
             start: one letter of the alphabet.
@@ -68,7 +68,7 @@ def make_graph(seed: int) -> Graph:
 
 
 def logged_walks(seed: int, walks: int = LOGGED_WALKS) -> list[tuple[str, str, float]]:
-    """Random walks on the graph of the same seed: (start, the nodes after it, optimality). Fewer are the first of more."""
+    """Random walks on the graph of the same seed: (start, the nodes after it, optimality). More walks extend fewer."""
     random = RandomState(seed)
     graph = _draw_graph(random)  # from the same stream, before the walks
     texts = [_draw_walk(random, graph.adjacency_NN) for _ in range(walks)]
@@ -76,7 +76,7 @@ def logged_walks(seed: int, walks: int = LOGGED_WALKS) -> list[tuple[str, str, f
 
 
 def _draw_graph(random: RandomState) -> Graph:
-    """Every node but the goal has an edge to another; all is drawn again until that holds."""
+    """Draws edges until every node but the goal has an edge to another node."""
     while True:
         adjacency_NN = random.rand(NODES, NODES) > 1 - EDGE_PROBABILITY
         np.fill_diagonal(adjacency_NN, False)
@@ -88,7 +88,7 @@ def _draw_graph(random: RandomState) -> Graph:
 
 
 def _draw_walk(random: RandomState, adjacency_NN: Array) -> str:
-    """From a random node that is not the goal, along random edges."""
+    """Draws a walk from a random node that is not the goal, along random edges."""
     node = GOAL
     while node == GOAL:
         node = int(random.randint(NODES))

@@ -1,4 +1,4 @@
-"""Small random decision processes, and what dynamic programming knows of them. All tensors are float64.
+"""Small random decision processes and their solution by dynamic programming. All tensors are float64.
 
     q(s, a) = reward(s, a) + gamma sum_s' P(s' | s, a) [1 - terminal(s, a, s')] v(s')
 
@@ -56,7 +56,7 @@ def random_process(seed: int, states: int, actions: int, branching: int, termina
 
 
 def going_on(transition_SAS: Tensor, terminal_SAS: Tensor) -> Tensor:
-    """Probability that each successor comes and the episode goes on, float64."""
+    """Probability of each successor with the episode continuing, float64."""
     return transition_SAS.double() * (~terminal_SAS.bool()).double()
 
 
@@ -99,7 +99,7 @@ def value_iteration(
 def policy_value(
     transition_SAS: Tensor, reward_SA: Tensor, terminal_SAS: Tensor, gamma: float, policy_SA: Tensor
 ) -> Tensor:
-    """q of a policy, by solving its linear equations: v = (I - gamma P_pi)^-1 r_pi (no entropy term).
+    """q of a policy, by solving the linear equations v = (I - gamma P_pi)^-1 r_pi (no entropy term).
 
     Args:
         gamma: discount, in [0, 1]; 1 only where the policy's episodes end.

@@ -1,14 +1,14 @@
-"""Wordle as LMRL-Gym plays it (Abdulhai et al. 2023): guess a secret five-letter word in six tries.
+"""Wordle as in LMRL-Gym (Abdulhai et al. 2023): guess a secret five-letter word in six tries.
 
 Each letter of a guess gets a mark: `G` it is at its place, `Y` it is elsewhere in the word, `B` it is not in the word.
 Repeats are not counted: each `e` of `eerie` is `Y` or `G` where the secret has any. The answer repeats the guess with each
-letter written as its mark says, so that one character says which letter and how:
+letter written by its mark, so that one character gives the letter and its mark:
 
     crane
     C⒭ⓐ⒩E      c and e are at their places (capitals), a is elsewhere (in a circle), r and n are not in it (in brackets)
 
-A turn pays -1, or 0 when it solves the word, which ends the game. A guess outside the list spends a try, pays -1, and is
-answered by an empty line.
+A turn has reward -1, or 0 when it solves the word, which ends the game. A guess outside the list uses a try, has reward
+-1, and is answered by an empty line.
 """
 
 from __future__ import annotations
@@ -31,7 +31,8 @@ TURN_REWARD, SOLVED_REWARD = -1.0, 0.0
 
 
 class Verdict(NamedTuple):
-    """What a guess leads to: the answer with its line break ("" when the game is over), the pay, and whether it is solved."""
+    """The result of a guess: the answer with its line break ("" when the game is over), the reward, and success.
+    """
 
     answer: str
     reward: float
@@ -47,7 +48,7 @@ def feedback(secret: str, guess: str) -> str:
 
 
 def answer_to(guess: str, marks: str) -> str:
-    """The line that answers a guess: its letters, written as their marks say."""
+    """The line that answers a guess: its letters, written by their marks."""
     return "".join(MARKED[mark][LETTERS.index(letter)] for letter, mark in zip(guess, marks, strict=True)) + LINE_BREAK
 
 
@@ -60,12 +61,12 @@ def word_of(utterance: str) -> str | None:
 
 
 def judge(secret: str, utterance: str, words: Collection[str]) -> Verdict:
-    """One try by the rules above.
+    """The verdict on one try, by the rules above.
 
     Args:
         secret: one of `words`.
-        utterance: what was written, its line break included.
-        words: what may be guessed; a set or a dictionary, as it is asked for each guess.
+        utterance: the guess as written, its line break included.
+        words: the allowed guesses; a set or a dictionary, as it is asked for each guess.
     """
     word = word_of(utterance)
     if word is None or word not in words:
@@ -76,7 +77,7 @@ def judge(secret: str, utterance: str, words: Collection[str]) -> Verdict:
 
 
 def candidates(words: Collection[str], guesses: list[tuple[str, str]]) -> list[str]:
-    """Words that fit all answers so far.
+    """Words that are consistent with all answers so far.
 
     Args:
         words: all words.

@@ -1,4 +1,4 @@
-"""Players of Wordle that know the words: the one that wrote the log, and a searcher that bounds optimal play.
+"""Wordle players that know the word list: the behaviour policy of the log, and a search that bounds optimal play.
 
 Feedback as a number: the base-3 digits of its characters, 0 absent, 1 elsewhere, 2 at its place; all `G` is 242.
 """
@@ -19,7 +19,7 @@ SOLVED = 3**wordle.LENGTH - 1
 
 
 class Turn(NamedTuple):
-    """One try: what was written, and the verdict on it."""
+    """One try: the text written, and the verdict on it."""
 
     utterance: str
     verdict: wordle.Verdict
@@ -43,7 +43,7 @@ def random_return(words: int, tries: int) -> float:
 
 
 def logged_games(seed: int, games: int, words: Sequence[str]) -> Iterator[list[Turn]]:
-    """Games of a player who often begins to look at the answers late, and never plans.
+    """Games of a suboptimal behaviour policy, which ignores the answers in its first turns.
 
     From a turn on that is drawn for each game, evenly from 2 to `LATEST_LOOK`, each guess is a random one of the words that
     fit all answers so far. Before that it is any word, and one in 50 of these is misspelt (one letter drawn anew, so that
@@ -74,11 +74,11 @@ def logged_games(seed: int, games: int, words: Sequence[str]) -> Iterator[list[T
 
 
 class Searcher:
-    """Least total of turns over all secrets, searching the `width` guesses that look best at each point.
+    """Least total of turns over all secrets, searching the `width` most promising guesses at each node.
 
-    A guess looks good when the classes into which it divides the words that still fit are small (least expected size;
+    A guess is promising when the classes into which it divides the remaining words are small (least expected size;
     of equals one that may itself be the word). With `width` 1 this is the greedy player; with all words it is exact. The
-    result is what one fixed player reaches, so optimal play is at least as good.
+    result is the return of one fixed player, so optimal play is at least as good.
 
     Args:
         words: the list; every secret is equally likely.
@@ -90,7 +90,7 @@ class Searcher:
         self._known: dict[tuple[bytes, int], float] = {}
 
     def mean_return(self, progress: Callable[[int, int], None] = lambda done, total: None) -> float:
-        """Mean return over all secrets; `progress(done, total)` is told after each first guess."""
+        """Mean return over all secrets; `progress(done, total)` is called after each first guess."""
         every_S = np.arange(len(self.code_GS))
         first, best = self._guesses(every_S), float("-inf")
         for done, guess in enumerate(first, 1):
@@ -99,7 +99,7 @@ class Searcher:
         return best / len(every_S)
 
     def _value(self, fitting_S: NDArray[np.int64], tries: int) -> float:
-        """Greatest total return over the secrets that still fit, with so many tries left."""
+        """Greatest total return over the remaining secrets, with this number of tries left."""
         if tries == 0:
             return 0.0
         if len(fitting_S) <= 2:  # name one, then the other
@@ -113,7 +113,7 @@ class Searcher:
         return self._known[key]
 
     def _guesses(self, fitting_S: NDArray[np.int64]) -> NDArray[np.int64]:
-        """The `width` best-looking guesses, best first."""
+        """The `width` most promising guesses, best first."""
         code_GF = self.code_GS[:, fitting_S].astype(np.int64)
         offset_G1 = np.arange(len(code_GF))[:, None] * (SOLVED + 1)
         size_GK = np.bincount((code_GF + offset_G1).ravel(), minlength=len(code_GF) * (SOLVED + 1))
@@ -122,7 +122,7 @@ class Searcher:
         return np.argsort(expected_G, kind="stable")[: self.width]
 
     def _after(self, guess: int, fitting_S: NDArray[np.int64], tries: int, least: float) -> float:
-        """Total return when this is guessed; -inf as soon as it cannot exceed `least`."""
+        """Total return after this guess; -inf as soon as it cannot exceed `least`."""
         code_F = self.code_GS[guess, fitting_S]
         classes = [fitting_S[code_F == code] for code in np.unique(code_F) if code != SOLVED]
         if any(len(members) == len(fitting_S) for members in classes):

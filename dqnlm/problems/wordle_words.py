@@ -1,4 +1,4 @@
-"""Word lists of Wordle: one that comes with the program, one of the data folder, or a file of the user's own."""
+"""Word lists of Wordle: the bundled one, that of the data folder, or a user's file."""
 
 from __future__ import annotations
 
@@ -31,14 +31,14 @@ WORDS = tuple(_TEXT.split())
 
 
 class WordList(NamedTuple):
-    """Distinct words of five letters, and where they came from."""
+    """Distinct words of five letters, and their source."""
 
     words: tuple[str, ...]
     origin: str
 
 
 def word_list(option: str) -> WordList:
-    """The list that an option names.
+    """Loads the list named by an option.
 
     Args:
         option: `auto` for the data folder's list where it is there, else the bundled one; `bundled`; or a file with one
@@ -58,7 +58,7 @@ def word_list(option: str) -> WordList:
 
 
 def read(file: Path) -> WordList:
-    """The words of a file, one a line; lines of white space are passed over. Raises UserError as `word_list`."""
+    """Reads the words of a file, one a line, skipping blank lines. Raises UserError as `word_list`."""
     try:
         lines = file.read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:

@@ -1,4 +1,4 @@
-"""What sets runs apart: settings that differ, seeds of the same settings, data that are not the same."""
+"""Differences between runs: settings that differ, seeds of the same settings, different data."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class Group:
     """Runs that share every setting but the seed.
 
     Attributes:
-        label: what sets the group apart, `gamma=0.9, network=gru`, or the run's name when there is one group.
+        label: the distinguishing settings, `gamma=0.9, network=gru`, or the run's name when there is one group.
         settings: dotted key -> value as text, of the keys that differ between groups.
         runs: in the order given.
     """
@@ -62,7 +62,7 @@ def differing(runs: list[RunData]) -> list[str]:
 
 
 def telling(keys: list[str], runs: list[RunData]) -> list[str]:
-    """The fewest of the differing settings that are worth a column.
+    """The smallest informative set of the differing settings, for the columns.
 
     A chosen option (`network`) implies the settings below it (`network.layers`): these are left out as long as the
     remaining ones tell the same runs apart.
@@ -73,7 +73,7 @@ def telling(keys: list[str], runs: list[RunData]) -> list[str]:
 
 
 def group_runs(runs: list[RunData]) -> list[Group]:
-    """Runs gathered by their settings, repetitions together, in order of first appearance."""
+    """Groups runs by their settings, repetitions together, in order of first appearance."""
     keys = differing(runs)
     members: dict[tuple[str, ...], list[RunData]] = {}
     for run in runs:
@@ -91,7 +91,7 @@ def group_runs(runs: list[RunData]) -> list[Group]:
 
 
 def warnings(runs: list[RunData]) -> list[str]:
-    """What a reader must know before comparing: other data, runs that did not finish, odd files."""
+    """Warnings about a comparison: different data, unfinished runs, invalid files."""
     found = []
     sources: dict[str, list[str]] = {}
     for run in runs:
@@ -101,12 +101,12 @@ def warnings(runs: list[RunData]) -> list[str]:
             found.append(f"{run.name} was trained on the bundled corpus, a text of dqnlm's own grammar.")
     if len(sources) > 1:
         parts = "; ".join(f"sha256 {digest[:12]}: {', '.join(names)}" for digest, names in sources.items())
-        found.append(f"The runs were trained on different data, so their figures do not compare. {parts}.")
+        found.append(f"The runs were trained on different data, so their metrics are not comparable. {parts}.")
     for key in DATA_KEYS:
         values = {run_settings(run).get(key) for run in runs}
         if len(values) > 1:
             shown = ", ".join(sorted(str(value) for value in values))
-            found.append(f"{key} differs ({shown}), so figures on held-out text do not compare.")
+            found.append(f"{key} differs ({shown}), so metrics on held-out text are not comparable.")
     for run in runs:
         if run.status != "finished":
             step = run.last("step")
@@ -116,7 +116,7 @@ def warnings(runs: list[RunData]) -> list[str]:
 
 
 def columns_of(runs: Sequence[RunData], figure: str) -> list[tuple[str, tuple[str, ...]]]:
-    """The evaluation figures that tables show, `figure` first, each with what of it: last, or last and best."""
+    """The evaluation metrics that tables show, `figure` first, each with its kinds: last, or last and best."""
     logged = {name for run in runs for name in run.figures()}
     names = [figure, *(name for name in MAIN_FIGURES if name in logged and name != figure)]
     return [(name, ("last", "best") if direction(name, runs) is not None else ("last",)) for name in names]
@@ -128,7 +128,7 @@ def direction(figure: str, runs: Sequence[RunData]) -> bool | None:
 
 
 def value_of(run: RunData, figure: str, kind: str) -> float | str | None:
-    """The `last` or `best` value of a figure."""
+    """The `last` or `best` value of a metric."""
     if kind == "last":
         last: float | str | None = run.last(figure)
         return last
@@ -153,10 +153,10 @@ def check_figure(figure: str, runs: list[RunData]) -> None:
         return
     if not names:
         listed = ", ".join(run.name for run in runs)
-        raise UserError(f"No figures to report yet: {listed} logged nothing. Wait for the first log point.")
+        raise UserError(f"No metrics to report yet: {listed} logged nothing. Wait for the first log point.")
     near = difflib.get_close_matches(figure, names, n=1, cutoff=0.4)
     hint = f" Did you mean {near[0]}?" if near else ""
-    raise UserError(f"--metric {figure}: no run logged this figure.{hint} There are: {', '.join(names)}.")
+    raise UserError(f"--metric {figure}: no run logged this metric.{hint} There are: {', '.join(names)}.")
 
 
 def _distinct(keys: list[str], runs: list[RunData]) -> set[tuple[str, ...]]:

@@ -1,4 +1,4 @@
-"""What `dqnlm compare` shows: tables, files and a picture of the results of many runs."""
+"""The output of `dqnlm compare`: tables, files and a figure of the results of many runs."""
 
 from __future__ import annotations
 
@@ -27,13 +27,13 @@ HEADS = ("algorithm", "runs", "mean", "IQM", "95 % interval of the IQM", "wall t
 
 @dataclass(frozen=True)
 class Result:
-    """What came of one run.
+    """The result of one run.
 
     Attributes:
-        value: the figure compared, finite; NaN after an error.
+        value: the compared metric, finite; NaN after an error.
         wall_s: seconds of training and evaluation, where the run got that far.
-        error: the first line of what went wrong, or None.
-        figures: names of the evaluation's figures, for advice where the one compared is not among them.
+        error: the first line of the error message, or None.
+        figures: names of the evaluation's metrics, for advice where the compared one is missing.
         run: its folder.
     """
 
@@ -53,7 +53,7 @@ class Result:
 
 @dataclass(frozen=True)
 class Cell:
-    """One algorithm on one task, or on all of them.
+    """Statistics of one algorithm on one task, or on all of them.
 
     Attributes:
         strata: values of the seeds that finished, one list a task.
@@ -77,7 +77,7 @@ class Cell:
 
 
 def read_result(blank: Result, run: Path, metric: str, at: str) -> Result:
-    """The figure and the wall time in a run's summary.
+    """The metric and the wall time in a run's summary.
 
     Args:
         blank: the result before anything is known.
@@ -94,26 +94,26 @@ def read_result(blank: Result, run: Path, metric: str, at: str) -> Result:
     known = {"run": run, "wall_s": summary["totals"]["wall_s"], "figures": names}
     value: Any = figures.get(metric)
     if not is_number(value):
-        return blank.failed(f"no figure {metric} in its {at} evaluation", **known)
+        return blank.failed(f"no metric {metric} in its {at} evaluation", **known)
     if not math.isfinite(value):
         return blank.failed(f"{metric} is {value}", **known)
     return dataclasses.replace(blank, value=float(value), **known)
 
 
 def require_metric(results: Sequence[Result], metric: str, at: str) -> None:
-    """Raises UserError, with the nearest name and all names, where runs have figures but none has this one."""
+    """Raises UserError, with the nearest name and all names, where runs have metrics but none has this one."""
     finished = [result for result in results if result.figures]
     if not finished or any(metric in result.figures for result in finished):
         return
     names = sorted({name for result in finished for name in result.figures})
     raise UserError(
-        f"--metric {metric}: the {at} evaluation of no run has this figure{suggestion(metric, names)}\n"
-        f"  figures: {', '.join(names)}\n  the runs are kept: the same command with another --metric and --reuse reads them"
+        f"--metric {metric}: the {at} evaluation of no run has this metric{suggestion(metric, names)}\n"
+        f"  metrics: {', '.join(names)}\n  the runs are kept: the same command with another --metric and --reuse reads them"
     )
 
 
 def make_cell(task: str, algorithm: str, results: list[Result]) -> Cell:
-    """`results` are those of one algorithm."""
+    """Aggregates the results of one algorithm."""
     labels = {result.task: None for result in results}
     strata = [[r.value for r in results if r.task == label and r.error is None] for label in labels]
     values = np.array([value for stratum in strata for value in stratum])
@@ -124,7 +124,7 @@ def make_cell(task: str, algorithm: str, results: list[Result]) -> Cell:
 
 
 def make_cells(results: Sequence[Result]) -> list[Cell]:
-    """By task and algorithm. Several tasks of one experiment, whose figures have one scale, also all together."""
+    """Aggregates by task and algorithm. Several tasks of one experiment, whose metrics have one scale, also together."""
     tasks = list({result.task: None for result in results})
     algorithms = list({result.algorithm: None for result in results})
     groups = [(task, {task}) for task in tasks]
@@ -159,12 +159,12 @@ def seconds_text(seconds: float | None) -> str:
 
 
 def failures(results: Sequence[Result]) -> list[str]:
-    """A line for each run that failed."""
+    """A line for each failed run."""
     return [f"{r.task}, {r.algorithm}, seed {r.seed}: {r.error}" for r in results if r.error is not None]
 
 
 def explanation(metric: str, at: str) -> str:
-    """What the columns mean."""
+    """Explanation of the columns."""
     return (
         f"{metric}, {at} evaluation. IQM: interquartile mean. Interval: stratified bootstrap over seeds, too narrow "
         f"with fewer than {FEW}. Wall time: training and evaluation without the start of the program."
@@ -184,7 +184,7 @@ def markdown(results: Sequence[Result], metric: str, at: str) -> str:
 
 
 def record(results: Sequence[Result], metric: str, at: str) -> dict[str, Any]:
-    """The numbers as plain values for JSON: `comparison` by task and algorithm, and `runs`; None where there is none."""
+    """The numbers as plain values for JSON: `comparison` by task and algorithm, and `runs`; None for missing values."""
     cells = [
         {"task": c.task, "algorithm": c.algorithm, "runs": len(c.results), "finished": len(c.values), "mean": c.mean,
          "iqm": c.iqm, "interval": list(c.interval) if c.interval else None, "wall_s": c.wall_s}
@@ -194,7 +194,7 @@ def record(results: Sequence[Result], metric: str, at: str) -> dict[str, Any]:
 
 
 def csv_text(results: Sequence[Result]) -> str:
-    """A line for each run."""
+    """CSV with a line for each run."""
     stream = io.StringIO()
     rows = [_plain(result) for result in results]
     writer = csv.DictWriter(stream, list(rows[0]), lineterminator="\n")
@@ -213,7 +213,8 @@ def _plain(result: Result) -> dict[str, Any]:
 
 
 def picture(results: Sequence[Result], metric: str, at: str) -> bytes:
-    """PNG: a panel a task, a row an algorithm; points are runs, the bar is the interval, the line in it the IQM."""
+    """PNG: a panel per task, a row per algorithm; points are runs, the bar is the interval, the line the IQM.
+    """
     from matplotlib.figure import Figure
 
     cells = make_cells(results)

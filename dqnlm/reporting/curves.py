@@ -1,4 +1,4 @@
-"""Curves of figures against updates, transitions or wall time, by matplotlib: SVG for a page, PNG for a file.
+"""Curves of metrics against updates, transitions or wall time, by matplotlib: SVG for a page, PNG for a file.
 
 Several seeds of the same settings become one curve: the mean, with a band from the least to the greatest. The mean is
 taken only where every seed has values, so that it never jumps because a seed ended; what goes beyond is drawn thin.
@@ -61,7 +61,7 @@ class Line:
 
 
 def require_matplotlib(what: str = "`dqnlm report`") -> None:
-    """Raises UserError with what to install when the extra `report` is absent; `what` is it that draws."""
+    """Raises UserError with the install command when the extra `report` is absent; `what` names the drawing."""
     try:
         import matplotlib  # noqa: F401
     except ImportError as error:
@@ -72,7 +72,7 @@ def require_matplotlib(what: str = "`dqnlm report`") -> None:
 
 
 def thin(x: Array, y: Array, most: int = MAX_POINTS) -> tuple[Array, Array]:
-    """Means of consecutive buckets of equal size, at most `most` of them; the first and the last point stay."""
+    """Downsamples by means of at most `most` consecutive buckets; the first and the last point are kept."""
     if len(x) <= most:
         return x, y
     edges = np.linspace(1, len(x) - 1, most - 1).astype(int)
@@ -83,7 +83,7 @@ def thin(x: Array, y: Array, most: int = MAX_POINTS) -> tuple[Array, Array]:
 
 
 def summarise(seeds: list[tuple[Array, Array]]) -> Line | None:
-    """Mean, least and greatest of several curves, linearly interpolated at the x of all of them.
+    """Mean, minimum and maximum of several curves, linearly interpolated at the x of all of them.
 
     Args:
         seeds: (x, y) of each repetition, x not decreasing; empty ones do not count.
@@ -145,13 +145,13 @@ def chart_png(groups: list[Group], figure: str, axis: str = "step") -> bytes:
 
 
 def title_of(figure: str, runs: Sequence[RunData]) -> str:
-    """The title of a figure's chart: as the first run that declares the metric has it, else the figure's name."""
+    """The title of a metric's chart: as the first run that declares the metric has it, else the metric's name."""
     declared = next((title for run in runs if (title := run.metric(figure).get("title"))), figure)
     return FIGURES.get(figure, (str(declared), ""))[0]
 
 
 def unit_of(figure: str, runs: Sequence[RunData]) -> str:
-    """The unit of a figure, likewise."""
+    """The unit of a metric, likewise."""
     declared = next((unit for run in runs if (unit := run.metric(figure).get("unit"))), figure)
     return FIGURES.get(figure, ("", "loss" if figure.startswith("loss/") else str(declared)))[1]
 
@@ -162,7 +162,7 @@ def group_style(index: int) -> tuple[int, str]:
 
 
 def time_unit(seconds: float) -> tuple[str, float]:
-    """(unit, seconds in it) that suits a span of this many seconds."""
+    """(unit, seconds per unit) for a span of this many seconds."""
     if seconds < 300:
         return "s", 1.0
     return ("min", 60.0) if seconds < 4 * 3600 else ("h", 3600.0)

@@ -1,4 +1,4 @@
-"""The report page: one file without external resources that shows what runs were, how they went and what they wrote.
+"""The report page: one file without external resources with settings, metrics and samples of runs.
 
 Everything that comes from a run's folder goes through `html.escape`: names, settings and generated text are data.
 """
@@ -33,11 +33,11 @@ SAMPLES_SHOWN = 3  # of each evaluation
 
 
 def build_page(runs: list[RunData], figure: str) -> str:
-    """The whole page as text.
+    """Builds the whole page as text.
 
     Args:
         runs: at least one, of which at least one has log points.
-        figure: the one that comes first and by which the best run is marked, e.g. eval/accuracy.
+        figure: the metric that comes first and by which the best run is marked, e.g. eval/accuracy.
     """
     groups = group_runs(runs)
     title = runs[0].name if len(runs) == 1 else f"{len(runs)} runs"
@@ -108,7 +108,7 @@ def _runs_table(runs: list[RunData], figure: str) -> str:
 
 
 def _figures_table(run: RunData) -> str:
-    """Every evaluation figure of one run."""
+    """Every evaluation metric of one run."""
     names = dict.fromkeys(key for point in run.points for key in point if key.startswith("eval/"))
     rows = []
     for name in names:

@@ -1,4 +1,4 @@
-"""The page of `dqnlm inspect`: one file without external resources, in which a text is coloured by what Q says of it.
+"""The page of `dqnlm inspect`: one file without external resources, in which a text is coloured by Q or other metrics.
 
 All figures stand in one JSON object in the page, rounded to 5 digits; its script only shows them. Whatever comes from a
 text or a run goes through `html.escape`, or through JSON with `<` written as an escape.
@@ -34,12 +34,12 @@ NAMES = {"\n": "↵ line break", "\t": "⇥ tab", "\r": "␍ carriage return", "
 
 @dataclass(frozen=True)
 class Heading:
-    """What stands above the text.
+    """The heading above the text.
 
     Attributes:
         title: of the page.
         facts: (label, value) of the run and the checkpoint.
-        meaning: sentences that say what Q, V and the probability are in this run.
+        meaning: sentences that define Q, V and the probability in this run.
     """
 
     title: str
@@ -48,7 +48,7 @@ class Heading:
 
 
 def figures_of(found: Inspection) -> dict[str, tuple[str, str, Tensor]]:
-    """key -> (label, unit, one value a scored position); the figures that the text can be coloured by."""
+    """key -> (label, unit, one value per scored position); the metrics that can colour the text."""
     figures = {
         "q": ("Q of the taken token", "return", found.q_X),
         "value": ("value V", "return", found.value_X),
@@ -61,7 +61,7 @@ def figures_of(found: Inspection) -> dict[str, tuple[str, str, Tensor]]:
 
 
 def summary(found: Inspection) -> list[tuple[str, str]]:
-    """(label, value) of means over the positions where a figure exists."""
+    """(label, value) of means over the positions where a metric exists."""
     tiles = [("tokens scored", f"{len(found.q_X):,}"), ("mean Q of the taken tokens", figure_text(_mean(found.q_X)))]
     tiles += [("mean V", figure_text(_mean(found.value_X))), ("mean action gap", figure_text(_mean(found.gap_X)))]
     tiles.append(("accuracy of argmax Q", figure_text(float(found.hit_X.float().mean()))))
@@ -80,7 +80,7 @@ def _mean(value_X: Tensor) -> float | None:
 
 
 def page_data(found: Inspection) -> dict[str, Any]:
-    """All that the page's script shows, as plain JSON values; null where a figure does not exist."""
+    """The data of the page's script, as plain JSON values; null where a metric does not exist."""
     figures = {}
     for key, (label, unit, value_X) in figures_of(found).items():
         levels, low, high = colour_levels(value_X)
@@ -101,7 +101,7 @@ def page_data(found: Inspection) -> dict[str, Any]:
 
 
 def colour_levels(value_X: Tensor) -> tuple[str, float | None, float | None]:
-    """One of LEVELS a position, evenly spaced between the RANGE quantiles; and these two."""
+    """One of LEVELS per position, evenly spaced between the RANGE quantiles; and these two."""
     known = value_X[value_X.isfinite()]
     if not len(known):
         return NO_LEVEL * len(value_X), None, None
@@ -130,7 +130,7 @@ def _rows(value_XK: Tensor) -> list[list[float | None]]:
 
 
 def visible(text: str) -> str:
-    """A token's text with white space and control characters to be seen; a line break still breaks the line."""
+    """A token's text with visible white space and control characters; a line break still breaks the line."""
     return "".join(VISIBLE.get(character) or _seen(character) for character in text)
 
 
@@ -146,7 +146,7 @@ def _seen(character: str) -> str:
 
 
 def build_page(found: Inspection, heading: Heading) -> str:
-    """The whole page as text."""
+    """Builds the whole page as text."""
     data = page_data(found)
     facts = "".join(f"<div><dt>{escape(name)}</dt><dd>{escape(value)}</dd></div>" for name, value in heading.facts)
     meaning = "".join(f"<li>{escape(sentence)}</li>" for sentence in heading.meaning)
@@ -157,7 +157,7 @@ def build_page(found: Inspection, heading: Heading) -> str:
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
         f"<title>{escape(heading.title)} · dqnlm inspect</title><style>{STYLE}</style></head>\n<body><main>\n"
         f'<h1>{escape(heading.title)}</h1>\n<dl class="facts">{facts}</dl>\n'
-        f"<details open><summary>What the figures mean in this run</summary><ul>{meaning}</ul></details>\n"
+        f"<details open><summary>Meaning of the metrics in this run</summary><ul>{meaning}</ul></details>\n"
         f'<div class="tiles">{tiles}</div>\n'
         f"<h2>Value along the text</h2>{_chart(found.value_X)}\n<h2>The text</h2>{_choices(data)}\n"
         f'<div class="panes"><div class="text" id="text" role="group" aria-label="the text, token by token">'
@@ -176,7 +176,7 @@ DETAILS = (
 
 
 def _choices(data: dict[str, Any]) -> str:
-    """The switch of the figure, and the scale of its colours."""
+    """The selector of the metric, and the scale of its colours."""
     parts = []
     for number, (key, figure) in enumerate(data["figures"].items()):
         checked = " checked" if number == 0 else ""
@@ -195,7 +195,7 @@ def _choices(data: dict[str, Any]) -> str:
 
 
 def _text(found: Inspection, levels: str) -> str:
-    """One element a token; the first is only read."""
+    """One element per token; the first is not scored."""
     texts = {token: escape(visible(text)).replace("·", "·<wbr>") for token, text in found.texts.items()}
     parts = [f'<span class="first" title="read first: nothing was chosen here">{texts[found.ids[0]]}</span>']
     starts = set(found.starts[1:])

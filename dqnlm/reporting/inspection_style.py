@@ -1,4 +1,4 @@
-"""The look and the script of the page of `dqnlm inspect`; nothing is loaded from anywhere.
+"""Style and script of the page of `dqnlm inspect`; no external resources.
 
 Colours run from orange (low) over the page's own to blue (high), which the colour-blind can tell apart; the text keeps a
 contrast of at least 4.5 to 1 on all of them, in light and in dark.

@@ -1,4 +1,4 @@
-"""Reads a run's folder back: settings, log points, samples, and how the run ended. Needs neither torch nor datasets.
+"""Reads a run directory: settings, log points, samples, and status. Needs neither torch nor datasets.
 
 A process that is killed while writing can leave the last line of a JSONL file without its line break. Such a line is
 left out and said; anything else that cannot be read is an error that names the file and the line.
@@ -30,17 +30,17 @@ BEFORE_METRICS_WERE_DECLARED = [
 
 @dataclass(frozen=True)
 class RunData:
-    """One run, as its folder tells it.
+    """The contents of one run directory.
 
     Attributes:
         path: the folder.
-        name: as the user knows it, `<date>/<time>-<experiment>`.
+        name: `<date>/<time>-<experiment>`.
         status: finished, interrupted, failed; without a summary running or unknown.
         config: the resolved settings, nested; empty when they cannot matter to the caller.
-        manifest: what was recorded at the start (command line, versions, data).
+        manifest: recorded at the start (command line, versions, data).
         points: log points in file order; figures are numbers, or text for a few.
         samples: generated texts in file order, each {"step", "kind", "prompt", "text"}.
-        notes: what was odd about the files, in words.
+        notes: sentences about irregularities of the files.
     """
 
     path: Path
@@ -53,7 +53,7 @@ class RunData:
     notes: list[str]
 
     def figures(self) -> list[str]:
-        """Names of the numeric figures that were ever logged, `group/name`, in order of first appearance."""
+        """Names of the numeric metrics that were ever logged, `group/name`, in order of first appearance."""
         names = {key: None for point in self.points for key, value in point.items() if "/" in key and is_number(value)}
         return list(names)
 
@@ -67,7 +67,7 @@ class RunData:
         return [x for x, _ in pairs], [y for _, y in pairs]
 
     def last(self, key: str) -> Any:
-        """The latest value of a figure or counter, or None where it was never logged."""
+        """The latest value of a metric or counter, or None where it was never logged."""
         return next((point[key] for point in reversed(self.points) if point.get(key) is not None), None)
 
     def best(self, figure: str) -> tuple[float, float] | None:
@@ -89,11 +89,11 @@ class RunData:
         return declared
 
     def metric(self, name: str) -> dict[str, Any]:
-        """What the run's evaluator declared of one of its metrics, see `dqnlm.metrics.Metric`; {} for other figures."""
+        """The evaluator's declaration of a metric, see `dqnlm.metrics.Metric`; {} for others."""
         return next((metric for metric in self.declared() if metric["name"] == name), {})
 
     def higher_is_better(self, figure: str) -> bool | None:
-        """The direction of a figure; None where neither more nor less is better."""
+        """The direction of a metric; None where neither more nor less is better."""
         if figure.startswith("loss/"):
             return False
         if figure == "rollout/return":
@@ -102,7 +102,7 @@ class RunData:
         return better
 
     def odd_values(self) -> dict[str, int]:
-        """How many values of each figure are infinite or not a number."""
+        """The number of values of each metric that are infinite or not a number."""
         counts: dict[str, int] = {}
         for point in self.points:
             for key, value in point.items():
@@ -192,11 +192,11 @@ def read_summary(path: Path) -> dict[str, Any] | None:
 
 
 def read_status(path: Path, summary: dict[str, Any] | None, now: float | None = None) -> str:
-    """How the run stands.
+    """The status of a run.
 
-    A summary tells, unless the metrics were written after it within the last minutes: then the run was resumed.
+    The summary has it, unless the metrics were written after it within the last minutes: then the run was resumed.
     Without a summary the run is `running` when its metrics (or its manifest, before the first log point) changed within
-    `LIVE_SECONDS`, else `unknown`: it was killed, or its machine went away.
+    `LIVE_SECONDS`, else `unknown`: it was killed, or its machine stopped.
     """
     now = time.time() if now is None else now
     metrics, manifest, ended = path / "metrics.jsonl", path / "manifest.json", path / "summary.json"

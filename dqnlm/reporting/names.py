@@ -1,4 +1,4 @@
-"""What a run is called when it is shown: its folder below the output folder."""
+"""Display names of runs: the folder below the output folder."""
 
 from __future__ import annotations
 

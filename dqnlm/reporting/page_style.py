@@ -1,4 +1,4 @@
-"""The look of the report page: one style sheet, light and dark by the reader's setting, no external resource."""
+"""Style sheet of the report page: light and dark by the reader's setting, no external resources."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What several seeds say about an algorithm: the interquartile mean, and 95 % intervals by bootstrap and by Student's t.
+"""Statistics over seeds: the interquartile mean, and 95 % intervals by bootstrap and by Student's t.
 
 Agarwal et al., "Deep Reinforcement Learning at the Edge of the Statistical Precipice", NeurIPS 2021: section 4.1 for the
 stratified bootstrap, section 4.3 for the interquartile mean. Student's t is for a mean of few values that are nearly
@@ -26,9 +26,9 @@ T_975 = (
 
 
 def interquartile_mean(values_XN: Array) -> Array:
-    """Mean of the middle half: floor(N / 4) values are left out at each end; with fewer than 4 it is the mean.
+    """Interquartile mean: floor(N / 4) values are left out at each end; with fewer than 4 it is the mean.
 
-    One lucky or broken seed in four moves it little, where it moves the mean; it uses more of the data than the median.
+    One outlier among four seeds has little effect on it, unlike on the mean; it uses more of the data than the median.
 
     Args:
         values_XN: finite values, any leading axes.
@@ -55,7 +55,7 @@ def bootstrap_interval(
     resamples: int = RESAMPLES,
     seed: int = 0,
 ) -> tuple[float, float] | None:
-    """Percentile interval of a statistic over all values, each stratum (the seeds of one task) resampled by itself.
+    """Percentile interval of a statistic over all values, each stratum (the seeds of one task) resampled separately.
 
     The statistic sees R samples, each with as many values of every stratum as were given, drawn with replacement; the
     interval runs between its (1 - confidence) / 2 quantiles from below and from above. It covers only what differs
@@ -71,7 +71,7 @@ def bootstrap_interval(
         seed: of the resampling; the same values and seed give the same interval.
 
     Returns:
-        (low, high), or None where a stratum has fewer than two values: one seed does not say how far seeds differ.
+        (low, high), or None where a stratum has fewer than two values: one seed has no spread.
     """
     if not strata or min(len(values) for values in strata) < 2:
         return None

@@ -64,7 +64,7 @@ def _table(console: Console, columns: Sequence[str], rows: Sequence[Sequence[str
 
 
 def figure_text(value: Any) -> str:
-    """A figure for people: 4 decimals, fewer of large numbers; a dash where there is none."""
+    """Formats a metric: 4 decimals, fewer for large numbers; a dash where there is none."""
     if value is None:
         return ABSENT
     if isinstance(value, bool | str):
@@ -77,7 +77,7 @@ def figure_text(value: Any) -> str:
 
 
 def duration_text(seconds: float | None) -> str:
-    """A span of time as h:min:s."""
+    """Formats a duration as h:min:s."""
     if seconds is None:
         return ABSENT
     minutes, rest = divmod(round(seconds), 60)

@@ -1,9 +1,9 @@
-"""What a reward is: it judges each chosen token against a reference of H tokens, for E environments at once.
+"""The reward interface: a reward scores each chosen token against a reference of H tokens, for E environments.
 
-incremental   pays at once, token by token: tensor code without host synchronisation, with a state. The state is never
+incremental   token-level, computed at each step: tensor code without host synchronisation, with a state. The state is never
               changed in place, so an old state stays valid after a step: that makes `row` and `state_dict` safe at
               any moment.
-judged        pays nothing before an episode is over; then `judge` says what each of its decisions earned, for a whole
+judged        sequence-level: 0 before an episode is over; then `judge` gives the reward of each decision, for a whole
               batch of finished episodes at once. It has no state, and may work on the host (one transfer a call).
 """
 
@@ -24,14 +24,14 @@ State = dict[str, Tensor]  # every tensor's first axis is E
 
 
 class Episodes(NamedTuple):
-    """Whole finished episodes, for a judged reward; all right-padded with 0.
+    """Whole finished episodes, the input of a sequence-level reward; all right-padded with 0.
 
     Attributes:
         prompt_BP: int64, token ids read before the first decision.
         prompt_length_B: int64.
         action_BH: int64, token ids chosen, with the stop token where one was chosen.
         length_B: int64, decisions that count, at least 1.
-        reference_BR: int64, token ids of what might have been said, without a stop token; R may be 0.
+        reference_BR: int64, token ids of the reference text, without a stop token; R may be 0.
         reference_length_B: int64, 0 where there is no reference.
     """
 
@@ -44,7 +44,7 @@ class Episodes(NamedTuple):
 
 
 def without_prompt(action_BH: Tensor, reference_BH: Tensor) -> Episodes:
-    """Episodes of full length that nothing was read before."""
+    """Episodes of full length without a prompt."""
     zero_B = torch.zeros_like(action_BH[:, 0], dtype=torch.int64)
     full_B, reference_B = zero_B + action_BH.shape[1], zero_B + reference_BH.shape[1]
     return Episodes(action_BH[:, :0].long(), zero_B, action_BH.long(), full_B, reference_BH.long(), reference_B)
@@ -56,16 +56,16 @@ def discounted_length(gamma: float, steps: float) -> float:
 
 
 class Reward(ABC):
-    """Judges chosen tokens against references.
+    """Base class of rewards: scores chosen tokens against references.
 
     Args:
         num_actions: A, the size of the vocabulary.
 
     Attributes:
-        knows_all_actions: whether `all_actions` tells the reward of every action, also of those not taken.
+        knows_all_actions: whether `all_actions` gives the reward of every action, also of those not taken.
         pays_only_the_match: 1 for the reference's own token and 0 for any other, so that its mean is a probability.
-        pays_nothing: there is no reward: it judges nobody.
-        judged: nothing is paid before an episode is over; then `judge` says what each decision earned.
+        pays_nothing: there is no reward; answers are not scored.
+        judged: the reward is sequence-level: 0 before an episode is over; then `judge` gives that of each decision.
     """
 
     knows_all_actions: bool = False
@@ -82,7 +82,7 @@ class Reward(ABC):
     @property
     @abstractmethod
     def bounds(self) -> Bounds:
-        """Of the reward of one decision, whatever the length of the reference."""
+        """Bounds of the reward of one decision, whatever the length of the reference."""
 
     def return_bounds(self, gamma: float, horizon: int, endless: bool = False) -> Bounds:
         """Bounds of sum_{i<k} gamma^i r_{t+i} from any decision t, where any k >= 1 decisions may be left.
@@ -104,17 +104,17 @@ class Reward(ABC):
         """Starts new episodes.
 
         Args:
-            reference_EH: token ids, what is to be said; rows outside the mask are ignored.
+            reference_EH: token ids of the reference; rows outside the mask are ignored.
             mask_E: bool, which environments start anew; None for all. The first call starts all of them.
         """
 
     @abstractmethod
     def step(self, action_E: Tensor, active_E: Tensor | None = None) -> Tensor:
-        """Judges the next decision of each environment.
+        """Scores the next decision of each environment.
 
         Args:
             action_E: token ids, int64.
-            active_E: bool, who decides now; the others keep their state and get 0. None for all.
+            active_E: bool, environments at a decision; the others keep their state and get 0. None for all.
 
         Returns:
             reward_E, float32.
@@ -122,14 +122,14 @@ class Reward(ABC):
 
     @abstractmethod
     def row(self, action_BH: Tensor, reference_BH: Tensor) -> Tensor:
-        """Judges whole episodes at once, equal to `reset` and H times `step`; the running state is left alone.
+        """Scores whole episodes at once, equal to `reset` and H times `step`; the running state does not change.
 
         Returns:
             reward_BH, float32.
         """
 
     def all_actions(self, reference_BH: Tensor) -> Tensor:
-        """The reward that each action would get at each place; only where `knows_all_actions`.
+        """The reward of each action at each position; only where `knows_all_actions`.
 
         A place's rewards must follow from the reference's token there alone: what is handed over may be any part of a
         reference, so its first place need not be that of the first decision.
@@ -140,21 +140,21 @@ class Reward(ABC):
         Raises:
             NotImplementedError: the reward of an action depends on the actions before it.
         """
-        raise NotImplementedError(f"{type(self).__name__} does not know the reward of actions that were not taken")
+        raise NotImplementedError(f"{type(self).__name__} has no reward for actions that were not taken")
 
     def judge(self, episodes: Episodes) -> Tensor:
-        """What each decision of finished episodes earned; only where `judged`. Changes nothing.
+        """The reward of each decision of finished episodes; only where `judged`. Changes no state.
 
         Returns:
             reward_BH, float32, on the device of `action_BH`; 0 behind `length_B`.
 
         Raises:
-            NotImplementedError: the reward pays token by token.
+            NotImplementedError: the reward is token-level.
         """
-        raise NotImplementedError(f"{type(self).__name__} pays token by token: use reset and step, or row")
+        raise NotImplementedError(f"{type(self).__name__} is a token-level reward: use reset and step, or row")
 
     def parts(self) -> dict[str, Tensor]:
-        """The unweighted rewards that the latest `step` (E), `row` or `judge` (BH) was made of, by name.
+        """The unweighted components of the latest `step` (E), `row` or `judge` (BH) reward, by name.
 
         {} if of one piece, and after a `step` of a judged reward.
         """
@@ -162,15 +162,15 @@ class Reward(ABC):
 
     @abstractmethod
     def state_dict(self) -> dict[str, Any]:
-        """Everything that the next step depends on: tensors in (nested) dicts."""
+        """The complete state: tensors in (nested) dicts."""
 
     @abstractmethod
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Puts back what `state_dict` gave; tensors are taken as they are, on their device."""
+        """Restores a state of `state_dict`; tensors are used as they are, on their device."""
 
 
 class StatefulReward(Reward):
-    """A reward written as two pure functions on a dict of tensors: `_start` and `_advance`."""
+    """A token-level reward written as two pure functions on a dict of tensors: `_start` and `_advance`."""
 
     def __init__(self, num_actions: int) -> None:
         super().__init__(num_actions)
@@ -213,7 +213,7 @@ class StatefulReward(Reward):
 
 
 class JudgedReward(Reward):
-    """A reward of which only `judge` and the bounds are to be written."""
+    """A sequence-level reward; subclasses implement `judge` and the bounds."""
 
     judged = True
 
@@ -224,7 +224,7 @@ class JudgedReward(Reward):
         return torch.zeros(action_E.shape, dtype=torch.float32, device=action_E.device)
 
     def row(self, action_BH: Tensor, reference_BH: Tensor) -> Tensor:
-        """As `judge`, of episodes of full length without a prompt."""
+        """As `judge`, for episodes of full length without a prompt."""
         return self.judge(without_prompt(action_BH, reference_BH))
 
     def state_dict(self) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""How likely a text is under a pretrained causal language model: the mean log p of its tokens, in nats."""
+"""Log-likelihood of a text under a pretrained causal language model: the mean log p of its tokens, in nats."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from dqnlm.types import Bounds
 
 
 class CausalModel(TextReward):
-    """Mean over the completion's tokens (the model's own) of log p(token | what stands before it), at least `floor` each.
+    """Mean over the completion's tokens (the model's own) of log p(token | tokens before it), at least `floor` each.
 
-    Prompt and completion are turned into tokens apart, so that no token belongs to both. An empty completion is worth
-    `floor`: the best way to be likely would else be to say nothing.
+    Prompt and completion are tokenized separately, so that no token belongs to both. An empty completion gets `floor`;
+    otherwise empty answers would have the greatest likelihood.
 
     Args:
         device: where the model runs.
         name_or_path: folder of a saved causal model with its tokenizer (or the name of one in the local cache; nothing is
             loaded from the network).
-        with_prompt: the prompt stands before the completion; else only the token that the model begins texts with.
+        with_prompt: the model reads the prompt before the completion; else only the token that the model begins texts with.
         max_tokens: tokens that the model reads at most; of a longer text the beginning of the prompt, then the end of the
             completion, is left out.
         batch_rows: texts in one forward.
@@ -57,7 +57,7 @@ class CausalModel(TextReward):
         self._begin = next((token for token in ends if token is not None), None)
         if self._begin is None:
             raise UserError(
-                f"reward.name_or_path={name_or_path}: its tokenizer names no token that a text begins with (bos_token or "
+                f"reward.name_or_path={name_or_path}: its tokenizer has no token for the beginning of a text (bos_token or "
                 "eos_token in tokenizer_config.json); add it"
             )
         self.with_prompt, self.max_tokens, self.batch_rows, self.floor = with_prompt, max_tokens, batch_rows, floor

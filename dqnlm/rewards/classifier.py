@@ -1,4 +1,4 @@
-"""What a text classifier says of a text: the probability of one of its labels. Any sequence classifier of `transformers`."""
+"""Probability of a label under a text classifier, any sequence classifier of `transformers`."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ class Classifier(TextReward):
         name_or_path: folder of a saved model with its tokenizer (or the name of one in the local cache; nothing is loaded
             from the network).
         label: the label's name, or its number as text.
-        with_prompt: judge prompt and completion together, else the completion alone.
+        with_prompt: classify prompt and completion together, else the completion alone.
         max_tokens: longer texts are cut to so many of the classifier's tokens.
         batch_rows: texts in one forward.
         scale, clip, increments: see `TextReward`.

@@ -1,4 +1,4 @@
-"""Exact match: one value where the chosen token is the reference token at the same place, another elsewhere."""
+"""Exact match: one value where the chosen token equals the reference token at its position, another elsewhere."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class ExactMatch(StatefulReward):
         mismatch: reward of every other token.
 
     Raises:
-        UserError: a value is not finite, or both are equal, so that the reward says nothing.
+        UserError: a value is not finite, or both are equal, so that the reward is constant.
     """
 
     knows_all_actions = True

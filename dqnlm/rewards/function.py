@@ -1,4 +1,4 @@
-"""A reward that a user wrote as one Python function: `reward=function reward.path=my_rewards.py:score`."""
+"""A reward defined by a user's Python function: `reward=function reward.path=my_rewards.py:score`."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from dqnlm.utils.paths import CodePath
 
 
 class FunctionReward(TextReward):
-    """Calls `score(prompts, completions, references)` with three lists of texts, one a finished episode.
+    """Calls `score(prompts, completions, references)` with three lists of texts, one entry per finished episode.
 
     The function returns one number for each completion; with `per_token`, a list of one number a token for each. A list, an
     array or a tensor will do. A reference is "" where there is none. The stop token is no part of a completion.
@@ -29,7 +29,7 @@ class FunctionReward(TextReward):
 
     Raises:
         UserError: no path, no permission, no such file or function, an error in it, or low not below high; from `judge`,
-            an error in the function, or an answer that is none.
+            an error in the function, or a result of the wrong form.
     """
 
     def __init__(

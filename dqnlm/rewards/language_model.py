@@ -1,4 +1,4 @@
-"""How likely a text is under an n-gram model of the training text (`rewards.ngram`), in nats."""
+"""Log-likelihood of a text under an n-gram model of the training text (`rewards.ngram`), in nats."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ from dqnlm.types import Bounds
 
 
 class LanguageModel(TextReward):
-    """log p of each token after the prompt and the tokens before it, or their mean at the end.
+    """log p of each token given the prompt and the tokens before it, or their mean at the last decision.
 
     The sum over an episode of the rewards per token is the log-likelihood of its text. A stop token is a token like any
     other here: where a text may end is part of how likely it is.
 
     Args:
         train_ids: 1-D, ids of the training text, which the model is trained on.
-        order: n, 1 to 6; a token is judged by the n - 1 tokens before it.
-        per_token: pay log p of each token; else the mean at the last decision.
-        floor: least log p, in nats (negative): bounds what one impossible token costs.
+        order: n, 1 to 6; the context is the n - 1 tokens before a token.
+        per_token: reward log p of each token; else the mean at the last decision.
+        floor: least log p, in nats (negative): bounds the penalty of one impossible token.
         offset: added to each log p, in nats: with the training text's own nats a token, its tokens are worth 0 on average, and
             returns of soft objectives start near the value of a cloned policy, 0. It changes no optimum of a fixed length.
         scale, clip: see `TextReward`.
@@ -62,7 +62,7 @@ class LanguageModel(TextReward):
 
 
 def require_training_text(train_ids: Tensor, name: str) -> None:
-    """Raises UserError where the reward of this name has nothing to learn from."""
+    """Raises UserError where the named reward has no training text."""
     if train_ids.numel() == 0:
         raise UserError(
             f"reward={name} is made from the training text, and here is none (dqnlm eval --data-path holds the whole text out): "
@@ -72,5 +72,5 @@ def require_training_text(train_ids: Tensor, name: str) -> None:
 
 @functools.lru_cache(maxsize=4)  # an evaluation builds its environment, and so the reward, many times
 def trained(train_ids: Tensor, num_tokens: int, order: int) -> NgramModel:
-    """The model of a text; tensors are compared by identity."""
+    """Trains the model of a text, cached by the identity of the tensor."""
     return NgramModel(train_ids.cpu().numpy().astype(np.int64), num_tokens, order)

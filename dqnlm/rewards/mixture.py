@@ -1,7 +1,7 @@
-"""A weighted sum of rewards, each of which is also logged by itself.
+"""A weighted sum of rewards; each component is also logged.
 
-If any part is judged (it pays when an episode is over), so is the sum: parts that pay token by token are then judged with
-the others, by their `row`.
+If any component is sequence-level, so is the sum: token-level components are then computed with the others, by their
+`row`.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ class Mixture(Reward):
         build_part: makes a reward from the configuration of a part, its weight taken out: what the builder does with
             any `reward` group, for the same num_actions.
         parts: configuration of each part by its name in the log: a reward's own keys with `_target_`, and `weight`, a
-            finite number. A weight of 0 logs a reward without paying it.
+            finite number. A reward of weight 0 is only logged.
 
     Raises:
         UserError: no parts, a part without a usable weight, or all weights 0.
@@ -39,7 +39,7 @@ class Mixture(Reward):
         super().__init__(num_actions)
         self._weights = {name: _weight(name, part) for name, part in parts.items()}
         if not any(self._weights.values()):
-            raise UserError("reward.parts pays nothing: it needs at least one part with a weight other than 0")
+            raise UserError("reward.parts is always 0: it needs at least one part with a weight other than 0")
         self._parts = {
             name: build_part({key: value for key, value in part.items() if key != "weight"})
             for name, part in parts.items()
@@ -75,7 +75,7 @@ class Mixture(Reward):
         """See `Reward.judge`.
 
         Raises:
-            UserError: a part pays token by token, and a reference has not one token for each decision.
+            UserError: a part is token-level, and a reference has not one token for each decision.
         """
         if not self.judged:
             return super().judge(episodes)
@@ -101,12 +101,12 @@ class Mixture(Reward):
             self._parts[name].load_state_dict(saved)
 
     def check(self, context: RunContext) -> None:
-        """As `Reward.check`, of every part."""
+        """As `Reward.check`, for every component."""
         for part in self._parts.values():
             part.check(context)
 
     def _paid(self) -> list[str]:
-        """Names of the parts that are paid, not only logged."""
+        """Names of the components with a weight other than 0."""
         return [name for name, weight in self._weights.items() if weight]
 
     def _sum(self, rewards: dict[str, Tensor]) -> Tensor:
@@ -114,7 +114,7 @@ class Mixture(Reward):
         return torch.stack([self._weights[name] * reward for name, reward in rewards.items()]).sum(0)
 
     def _sum_bounds(self, bounds: dict[str, Bounds]) -> Bounds:
-        """Sums weighted intervals; a negative weight turns one round, a weight of 0 leaves an infinite one out."""
+        """Sums weighted intervals; a negative weight swaps the bounds, a weight of 0 leaves an infinite one out."""
         low = high = 0.0
         for name, weight in self._weights.items():
             if weight != 0.0:

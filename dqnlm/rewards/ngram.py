@@ -9,7 +9,7 @@ where a is the count of the k-gram in the text for the longest k, and for shorte
 before it; a(h.) sums it over w; N_i(h) is the number of w with a(hw) = i (3+: 3 or more). With n_i k-grams of a = i and
 Y = n_1 / (n_1 + 2 n_2), the discounts are D_i = i - (i + 1) Y n_i+1 / n_i for i = 1, 2, 3 (3: also of larger a), and
 D(0) = 0. Where these counts give none between 0 and i (few k-grams: a small alphabet, a short text), they are 1/2, 1, 3/2.
-A context that never stood before a token says nothing: p_k is then p_k-1.
+For a context that the text does not have, p_k is p_k-1.
 
 k-grams are numbered in order; a k-gram's code is (number of its first k - 1 tokens) A + last token, so that codes stay small
 whatever A and k are, and looking a text up is one binary search an order for all positions at once.
@@ -34,7 +34,7 @@ class Order:
     Attributes:
         code: sorted codes; a k-gram's number is its place.
         share: by number, max(a - D, 0) / a(h.).
-        rest: by number of the context, the weight of the shorter context; 1 where the context says nothing.
+        rest: by number of the context, the weight of the shorter context; 1 for a context that the text does not have.
     """
 
     def __init__(self, code: Ids, count: Ids, context: Ids, contexts: int) -> None:
@@ -61,7 +61,8 @@ class Order:
 
 
 def discounts(count: Ids) -> Floats:
-    """D(0), D(1), D(2), D(3 and more), each at most its count, from the counts of all k-grams of one length."""
+    """The discounts D(0), D(1), D(2), D(3 and more), each at most its count, from the counts of all k-grams of a length.
+    """
     n = np.bincount(np.minimum(count, 5), minlength=6)[:5].astype(np.float64)
     if (n[1:] == 0).any():
         return FALLBACK
@@ -71,7 +72,7 @@ def discounts(count: Ids) -> Floats:
 
 
 class NgramModel:
-    """Trained on one run of ids.
+    """An n-gram model trained on one sequence of ids.
 
     Args:
         ids: 1-D, the text.
@@ -91,13 +92,13 @@ class NgramModel:
         self.orders = _count(ids, num_tokens, order)
 
     def log_probabilities(self, token_BL: Ids) -> Floats:
-        """Natural logarithm of the probability of each token after those before it in its row.
+        """Natural logarithm of the probability of each token given those before it in its row.
 
         Args:
-            token_BL: ids, each row one text; negative: nothing stands here (before a text's first token).
+            token_BL: ids, each row one text; negative: no token (before a text's first token).
 
         Returns:
-            log_BL, float64; where nothing stands, of no meaning.
+            log_BL, float64; undefined where there is no token.
         """
         probability_BL = np.full(token_BL.shape, 1.0 / self.num_tokens)
         context_BL = np.zeros(token_BL.shape, dtype=np.int64)  # the empty context
@@ -114,7 +115,7 @@ class NgramModel:
 
 
 def _count(ids: Ids, num_tokens: int, order: int) -> list[Order]:
-    """All orders, 1 to n."""
+    """Counts the k-grams of all orders, 1 to n."""
     # Numbers of the (k - 1)-grams by where they begin; for k = 1 the empty one.
     number = np.zeros(len(ids) + 1, dtype=np.int64)
     codes: list[Ids] = []

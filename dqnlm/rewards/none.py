@@ -1,4 +1,4 @@
-"""No reward of the run's own: what is learned from a log are the log's rewards, and nobody judges other answers."""
+"""No reward function: the run learns from the rewards of the log, and other answers are not scored."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from dqnlm.types import Bounds
 
 
 class NoReward(JudgedReward):
-    """Pays nothing."""
+    """A reward of 0 for every decision."""
 
     pays_nothing = True
 

@@ -1,4 +1,4 @@
-"""Models of `transformers` that judge texts, from a folder on disk."""
+"""Loads models of `transformers` that score texts, from a folder on disk."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from dqnlm.errors import UserError
 
 @functools.lru_cache(maxsize=4)  # an evaluation builds its environment, and so the reward, many times
 def loaded(name_or_path: str, device: str, auto_class: str, reward: str) -> tuple[Any, Any]:
-    """(tokenizer, model) in evaluation mode; nothing is loaded from the network.
+    """Loads (tokenizer, model) in evaluation mode; nothing is loaded from the network.
 
     Args:
         name_or_path: folder of a saved model with its tokenizer, or the name of one in the local cache.

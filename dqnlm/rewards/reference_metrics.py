@@ -1,4 +1,4 @@
-"""How much of a reference a text has: BLEU, chrF (both of sacrebleu), ROUGE-L and edit distance. All from 0 to 1.
+"""Similarity to a reference: BLEU, chrF (both of sacrebleu), ROUGE-L and edit distance. All from 0 to 1.
 
 Papineni et al. 2002 (BLEU), Popovic 2015 (chrF), Lin 2004 (ROUGE-L), Levenshtein 1966.
 """
@@ -21,12 +21,12 @@ Unit = Literal["word", "character"]
 class Bleu(TextReward):
     """Sentence BLEU: precision of word n-grams, times the brevity penalty.
 
-    Orders longer than the text are left out ("effective order"), so that a short text is not worth 0 for that alone.
+    Orders longer than the text are left out ("effective order"), so that they do not make a short text's score 0.
 
     Args:
         max_order: longest n-gram.
         smoothing: what an order without a match counts as, sacrebleu's smooth_method.
-        tokenize: how words are told apart, sacrebleu's name; `char` for characters.
+        tokenize: how text is split into words, sacrebleu's name; `char` for characters.
         scale, clip, increments: see `TextReward`.
 
     Raises:
@@ -78,10 +78,10 @@ class Chrf(TextReward):
 
 
 class Likeness(TextReward):
-    """A measure of two sequences of words or characters.
+    """Base class: a similarity of two sequences of words or characters.
 
     Args:
-        unit: `word` (what stands between spaces) or `character`.
+        unit: `word` (separated by white space) or `character`.
         scale, clip, increments: see `TextReward`.
     """
 
@@ -100,7 +100,7 @@ class Likeness(TextReward):
 
     @abstractmethod
     def likeness(self, a: Sequence[str], b: Sequence[str]) -> float:
-        """Of what was said and its reference, in [0, 1]."""
+        """Similarity of the completion and its reference, in [0, 1]."""
 
 
 class RougeL(Likeness):
@@ -123,7 +123,7 @@ def units(text: str, unit: Unit) -> Sequence[str]:
 
 
 def _masks(text: Sequence[str]) -> dict[str, int]:
-    """For each unit of the text, an integer whose bit i says whether it stands at place i."""
+    """For each unit of the text, an integer whose bit i is set if the unit is at position i."""
     mask: dict[str, int] = {}
     for place, unit in enumerate(text):
         mask[unit] = mask.get(unit, 0) | 1 << place
@@ -131,7 +131,7 @@ def _masks(text: Sequence[str]) -> dict[str, int]:
 
 
 def common_subsequence(a: Sequence[str], b: Sequence[str]) -> int:
-    """Length of the longest common subsequence, one row of the table at a time in the bits of an integer.
+    """Length of the longest common subsequence; bit-parallel, one row of the table per step, as an integer.
 
     Bit i of `row` is 0 where the table grows at place i of `a` (Crochemore et al. 2001).
     """
@@ -144,7 +144,7 @@ def common_subsequence(a: Sequence[str], b: Sequence[str]) -> int:
 
 
 def edit_distance(a: Sequence[str], b: Sequence[str]) -> int:
-    """Levenshtein distance, one column of the table at a time in the bits of two integers (Myers 1999, Hyyro 2003).
+    """Levenshtein distance; bit-parallel, one column of the table per step, as two integers (Myers 1999, Hyyro 2003).
 
     Bit i of `up` (`down`) says that the table rises (falls) by one from place i to place i + 1 of `a`.
     """
@@ -169,7 +169,7 @@ def _at_least(name: str, value: int, least: int) -> None:
 
 
 def _sentence_scores(metric: Any, completions: list[str], references: list[str]) -> list[float]:
-    """sacrebleu's percentages as shares; rounding may leave them a hair above 1."""
+    """sacrebleu's percentages as fractions; limited to 1, which rounding may exceed."""
     pairs = zip(completions, references, strict=True)
     return [min(metric.sentence_score(text, [reference]).score / 100, 1.0) for text, reference in pairs]
 

@@ -1,7 +1,7 @@
-"""Similarity to the whole reference, paid as it grows: r_t = sim(g_1..t, ref) - sim(g_1..t-1, ref).
+"""Increments of the similarity to the reference: r_t = sim(g_1..t, ref) - sim(g_1..t-1, ref).
 
-With nothing said the similarity is 0, so the rewards of an episode sum to the similarity of the final text. A choice
-that makes the text less similar is paid negatively.
+The similarity of the empty text is 0, so the rewards of an episode sum to the similarity of the final text. A token
+that makes the text less similar has a negative reward.
 
     edit       sim = 1 - D / max(t, H), D the Levenshtein distance of g_1..t and the reference of H tokens
     ngram_f1   sim = mean over n = 1..max_n of F1_n = 2 overlap_n / (n-grams in g_1..t + n-grams in the reference),
@@ -49,7 +49,7 @@ def build_similarity(num_actions: int, *, kind: Literal["edit", "ngram_f1"], max
 
 
 class SimilarityReward(StatefulReward):
-    """Turns a similarity, kept as `similarity_E` in the state, into the rewards that sum to it."""
+    """Turns a similarity, kept as `similarity_E` in the state, into rewards that sum to it."""
 
     @property
     def bounds(self) -> Bounds:
@@ -57,11 +57,11 @@ class SimilarityReward(StatefulReward):
 
     @abstractmethod
     def _step_bounds(self, horizon: int) -> Bounds:
-        """Of one decision when the reference has `horizon` tokens."""
+        """Bounds of the reward of one decision when the reference has `horizon` tokens."""
 
     @abstractmethod
     def _worst_loss(self, horizon: int) -> float:
-        """The most that the similarity can fall between two times of one episode, at least 0."""
+        """The largest decrease of the similarity between two times of one episode, at least 0."""
 
     def return_bounds(self, gamma: float, horizon: int, endless: bool = False) -> Bounds:
         if endless and gamma > 0.0:
@@ -113,8 +113,8 @@ class NgramF1(SimilarityReward):
     """Mean F1 of clipped n-gram counts, n = 1..max_n, without a table of n-grams.
 
     The lengths of the common suffixes of g_1..t with every prefix of the reference and with every earlier prefix of
-    itself say how often the n-gram that ends at t stands in either: L'(j) = [g_t = ref_j] (L(j-1) + 1), and it stands
-    in the reference as often as L'(j) >= n. The overlap grows by one where it stood earlier in g less often than that.
+    itself give the counts of the n-gram that ends at t: with L'(j) = [g_t = ref_j] (L(j-1) + 1), the reference has it
+    as often as L'(j) >= n. The overlap grows by one where g had it less often before.
 
     Args:
         num_actions: A.
@@ -191,11 +191,11 @@ class NgramF1(SimilarityReward):
 
 
 def _longer_suffix(suffix_EH: Tensor, text_EH: Tensor, action_E: Tensor) -> Tensor:
-    """Common suffix lengths, one token later: 0 where the text's token is not the action, else one more than before."""
+    """Common suffix lengths one token later: 0 where the text's token is not the action, else one more than before."""
     before_EH = torch.nn.functional.pad(suffix_EH[:, :-1], (1, 0))
     return (before_EH + 1) * (text_EH == action_E[:, None])
 
 
 def _count(suffix_EH: Tensor, order_N: Tensor) -> Tensor:
-    """How many of the suffixes are at least n long: count_EN."""
+    """Number of suffixes of at least length n: count_EN."""
     return (suffix_EH[:, None, :] >= order_N[:, None]).sum(2)

@@ -1,12 +1,12 @@
-"""What rewards that judge finished texts have in common: ids to the host and to text, scores to payments.
+"""Base class of sequence-level rewards on text: decodes ids on the host and turns scores into rewards.
 
-    increments: false   the whole score is paid at the last decision, 0 before it
-    increments: true    r_t = score(first t tokens) - score(first t - 1 tokens), the score of nothing said taken as 0, so
+    increments: false   the score is the reward of the last decision; 0 before it
+    increments: true    r_t = score(first t tokens) - score(first t - 1 tokens), the score of the empty text taken as 0, so
                         that the rewards of an episode sum to the score of the whole
     per token           a reward may have a number for each token by itself (`per_token`)
 
-A score is multiplied by `scale`, then limited to [-clip, clip]; what is paid is made of the result. The stop token, the
-last decision of an episode that it ended, is no part of the completion; as a token it is worth 0.
+A score is multiplied by `scale`, then limited to [-clip, clip]; rewards are computed from the result. The stop token, the
+last decision of an episode that it ended, is no part of the completion; per token its reward is 0.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ Ids = list[int]
 
 
 class Decoder(Protocol):
-    """What a reward needs of a tokenizer."""
+    """The methods of a tokenizer that a reward uses."""
 
     def decode(self, ids: Ids) -> str: ...
 
@@ -34,12 +34,12 @@ class Decoder(Protocol):
 
 
 class Said(NamedTuple):
-    """Token ids of finished episodes on the host, padding and stop tokens taken off.
+    """Token ids of finished episodes on the host, without padding and stop tokens.
 
     Attributes:
-        prompts: what was read.
-        completions: what was said.
-        references: what might have been said, [] where there is nothing.
+        prompts: ids of the prompts.
+        completions: ids of the completions.
+        references: ids of the references, [] where there is none.
         lengths: decisions of each episode: tokens of the completion, one more where it was stopped.
     """
 
@@ -50,7 +50,7 @@ class Said(NamedTuple):
 
 
 class TextReward(JudgedReward):
-    """A reward that scores texts; what is to be written is `score` (or `score_ids`, or `score_tokens`), and `score_bounds`.
+    """A reward that scores texts; subclasses define `score` (or `score_ids`, or `score_tokens`) and `score_bounds`.
 
     Args:
         num_actions: A.
@@ -58,7 +58,7 @@ class TextReward(JudgedReward):
         stop_id: the token that ends an episode; None for none.
         scale: factor of every score.
         clip: largest absolute value of a score after scaling; None for no limit.
-        increments: pay what each token adds to the score of the text so far, instead of the score at the end.
+        increments: the reward of a token is the change of the score of the text so far, instead of the score at the end.
 
     Attributes:
         score_bounds: least and greatest score, unscaled; of one token where `per_token`. Infinite where unknown.
@@ -97,15 +97,15 @@ class TextReward(JudgedReward):
         )
 
     def score_ids(self, prompts: list[Ids], completions: list[Ids], references: list[Ids]) -> list[float]:
-        """As `score`, from token ids; to be overridden where tokens count, or where texts are not enough."""
+        """As `score`, from token ids; overridden by scores that depend on tokens."""
         return self.score(self.texts(prompts), self.texts(completions), self.texts(references))
 
     def score_tokens(self, prompts: list[Ids], completions: list[Ids], references: list[Ids]) -> list[list[float]]:
-        """A number for each token of each completion, within `score_bounds`; only where `per_token`."""
+        """A score for each token of each completion, within `score_bounds`; only where `per_token`."""
         raise NotImplementedError(f"{type(self).__name__} scores whole texts")
 
     def texts(self, runs: list[Ids]) -> list[str]:
-        """Each run of ids as text; equal runs, such as the prompt of many prefixes, are decoded once."""
+        """Decodes each sequence of ids; equal sequences, such as the prompt of many prefixes, are decoded once."""
         known: dict[tuple[int, ...], str] = {}
         for run in runs:
             if (key := tuple(run)) not in known:
@@ -120,8 +120,8 @@ class TextReward(JudgedReward):
     def return_bounds(self, gamma: float, horizon: int, endless: bool = False) -> Bounds:
         """See `Reward.return_bounds`.
 
-        Per token, the sum of as many rewards. Of a whole score one is paid, discounted: it lies between it and 0; an
-        endless episode is paid again every `horizon` decisions. Increments sum to a weighted mean of differences of two
+        Per token, the sum of as many rewards. A whole score gives one discounted reward between the score and 0; an
+        endless episode has one every `horizon` decisions. Increments sum to a weighted mean of differences of two
         scores, by summation by parts as in `rewards.similarity`, however long the text is.
         """
         if self.per_token:
@@ -131,7 +131,7 @@ class TextReward(JudgedReward):
         return Bounds(low * times if low < 0 else low, high * times if high > 0 else high)
 
     def _limits(self) -> Bounds:
-        """Of a score as it is paid, and 0, which is paid where there is none."""
+        """Bounds of a score after scaling and clipping, with 0, the reward of decisions without a score."""
         ends = [self._paid(end) for end in self.score_bounds]
         return Bounds(min(*ends, 0.0), max(*ends, 0.0))
 
@@ -143,8 +143,8 @@ class TextReward(JudgedReward):
         said = on_host(episodes, self.stop_id)
         if self.needs_reference and not any(said.references):
             raise UserError(
-                "this reward compares with a reference, and here is none to compare with; use a reward "
-                "that judges the text alone, such as reward=language_model or reward=function"
+                "this reward needs a reference, and there is none here; use a reward "
+                "of the text alone, such as reward=language_model or reward=function"
             )
         reward_BH = torch.zeros(episodes.action_BH.shape, dtype=torch.float32)
         for row_H, paid in zip(reward_BH, self._payments(said), strict=True):
@@ -152,7 +152,7 @@ class TextReward(JudgedReward):
         return reward_BH.to(episodes.action_BH.device)
 
     def _payments(self, said: Said) -> list[list[float]]:
-        """Rewards of the decisions of each episode, in order; a stop token at the end may be left out."""
+        """Rewards of the decisions of each episode, in order; that of a final stop token may be left out."""
         runs = said.prompts, said.completions, said.references
         if self.per_token:
             return [[self._paid(score) for score in scores] for scores in self.score_tokens(*runs)]

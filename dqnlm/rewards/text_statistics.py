@@ -1,4 +1,4 @@
-"""What can be said of a text without a reference: whether its words exist, whether it repeats itself, how long it is."""
+"""Scores of a text without a reference: share of known words, repetition, and length."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _TAIL = re.compile(r"(?:[^\W\d_]|')*\Z")
 
 
 class Lexicon(TextReward):
-    """Share of a text's characters that stand in words of the training text; upper and lower case are different words.
+    """Share of a text's characters that stand in words of the training text; case matters.
 
     A word is a run of letters and apostrophes. The completion goes on where the prompt ends, so a word begun in the prompt
     is looked up whole (its characters in the prompt are not counted). The last word, if it reaches to the very end, may be
@@ -58,11 +58,11 @@ class Lexicon(TextReward):
 
 
 class Repetition(TextReward):
-    """Share of the n-grams of a text that stood in it before; to be weighted negatively in a mixture.
+    """Share of a text's n-grams that occurred in it before; use a negative weight in a mixture.
 
     Args:
         n: tokens of an n-gram.
-        with_prompt: what stands in the prompt counts as said before, too.
+        with_prompt: n-grams of the prompt count as earlier occurrences, too.
         scale, clip, increments: see `TextReward`.
 
     Raises:
@@ -82,7 +82,7 @@ class Repetition(TextReward):
         return [self._share(prompt, said) for prompt, said in zip(prompts, completions, strict=True)]
 
     def _share(self, prompt: Ids, said: Ids) -> float:
-        """Of the n-grams that end in the completion; 0 where it is too short to have any."""
+        """Share of repeated n-grams among those that end in the completion; 0 where there are none."""
         text = prompt + said if self.with_prompt else said
         first = max(len(text) - len(said) - self.n + 1, 0)  # the first n-gram that ends in the completion begins here
         seen = {tuple(text[i : i + self.n]) for i in range(first)}
@@ -98,7 +98,7 @@ class Length(TextReward):
     """1 - |length - target| / target in tokens, at least 0: 1 at the target, 0 for nothing and from twice the target on.
 
     Args:
-        target: tokens, the stop token not counted; `reference`: as many as the reference has.
+        target: tokens, the stop token not counted; `reference`: the length of the reference.
         scale, clip, increments: see `TextReward`.
 
     Raises:
@@ -121,6 +121,6 @@ class Length(TextReward):
 
 @functools.lru_cache(maxsize=4)  # as in `language_model.trained`
 def vocabulary(train_ids: Tensor, tokenizer: Decoder) -> tuple[frozenset[str], frozenset[str]]:
-    """The words of a text, and all their beginnings (each word is one of its own)."""
+    """The words of a text, and all their prefixes (each word is also its own prefix)."""
     words = frozenset(WORD.findall(tokenizer.decode(train_ids.tolist())))
     return words, frozenset(word[:end] for word in words for end in range(1, len(word) + 1))

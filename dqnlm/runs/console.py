@@ -1,4 +1,4 @@
-"""What a person sees while a run goes on: on the terminal in colour, in train.log plain, the same words."""
+"""Console output of a run: coloured on the terminal, plain in train.log, with the same text."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class RunConsole:
         self._started, self._first = time.monotonic(), 0
 
     def print(self, what: Any) -> None:
-        """A string or anything rich can draw. A sentence is left to the terminal to wrap: a path in it stays in one piece."""
+        """Prints a string or a rich renderable. The terminal wraps sentences, so that paths stay in one piece."""
         what = Text(what) if isinstance(what, str) else what
         sentence = isinstance(what, Text)
         with tqdm.external_write_mode():
@@ -40,7 +40,7 @@ class RunConsole:
         self.print(Text(f"warning: {text}", style="yellow"))
 
     def start_progress(self, done: int, total: int, unit: str) -> None:
-        """A tqdm bar with rate and time left on a terminal; elsewhere `advance` prints plain lines."""
+        """Starts a tqdm bar with rate and time left on a terminal; elsewhere `advance` prints plain lines."""
         self._started, self._first, self._total, self._unit = time.monotonic(), done, total, unit
         if self.progress and sys.stderr.isatty():
             self._bar = tqdm(initial=done, total=total, unit=f" {unit}", dynamic_ncols=True, smoothing=0.05)
@@ -50,7 +50,7 @@ class RunConsole:
             self._bar.update(done - self._bar.n)
 
     def status(self, done: int, words: str) -> None:
-        """The newest figures: beside the bar, or as a line with the share done and the time left."""
+        """Shows the newest metrics: beside the bar, or as a line with progress and remaining time."""
         rate = (done - self._first) / max(time.monotonic() - self._started, 1e-9)
         left = clock((self._total - done) / rate) if rate > 0 else "?"
         line = (
@@ -74,7 +74,7 @@ class RunConsole:
 
 
 def clock(seconds: float) -> str:
-    """1:02:03 or 4:05."""
+    """Formats seconds as 1:02:03 or 4:05."""
     minutes, rest = divmod(int(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"

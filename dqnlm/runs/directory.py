@@ -1,4 +1,4 @@
-"""Where a run keeps what: reserving a folder that no other run has, finding one again by a short name."""
+"""Run directories: the files of a run, reserving a new directory, and finding one by a short name."""
 
 from __future__ import annotations
 
@@ -32,12 +32,12 @@ class RunDirectory:
 
     @property
     def metrics(self) -> Path:
-        """Figures, one JSON object a log point."""
+        """Metrics, one JSON object per log point."""
         return self.path / "metrics.jsonl"
 
     @property
     def samples(self) -> Path:
-        """Generated text, one JSON object an evaluation."""
+        """Generated text, one JSON object per evaluation."""
         return self.path / "samples.jsonl"
 
     @property
@@ -47,12 +47,12 @@ class RunDirectory:
 
     @property
     def summary(self) -> Path:
-        """Status and main figures, written at the end, JSON."""
+        """Status and main metrics, written at the end, JSON."""
         return self.path / "summary.json"
 
     @property
     def log(self) -> Path:
-        """What the terminal showed, plain text."""
+        """The console output as plain text."""
         return self.path / "train.log"
 
     @property
@@ -62,17 +62,17 @@ class RunDirectory:
 
     @property
     def is_run(self) -> bool:
-        """Whether a run has begun here."""
+        """Whether the directory contains a run."""
         return any((self.path / name).is_file() for name in RUN_FILES)
 
     def abandon(self) -> None:
-        """Removes what would make this a run: it was refused before it began, and the command, corrected, may use the folder."""
+        """Removes the run's files after a refused start, so that the corrected command may use the folder."""
         for name in RUN_FILES:
             (self.path / name).unlink(missing_ok=True)
 
 
 def safe_name(text: str, longest: int = 80) -> str:
-    """`text` as one part of a path on any system: no separators, no spaces, no leading dot or dash."""
+    """`text` as a portable path component: no separators, no spaces, no leading dot or dash."""
     name = re.sub(r"[^\w.=,+-]+", "-", text.replace("/", "-")).strip("-.")
     return name[:longest].rstrip("-.") or "run"
 
@@ -106,7 +106,7 @@ def reserve(output_dir: str | Path, experiment: str, now: datetime | None = None
 
 
 def require_fresh(folder: Path) -> Path:
-    """A folder that the user names himself (hydra.run.dir=...), made if need be; it must not hold a run, or runs.
+    """Prepares a folder named by the user (hydra.run.dir=...); it must not contain a run, or runs.
 
     Raises:
         UserError: it holds one, or cannot be made.
@@ -115,8 +115,8 @@ def require_fresh(folder: Path) -> Path:
     held = [folder] if RunDirectory(folder).is_run else _runs_below(folder)
     if held:
         raise UserError(
-            f"{folder} holds a run already\n"
-            f"  to go on with it: dqnlm resume {held[0]}\n  to start another, name another folder"
+            f"{folder} already contains a run\n"
+            f"  to continue it: dqnlm resume {held[0]}\n  to start another, name another folder"
         )
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -126,7 +126,7 @@ def require_fresh(folder: Path) -> Path:
 
 
 def _runs_below(folder: Path) -> list[Path]:
-    """Runs directly below, in the order of their names (numbers by value: 10-... comes after 9-...)."""
+    """Runs directly below, sorted by name (numbers by value: 10-... comes after 9-...)."""
     try:
         # Hidden folders are no runs: Hydra keeps a config.yaml of its own in `.hydra`.
         children = [
@@ -138,7 +138,7 @@ def _runs_below(folder: Path) -> list[Path]:
 
 
 def natural(path: Path) -> list[tuple[int, str]]:
-    """Digits compare by value, the rest as text."""
+    """Sort key: digits compare by value, the rest as text."""
     return [(int(part), "") if part.isdigit() else (-1, part) for part in re.split(r"(\d+)", str(path)) if part]
 
 
@@ -155,7 +155,7 @@ def list_runs(output_dir: str | Path) -> list[Path]:
 
 
 def find_run(name: str, output_dir: str | Path) -> Path:
-    """The run that `name` means: a folder, `latest`, or the unique beginning of `[<date>/]<time>-<experiment>[/<job>]`.
+    """Finds a run by name: a folder, `latest`, or a unique prefix of `[<date>/]<time>-<experiment>[/<job>]`.
 
     Raises:
         UserError: none, or several.
@@ -198,7 +198,7 @@ def _run_at(folder: Path, name: str) -> Path:
 
 
 def _latest(runs: Iterable[Path]) -> Path:
-    """The run whose manifest is the newest: names order runs of one clock, a copied or resumed folder may differ."""
+    """The run with the newest manifest: names order runs of one clock, a copied or resumed folder may differ."""
     with_manifest = [run for run in runs if RunDirectory(run).manifest.is_file()]
     if not with_manifest:
         raise UserError("RUN 'latest': no run has got as far as writing its manifest.json")
@@ -206,7 +206,7 @@ def _latest(runs: Iterable[Path]) -> Path:
 
 
 def _labels(run: Path, root: Path) -> list[str]:
-    """What a run may be called: `<date>/<time>-<experiment>[/<job>]` and the same without the date."""
+    """The names of a run: `<date>/<time>-<experiment>[/<job>]` and the same without the date."""
     whole = run.relative_to(root).as_posix()
     return [whole, whole.partition("/")[2]]
 

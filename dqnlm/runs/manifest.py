@@ -1,4 +1,4 @@
-"""manifest.json: what produced a run (command line, versions, seed, device, commit, data)."""
+"""manifest.json: origin of a run (command line, versions, seed, device, commit, data)."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def manifest(
         command_line: as typed.
         device: where the run computes.
         data: source, sizes and fingerprint of the data, as plain values.
-        metrics: that evaluations give: their names, labels and directions, which reports read.
+        metrics: of evaluations: their names, labels and directions, which reports read.
         is_pretrained: the network's trunk is a model of transformers, whose packages are then listed too.
     """
     return {

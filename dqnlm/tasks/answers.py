@@ -1,4 +1,4 @@
-"""Answer prompts that have a reference each: translation, replies; scored on held-out prompts."""
+"""The task of answering prompts with references: translation, replies; scored on held-out prompts."""
 
 from __future__ import annotations
 

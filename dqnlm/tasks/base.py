@@ -1,7 +1,7 @@
 """The interface of tasks: from the data and the settings of a run to its environment, evaluator and logged rows.
 
-A task class belongs to one kind of work. Which one a run has is said by its environment's class (`Environment.task`); what
-data it needs is said by the data (`data.task` equals the task's `kind`).
+A task class belongs to one kind of work. The run's task is that of its environment's class (`Environment.task`); its
+data must be of the same kind (`data.task` equals the task's `kind`).
 """
 
 from __future__ import annotations
@@ -33,12 +33,12 @@ Config = dict[str, Any]
 
 
 class Data(Protocol):
-    """What the config group `data` gives.
+    """The interface of the objects built by the config group `data`.
 
     Attributes:
         task: kind of the task that learns from it: `text`, `answers`, `log`, or `environment` for logged episodes of an
             environment and for no data.
-        source: where it came from, for the manifest.
+        source: its origin, for the manifest.
     """
 
     task: ClassVar[str]
@@ -47,11 +47,11 @@ class Data(Protocol):
     def source(self) -> DataSource: ...
 
     def fingerprint(self) -> str:
-        """Equal exactly if what is learned from is equal."""
+        """Equal exactly if the training data is equal."""
 
 
 def build_data(config: Config, bundled_allowed: bool = True) -> Any:
-    """The data of a run. A run on real text is never continued on the bundled one.
+    """Builds the data of a run. A run on real text is never continued on the bundled one.
 
     Raises:
         UserError: a file, a line or a setting that is wrong.
@@ -63,7 +63,7 @@ def build_data(config: Config, bundled_allowed: bool = True) -> Any:
 
 
 class Task(ABC):
-    """The work of one run; the subclasses are final.
+    """The task of one run; the subclasses are final.
 
     Args:
         config: the run's settings.
@@ -73,13 +73,13 @@ class Task(ABC):
 
     Attributes:
         kind: `Data.task` of the data that it learns from.
-        plays: whether there is anything to play.
+        plays: whether the run can have rollouts.
         has_references: `dqnlm eval` compares answers with references, through `dqnlm.commands.evaluate_answers`.
         eval_options: options of `dqnlm eval` that have a meaning here.
         line_break_ends_turn: in `dqnlm chat` a line of the user, and of the answer, ends in a line break.
         completion_end: text at which a sample of `dqnlm rate` is cut; None for none.
         has_heldout_prompts: `heldout_prompts` gives some.
-        has_text: it learns from texts, which a run on ratings can go on with.
+        has_text: it learns from texts, so that a run on ratings can continue it.
         rewarded_by: the origin of rewards, where not the setting `reward`, for `dqnlm inspect`; None for that setting.
 
     Raises:
@@ -110,7 +110,7 @@ class Task(ABC):
             raise UserError(self._wrong_data())
 
     def _wrong_data(self) -> str:
-        """What the environment plays on, and what the data is instead."""
+        """Message that compares the data that the environment needs with the given data."""
         env, data = self.option("env"), self.option("data")
         if self.data.task == "log":
             return f"data={data} is a log to learn from alone, and env={env} is a task of another kind; set env=logged"
@@ -121,19 +121,19 @@ class Task(ABC):
         """The message for data of another kind; `env` and `data` are the options that were chosen."""
 
     def option(self, group: str) -> str:
-        """What a group was set to, as it is typed."""
+        """The selected option of a group, as typed."""
         return option_name(self.config, group, self.choices)
 
     # ---- what a run is made of
 
     @cached_property
     def env(self) -> Environment:
-        """The environment of the training."""
+        """The training environment."""
         return self.make_env(streams.seed_of(self.config["seed"], streams.ENV))
 
     @abstractmethod
     def make_env(self, seed: int, *, evaluating: bool = False, num_envs: int | None = None) -> Environment:
-        """An environment; for an evaluation with so many copies, on held-out data."""
+        """Builds an environment; for an evaluation with this number of copies, on held-out data."""
 
     @property
     def spec(self) -> TaskSpec:
@@ -142,12 +142,12 @@ class Task(ABC):
 
     @property
     def reward(self) -> Reward | None:
-        """The reward that the environment asks; None where it has rewards of its own."""
+        """The environment's reward function; None where it has rewards of its own."""
         return None
 
     @property
     def tokenizer(self) -> Tokenizer | None:
-        """What the tokens mean; None where observations are no characters."""
+        """The tokenizer; None where observations are no characters."""
         alphabet = self.spec.alphabet
         if alphabet is None:
             return None
@@ -162,7 +162,7 @@ class Task(ABC):
 
     @abstractmethod
     def evaluator(self, settings: EvaluationSettings, *, q_is_return: bool, learns_returns: bool) -> Evaluator:
-        """Scores the run's policy.
+        """Builds the evaluator of the run's policy.
 
         Args:
             settings: of the group `evaluation`.
@@ -172,11 +172,11 @@ class Task(ABC):
 
     @property
     def num_logged_rows(self) -> int:
-        """Rows of logged data to learn from."""
+        """Number of rows of logged data."""
         return 0
 
     def add_logged_rows(self, buffer: Buffer, policy: Policy) -> None:
-        """Puts the logged rows into the buffer.
+        """Stores the logged rows in the buffer.
 
         Raises:
             UserError: they do not fit the buffer, or their returns the head's bounds.
@@ -189,13 +189,13 @@ class Task(ABC):
     # ---- what is said of it
 
     def notes(self) -> list[str]:
-        """What must be remembered about data and environment, one sentence each; kept in the run's summary."""
+        """Notes about data and environment, one sentence each; kept in the run's summary."""
         source = self.data.source
         bundled = "trained on the BUNDLED corpus (a grammar's imitation plays), not on Shakespeare"
         return [*([bundled] if source.bundled else []), *source.notes, *self.env.notes()]
 
     def sizes(self) -> dict[str, int]:
-        """Numbers of rows or tokens by part, for the manifest."""
+        """Number of rows or tokens by part, for the manifest."""
         return {"logged_rows": self.num_logged_rows}
 
     def record(self) -> Config:
@@ -212,14 +212,14 @@ class Task(ABC):
 
     @abstractmethod
     def describe_env(self, rollout_steps: int | None) -> str:
-        """The environment in one line, for the run summary."""
+        """One-line description of the environment, for the run summary."""
 
     def scored_on(self) -> str:
-        """What `dqnlm eval` scores, in words."""
+        """The data scored by `dqnlm eval`, in words."""
         return "greedy episodes"
 
     def scoring_notes(self, other_data: bool) -> list[str]:
-        """What must be known of the scores of `dqnlm eval`; `other_data`: on data of the user's, not the run's own."""
+        """Notes about the scores of `dqnlm eval`; `other_data`: on the user's data, not the run's own."""
         return []
 
     def heldout_prompts(self) -> list[str]:
@@ -231,7 +231,7 @@ class Task(ABC):
     def instantiate_env(
         self, seed: int, evaluating: bool, num_envs: int | None, dependencies: dict[str, Any]
     ) -> Any:
-        """The class that the group `env` names, with its settings and what it asks for by the names of its parameters."""
+        """Builds the environment of the group `env`, with its settings and dependencies by parameter name."""
         node = self.config["env"] | ({} if num_envs is None else {"num_envs": num_envs})
         if num_envs is not None and "guesses_per_position" in node:
             node["guesses_per_position"] = 1
@@ -239,12 +239,12 @@ class Task(ABC):
         return assemble(node, given, "env")
 
     def build_reward(self, dependencies: dict[str, Any]) -> Reward:
-        """The reward that the group `reward` names."""
+        """Builds the reward of the group `reward`."""
         return build_reward(self.config["reward"], dependencies)
 
 
 def allowed_tokens(config: Config, tokenizer: Tokenizer) -> Tensor | None:
-    """legal_A: tokens that may be chosen, bool; None for all. The unknown token never is.
+    """legal_A: the mask of legal tokens, bool; None for all. The unknown token is never legal.
 
     Raises:
         UserError: env.allowed has characters that the tokenizer does not know.

@@ -1,4 +1,4 @@
-"""Play an environment with tokens, or vectors, and rewards of its own; from logged episodes, if there are any."""
+"""The task of playing an environment with its own tokens, or vectors, and rewards; optionally from logged episodes."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class EnvironmentTask(Task):
         if self.data.task == "answers":
             return f"data={data} is prompts with answers, which env={env} does not read; set env=translation"
         return (
-            f"env={env} brings its own tasks, and a text (data={data}) would be read by nothing; set data=none, or "
+            f"env={env} has its own tokens, and a text (data={data}) would not be used; set data=none, or "
             "data=trajectories data.path=FILE to learn from logged episodes"
         )
 
@@ -55,7 +55,7 @@ class EnvironmentTask(Task):
         return len(self.data)
 
     def add_logged_rows(self, buffer: Buffer, policy: Policy) -> None:
-        """Logged episodes of the environment, if there are any.
+        """Stores the logged episodes of the environment, if there are any.
 
         Raises:
             UserError: the environment's tokens are no characters, the log is of another task, a return lies outside the
@@ -82,7 +82,7 @@ class EnvironmentTask(Task):
         data, spec = self.data, self.spec
         if policy.tokens is None:
             raise UserError(
-                "logged text cannot be learned from here: this environment's tokens are no characters"
+                "logged text cannot be used here: this environment's tokens are no characters"
             )
         if data.first_decision() < spec.first_decision:
             raise UserError(

@@ -1,4 +1,4 @@
-"""Learn from a log of texts with rewards, with nothing to play; scored on held-out rows and answers to their prompts."""
+"""The task of learning offline from a log of texts with rewards; scored on held-out rows and answers to their prompts."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ class LogTask(Task):
         )  # fmt: skip
 
     def _judge(self) -> Reward | None:
-        """The run's reward, which here scores greedy answers alone; None for none.
+        """The run's reward function, which only scores greedy answers here; None without one.
 
         Raises:
             UserError: a reward that needs a text to compare with, token by token.
@@ -85,12 +85,12 @@ class LogTask(Task):
         if not reward.judged:
             raise UserError(
                 f"reward={self.option('reward')} compares token by token with a given text, and with a log there is none: set "
-                "reward=none, or a judge of the greedy answers: reward=function, classifier, language_model, lexicon"
+                "reward=none, or a reward of the greedy answers: reward=function, classifier, language_model, lexicon"
             )
         return reward
 
     def check(self, policy: Policy) -> None:
-        """Raises UserError where the network cannot read the longest rows: how many, where the longest is, what to do."""
+        """Raises UserError where the network cannot read the longest rows: their number, place, and the remedy."""
         network, log = policy.network, self.data
         if network.max_observations is None or log.longest <= network.context:
             return
@@ -108,7 +108,7 @@ class LogTask(Task):
         return len(self.data.train)
 
     def add_logged_rows(self, buffer: Buffer, policy: Policy) -> None:
-        """The training part.
+        """Stores the training part in the buffer.
 
         Raises:
             UserError: the buffer is smaller than the log, or a row's return lies outside the head's bounds.
@@ -159,11 +159,11 @@ def require_within_bounds(return_B: Tensor, policy: Policy, advice: str) -> None
 
 
 def shape_of(log: Log) -> LogShape:
-    """See `LogShape`.
+    """The shape of a log, see `LogShape`.
 
     Raises:
-        UserError: texts that follow (`next`) of different lengths: the value after such a row is read from what the
-            episode's next row begins with, and how much that is must be one number.
+        UserError: following texts (`next`) of different lengths: the value after such a row is read from the first
+            observations of the episode's next row, whose number must be constant.
     """
     paid = np.concatenate([row.reward_T[(row.flag_T & DECISION) != 0] for row in log.train.rows])
     cut = [_follows(row) for row in log.all_rows if row.flag_T[-1] & TRUNCATED]
@@ -187,7 +187,7 @@ def shape_of(log: Log) -> LogShape:
 
 
 def _follows(row: TokenRow) -> int:
-    """Tokens after the last decision."""
+    """Number of tokens after the last decision."""
     return row.transitions - 1 - int(np.flatnonzero(row.flag_T & DECISION)[-1])
 
 

@@ -1,4 +1,4 @@
-"""A reward from its settings."""
+"""Builds a reward from its settings."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from dqnlm.rewards.base import Reward
 
 
 def build_reward(node: dict[str, Any], dependencies: dict[str, Any]) -> Reward:
-    """A reward with what it asks for by name: num_actions, tokenizer, stop_id, train_ids; a mixture's parts likewise.
+    """Builds a reward with the dependencies it names: num_actions, tokenizer, stop_id, train_ids; mixtures recursively.
 
     Raises:
         UserError: it asks for something that this run has not, or refuses a setting.

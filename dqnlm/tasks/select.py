@@ -1,4 +1,4 @@
-"""Which kind of task a run has: its environment's class says so."""
+"""Selects the kind of task of a run, by its environment's class."""
 
 from __future__ import annotations
 

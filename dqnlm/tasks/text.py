@@ -1,4 +1,4 @@
-"""Continue a text: windows of a corpus, scored on its held-out end."""
+"""The task of continuing a text: windows of a corpus, scored on its held-out end."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ from dqnlm.utils import streams
 
 
 def require_reward(task: Task, reward: Reward) -> Reward:
-    """The reward.
+    """Builds the reward.
 
     Raises:
-        UserError: it never pays anything (`none`), and the data has no rewards of its own.
+        UserError: the reward is `none`, and the data has no rewards of its own.
     """
     if reward.pays_nothing:
         raise UserError(
@@ -96,7 +96,7 @@ class TextTask(Task):
         )  # fmt: skip
 
     def _by_frequency(self) -> list[int]:
-        """Tokens that may be chosen, by falling frequency in the training text."""
+        """Legal tokens, by decreasing frequency in the training text."""
         frequency_A = torch.bincount(self.data.train_ids.long(), minlength=self.data.tokenizer.vocabulary_size)
         if self.legal_A is not None:
             frequency_A[~self.legal_A] = -1
@@ -132,5 +132,5 @@ class TextTask(Task):
         if unknown:
             notes.append(f"{unknown} characters are unknown to the run: counted as misses, left out of nats")
         if other_data:
-            notes.append("unigram and bigram are counted on this very text: they know what they are asked")
+            notes.append("unigram and bigram are counted on this very text, so their numbers are optimistic")
         return notes

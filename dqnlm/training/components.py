@@ -1,4 +1,4 @@
-"""What a run is made of, for the trainer and for what looks at a run."""
+"""The components of a run, for the trainer and for inspection."""
 
 from __future__ import annotations
 
@@ -50,17 +50,17 @@ class Components:
 
     @property
     def env(self) -> Environment:
-        """The environment of the training."""
+        """The training environment."""
         return self.task.env
 
     @property
     def env_steps(self) -> int:
-        """Steps of all environments together; 0 where nothing is played."""
+        """Steps of all environments together; 0 without rollouts."""
         return 0 if self.actor is None else self.actor.env_steps
 
     @property
     def episodes(self) -> float:
-        """Episodes that have ended; 0 where nothing is played. Asks the host."""
+        """Episodes that have ended; 0 without rollouts. Syncs with the device."""
         return 0.0 if self.actor is None else float(self.actor.episodes)
 
     @property

@@ -1,9 +1,9 @@
 """Diagnostics of training at every log point, for every algorithm, and warnings about divergence or absent reward.
 
-q/action_gap            mean of the best less the second best legal Q: how sure the argmax is (Bellemare et al. 2016)
+q/action_gap            mean of the best less the second best legal Q: the margin of the argmax (Bellemare et al. 2016)
 q/largest               greatest Q in the newest batch; grows without bound where bootstrapping diverges
 td/error_p50, _p90, _p99  quantiles of |target - prediction| in the newest batch, in return units
-reward/deviation        of the rewards in the newest batch; 0 means that there is nothing to learn from
+reward/deviation        of the rewards in the newest batch; 0: the rewards carry no signal
 buffer/terminal_share   share of the decisions held that ended their episode
 target/effective_period updates that the target network lags behind: its period, or 1 / polyak_rate
 time/updates_per_decision, time/replay_ratio   gradient steps, and decisions learned from, for each decision taken
@@ -33,7 +33,7 @@ _RUNAWAY = 10.0  # times the largest return that is possible, or was seen
 
 @torch.no_grad()
 def diagnostics(parts: Components) -> Figures:
-    """The module's metrics; copies from the device."""
+    """Computes the module's metrics; copies from the device."""
     learner, buffer = parts.learner, parts.buffer
     figures = {
         "buffer/transitions": float(buffer.transitions()),
@@ -70,7 +70,7 @@ def _batch_figures(last: LastUpdate, head: Head) -> Figures:
 
 
 def warnings(figures: Figures, head: Head) -> dict[str, str]:
-    """Warnings that these metrics call for: key -> sentence."""
+    """Warnings about suspicious metrics: key -> sentence."""
     found = {}
     bounds = [abs(float(bound)) for bound in (head.low, head.high)]
     most = (
@@ -85,7 +85,7 @@ def warnings(figures: Figures, head: Head) -> dict[str, str]:
     still = figures.get("reward/deviation") == 0.0
     if still and (figures.get("reward/mean") == 0.0 or figures.get("buffer/terminal_share") == 0.0):
         found["reward"] = (
-            f"every reward of the newest batch is {figures['reward/mean']:g}: there is nothing to learn from yet. Look at the "
+            f"every reward of the newest batch is {figures['reward/mean']:g}: the rewards carry no signal yet. Look at the "
             "reward, or explore more"
         )
     return found

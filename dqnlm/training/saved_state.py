@@ -1,4 +1,4 @@
-"""What a checkpoint holds, collected from the parts of a run and put back into them."""
+"""The contents of a checkpoint: collected from the components of a run, and restored into them."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ State = dict[str, Any]
 
 
 def policy_state(parts: Components) -> State:
-    """What acting takes."""
+    """State of the policy: network, head, tokenizer and fitted temperature."""
     policy = parts.policy
     return {
         "network": policy.network.state_dict(), "head": policy.head.state_dict(),
@@ -28,7 +28,7 @@ def policy_state(parts: Components) -> State:
 
 
 def training_state(parts: Components, loop: State) -> State:
-    """What going on takes, beside the policy; `loop` is the state of the training loop."""
+    """State of the training besides the policy; `loop` is that of the training loop."""
     learner = parts.learner.state_dict()
     del learner["network"]  # stands in the policy
     return {
@@ -44,7 +44,7 @@ def training_state(parts: Components, loop: State) -> State:
 
 
 def restore(parts: Components, policy: State, training: State) -> None:
-    """Puts a saved run back into freshly built parts.
+    """Restores a saved run into freshly built components.
 
     Raises:
         UserError: the data is not what the run was trained on, or the state is of other parts.

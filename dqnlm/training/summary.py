@@ -1,4 +1,4 @@
-"""What a run says of itself before it starts: on what it trains, which parts idle under its settings, what it costs."""
+"""Run summary printed at start: data, inactive components, memory and time estimate."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ Config = dict[str, Any]
 
 def idle_components(settings: Config, context: RunContext) -> list[str]:
     """Components without effect in this run, each with the reason; `settings` are those of `pretraining`."""
-    idle = [] if context.is_on_text else ["reward: the environment brings its own rewards"]
+    idle = [] if context.is_on_text else ["reward: the environment has its own rewards"]
     for key in ("lr", "batch_size"):
         if settings[key] is not None and not settings["updates"]:
             idle.append(f"pretraining.{key}: this run has no pretraining")
@@ -27,7 +27,7 @@ def idle_components(settings: Config, context: RunContext) -> list[str]:
         return [
             *idle,
             "rewards, exploration, target network, bootstrap and gamma: this is supervised learning (cross-entropy on the "
-            "data's actions), the yardstick, not Q-learning",
+            "data's actions), the supervised baseline, not Q-learning",
         ]
     return [*idle, *_idle_in_q_learning(context)]
 
@@ -38,16 +38,16 @@ def _idle_in_q_learning(context: RunContext) -> list[str]:
         idle.append(f"bootstrap and returns: {' + '.join(context.objectives)} has targets of its own")
     elif not context.bootstraps_inside:
         idle.append(
-            f"bootstrap: returns={context.option('returns')} asks no network what the future is worth (but where a row is cut)"
+            f"bootstrap: returns={context.option('returns')} needs no bootstrap value (except where a row is truncated)"
         )
     if context.rollouts == 0:
-        idle.append("exploration: the agent plays only to be evaluated, it learns from logged data")
+        idle.append("exploration: the agent acts only in evaluations and learns from logged data")
     if all_actions:
         idle.append(
-            "exploration and replay of past actions: every action is taught its reward at every position, whatever was chosen"
+            "exploration and replay of past actions: the rewards of all actions are learned at every position"
         )
     if gamma == 0:
-        idle.append("target network and bootstrap: gamma is 0, so no target looks at the next state")
+        idle.append("target network and bootstrap: gamma is 0, so targets have no bootstrap")
     elif context.is_teacher_forced:
         idle.append(
             f"gamma {gamma} cannot change which action is best: under transition teacher the future is the same for all of "
@@ -55,13 +55,13 @@ def _idle_in_q_learning(context: RunContext) -> list[str]:
         )
     if gamma > 0 and not context.has_target_copy and context.bootstrap_asks_online and context.uses_bootstrap:
         idle.append(
-            f"bootstrap={context.option('bootstrap')}: with target={context.option('target')} the network that chooses the next "
-            "action is the one that values it"
+            f"bootstrap={context.option('bootstrap')}: with target={context.option('target')} the same network selects and "
+            "evaluates the next action"
         )
     if all_actions and gamma == 0:
         idle.append(
-            "trial and error: all_actions with gamma 0 equals one-against-all supervised learning. It is the ceiling to "
-            "compare with, not reinforcement learning"
+            "reinforcement learning: all_actions with gamma 0 equals one-against-all supervised learning. It is an "
+            "upper bound for comparison, not reinforcement learning"
         )
     return idle
 
@@ -72,7 +72,7 @@ def is_pretrained(trainer: Trainer) -> bool:
 
 
 def show(config: Config, trainer: Trainer, resumed_from: Path | None = None) -> None:
-    """Panels: the bundled text if it stands in, then the run."""
+    """Shows the panels: a note if the bundled text is used as a fallback, then the run."""
     parts, task = trainer.parts, trainer.parts.task
     source, (label, data) = task.data.source, task.describe_data()
     if source.bundled:
@@ -118,7 +118,7 @@ def _of_learning(config: Config, context: RunContext) -> str:
 
 
 def estimated_seconds(trainer: Trainer, rollout_steps: int | None) -> float:
-    """Rollouts and updates left times the measured time of passes through a copy of the network (evaluations not counted)."""
+    """Remaining rollouts and updates times the measured time of passes through a copy of the network."""
     parts = trainer.parts
     env, spec, device = parts.env, parts.task.spec, parts.accumulator.device
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):

@@ -1,4 +1,4 @@
-"""Facts of a run that a part may ask about when it checks whether it can be used there."""
+"""Facts of a run that components use to check whether they are compatible with it."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from typing import Any
 
 @dataclass(frozen=True)
 class RunContext:
-    """What `part.check(context)` is given once all parts of a run are built: plain values, the other parts' flags among them.
+    """The argument of `part.check(context)` once all components of a run are built, as plain values.
 
     Attributes:
-        option: group -> what the user typed for it (`head` -> `scalar`); for messages alone.
+        option: group -> option as typed (`head` -> `scalar`), for messages.
         feedback: feedback, `taken` or `all_actions`.
         gamma: discount of one decision.
         burn_in: first decisions of a row that are not learned from.
@@ -35,7 +35,7 @@ class RunContext:
         is_twin: two outputs, q and q2, learn the same.
         bootstrap_asks_online: `Bootstrap.asks_online`.
         bootstraps_inside: `Returns.bootstraps_inside`.
-        pays_only_the_match: `Reward.pays_only_the_match`; False where there is no reward of the run's own.
+        pays_only_the_match: `Reward.pays_only_the_match`; False without a reward function.
         head_is_probability: `Head.is_probability`.
         has_value_stream: the projection of q has one.
         is_recurrent: `Body.is_recurrent`.

@@ -1,4 +1,4 @@
-"""What may come from outside while a run goes on: signals, and memory running out."""
+"""External failures during a run: memory and disk errors as messages for the user."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errn
 
 @contextmanager
 def naming_memory() -> Iterator[None]:
-    """Turns running out of memory into the three settings that lower it."""
+    """Turns out-of-memory errors into UserError with the three settings that lower memory use."""
     try:
         yield
     except (torch.OutOfMemoryError, RuntimeError) as error:
@@ -30,13 +30,13 @@ def naming_memory() -> Iterator[None]:
 
 @contextmanager
 def naming_disk(folder: Path) -> Iterator[None]:
-    """Turns a run's folder that cannot be written (full, read-only, no permission) into what to do."""
+    """Turns disk errors of a run's folder (full, read-only, no permission) into UserError with a remedy."""
     try:
         yield
     except OSError as error:
         if error.errno not in DISK:
             raise
         raise UserError(
-            f"{error.filename or folder}: {error.strerror}. Free space or mend the folder's permissions; what was saved "
-            f"before is kept. If {folder}/checkpoints holds a checkpoint, go on with: dqnlm resume {folder}"
+            f"{error.filename or folder}: {error.strerror}. Free space or correct the folder's permissions; earlier "
+            f"checkpoints are kept. If {folder}/checkpoints contains a checkpoint, continue with: dqnlm resume {folder}"
         ) from error

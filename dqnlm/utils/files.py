@@ -1,4 +1,4 @@
-"""Writes that are either whole or not there: a temporary file beside the target, fsync, rename."""
+"""Atomic writes: a temporary file beside the target, fsync, rename."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from dqnlm.errors import UserError
 
 
 def require_place(target: Path, example: str) -> None:
-    """Raises UserError where a file cannot be written: `target` is a folder, or its folder is not there."""
+    """Raises UserError where a file cannot be written: `target` is a folder, or its folder does not exist."""
     if target.is_dir():
         raise UserError(f"{target} is a folder. Name a file in it, for example {target / example}.")
     if not target.parent.is_dir():
@@ -21,7 +21,7 @@ def require_place(target: Path, example: str) -> None:
 
 
 def write_bytes_atomic(path: Path, content: bytes) -> None:
-    """Replaces `path` by `content`, or leaves what was there; no reader ever sees half a file.
+    """Replaces `path` by `content`, or leaves the old file; no reader ever sees a partial file.
 
     Raises:
         OSError: the folder cannot be written, or the disk is full; the temporary file is removed.

@@ -1,7 +1,7 @@
-"""Ctrl-C while the program is still starting: remembered, because not every library lets it through.
+"""Ctrl-C during start-up is recorded, because some libraries swallow the exception.
 
-`KeyboardInterrupt` can arrive inside a callback of the interpreter or of an import, where Python prints and forgets it. A
-run asks once more before its first rollout.
+`KeyboardInterrupt` can arrive inside a callback of the interpreter or of an import, where Python prints and discards it. A
+run checks the record before its first rollout.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ _pressed = False
 
 @contextmanager
 def remembering() -> Iterator[None]:
-    """Inside, Ctrl-C raises KeyboardInterrupt as ever, and is remembered. In other threads nothing changes."""
+    """Inside, Ctrl-C raises KeyboardInterrupt as usual, and is recorded. In other threads nothing changes."""
     global _pressed
     _pressed = False
     usual = signal.getsignal(signal.SIGINT)
@@ -38,7 +38,7 @@ def _remember(number: int, frame: FrameType | None) -> None:
 
 
 def was_pressed() -> bool:
-    """Whether Ctrl-C came since the program started; a library may have made an error of its own of it."""
+    """Whether Ctrl-C was pressed since the program started; a library may have turned it into an error of its own."""
     return _pressed
 
 

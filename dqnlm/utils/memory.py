@@ -9,7 +9,7 @@ import torch
 
 
 def free_bytes(device: torch.device) -> int | None:
-    """Memory that a program could still take; None where the system does not say."""
+    """Free memory in bytes; None where the system does not report it."""
     if device.type == "cuda":
         return int(torch.cuda.mem_get_info(device)[0])
     if device.type != "cpu":

@@ -30,12 +30,12 @@ def permit_targets(prefixes: Any) -> None:
 
 
 def is_permitted(name: str) -> bool:
-    """Whether `permit_targets` allowed exactly this: a file by its whole path."""
+    """Whether `permit_targets` allowed exactly this; a file by its absolute path."""
     return name in _permitted
 
 
 def forget_permissions() -> None:
-    """Takes back what `permit_targets` allowed (for tests and long-lived sessions)."""
+    """Revokes the permissions of `permit_targets` (for tests and long-lived sessions)."""
     _permitted.clear()
 
 

@@ -1,4 +1,4 @@
-"""What a process and its children print, led into a file."""
+"""Redirects the output of a process and its children to a file."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import TextIO
 
 @contextlib.contextmanager
 def printing_to(path: Path) -> Iterator[TextIO]:
-    """Inside, standard output and standard error go to the end of a file; yields what was standard error before.
+    """Inside, standard output and standard error are appended to a file; yields the previous standard error.
 
     The descriptors 1 and 2 are led there too, so that processes started inside print into the file as well.
     """

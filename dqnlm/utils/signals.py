@@ -1,4 +1,4 @@
-"""SIGINT and SIGTERM while a run goes on."""
+"""Handling of SIGINT and SIGTERM during a run."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from dqnlm.utils import interrupts
 
 
 class Stopped(SystemExit):
-    """The run was asked to stop, and saved itself; the exit code says by which signal (128 + its number)."""
+    """The run was stopped by a signal and saved; the exit code is 128 + the signal's number."""
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""The nearest valid name for a word that is not known."""
+"""The nearest valid name for an unknown word."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ from collections.abc import Iterable
 
 
 def nearest(word: str, choices: Iterable[str]) -> str | None:
-    """The choice most like `word`, whatever its case, or None when nothing is near."""
+    """The most similar choice, ignoring case, or None when none is similar."""
     lower = {choice.lower(): choice for choice in choices}
     close = difflib.get_close_matches(word.lower(), lower, n=1, cutoff=0.6)
     return lower[close[0]] if close else None
 
 
 def suggestion(word: str, choices: Iterable[str], prefix: str = "") -> str:
-    """`\\n  did you mean X?` or nothing."""
+    """`\n  did you mean X?`, or an empty text."""
     near = nearest(word, choices)
     return f"\n  did you mean {prefix}{near}?" if near is not None else ""

@@ -167,7 +167,7 @@ def test_folder_named_by_the_user(run: Run, started: list[dict[str, Any]], tmp_p
     assert run("train", f"hydra.run.dir='{quoted}'")[0] == 0
     assert started[0]["directory"] == folder
     code, _, err = run("train", f"hydra.run.dir='{quoted}'")
-    assert code == 2 and "holds a run already" in err and len(started) == 1
+    assert code == 2 and "already contains a run" in err and len(started) == 1
 
 
 def test_output_dir_with_any_name(run: Run, started: list[dict[str, Any]], tmp_path: Path) -> None:

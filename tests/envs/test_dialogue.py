@@ -279,7 +279,7 @@ def test_dialogues_in_a_file(tmp_path: Path) -> None:
     ("turns", "message"),
     [
         ("hello", r"line 1: turns is \"hello\", not a list"),
-        ([turn("a", False)], "line 1: the agent says nothing"),
+        ([turn("a", False)], "line 1: the agent has no turn"),
         ([turn("a", True, 1)], "line 1: the agent's first choice follows no character"),
         ([turn("a", False), turn("b", True)], "line 1: no turn has a reward"),
         ([turn("a", False, 1), turn("b", True, 1)], "line 1, turn 1 is the partner's and has a reward"),

@@ -65,7 +65,7 @@ def test_require_fresh_refuses_a_run_and_a_sweep_but_not_hydras_own_files(tmp_pa
     make_run(tmp_path / "old", manifest=False)
     make_run(tmp_path / "sweep" / "0-seed=0")
     for name in ("old", "sweep"):
-        with pytest.raises(UserError, match=r"holds a run already\n.*dqnlm resume"):
+        with pytest.raises(UserError, match=r"already contains a run\n.*dqnlm resume"):
             require_fresh(tmp_path / name)
     make_run(tmp_path / "refused" / ".hydra", manifest=False)
     assert require_fresh(tmp_path / "refused") == tmp_path / "refused"

@@ -1,4 +1,4 @@
-"""Combinations that cannot work, told by the parts once all are built: each is asked itself, then the rules between them."""
+"""Checks of the built components: each checks itself against the run, then the rules between them."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ Config = dict[str, Any]
 
 
 def check_parts(config: Config, parts: Components, learning: LearningParts) -> None:
-    """What can be seen only once the parts exist.
+    """Checks that need the built components.
 
     Raises:
         UserError: episodes longer than the network reads, a buffer smaller than a rollout, a policy that Q cannot give.
@@ -40,7 +40,7 @@ def check_parts(config: Config, parts: Components, learning: LearningParts) -> N
 
 
 def ask_parts(context: RunContext, learning: LearningParts, body: Body, buffer: Buffer, target: Target) -> None:
-    """Each part says whether it can work in this run; before logged data is read.
+    """Calls each component's own check, before logged data is read.
 
     Raises:
         UserError: it cannot.
@@ -55,7 +55,7 @@ def ask_parts(context: RunContext, learning: LearningParts, body: Body, buffer: 
 
 
 def _check_sizes(config: Config, parts: Components) -> None:
-    """Rows must fit the network and a rollout the buffer."""
+    """Checks that rows fit the network, and a rollout the buffer."""
     env, spec, network, buffer = parts.env, parts.task.spec, parts.policy.network, parts.buffer
     option = parts.context.option
     if network.max_observations is not None and spec.row_transitions > network.context:
@@ -78,7 +78,7 @@ def _check_sizes(config: Config, parts: Components) -> None:
 
 
 def _check_buffer(config: Config, parts: Components) -> None:
-    """What the buffer draws by, and what may be mixed into its batches."""
+    """Checks sampling from the buffer, and mixing demonstrations into its batches."""
     buffer, option = parts.buffer, parts.context.option
     if buffer.needs_errors and not parts.context.learns_returns:
         raise UserError(
@@ -91,7 +91,7 @@ def _check_buffer(config: Config, parts: Components) -> None:
 
 
 def _check_reference(parts: Components, learning: LearningParts) -> None:
-    """The reference policy must be one worth staying near."""
+    """Checks that the reference policy is a trained one."""
     if not parts.policy.network.body.is_pretrained:
         raise UserError(
             "learner.kl_weight holds to the policy that the run begins with, and here that is chance: set "
@@ -101,7 +101,7 @@ def _check_reference(parts: Components, learning: LearningParts) -> None:
 
 
 def _check_burn_in(context: RunContext, parts: Components) -> None:
-    """First decisions that only warm up a recurrent state."""
+    """Checks burn-in, which needs a recurrent network."""
     if not context.burn_in:
         return
     if context.draws_transitions:
@@ -117,7 +117,7 @@ def _check_burn_in(context: RunContext, parts: Components) -> None:
 
 
 def _check_learning_starts(settings: Config, parts: Components) -> None:
-    """An update needs a finished episode to draw from."""
+    """Checks that the first update has a finished episode to sample."""
     env, spec = parts.env, parts.task.spec
     if settings["rollout_steps"] is None or parts.logged_rows:
         return  # whole episodes, or rows that are there already
@@ -132,7 +132,7 @@ def _check_learning_starts(settings: Config, parts: Components) -> None:
 
 
 def _check_data(config: Config, parts: Components) -> None:
-    """Logged data where it is needed, and rows of the kind that an objective or a figure needs."""
+    """Checks that required logged data exists, with rows of the kind that objectives or metrics need."""
     settings, env, spec = config["trainer"], parts.env, parts.task.spec
     for group, key in (("pretraining", "updates"), ("trainer", "demonstration_fraction")):
         if config[group][key] and env.demonstrate(1, torch.Generator(env.device), judged=False) is None:
@@ -148,7 +148,7 @@ def _check_data(config: Config, parts: Components) -> None:
         )
     if parts.logged_rows and settings["offline_rounds"] == 0:
         raise UserError(
-            "logged data is learned from in trainer.offline_rounds (rounds of updates before the first rollout); set it"
+            "logged data is used in trainer.offline_rounds (rounds of updates before the first rollout); set it"
         )
     for name, objective in parts.learner.objectives.items():
         if objective.requires.whole_episodes and (spec.truncates or parts.context.draws_transitions):

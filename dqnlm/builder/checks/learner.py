@@ -1,4 +1,4 @@
-"""Rules between the parts that say what is learned, told by their flags; refused before the network is built."""
+"""Compatibility rules between the learning components, by their flags; checked before the network is built."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ Config = dict[str, Any]
 
 
 def check_learning(config: Config, learning: LearningParts) -> None:
-    """What follows from head, targets, objectives, reward, exploration and environment.
+    """Checks the combination of head, targets, objectives, reward, exploration and environment.
 
     Raises:
-        UserError: what does not go together, why, and what to set.
+        UserError: incompatible components, with the reason and the settings to change.
     """
     if config["feedback"] == "all_actions":
         _check_all_actions(config, learning)
@@ -54,7 +54,7 @@ def _check_all_actions(config: Config, learning: LearningParts) -> None:
 
 
 def _check_cloning(config: Config, learning: LearningParts) -> None:
-    """Whose actions are learned from."""
+    """Checks that cloned actions come from demonstrations or data."""
     if (
         config["trainer"]["rollouts"] == 0 or not learning.task.plays
     ):  # playing what is not playable is refused by itself
@@ -78,7 +78,7 @@ def _check_cloning(config: Config, learning: LearningParts) -> None:
 
 
 def _check_distribution(learning: LearningParts) -> None:
-    """Targets of distributions of returns: only those that have been derived."""
+    """Checks that distributional targets are defined for the combination."""
     if not learning.head.is_distributional:
         return
     head = learning.option("head")
@@ -95,7 +95,7 @@ def _check_distribution(learning: LearningParts) -> None:
 
 
 def _check_bounds(learning: LearningParts) -> None:
-    """A head that is scaled by the bounds of the rewards cannot hold what is added to them."""
+    """Checks that nothing is added to returns where the head is scaled by the bounds of the rewards."""
     soft = [name for name, objective in learning.objectives.items() if objective.adds_entropy]
     if learning.bootstrap.adds_entropy and any(o.uses_bootstrap for o in learning.objectives.values()):
         soft.append(f"bootstrap={learning.option('bootstrap')}")
@@ -107,7 +107,7 @@ def _check_bounds(learning: LearningParts) -> None:
 
 
 def _check_bootstrap(learning: LearningParts) -> None:
-    """A value that the bootstrap reads must be learned by something."""
+    """Checks that a value used by the bootstrap is trained by an objective."""
     learned = {name for objective in learning.objectives.values() for name in objective.learns_outputs}
     missing = [name for name in learning.bootstrap.needs_outputs if name not in learned]
     if missing and any(objective.uses_bootstrap for objective in learning.objectives.values()):
@@ -117,7 +117,7 @@ def _check_bootstrap(learning: LearningParts) -> None:
 
 
 def _check_policy(config: Config, learning: LearningParts) -> None:
-    """Outputs that the agent acts by, and demonstrations."""
+    """Checks the outputs that the agent acts by, and demonstrations."""
     reweighted, objectives = config["policy"]["kind"] == "reweighted", learning.objectives.values()
     if reweighted and not any("policy" in objective.learns_outputs for objective in objectives):
         raise UserError(
@@ -127,7 +127,7 @@ def _check_policy(config: Config, learning: LearningParts) -> None:
     if config["trainer"]["demonstration_fraction"] and learning.task.spec.teacher_forced:
         raise UserError(
             "trainer.demonstration_fraction with env.transition=teacher would be confounded: there the choice of a demonstration "
-            "depends on the hidden reference, so every action looks good. Set env.transition=free"
+            "depends on the hidden reference, so every action seems right. Set env.transition=free"
         )
     if config["pretraining"]["updates"] and not reweighted and not learning.head.raw_is_q:
         raise UserError(
@@ -137,7 +137,7 @@ def _check_policy(config: Config, learning: LearningParts) -> None:
 
 
 def _check_reference(config: Config, learning: LearningParts) -> None:
-    """log pi_ref as a part of the reward: who reads it, whose policy it is, and that the return may leave its bounds."""
+    """Checks log pi_ref in the reward: an objective uses it, the reference is trained, and returns may exceed bounds."""
     objectives = learning.objectives
     soft = any(objective.adds_entropy for objective in objectives.values())
     if soft or not learns_returns(objectives) or config["feedback"] != "taken":
@@ -155,7 +155,7 @@ def _check_reference(config: Config, learning: LearningParts) -> None:
 
 
 def begins_from_weights(config: Config) -> bool:
-    """Whether the settings alone say that the run begins with a policy worth staying near."""
+    """Whether the settings give the run a trained initial policy."""
     settings = config["pretraining"]
     return bool(settings["updates"]) or settings["init_from"] is not None
 

@@ -1,4 +1,4 @@
-"""Settings that cannot work whatever the parts are, refused before anything is built."""
+"""Checks of settings alone, before anything is built."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ Config = dict[str, Any]
 
 
 def check_settings(config: Config) -> None:
-    """What can be seen from the settings alone.
+    """Checks the settings that are invalid for all components.
 
     Raises:
-        UserError: what does not go together, why, and what to set.
+        UserError: incompatible settings, with the reason and the settings to change.
     """
     _check_numbers(config)
     _check_groups(config)

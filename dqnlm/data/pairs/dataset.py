@@ -1,7 +1,7 @@
-"""Prompts with an answer each: parallel sentences, or the turns of dialogues; targets of the config group `data`.
+"""Prompts with a reference answer: parallel sentences, or turns of dialogues; targets of the config group `data`.
 
-A pair becomes token ids so: the prompt's, then the line break, which says "now answer"; the answer's, and the line break
-again, which ends it. Texts hold no line break themselves.
+The token ids of a pair are: the prompt, a line break, which separates it from the answer, the answer, and a line break,
+which ends it. The texts contain no line breaks.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ STOP = "\n"
 
 
 class Ragged(NamedTuple):
-    """Runs of ids of different lengths, end to end.
+    """Sequences of ids of different lengths, end to end.
 
     Attributes:
         ids: 1-D int64.
@@ -47,14 +47,14 @@ class Ragged(NamedTuple):
 
 
 def ragged(runs: Sequence[Tensor]) -> Ragged:
-    """Runs put end to end."""
+    """Concatenates sequences into one `Ragged`."""
     length = torch.tensor([0, *(len(run) for run in runs)])
     return Ragged(torch.cat([run.long() for run in runs]), length.cumsum(0))
 
 
 @dataclass(frozen=True)
 class TokenPairs:
-    """Pairs as ids: prompts end in the stop token, references do not have it. `texts` are what they were made of."""
+    """Pairs as ids: prompts end in the stop token, references do not have it. `texts` are the original texts."""
 
     prompts: Ragged
     references: Ragged
@@ -63,13 +63,13 @@ class TokenPairs:
 
 @dataclass(frozen=True)
 class Pairs:
-    """Prompts and answers.
+    """Prompts and answers in three parts.
 
     Attributes:
-        train, heldout, test: learned from; evaluated on while training; for the figures at the end.
+        train, heldout, test: for training, for evaluations during training, and for the final evaluation.
         tokenizer: made from `train` alone.
         stop_id: of the line break.
-        source: where the pairs came from.
+        source: origin of the pairs.
     """
 
     task: ClassVar[str] = "answers"
@@ -87,7 +87,8 @@ class Pairs:
 
     @property
     def train_ids(self) -> Tensor:
-        """All answers of the training part, end to end, each with its line break: what a language model of answers reads."""
+        """All answers of the training part, end to end, each with its line break: the text for a language model.
+        """
         answers = self.train.references
         length_K = answers.start_K[1:] - answers.start_K[:-1]
         place = torch.arange(len(answers.ids)) + torch.repeat_interleave(torch.arange(len(answers)), length_K)
@@ -109,13 +110,13 @@ def build_pairs(
     max_tokens: int,
     limit: int | None = None,
 ) -> Pairs:
-    """Tokenizer and ids.
+    """Builds the tokenizer and the ids of all parts.
 
     Args:
         parts: `train`, `heldout` and `test`.
         kind: of the tokenizer; `vocabulary_size` belongs to bpe alone.
-        max_tokens: longest prompt, and longest answer, that is kept; what is longer is left out and counted in the notes.
-        limit: first pairs that are learned from, and the tokenizer with them; None for all.
+        max_tokens: longest prompt, and longest answer, that is kept; longer ones are left out and counted in the notes.
+        limit: number of training pairs, from the first, also for the tokenizer; None for all.
 
     Raises:
         UserError: a part that is empty, settings that do not go together.

@@ -1,4 +1,4 @@
-"""Pairs of texts from files: parallel sentences, a line each, or dialogues in DailyDialog's format."""
+"""Pairs of texts from files: parallel sentences, one per line, or dialogues in DailyDialog's format."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _ENDINGS = ("", ".gz", ".txt", ".txt.gz")
 
 
 class TextPair(NamedTuple):
-    """What is read, and what might be answered."""
+    """A prompt and its reference answer."""
 
     prompt: str
     answer: str
@@ -66,14 +66,14 @@ def parallel(
 def dialogues(
     path: str | None, context_turns: int, heldout_fraction: float
 ) -> tuple[dict[str, list[TextPair]], DataSource]:
-    """Every turn after the first of each dialogue, with the turns before it, from a file with one dialogue a line.
+    """Pairs of each turn after a dialogue's first, with the turns before it, from a file with one dialogue per line.
 
-    Whole dialogues are held out, see `divided`; of these, one that shares a turn and what stands before it with the training
-    part is left out: collections have some dialogues twice, and a few learned by heart would decide what is measured.
+    Whole dialogues are held out, see `divided`; of these, one that shares a turn and its context with the training
+    part is left out, because collections contain duplicates, and memorised dialogues would bias the evaluation.
 
     Args:
         path: the file; None: $DQNLM_DATA_DIR/dailydialog/dialogues_1k_en.txt.
-        context_turns: most turns in a prompt, the newest ones.
+        context_turns: maximum number of turns in a prompt, the newest ones.
         heldout_fraction: share of the dialogues that is never trained on.
 
     Raises:
@@ -117,7 +117,7 @@ def read_dialogues(path: str | None, setting: str) -> tuple[list[list[str]], Dat
 
 
 def divided(items: list[Item], heldout_fraction: float) -> dict[str, list[Item]]:
-    """`train`, and the last ones: their first half, `heldout`, is evaluated on while training, the second is the `test`.
+    """Splits off the last dialogues: their first half is `heldout`, for evaluations during training, the second `test`.
 
     Raises:
         UserError: a fraction outside (0, 1).
@@ -161,7 +161,7 @@ def _bytes(file: Path, setting: str) -> bytes:
 
 
 def _lines(data: bytes, file: Path) -> list[str]:
-    """Lines without the white space around them."""
+    """Lines without surrounding white space."""
     found = []
     for number, line in enumerate(data.removesuffix(b"\n").split(b"\n"), 1):
         try:

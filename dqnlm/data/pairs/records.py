@@ -23,7 +23,7 @@ _BREAKS = re.compile(r"\s*[\r\n]+\s*")
 
 
 class _Reader:
-    """Texts of two fields of each record, and how many had line breaks in them."""
+    """Reads two fields of each record and counts texts with line breaks."""
 
     def __init__(self, source: str, target: str) -> None:
         self.source, self.target = source, target
@@ -50,7 +50,7 @@ class _Reader:
         return text
 
     def notes(self) -> list[str]:
-        """What a user should know."""
+        """Notes for the user."""
         return [f"Line breaks inside {self.broken:,} texts were read as spaces."] if self.broken else []
 
 
@@ -58,7 +58,7 @@ _NOTHING = object()
 
 
 def _field(record: Mapping[str, Any], name: str) -> Any:
-    """The value under a name, or under a path of names; `_NOTHING` where there is none."""
+    """The value under a name, or under a dotted path; `_NOTHING` where there is none."""
     if name in record:
         return record[name]
     head, _, rest = name.partition(".")
@@ -67,7 +67,7 @@ def _field(record: Mapping[str, Any], name: str) -> Any:
 
 
 def _names(record: Mapping[str, Any]) -> list[str]:
-    """All fields, those inside another with a dot."""
+    """Names of all fields, nested ones with a dot."""
     found = []
     for name, value in record.items():
         found += [f"{name}.{inner}" for inner in _names(value)] if isinstance(value, Mapping) else [str(name)]
@@ -75,7 +75,7 @@ def _names(record: Mapping[str, Any]) -> list[str]:
 
 
 def _example(reader: _Reader) -> str:
-    """A line as it should be."""
+    """An example of a correct line."""
     line: dict[str, Any] = {}
     for name, text in ((reader.source, "ein Hund"), (reader.target, "a dog")):
         *outer, last = name.split(".")
@@ -89,7 +89,7 @@ def _example(reader: _Reader) -> str:
 def from_json_lines(
     path: str | None, source: str, target: str, heldout_fraction: float
 ) -> tuple[dict[str, list[TextPair]], DataSource]:
-    """One object a line, plain or gzip; see `pair_files.divided` for the parts.
+    """Reads one object per line, plain or gzip; see `pair_files.divided` for the parts.
 
     Args:
         path: the file.
@@ -120,7 +120,7 @@ def from_json_lines(
 def from_hub(
     name: str | None, config: str | None, revision: str | None, splits: dict[str, str], source: str, target: str
 ) -> tuple[dict[str, list[TextPair]], DataSource]:
-    """Rows of a data set of the Hub, or of a local folder of data files; see `hub.hub`.
+    """Reads rows of a data set of the Hub, or of a local folder of data files; see `hub.hub`.
 
     Args:
         name, config, revision: as for `hub.hub`.

@@ -1,7 +1,7 @@
-"""Verse plays from a probabilistic grammar: a training text that needs neither a file nor a network.
+"""Verse plays from a probabilistic grammar: a training text that needs neither a file nor the network.
 
 The same form as tiny Shakespeare: a speaker's name and a colon, a line break, verse lines of 8 to 11 syllables, a blank
-line. What a model can learn from it, from near to far: spelling and inflection; agreement of subject, verb and pronoun
+line. What a model can learn from it, from short to long range: spelling and inflection; agreement of subject, verb and pronoun
 (thou ... thy, she ... her); punctuation; a question is answered; the speakers of a scene call each other by name; each
 scene returns to its own few words and its place.
 
@@ -31,7 +31,7 @@ T = TypeVar("T")
 
 
 class Word(NamedTuple):
-    """A word or a punctuation mark and its syllables."""
+    """A word or a punctuation mark, with its number of syllables."""
 
     text: str
     syllables: int
@@ -42,7 +42,7 @@ Lexicon = dict[str, list[Word]]
 
 
 class Person(NamedTuple):
-    """Someone of a play: the label before a speech, how others call them, and of which word group."""
+    """A character of a play: the label before a speech, the forms of address, and the word group."""
 
     label: str
     called: Word
@@ -50,7 +50,7 @@ class Person(NamedTuple):
 
 
 def write_plays(characters: int, seed: int) -> str:
-    """Exactly that many characters of plays.
+    """Writes plays of exactly that many characters.
 
     Args:
         characters: length of the text; the end may cut a word.
@@ -67,7 +67,7 @@ def write_plays(characters: int, seed: int) -> str:
 
 
 class _Writer:
-    """Writes scene after scene, a new play every dozen or so."""
+    """Generates scene after scene, a new play every dozen or so."""
 
     def __init__(self, chance: Callable[[], float]) -> None:
         self._chance = chance
@@ -140,7 +140,7 @@ class _Writer:
                 out.append(self._pick(source[item]))
 
     def _new_cast(self) -> list[Person]:
-        """Ten people: named ones with or without a title, and two or three of one trade, numbered."""
+        """A cast of ten: named people with or without a title, and two or three of one trade, numbered."""
         cast = []
         for group, titles, count in (("MAN", words.TITLES_MALE, 5), ("WOMAN", words.TITLES_FEMALE, 3)):
             for called in self._sample(self._lexicon[group], count):
@@ -162,7 +162,8 @@ class _Writer:
 
 
 def _verse(spoken: list[Word]) -> tuple[list[list[Word]], list[Word]]:
-    """Full lines of 8 to 11 syllables, and the rest, which may have fewer. A line avoids to end with "the" or "of"."""
+    """Full lines of 8 to 11 syllables, and the rest, which may have fewer. Lines avoid to end with "the" or "of".
+    """
     lines: list[list[Word]] = []
     line: list[Word] = []
     count = 0
@@ -186,7 +187,7 @@ def _syllables(line: list[Word]) -> int:
 
 
 def _written(line: list[Word]) -> str:
-    """A line with its spaces and a capital first."""
+    """A line with spaces between its words and a capital first."""
     text = ""
     for word in line:
         text += word.text if word.text in _PUNCTUATION or not text else f" {word.text}"
@@ -203,7 +204,7 @@ def _sounds_like_vowel(text: str) -> bool:
 
 @cache
 def _rules() -> dict[str, list[tuple[Item, ...]]]:
-    """`words.RULES`, with an alternative of weight n standing n times."""
+    """`words.RULES`, with an alternative of weight n repeated n times."""
     lexicon = _lexicon()
     text = words.RULES.replace("\n    ", " ").strip()
     bodies = dict(line.split(": ", 1) for line in text.split("\n"))

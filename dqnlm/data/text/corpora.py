@@ -1,4 +1,4 @@
-"""A text cut into a training part and a held-out part, as token ids; the targets of the config group `data`.
+"""A text as token ids, split into a training part and a held-out part; the targets of the config group `data`.
 
 The cut is by position: the last part is held out, so that no held-out window overlaps a training window.
 """
@@ -31,7 +31,7 @@ class Corpus:
         train_ids: 1-D, uint8 where the vocabulary allows it, else int32.
         heldout_ids: 1-D, the same dtype; the part of the text after `train_ids`.
         tokenizer: built from the training part, or the one that was given.
-        source: where the text came from; its `text` is the whole of it.
+        source: origin of the text; its `text` is the whole text.
         heldout_unknown: characters of the held-out part that the tokenizer does not know.
     """
 
@@ -68,7 +68,7 @@ def build_corpus(
     heldout_fraction: float,
     tokenizer: Tokenizer | None = None,
 ) -> Corpus:
-    """Cuts a text and turns it into ids.
+    """Splits a text and encodes it.
 
     Args:
         source: the text.

@@ -1,4 +1,4 @@
-"""One file from a fixed address, accepted only if its sha256 is the expected one."""
+"""Downloads one file from a fixed address and accepts it only if its sha256 is the expected one."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ _CHUNK_BYTES = 1 << 16
 
 
 class DownloadError(Exception):
-    """Why a download gave nothing that can be used, as half a sentence."""
+    """Reason for a failed download, as half a sentence."""
 
 
 def download(url: str, sha256: str, size: int, timeout_s: float, total_s: float = 60.0) -> bytes:
-    """The bytes at an address, after their length and sha256 were compared.
+    """Downloads the bytes at an address and verifies their length and sha256.
 
     Args:
         url: http or https.
@@ -40,7 +40,7 @@ def download(url: str, sha256: str, size: int, timeout_s: float, total_s: float 
 
 
 def _receive(url: str, size: int, timeout_s: float, deadline: float) -> bytes:
-    """At most `size + 1` bytes, so that a longer answer shows without being read to its end."""
+    """Reads at most `size + 1` bytes, so that a longer answer is noticed without reading all of it."""
     data = bytearray()
     with urllib.request.urlopen(url, timeout=timeout_s) as answer:
         while len(data) <= size and (chunk := answer.read1(_CHUNK_BYTES)):

@@ -1,7 +1,7 @@
-"""Text to token ids and back: one id a character of the training text, or one id a UTF-8 byte.
+"""Tokenizers: one id per character of the training text, or one id per UTF-8 byte.
 
 A character tokenizer has one id for each distinct character of the text it was built from, in code-point order, and
-one more, the last, for every other character. A byte tokenizer has the 256 byte values and knows every text.
+one more, the last, for every other character. A byte tokenizer has the 256 byte values and can encode every text.
 """
 
 from __future__ import annotations
@@ -52,28 +52,28 @@ class Tokenizer(ABC):
 
     @abstractmethod
     def stream(self, ids: Iterable[int]) -> Iterator[str]:
-        """Text as the ids arrive; the pieces join to `decode(ids)`, and no character is cut in two."""
+        """Decodes ids as they arrive; the pieces join to `decode(ids)`, and no character is split."""
 
     @abstractmethod
     def count_unknown(self, text: str) -> int:
-        """How many characters of the text `encode` would turn into the unknown token."""
+        """Number of characters of the text that `encode` would turn into the unknown token."""
 
     @abstractmethod
     def encode_strict(self, text: str) -> Tensor:
-        """Like `encode`, but raises UserError that names the unknown characters and where they stand."""
+        """Like `encode`, but raises UserError with the unknown characters and their positions."""
 
     @abstractmethod
     def state(self) -> dict[str, Any]:
-        """All that `from_state` needs, as plain JSON values."""
+        """The arguments of `from_state`, as plain JSON values."""
 
     def save(self, path: str | Path) -> None:
-        """Writes `state()` as JSON; the file is complete or, after a failure, what it was before."""
+        """Writes `state()` as JSON, atomically."""
         Path(path).parent.mkdir(parents=True, exist_ok=True)
         write_bytes_atomic(Path(path), (json.dumps(self.state(), indent=1) + "\n").encode())
 
 
 class CharacterTokenizer(Tokenizer):
-    """One id a character; id k is the k-th smallest code point of the text it was built from."""
+    """One id per character; id k is the k-th smallest code point of the text it was built from."""
 
     def __init__(self, text: str) -> None:
         """Takes the distinct characters of `text` (the training part only, so that held-out text leaks nothing)."""
@@ -113,7 +113,7 @@ class CharacterTokenizer(Tokenizer):
             named = [f"{_printable(c)} (position {place})" for c, place in list(first.items())[:_NAMED_AT_MOST]]
             more = f" and {len(first) - _NAMED_AT_MOST} more" if len(first) > _NAMED_AT_MOST else ""
             raise UserError(
-                f"the text has characters that the tokenizer never saw in its training text: {', '.join(named)}{more}. "
+                f"the text has characters that do not occur in the tokenizer's training text: {', '.join(named)}{more}. "
                 f"It knows {self.vocabulary_size - 1} characters: {_shortened(self.characters)}. "
                 "Leave them out or write them with characters of that list."
             )
@@ -129,7 +129,7 @@ class CharacterTokenizer(Tokenizer):
 
 
 class ByteTokenizer(Tokenizer):
-    """One id a byte of UTF-8: 256 ids, every text has them, nothing is unknown."""
+    """One id per byte of UTF-8: 256 ids; every text can be encoded and no character is unknown."""
 
     def __init__(self) -> None:
         """Needs no text."""
@@ -180,7 +180,7 @@ def _code_points(text: str) -> np.ndarray:
 
 
 def _checked(ids: Tensor | Sequence[int], vocabulary_size: int) -> np.ndarray:
-    """Ids as a 1-D int64 array; a negative id would otherwise index from the end without a word."""
+    """Ids as a 1-D int64 array; refuses negative ids, which would silently index from the end."""
     array = ids.detach().cpu().numpy() if isinstance(ids, Tensor) else np.asarray(ids)
     array = array.astype(np.int64).reshape(-1)
     if array.size and (array.min() < 0 or array.max() >= vocabulary_size):

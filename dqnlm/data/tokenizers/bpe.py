@@ -1,4 +1,4 @@
-"""Byte pair encoding (Sennrich et al. 2016) on bytes, trained by `tokenizers`: every text has an encoding."""
+"""Byte pair encoding (Sennrich et al. 2016) on bytes, trained with `tokenizers`: every text can be encoded."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ _LEAST = 256  # the bytes themselves
 
 
 def train_bpe(texts: Sequence[str], vocabulary_size: int) -> PretrainedTokenizer:
-    """A tokenizer of at most `vocabulary_size` tokens, made from texts; the line break is one of them, and in no other.
+    """Trains a tokenizer of at most `vocabulary_size` tokens; the line break is a token of its own and part of no other.
 
     Raises:
         UserError: fewer tokens than there are bytes, or `tokenizers` is not installed.

@@ -1,4 +1,4 @@
-"""A tokenizer with one token more, which ends an answer and which no text becomes; or with one of its own in that part."""
+"""A tokenizer with an end-of-answer token: an additional id, or an existing special token of the tokenizer."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ END = "<end>"  # what an added end token reads as
 
 
 class EndedTokenizer(Tokenizer):
-    """As the tokenizer of the text, and `end_id`.
+    """Wraps the tokenizer of a text and adds `end_id`.
 
     Args:
         text: the tokenizer of the text.
@@ -70,11 +70,11 @@ class EndedTokenizer(Tokenizer):
 
 
 def before_end(ids: Sequence[int], end_id: int | None) -> list[int]:
-    """What stands before the first end token; all where there is none."""
+    """The part before the first end token; all where there is none."""
     listed = list(ids)
     return listed[: listed.index(end_id)] if end_id in listed else listed
 
 
 def with_end(text: Tokenizer, own_end: int | None) -> EndedTokenizer:
-    """With the tokenizer's own end token where it has one, else with a new one."""
+    """Wraps a tokenizer with its own end token where it has one, else with a new one."""
     return EndedTokenizer(text, text.vocabulary_size if own_end is None else own_end)

@@ -12,7 +12,7 @@ from dqnlm.errors import UserError
 
 
 def build(kind: str, training_text: str) -> Tokenizer:
-    """`character`, `byte`, or the folder of a pretrained model with a tokenizer.json; for a training text.
+    """Builds the tokenizer of a training text: `character`, `byte`, or the folder of a pretrained model.
 
     Raises:
         UserError: neither of them.
@@ -33,7 +33,7 @@ def build(kind: str, training_text: str) -> Tokenizer:
 
 
 def from_state(state: dict[str, Any]) -> Tokenizer:
-    """The tokenizer whose `state()` this is. Raises UserError where it is none."""
+    """Builds the tokenizer of a saved `state()`. Raises UserError where the state is invalid."""
     kind, characters = state.get("kind"), state.get("characters")
     if kind == "byte":
         return ByteTokenizer()
@@ -53,7 +53,7 @@ def from_state(state: dict[str, Any]) -> Tokenizer:
 
 
 def load(path: str | Path) -> Tokenizer:
-    """The tokenizer that `save` wrote. Raises UserError for a missing or damaged file."""
+    """Loads a tokenizer written by `save`. Raises UserError for a missing or damaged file."""
     try:
         state = json.loads(Path(path).read_text(encoding="utf-8"))
     except OSError as error:

@@ -1,4 +1,4 @@
-"""The tokenizer of a pretrained model, from its `tokenizer.json`, through `tokenizers`; nothing in that file is code."""
+"""The tokenizer of a pretrained model, read from its `tokenizer.json` with `tokenizers`; the file contains no code."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _NAMED_AT_MOST = 5  # characters that one message names
 
 
 class PretrainedTokenizer(Tokenizer):
-    """Subwords as a model was trained with; no special tokens are added.
+    """The subword tokenizer of a pretrained model; no special tokens are added.
 
     Args:
         content: text of a `tokenizer.json`.
@@ -46,18 +46,18 @@ class PretrainedTokenizer(Tokenizer):
         self.unknown_id = None if self._unknown is None else self._fast.token_to_id(self._unknown)
 
     def encode(self, text: str) -> Tensor:
-        """See `Tokenizer.encode`; characters for which there is neither a token nor an unknown one are left out."""
+        """See `Tokenizer.encode`; characters without a token are left out where there is no unknown token."""
         return torch.tensor(self._fast.encode(text, add_special_tokens=False).ids, dtype=self.dtype)
 
     def decode(self, ids: Tensor | Sequence[int]) -> str:
-        """See `Tokenizer.decode`; special tokens are written as they are called."""
+        """See `Tokenizer.decode`; special tokens appear by their names."""
         listed = ids.tolist() if isinstance(ids, Tensor) else list(ids)
         if listed and not 0 <= min(listed) <= max(listed) < self.vocabulary_size:
             raise ValueError(f"token ids must lie in 0..{self.vocabulary_size - 1}; got {min(listed)}..{max(listed)}")
         return str(self._fast.decode(listed, skip_special_tokens=False))
 
     def stream(self, ids: Iterable[int]) -> Iterator[str]:
-        """See `Tokenizer.stream`; what the next token may still change is held back."""
+        """See `Tokenizer.stream`; text that the next token may still change is held back."""
         seen: list[int] = []
         given = ""
         for token in ids:
@@ -71,7 +71,7 @@ class PretrainedTokenizer(Tokenizer):
         yield self.decode(seen)[len(given) :]
 
     def id_of(self, token: str) -> int | None:
-        """Id of the token that is called so; None where there is none."""
+        """Id of the token with this name; None where there is none."""
         found: int | None = self._fast.token_to_id(token)
         return found
 
@@ -92,11 +92,11 @@ class PretrainedTokenizer(Tokenizer):
         return self.encode(text)
 
     def state(self) -> dict[str, Any]:
-        """See `Tokenizer.state`: the whole file, so that a run needs nothing beside it."""
+        """See `Tokenizer.state`: the whole file, so that a run is self-contained."""
         return {"kind": "pretrained", "json": self._content}
 
     def _unknown_places(self, text: str) -> list[int]:
-        """Where the unknown token stands, and where no token does although there is more than white space."""
+        """Positions of unknown tokens, and of text without a token that is more than white space."""
         encoded = self._fast.encode(text, add_special_tokens=False)
         known = bytearray(len(text))
         for token, (begin, end) in zip(encoded.ids, encoded.offsets, strict=True):
@@ -106,7 +106,7 @@ class PretrainedTokenizer(Tokenizer):
 
 
 def read(where: str) -> PretrainedTokenizer:
-    """The tokenizer of a model's folder, a `tokenizer.json` itself, or that of OWNER/NAME on the Hub.
+    """Reads the tokenizer of a model's folder, a `tokenizer.json` itself, or that of OWNER/NAME on the Hub.
 
     Raises:
         UserError: there is none, or it cannot be read.
@@ -124,7 +124,7 @@ def read(where: str) -> PretrainedTokenizer:
 
 
 def end_of_text(where: str) -> int | None:
-    """Id of the token that a model ends its texts with, by the files beside its tokenizer; None where they name none.
+    """Id of a model's end-of-text token, from the files beside its tokenizer; None where they name none.
 
     Raises:
         UserError: as `read`, or a file beside it is no JSON.
@@ -144,7 +144,7 @@ def end_of_text(where: str) -> int | None:
 
 
 def _file(where: str, name: str) -> Path | None:
-    """A file of the model: in its folder, beside its tokenizer.json, or (OWNER/NAME) of the Hub; None where there is none."""
+    """Finds a file of the model: in its folder, beside its tokenizer.json, or (OWNER/NAME) on the Hub; None if absent."""
     path = Path(where).expanduser()
     if path.is_file():
         path = path if name == FILE else path.with_name(name)
@@ -156,7 +156,7 @@ def _file(where: str, name: str) -> Path | None:
 
 
 def _of_hub(where: str, name: str) -> Path | None:
-    """From the Hub, or a copy of it; None where there is neither."""
+    """A file of the Hub, or its local copy; None where there is neither."""
     import huggingface_hub
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
@@ -167,7 +167,7 @@ def _of_hub(where: str, name: str) -> Path | None:
 
 
 def _settings(where: str, name: str) -> dict[str, Any]:
-    """An object in a file of the model; {} where there is no such file."""
+    """Reads a JSON object of the model's files; {} where there is no such file."""
     path = _file(where, name)
     if path is None:
         return {}

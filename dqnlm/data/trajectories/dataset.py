@@ -1,4 +1,4 @@
-"""Logged episodes with rewards, as rows to learn from; targets of the config group `data` that need no text."""
+"""Logged episodes with rewards as training rows; targets of the config group `data` that need no text."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ from dqnlm.types import Rows
 
 @dataclass(frozen=True)
 class Trajectories:
-    """Logged trajectories, filtered and scaled as the settings say.
+    """Logged trajectories after the filtering and scaling of the settings.
 
     Attributes:
         items: at least one.
-        source: where they came from, and in its notes what was done to them.
+        source: their origin, with notes about the processing.
     """
 
     task: ClassVar[str] = "environment"
@@ -35,7 +35,7 @@ class Trajectories:
         return len(self.items)
 
     def fingerprint(self) -> str:
-        """sha256 (hex) of everything that is learned from: equal exactly if texts, rewards and order are."""
+        """sha256 (hex) of the training data: equal exactly if texts, rewards and order are."""
         return content_sha256(self.items)
 
     def alphabet(self) -> str:
@@ -43,12 +43,12 @@ class Trajectories:
         return "".join(sorted(set().union(*(t.prompt + t.completion + t.next for t in self.items))))
 
     def mean_return(self) -> float:
-        """Mean over the episodes of the summed rewards, in the units that `reward_scaling` left."""
+        """Mean over the episodes of the summed rewards, in the units after `reward_scaling`."""
         returns = episode_returns(self.items)
         return sum(returns) / len(returns)
 
     def best_return(self) -> float:
-        """The greatest sum of an episode's rewards, in the same units."""
+        """The greatest sum of an episode's rewards, in the units after `reward_scaling`."""
         return max(episode_returns(self.items))
 
     def longest(self) -> int:
@@ -83,7 +83,7 @@ class Trajectories:
 
 
 class NoData:
-    """The data of a run that learns from its environment alone."""
+    """The empty data set of a run that learns from its environment alone."""
 
     task: ClassVar[str] = "environment"
 
@@ -93,16 +93,16 @@ class NoData:
         )
 
     def __len__(self) -> int:
-        """Of its logged rows: none."""
+        """Number of logged rows: 0."""
         return 0
 
     def fingerprint(self) -> str:
-        """Always the same."""
+        """A constant."""
         return self.source.sha256
 
 
 def _prepared(items: list[Trajectory], source: DataSource, best: float | None, scaling: RewardScaling) -> Trajectories:
-    """First the best episodes are kept, then the rewards that are left are scaled."""
+    """Filters the best episodes, then scales the remaining rewards."""
     notes = list(source.notes)
     if best is not None:
         items, kept = keep_best(items, best)
@@ -133,7 +133,7 @@ def trajectories(
 def read_log(
     path: str | None, name: str | None, config: str | None, split: str, revision: str | None, option: str
 ) -> tuple[list[Trajectory], DataSource]:
-    """From a file, or from the Hub; `option` is what the data is called, for messages.
+    """Reads a log from a file, or from the Hub; `option` is the name of the data in messages.
 
     Raises:
         UserError: neither or both of path and name, or a file or a line that is wrong.
@@ -147,7 +147,7 @@ def read_log(
 
 
 def random_walks_log(*, graph_seed: int, keep_best: float | None, reward_scaling: RewardScaling) -> Trajectories:
-    """Target of `data=random_walks`: 1,000 random walks, each paid its optimality at its last node.
+    """Target of `data=random_walks`: 1,000 random walks, with the optimality as the reward of the last node.
 
     Raises:
         UserError: a seed, a share or a scaling that cannot be.
@@ -162,7 +162,7 @@ def random_walks_log(*, graph_seed: int, keep_best: float | None, reward_scaling
 
 
 def maze_log(*, seed: int, episodes: int, keep_best: float | None, reward_scaling: RewardScaling) -> Trajectories:
-    """Target of `data=maze`: episodes of a walker without a plan, a row for each command.
+    """Target of `data=maze`: episodes of a suboptimal behaviour policy, one row per command.
 
     Raises:
         UserError: no episode, a share or a scaling that cannot be.
@@ -188,7 +188,7 @@ def maze_log(*, seed: int, episodes: int, keep_best: float | None, reward_scalin
 def wordle_log(
     *, seed: int, games: int, words: str, keep_best: float | None, reward_scaling: RewardScaling
 ) -> Trajectories:
-    """Target of `data=wordle`: games of a player who often begins to look at the answers late, a row each.
+    """Target of `data=wordle`: games of a suboptimal behaviour policy, one row per game.
 
     Raises:
         UserError: no game, a list of words that cannot be read, a share or a scaling that cannot be.

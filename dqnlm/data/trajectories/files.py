@@ -1,4 +1,4 @@
-"""Logged trajectories from a file or a data set: one text, the completion that was written, and what it was paid."""
+"""Reads logged trajectories (prompt, completion, rewards) from a file or a data set."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ FORMATS = {".jsonl": "json lines", ".jsonl.gz": "json lines", ".json": "json", "
 
 @dataclass(frozen=True)
 class DataSource:
-    """Where data came from; the sibling of `reading.TextSource` without a text.
+    """Origin of a data set; like `reading.TextSource`, without a text.
 
     Attributes:
-        name: what a table calls it.
-        origin: the file, address or settings that it came from.
+        name: label in tables.
+        origin: its file, address or settings.
         sha256: hex; of the file's bytes, else of what was read or generated.
-        bundled: always False: nothing stands in for a log that is not there.
-        notes: what a user should know, one sentence each.
+        bundled: always False: a missing log has no fallback.
+        notes: for the user, one sentence each.
     """
 
     name: str
@@ -44,7 +44,7 @@ class DataSource:
 
 
 def read_file(path: str) -> tuple[list[Trajectory], DataSource]:
-    """All trajectories of a .jsonl, .jsonl.gz, .json, .parquet or .csv file.
+    """Reads all trajectories of a .jsonl, .jsonl.gz, .json, .parquet or .csv file.
 
     Raises:
         UserError: no such file, another kind of file, or a line that is wrong (with file, line and what is wrong).
@@ -69,7 +69,7 @@ def read_file(path: str) -> tuple[list[Trajectory], DataSource]:
 
 
 def read_hub(*, name: str, config: str | None, split: str, revision: str | None) -> tuple[list[Trajectory], DataSource]:
-    """All trajectories of a data set of the Hub, or of a local folder of data files; see `hub.hub`.
+    """Reads all trajectories of a data set of the Hub, or of a local folder of data files; see `hub.hub`.
 
     Raises:
         UserError: no such data set, configuration or split; no connection and no copy; a row that is wrong.
@@ -81,7 +81,7 @@ def read_hub(*, name: str, config: str | None, split: str, revision: str | None)
 
 
 def json_lines(data: bytes, file: Path, example: str) -> Iterator[Record]:
-    """One object a line; lines of white space are passed over.
+    """Reads one object per line; blank lines are skipped.
 
     Args:
         data: of the file, packed where its name says so.
@@ -113,7 +113,7 @@ def json_lines(data: bytes, file: Path, example: str) -> Iterator[Record]:
 
 
 def _table(data: bytes, file: Path, kind: str) -> Iterator[Record]:
-    """Rows of a JSON, parquet or CSV file, by `datasets`, from a copy (see `reading._document`)."""
+    """Rows of a JSON, parquet or CSV file, read by `datasets` from a copy (see `reading._document`)."""
     import datasets
 
     datasets.disable_progress_bars()
@@ -135,7 +135,7 @@ def _table(data: bytes, file: Path, kind: str) -> Iterator[Record]:
 
 
 def _csv_options(data: bytes) -> dict[str, Any]:
-    """Every column as text: a completion `12` stays a text, and `NA` is no gap."""
+    """Reads every column as text: a completion `12` stays a text, and `NA` is no missing value."""
     from datasets import Features, Value
 
     header = next(csv.reader(io.StringIO(data.decode("utf-8-sig"), newline="")))
@@ -143,7 +143,7 @@ def _csv_options(data: bytes) -> dict[str, Any]:
 
 
 def _from_csv(row: Mapping[str, Any]) -> dict[str, Any]:
-    """Cells of numbers become numbers where they are some; an empty cell of numbers is one not given."""
+    """Converts numeric cells to numbers; an empty numeric cell is a missing value."""
     cells = dict(row)
     for name in ("reward", "rewards", "episode"):
         cell = cells.get(name)

@@ -1,8 +1,8 @@
-"""A log of any text with rewards, as token rows to learn from and token rows to evaluate on; target of `data=logged`.
+"""A log of texts with rewards as token rows for training and for evaluation; target of `data=logged`.
 
-The tokenizer is a pretrained model's own, or made from the training part. With `end_token` each of the agent's parts (a
-completion, a turn of a dialogue) ends in a token of its own, so that texts may hold line breaks. From scratch it stands in no
-text; a pretrained model's stands where a text spells it out.
+The tokenizer is a pretrained model's own, or built from the training part. With `end_token` each of the agent's parts (a
+completion, a turn of a dialogue) ends in an end token, so that texts may contain line breaks. A new end token occurs in no
+text; that of a pretrained model is also produced by a text that spells it out.
 """
 
 from __future__ import annotations
@@ -46,13 +46,13 @@ class LogPart:
 
 @dataclass(frozen=True)
 class Log:
-    """A log in two parts.
+    """A log in two parts, for training and for evaluation.
 
     Attributes:
-        train: learned from; filtered and scaled as the settings say.
-        heldout: evaluated on; all of it, in the units of `train`.
+        train: the training part, filtered and scaled by the settings.
+        heldout: the whole held-out part, in the units of `train`.
         tokenizer: of both.
-        source: where the log came from, and in its notes what was done to it.
+        source: origin of the log, with notes about the processing.
     """
 
     task: ClassVar[str] = "log"
@@ -63,7 +63,7 @@ class Log:
 
     @property
     def all_rows(self) -> list[TokenRow]:
-        """Of both parts."""
+        """The rows of both parts."""
         return [*self.train.rows, *self.heldout.rows]
 
     @property
@@ -78,12 +78,12 @@ class Log:
 
     @property
     def train_ids(self) -> Tensor:
-        """All decisions of the training part, end to end, 1-D: what a language model of answers reads."""
+        """All decisions of the training part, end to end, 1-D: the training text of a language model."""
         said = [row.ids[1:][(row.flag_T & DECISION) != 0] for row in self.train.rows]
         return torch.from_numpy(np.concatenate(said)).to(self.tokenizer.dtype)
 
     def fingerprint(self) -> str:
-        """sha256 (hex) of all that is learned from and evaluated on, and of the tokenizer."""
+        """sha256 (hex) of both parts and of the tokenizer."""
         parts = [content_sha256(self.train.items), content_sha256(self.heldout.items), self.tokenizer.state()]
         return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
@@ -124,7 +124,7 @@ def logged(
     unknown = sum(made.count_unknown(item.prompt + item.completion) for item in heldout)
     if unknown:
         notes.append(
-            f"{unknown:,} held-out characters do not occur in the training part (unknown token); nobody is asked to write them."
+            f"{unknown:,} held-out characters do not occur in the training part (unknown token); they are not scored."
         )
     parts = (
         LogPart(train, token_rows(train, made, made.end_id)),
@@ -136,7 +136,7 @@ def logged(
 def _parts(
     items: list[Trajectory], heldout_path: str | None, fraction: float, by: HeldoutBy, whole: str
 ) -> tuple[list[Trajectory], list[Trajectory], list[str]]:
-    """Training part, held-out part, and notes: cut, or the second from a file of its own."""
+    """Training part, held-out part, and notes: from one log, or the second from a file of its own."""
     if heldout_path is None:
         train, heldout, note = split.split(items, fraction, by, whole)
         return train, heldout, [note]
@@ -190,7 +190,7 @@ def _tokenizer(
 def _short(
     train: list[Trajectory], heldout: list[Trajectory], tokenizer: Tokenizer, max_tokens: int
 ) -> tuple[list[Trajectory], list[Trajectory], list[str]]:
-    """Without the episodes that have a row of more tokens, and a note where there were some."""
+    """Drops episodes that have a row of more tokens, with a note where there were some."""
     kept = []
     for part, strict, name in ((train, True, "training"), (heldout, False, "held-out")):
         rows = token_rows(part, tokenizer, tokenizer.end_id, strict)

@@ -1,4 +1,4 @@
-"""A person's scores of texts, kept as trajectories: one line {"prompt", "completion", "reward", ...} for each."""
+"""Human ratings of texts, stored as trajectories: one line {"prompt", "completion", "reward", ...} each."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ Scale = Literal["unit", "raw"]
 
 
 class Sample(NamedTuple):
-    """A text to be rated, and the seed that it was drawn with."""
+    """A text to be rated, and the seed of its sampling."""
 
     prompt: str
     completion: str
@@ -27,12 +27,12 @@ class Sample(NamedTuple):
 
 
 def reward_of(score: str, scale: Scale) -> float:
-    """1 .. 5 -> 0, .25, .5, .75, 1 (unit), or 1 .. 5 (raw)."""
+    """Maps ratings 1 .. 5 to 0, .25, .5, .75, 1 (unit), or to themselves (raw)."""
     return float(score) if scale == "raw" else (int(score) - 1) / (len(SCORES) - 1)
 
 
 class Ratings:
-    """The file of ratings. Lines are only appended, but for `undo`, which takes away the last one of this session.
+    """The file of ratings. Lines are only appended; `undo` removes the last one of this session.
 
     Attributes:
         path: the file, which need not be there yet.
@@ -40,7 +40,7 @@ class Ratings:
     """
 
     def __init__(self, path: Path, scale: Scale) -> None:
-        """Reads what is there.
+        """Reads the existing file.
 
         Raises:
             UserError: a file that holds no trajectories, that cannot be read, or with rewards of the other scale.
@@ -62,7 +62,7 @@ class Ratings:
             )
 
     def append(self, sample: Sample, score: str, origin: dict[str, Any]) -> None:
-        """One line, on the disk when this returns. `origin` is what else the line tells of the sample.
+        """Appends one line, flushed to the disk. `origin` holds further fields of the line.
 
         Raises:
             UserError: the file cannot be written.
@@ -80,7 +80,7 @@ class Ratings:
         self.rewards[sample.prompt, sample.completion] = reward
 
     def undo(self, sample: Sample) -> None:
-        """Takes away the last line, which is that of `sample`; the file is whole at any moment.
+        """Removes the last line, which is that of `sample`, atomically.
 
         Raises:
             UserError: another program has written to the file since, or it cannot be written.
@@ -97,7 +97,7 @@ class Ratings:
 
 @contextmanager
 def _naming(path: Path) -> Iterator[None]:
-    """Raises UserError instead of what the disk says."""
+    """Turns disk errors into UserError."""
     try:
         yield
     except OSError as error:

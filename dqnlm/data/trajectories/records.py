@@ -1,13 +1,13 @@
-"""One logged completion with its rewards, and what may be wrong with a record that should be one.
+"""The record of one logged completion with its rewards, and its validation.
 
 A record (a line of a JSONL file, a row of a table) is an object with `prompt`, `completion`, and either `reward`, one
-number for the whole completion, or `rewards`, one number for each character of it. It may have `next`, the text that the
-same episode goes on with (empty: the episode ended), and `episode`, an integer that the rows of one episode share. Other
+number for the whole completion, or `rewards`, one number for each character of it. It may have `next`, the text with which
+the same episode continues (empty: the episode ended), and `episode`, an integer that the rows of one episode share. Other
 fields are not read, and null is the same as not given.
 
 A dialogue is an object with `turns` instead, a list of {"text": ..., "agent": true or false, "reward": ...}. What comes
-before the agent's first turn is the prompt; an agent's turn may have a `reward`, paid at its last character (left out: 0);
-the episode ends with the agent's last turn, and what the partner says after it, which no decision reads, is not kept.
+before the agent's first turn is the prompt; an agent's turn may have a `reward`, given at its last character (default 0);
+the episode ends with the agent's last turn, and later turns of the partner, which no decision reads, are dropped.
 """
 
 from __future__ import annotations
@@ -29,17 +29,17 @@ _GREATEST = float(np.finfo(np.float32).max)  # rewards are kept in 32 bits
 
 @dataclass(frozen=True)
 class Trajectory:
-    """One completion: where it began, what was written, what each token of it was paid.
+    """One completion with its prompt and the reward of each token.
 
     Attributes:
         prompt: text before the first decision, at least one token.
-        completion: what was written, at least one token; each token is a decision.
+        completion: at least one token; each token is a decision.
         rewards: one for each token of the completion; a single reward stands at the last, after zeros.
         next: text that follows within the same episode (the next observation); empty: the episode ended.
         episode: rows with the same number belong to one episode, in order; -1: an episode of its own.
-        place: where it was read, for messages.
+        place: its file and line, for messages.
         spans: of a dialogue, the lengths in characters of the parts of the completion, the agent's and the partner's by
-            turns, the agent's first and last; the partner's are no decisions and are paid 0. Empty: all is the agent's.
+            turns, the agent's first and last; the partner's are no decisions and have reward 0. Empty: all is the agent's.
     """
 
     prompt: str
@@ -69,7 +69,7 @@ def content_sha256(trajectories: Iterable[Trajectory]) -> str:
 
 
 def trajectory_of(place: str, record: Any) -> Trajectory:
-    """One record. Raises UserError that names the place and the field."""
+    """Validates one record. Raises UserError with the place and the field."""
     found = _trajectory(place, record)
     for name in ("prompt", "completion", "next"):
         try:
@@ -96,7 +96,7 @@ def _trajectory(place: str, record: Any) -> Trajectory:
 
 
 def dialogue(turns: Iterable[tuple[str, bool, float]], episode: int, place: str) -> Trajectory:
-    """A trajectory of turns (text, whether it is the agent's, reward at its last character).
+    """Builds a trajectory from turns (text, whether it is the agent's, reward at its last character).
 
     Args:
         turns: at least one of the partner before the first of the agent; every text has a character or more.
@@ -120,7 +120,7 @@ def dialogue(turns: Iterable[tuple[str, bool, float]], episode: int, place: str)
 
 
 def _dialogue(place: str, record: Mapping[str, Any]) -> Trajectory:
-    """A record with `turns`."""
+    """Validates a record with `turns`."""
     beside = [name for name in _FIELDS if name not in ("turns", "episode") and record.get(name) is not None]
     if beside:
         raise UserError(f"{place} has both turns and {beside[0]}; a dialogue has turns (and may have episode) alone.")
@@ -129,9 +129,9 @@ def _dialogue(place: str, record: Mapping[str, Any]) -> Trajectory:
     turns = [_turn(turn, f"{place}, turn {number}") for number, turn in enumerate(record["turns"], 1)]
     speakers = [agent for _, agent, _ in turns]
     if True not in speakers or speakers[0]:
-        why = "the agent says nothing" if True not in speakers else "the agent's first choice follows no character"
+        why = "the agent has no turn" if True not in speakers else "the agent's first choice follows no character"
         raise UserError(
-            f"{place}: {why}; begin with a turn of the partner (agent: false), and give the agent one after it."
+            f"{place}: {why}; start with a turn of the partner (agent: false), followed by one of the agent."
         )
     if all(turn.get("reward") is None for turn in record["turns"]):
         raise UserError(f"{place}: no turn has a reward; give one to at least one turn of the agent.")
@@ -149,7 +149,7 @@ def _turn(turn: Any, place: str) -> tuple[str, bool, float]:
     if not isinstance(agent, bool):
         raise UserError(f"{place}: agent is {_shown(agent)}; it must be true (the agent wrote it) or false.")
     if reward is not None and not agent:
-        raise UserError(f"{place} is the partner's and has a reward; rewards are paid to the agent's turns.")
+        raise UserError(f"{place} is the partner's and has a reward; only the agent's turns have rewards.")
     return text, agent, 0.0 if reward is None else _number(reward, "reward", place)
 
 

@@ -1,4 +1,4 @@
-"""What is done to logged rewards before they are learned from: the best share is kept, and rewards are scaled.
+"""Preprocessing of logged rewards: keeping the best share of the episodes, and scaling.
 
 The return of an episode is the plain sum of its rewards (no discount). An episode is all trajectories that share an
 `episode` number; a trajectory without one is an episode of its own.
@@ -18,7 +18,7 @@ RewardScaling = Literal["none", "standardise", "divide_by_deviation", "to_unit_r
 
 
 def episodes(trajectories: Sequence[Trajectory]) -> list[list[int]]:
-    """Places of the trajectories of each episode, episodes in the order in which they begin."""
+    """Indices of the trajectories of each episode, episodes in the order in which they begin."""
     found: dict[tuple[bool, int], list[int]] = {}
     for place, trajectory in enumerate(trajectories):
         alone = trajectory.episode < 0
@@ -32,7 +32,7 @@ def episode_returns(trajectories: Sequence[Trajectory]) -> list[float]:
 
 
 def keep_best(trajectories: Sequence[Trajectory], share: float) -> tuple[list[Trajectory], str]:
-    """The trajectories of the best episodes, in their old order (what filtered cloning learns from), and a note.
+    """The trajectories of the best episodes, in their old order (for filtered behaviour cloning), and a note.
 
     Args:
         trajectories: at least one.
@@ -56,7 +56,7 @@ def keep_best(trajectories: Sequence[Trajectory], share: float) -> tuple[list[Tr
 
 
 class Scale(NamedTuple):
-    """New return = (return - shift) / unit; `name` is the setting."""
+    """An affine scaling: new return = (return - shift) / unit; `name` is the setting."""
 
     name: RewardScaling
     shift: float
@@ -64,7 +64,7 @@ class Scale(NamedTuple):
 
 
 def scale(trajectories: Sequence[Trajectory], scaling: RewardScaling) -> tuple[list[Trajectory], str | None]:
-    """Rewards in other units, and a note with the arithmetic (None where nothing was done); see `measured`.
+    """Scales the rewards; returns them and a note with the arithmetic (None where nothing changed); see `measured`.
 
     Raises:
         UserError: as `measured` and `applied`.
@@ -116,7 +116,7 @@ def applied(trajectories: Sequence[Trajectory], scaling: Scale) -> list[Trajecto
     if shift and cut:
         raise UserError(
             f"data.reward_scaling={scaling.name} moves the return of each episode at its end, but {cut:,} of {len(last):,} "
-            "episodes go on after their last row (they have a next text). Use data.reward_scaling=divide_by_deviation."
+            "episodes continue after their last row (they have a next text). Use data.reward_scaling=divide_by_deviation."
         )
     if scaling.name == "none":
         return list(trajectories)
@@ -128,7 +128,7 @@ def applied(trajectories: Sequence[Trajectory], scaling: Scale) -> list[Trajecto
 
 
 def described(scaling: Scale) -> str | None:
-    """The arithmetic in words; None where nothing is done."""
+    """The arithmetic as text; None where nothing changes."""
     if scaling.name == "none":
         return None
     moved = f", after {scaling.shift:.6g} was taken from the last reward of each episode" if scaling.shift else ""

@@ -6,7 +6,7 @@ A trajectory with P prompt tokens, C completion tokens and X tokens of the text 
     observation  the prompt   its last; completion   the completion's last; what follows but its last
     step         no decision  a decision each        no decision
 
-The action at time t is observation t + 1. With X = 0 the episode terminates with the last decision; else the row is cut
+The action at time t is observation t + 1. With X = 0 the episode terminates with the last decision; else the row is truncated
 after its last step, and its last observation has a value. In a dialogue the partner's parts of the completion are steps
 without a decision, too. With an end token, each of the agent's parts ends in one, which is a decision like the others.
 """
@@ -50,17 +50,17 @@ class TokenRow(NamedTuple):
 
     @property
     def decisions(self) -> int:
-        """How many of them are the agent's."""
+        """Number of the agent's decisions."""
         return int(((self.flag_T & DECISION) != 0).sum())
 
 
 def token_rows(
     items: Sequence[Trajectory], tokenizer: Tokenizer, end_id: int | None = None, strict: bool = True
 ) -> list[TokenRow]:
-    """A row for each trajectory.
+    """Builds a token row for each trajectory.
 
     Args:
-        items: what was logged.
+        items: the trajectories.
         tokenizer: text to ids.
         end_id: the token put behind each of the agent's parts; None for none.
         strict: unknown characters are refused; else they become the unknown token.
@@ -128,7 +128,7 @@ def _ids(encode: Encode, item: Trajectory, name: str, text: str) -> list[int]:
 
 
 def _rewards(item: Trajectory, rewards: tuple[float, ...], tokens: int, ended: bool) -> list[float]:
-    """One for each token, the end token included; a single reward at the end moves to the last of them."""
+    """One reward for each token, the end token included; a single reward at the end moves to the last of them."""
     if not any(rewards[:-1]):
         return [0.0] * (tokens + ended - 1) + list(rewards[-1:])
     if len(rewards) == tokens:

@@ -1,4 +1,4 @@
-"""Which rows of a log are held out: whole prompts, so that the same prompt never stands on both sides.
+"""Splits a log into training and held-out rows by whole prompts, so that no prompt is in both parts.
 
 The choice depends on the texts alone (a hash gives the order), not on the run's seed: all seeds are evaluated alike.
 """
@@ -18,13 +18,13 @@ HeldoutBy = Literal["prompt", "row"]
 def split(
     items: Sequence[Trajectory], fraction: float, by: HeldoutBy, whole: str
 ) -> tuple[list[Trajectory], list[Trajectory], str]:
-    """Training part, held-out part (each in the old order, neither empty), and a note with the numbers.
+    """Returns the training part, the held-out part (in the old order, neither empty), and a note with the numbers.
 
     Args:
         items: at least one.
         fraction: of the rows, in (0, 1), that is held out; a group of rows that belong together goes to one side.
         by: rows of one prompt belong together (`prompt`), or equal rows alone (`row`); rows of one episode always do.
-        whole: what the log is called, for messages.
+        whole: name of the log in messages.
 
     Raises:
         UserError: a fraction out of range, or rows that all belong together.
@@ -52,7 +52,7 @@ def split(
 def without(
     items: Sequence[Trajectory], heldout: Sequence[Trajectory], by: HeldoutBy
 ) -> tuple[list[Trajectory], str | None]:
-    """What shares no prompt (or, by row, no row) with `heldout`, episodes left out whole; and a note where some did."""
+    """Drops the episodes that share a prompt (or, by row, a row) with `heldout`; returns a note where some did."""
     shared = {next(_links(item, by)) for item in heldout}
     torn = {item.episode for item in items if item.episode >= 0 and next(_links(item, by)) in shared}
     kept = [item for item in items if next(_links(item, by)) not in shared and item.episode not in torn]
@@ -63,7 +63,7 @@ def without(
 
 
 def _groups(items: Sequence[Trajectory], by: HeldoutBy) -> list[list[int]]:
-    """Places of rows that are linked by a prompt or an episode, directly or through others."""
+    """Groups the indices of rows that are linked by a prompt or an episode, directly or transitively."""
     parent = list(range(len(items)))
 
     def root(place: int) -> int:
