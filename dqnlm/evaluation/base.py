@@ -40,9 +40,10 @@ class Evaluator(ABC):
         """Computes all metrics, by name; changes only the policy's fitted temperature."""
 
     def table(self, evaluation: Evaluation, policy: Policy, step: int, done: str) -> Table:
-        """The metrics for the terminal, a column each; `step` in updates, `done` says how far the run is."""
+        """The metrics that were found, for the terminal, a column each; `step` in updates, `done` says how far the run is."""
         del policy
-        return episode_table(evaluation.figures, self.metrics, {}, step, done)
+        found = [metric for metric in self.metrics if metric.name in evaluation.figures]
+        return episode_table(evaluation.figures, found, {}, step, done)
 
     def best_candidates(self) -> dict[str, bool]:
         """name -> whether higher is better, of the metrics that can select the best policy; the default first."""

@@ -117,15 +117,15 @@ class Recorder:
         """Scores the policy, shows and writes what was found; `done` says how far the run is.
 
         Raises:
-            UserError: a weight is not finite, or the evaluator does not give a metric that may choose the best policy.
+            UserError: a weight is not finite, or the evaluator does not give the metric that the best policy is chosen by.
         """
         parts = self.parts
         self.require_finite_weights()
         evaluation = parts.evaluator.evaluate(parts.policy)
-        lacking = [name for name in parts.evaluator.best_candidates() if name not in evaluation.figures]
-        if lacking:
+        if self.best_metric not in evaluation.figures:
             raise UserError(
-                f"{type(parts.evaluator).__name__} declares {', '.join(lacking)}, and its evaluation gives no such figure"
+                f"{type(parts.evaluator).__name__} declares {self.best_metric}, by which the best policy is chosen, and its "
+                "evaluation gives no such figure"
             )
         parts.console.print(parts.evaluator.table(evaluation, parts.policy, parts.updates, done))
         for prompt, text in evaluation.samples:
