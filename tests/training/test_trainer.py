@@ -267,7 +267,7 @@ def test_header_shows_what_is_trained_on_what(tmp_path: Path, text: Path, capsys
         "parameters",
         "bytes a transition",
         "MiB",
-        "idle",
+        "inactive",
         "gamma is 0",
         "evaluation after",
     ):
