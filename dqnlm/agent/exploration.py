@@ -192,7 +192,7 @@ class Reference(Exploration):
         """See `Exploration.check`.
 
         Raises:
-            UserError: what follows the reference's token is not what the text says.
+            UserError: the state after the reference's token is not that of the text.
         """
         if not context.is_teacher_forced and context.rollouts:
             raise UserError(

@@ -34,7 +34,7 @@ from dqnlm.types import Batch, Decisions, LegalActions
 
 
 class LastUpdate(NamedTuple):
-    """What the newest update read, for diagnostics; with `micro_batch_size` the last rows of its batch.
+    """Outputs and errors of the latest update, for diagnostics; with `micro_batch_size` the last rows of its batch.
 
     Attributes:
         raw_BSAN: raw q of the online network.
@@ -77,7 +77,7 @@ class Learner:
         compile: wraps the online and the target forward in `torch.compile`.
         burn_in: first decisions of each row that are read but not learned from, so that a recurrent state is warm
             (Kapturowski et al. 2019); returns of later decisions are unchanged.
-        kl_weight: of log pi_ref in each decision's reward, return units a nat; 0 for none. See `objectives.reference`.
+        kl_weight: of log pi_ref in each decision's reward, return units per nat; 0 for none. See `objectives.reference`.
         kl_temperature: T of pi_ref = softmax(Q_ref / T), return units.
         micro_batch_size: rows in one forward and backward; None: the whole batch.
 

@@ -59,7 +59,7 @@ def _parser() -> argparse.ArgumentParser:
                         "folder; for several runs in the output folder, or in the one that holds them all)")  # fmt: skip
     parser.add_argument(
         "--metric",
-        help="the figure that comes first (default: eval/accuracy where a run has it, else eval/return, else the first that "
+        help="the metric that comes first (default: eval/accuracy where a run has it, else eval/return, else the first that "
         "the run's evaluator declares a direction of)",
     )
     parser.add_argument(

@@ -1,4 +1,4 @@
-"""Moved targets, renamed settings and renamed metrics: what saved runs and users' habits still name by their old names."""
+"""Moved targets, renamed settings and renamed metrics: maps old names in saved runs and commands to the new ones."""
 
 from __future__ import annotations
 

@@ -77,7 +77,7 @@ def resolve_target(dotted: Any, key: str = "", where: Where = nowhere) -> Callab
 
 
 def unwritten(target: Any) -> list[str]:
-    """Methods that a class has to define, as its base class asks for them, and does not; [] where it is complete."""
+    """Abstract methods that a class does not define; [] where it is complete."""
     return sorted(getattr(target, "__abstractmethods__", ()))
 
 

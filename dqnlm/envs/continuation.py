@@ -95,8 +95,8 @@ class Continuation(StepEnvironment, TeacherForced):
             )
         if guesses_per_position > 1 and transition != "teacher":
             raise UserError(
-                f"env.guesses_per_position={guesses_per_position} needs env.transition=teacher: copies that write their own text "
-                "part at the first decision"
+                f"env.guesses_per_position={guesses_per_position} needs env.transition=teacher: free environments "
+                "differ after the first decision"
             )
         self.num_envs, self.horizon, self.guesses_per_position = num_envs, horizon, guesses_per_position
         self.prompt_length, self.first_decision = prompt_length, prompt_length - 1

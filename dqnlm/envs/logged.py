@@ -97,8 +97,8 @@ class Logged(Environment):
             )
         if context.policy == "probability":
             raise UserError(
-                "policy.kind=probability needs Q to be the probability of being the rewarded token, and a log tells "
-                "the reward of one token; set policy.kind=boltzmann or reweighted"
+                "policy.kind=probability needs Q to be the probability of being the rewarded token, and a log has "
+                "the reward of one token only; set policy.kind=boltzmann or reweighted"
             )
 
     def legal(self, observation_BS: Tensor) -> Tensor | None:

@@ -18,7 +18,7 @@ class Tabular(StepEnvironment):
     """Trajectories of one process. An observation is the state, so the task is fully observed.
 
     An episode starts at a uniform state and is over only at a terminating transition; rows are cut at `horizon`, and
-    the episode goes on in the next. In an evaluation it is over where its row is cut, because it might never end.
+    the episode continues in the next. In an evaluation it is over where its row is cut, because it might never end.
 
     Args:
         device: where everything lives.

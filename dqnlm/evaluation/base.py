@@ -40,7 +40,7 @@ class Evaluator(ABC):
         """Computes all metrics, by name; changes only the policy's fitted temperature."""
 
     def table(self, evaluation: Evaluation, policy: Policy, step: int, done: str) -> Table:
-        """The metrics that were found, for the terminal, a column each; `step` in updates, `done` says how far the run is."""
+        """The metrics found, for the terminal, one column each; `step` in updates, `done` is the progress of the run."""
         del policy
         found = [metric for metric in self.metrics if metric.name in evaluation.figures]
         return episode_table(evaluation.figures, found, {}, step, done)

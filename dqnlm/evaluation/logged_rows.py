@@ -2,11 +2,11 @@
 
 eval/nll                -log probability of the logged tokens under the declared policy, nats a token
 eval/nll_best           the same over the rows of the greatest returns (a quarter of them, ties included): a policy that
-                         has learned which answers are good writes these more readily than the others
+                         has learned which answers are good gives these a greater likelihood
 eval/accuracy            share of logged tokens that the greedy policy would have chosen
 eval/q_taken             mean over rows of the mean Q of the logged tokens
-eval/overestimation      that, less the mean discounted return that came. A value learned as an upper expectile, or as a maximum,
-                         promises what the best of the log would bring, not what came
+eval/overestimation      that, less the mean discounted return. A value learned as an upper expectile, or as a maximum,
+                         predicts the best return of the log, not the mean
 eval/return_correlation  Pearson's r, over rows, of the mean Q of the logged tokens with the mean discounted return of the row
 eval/return_explained    1 - mean (return - Q)^2 / variance of the returns; below 0 where the mean return predicts better
 eval/pair_accuracy       of two rows with the same prompt and different returns, how often the better one has the greater mean Q

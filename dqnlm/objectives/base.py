@@ -82,7 +82,7 @@ class Objective(ABC):
         requires: the inputs that it reads.
         learns_outputs: named outputs of the network that it trains.
         learns_returns: it makes Q follow the returns, and gives errors in their units.
-        learns_all_actions: it can teach every action from rewards known for all (feedback=all_actions).
+        learns_all_actions: it can train every action from rewards known for all (feedback=all_actions).
         uses_bootstrap: it reads the groups `bootstrap` and `returns`; others have targets of their own.
         adds_entropy: its return holds the entropy of a soft policy, and may leave the bounds of the rewards.
         clones_actions: it makes the actions in the data more probable, whatever their rewards.

@@ -46,7 +46,7 @@ def td(
         head: meaning of the raw outputs.
         bootstrap: value of a state.
         returns: number of rewards in a target.
-        reward_all: rewards of all actions, for feedback=all_actions; None: only the action taken learns.
+        reward_all: rewards of all actions, for feedback=all_actions; None: only the action taken is trained.
         values_matter: False when every discount is 0 (gamma 0), so that no target network is needed.
         last_has_value: rows may be truncated, so the value of their last observation is needed.
         weight: factor of this loss in the sum.
@@ -207,7 +207,7 @@ class AllActionsTD(TDObjective):
         super().__init__(head, bootstrap, returns, values_matter, last_has_value, weight, twin)
         if returns.lookahead != 1 or bootstrap.adds_bonus:
             raise UserError(
-                "feedback=all_actions teaches one-step targets: set returns=one_step and bootstrap=max or double"
+                "feedback=all_actions has one-step targets: set returns=one_step and bootstrap=max or double"
             )
         self.reward_all = reward_all
 

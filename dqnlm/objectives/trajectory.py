@@ -42,7 +42,7 @@ class Trajectory(Objective):
         weight: factor of this loss in the sum.
         temperature: T, in return units.
         reference: `start` is the initial policy of the run (after pretraining), `none` has no reference.
-        baseline: what a return is compared with: `value`, V(s_1), or `group`, the rows of the batch with the same
+        baseline: of the return: `value`, V(s_1), or `group`, the rows of the batch with the same
             prompt; a row without siblings then has no gradient.
 
     Raises:

@@ -1,6 +1,6 @@
 """Interface of dialogue partners: a partner opens a dialogue, answers each utterance and rewards it, on the host.
 
-To bring your own, write a class like this in a file of yours and name it in an option of the group `env`:
+To add a partner, write a class like this in a file and name it in an option of the group `env`:
 
     # configs_of_mine/env/my_talk.yaml, chosen by: dqnlm train --config-dir configs_of_mine env=my_talk ...
     _target_: dqnlm.envs.dialogue.Dialogue

@@ -1,7 +1,7 @@
 """Reads a run directory: settings, log points, samples, and status. Needs neither torch nor datasets.
 
 A process that is killed while writing can leave the last line of a JSONL file without its line break. Such a line is
-left out and said; anything else that cannot be read is an error that names the file and the line.
+left out with a note; anything else that cannot be read is an error that names the file and the line.
 """
 
 from __future__ import annotations

@@ -131,7 +131,7 @@ class Reward(ABC):
     def all_actions(self, reference_BH: Tensor) -> Tensor:
         """The reward of each action at each position; only where `knows_all_actions`.
 
-        A place's rewards must follow from the reference's token there alone: what is handed over may be any part of a
+        A place's rewards must follow from the reference's token there alone: the argument may be any part of a
         reference, so its first place need not be that of the first decision.
 
         Returns:
@@ -156,7 +156,7 @@ class Reward(ABC):
     def parts(self) -> dict[str, Tensor]:
         """The unweighted components of the latest `step` (E), `row` or `judge` (BH) reward, by name.
 
-        {} if of one piece, and after a `step` of a judged reward.
+        {} if of one piece, and after a `step` of a sequence-level reward.
         """
         return {}
 

@@ -18,7 +18,7 @@ class LanguageModel(TextReward):
     """log p of each token given the prompt and the tokens before it, or their mean at the last decision.
 
     The sum over an episode of the rewards per token is the log-likelihood of its text. A stop token is a token like any
-    other here: where a text may end is part of how likely it is.
+    other here: the end of a text is part of its likelihood.
 
     Args:
         train_ids: 1-D, ids of the training text, which the model is trained on.

@@ -19,7 +19,7 @@ _TAIL = re.compile(r"(?:[^\W\d_]|')*\Z")
 class Lexicon(TextReward):
     """Share of a text's characters that stand in words of the training text; case matters.
 
-    A word is a run of letters and apostrophes. The completion goes on where the prompt ends, so a word begun in the prompt
+    A word is a run of letters and apostrophes. The completion continues the prompt, so a word begun in the prompt
     is looked up whole (its characters in the prompt are not counted). The last word, if it reaches to the very end, may be
     cut: it is known if a word of the training text begins so. Spaces and punctuation are in no word, so a real text does not
     reach 1, and neither does one of spaces.

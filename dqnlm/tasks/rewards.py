@@ -12,7 +12,7 @@ def build_reward(node: dict[str, Any], dependencies: dict[str, Any]) -> Reward:
     """Builds a reward with the dependencies it names: num_actions, tokenizer, stop_id, train_ids; mixtures recursively.
 
     Raises:
-        UserError: it asks for something that this run has not, or refuses a setting.
+        UserError: it names a dependency that this run does not have, or refuses a setting.
     """
     given: dict[str, Any] = dict(dependencies)
     given["build_part"] = lambda part: build_reward(part, given)

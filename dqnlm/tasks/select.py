@@ -35,7 +35,7 @@ def task_class(config: dict[str, Any]) -> type[Task]:
 
 
 def _require_complete(task: type[Task]) -> None:
-    """Raises UserError where a task class lacks what every task has."""
+    """Raises UserError where a task class lacks a required member."""
     lacking = [*([] if hasattr(task, "kind") else ["kind"]), *unwritten(task)]
     if lacking:
         raise UserError(

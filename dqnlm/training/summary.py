@@ -100,7 +100,7 @@ def show(config: Config, trainer: Trainer, resumed_from: Path | None = None) -> 
         f"folder      {parts.directory.path}",
     ]
     lines += [f"note        {text}" for text in parts.notes if not source.bundled]
-    lines += [f"idle        {text}" for text in idle_components(config["pretraining"], parts.context)]
+    lines += [f"inactive    {text}" for text in idle_components(config["pretraining"], parts.context)]
     if not task.spec.exact_resume:
         lines.append("note        this environment's state cannot be saved: resuming starts its episodes anew")
     if resumed_from is not None:

@@ -190,7 +190,7 @@ def test_ctrl_c_ends_it_and_leaves_what_finished(run: Run, recorder: Recorder) -
     [
         (float("nan"), "finished", "eval/return", "eval/return is nan"),
         (1.0, "interrupted", "eval/return", "the run is not finished: interrupted"),
-        (1.0, "finished", "eval/nll", "no figure eval/nll in its last evaluation"),
+        (1.0, "finished", "eval/nll", "no metric eval/nll in its last evaluation"),
     ],
 )
 def test_what_is_no_result(tmp_path: Path, value: float, status: str, metric: str, told: str) -> None:

@@ -331,7 +331,7 @@ def test_scaling_of_episodes_of_several_rows() -> None:
     items = paid(1, following="x", numbers=[0]) + paid(3, numbers=[0]) + paid(2, numbers=[1])
     assert returns_of(scale(items, "to_unit_range")[0]) == [1, 0, -1]
     cut = paid(1, 3, following="x")
-    with pytest.raises(UserError, match=r"2 of 2 episodes go on.*reward_scaling=divide_by_deviation"):
+    with pytest.raises(UserError, match=r"2 of 2 episodes continue.*reward_scaling=divide_by_deviation"):
         scale(cut, "standardise")
     assert returns_of(scale(cut, "divide_by_deviation")[0]) == [1, 3]  # mean 2, deviation 1
 

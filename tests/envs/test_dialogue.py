@@ -357,8 +357,8 @@ def test_another_partner() -> None:
         (Echo(opening="aab"), "'aab', which is longer than 2"),
         (Echo(said="abc"), "'abc', which has 'c', which its alphabet has not"),
         (Echo(said="aaaa"), "longer than 3"),
-        (Echo(reward=3.0), "paid 3.0, outside its reward_bounds -1 to 2"),
-        (Echo(reward=float("nan")), "paid nan"),
+        (Echo(reward=3.0), "the reward 3.0, outside its reward_bounds -1 to 2"),
+        (Echo(reward=float("nan")), "the reward nan"),
     ],
 )
 def test_a_partner_that_breaks_its_word(partner: Partner, message: str) -> None:

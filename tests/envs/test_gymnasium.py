@@ -225,7 +225,7 @@ def test_bounds() -> None:
     assert tuple(env.return_bounds(0.9)) == pytest.approx((-10.0, 20.0))
     assert tuple(env.return_bounds(1.0)) == (-500.0, 1000.0) and tuple(env.reward_bounds) == (-1.0, 2.0)
     assert tuple(make(reward_low=0.5, reward_high=1.0).return_bounds(0.5)) == (0.5, 2.0)  # one step may be the last
-    with pytest.raises(UserError, match=r"paid 1\.0, outside"):
+    with pytest.raises(UserError, match=r"the reward 1\.0, outside"):
         make(reward_high=0.5, reward_low=0.0).step(torch.zeros(3, dtype=torch.int64))
 
 

@@ -192,7 +192,7 @@ def test_a_mixture_is_judged_where_a_part_is() -> None:
     for other in (wider, episodes._replace(reference_length_B=torch.tensor([3, 2]))):
         with pytest.raises(UserError, match=r"reward\.parts\.exact .* edit_distance"):
             mixture.judge(other)
-    with pytest.raises(NotImplementedError, match="token by token"):
+    with pytest.raises(NotImplementedError, match="token-level reward"):
         ExactMatch(A, match=1.0, mismatch=0.0).judge(episodes)
 
 

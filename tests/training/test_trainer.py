@@ -243,14 +243,14 @@ def test_weights_that_do_not_fit_are_refused(tmp_path: Path, text: Path) -> None
         ([*FREE, "target=none"], ["bootstrap=double: with target=none"]),
         (
             ["gamma=0", "feedback=all_actions"],
-            ["exploration", "target network", "supervised", "ceiling"],
+            ["exploration", "target network", "supervised", "upper bound"],
         ),
         (["algorithm=behaviour_cloning"], ["supervised learning", "not Q-learning"]),
         ([*FREE], None),
     ],
 )
 def test_idle_components_are_named(tmp_path: Path, text: Path, overrides: list[str], parts: list[str] | None) -> None:
-    """Bug: supervised learning in DQN's clothes is shown as trial and error."""
+    """Bug: supervised learning in the form of DQN is presented as reinforcement learning."""
     config, choices = tools.settings(tools.tiny(text, *overrides))
     trainer = launch.build(config, RunDirectory(tmp_path), choices=choices)
     idle = " ".join(run_summary.idle_components(config["pretraining"], trainer.parts.context))
@@ -267,7 +267,7 @@ def test_header_shows_what_is_trained_on_what(tmp_path: Path, text: Path, capsys
         "parameters",
         "bytes a transition",
         "MiB",
-        "idle",
+        "inactive",
         "gamma is 0",
         "evaluation after",
     ):

@@ -94,7 +94,7 @@ def _check_reference(parts: Components, learning: LearningParts) -> None:
     """Checks that the reference policy is a trained one."""
     if not parts.policy.network.body.is_pretrained:
         raise UserError(
-            "learner.kl_weight holds to the policy that the run begins with, and here that is chance: set "
+            "learner.kl_weight keeps the policy near the initial one, which is untrained here: set "
             "pretraining.updates or pretraining.init_from=RUN (or network=pretrained)"
         )
     check_reference_bounds(learning)

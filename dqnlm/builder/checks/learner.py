@@ -142,7 +142,7 @@ def _check_reference(config: Config, learning: LearningParts) -> None:
     soft = any(objective.adds_entropy for objective in objectives.values())
     if soft or not learns_returns(objectives) or config["feedback"] != "taken":
         raise UserError(
-            "learner.kl_weight pays the actions taken, which objective td with feedback=taken learns from; "
+            "learner.kl_weight adds to the reward of the actions taken, used only by td with feedback=taken; "
             "path_consistency and trajectory have objective.*.reference=start for it. Set objective=[td], or the weight to 0"
         )
     if config["policy"]["kind"] == "reweighted":

@@ -107,7 +107,7 @@ def applied(trajectories: Sequence[Trajectory], scaling: Scale) -> list[Trajecto
     the middle keeps its sign and zeros stay zeros.
 
     Raises:
-        UserError: a shift is asked for and an episode goes on after its last row (`next`): its end is not there to carry the
+        UserError: a shift is asked for and an episode continues after its last row (`next`): its end is not there to carry the
             shift, and paying it elsewhere would change which behaviour is best.
     """
     _, shift, unit = scaling
