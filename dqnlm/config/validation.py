@@ -13,10 +13,11 @@ from dqnlm.config.inapplicable import drop_inapplicable
 from dqnlm.config.messages import unknown_setting
 from dqnlm.config.schema import TARGET, Where, check_node, check_value
 from dqnlm.errors import UserError
+from dqnlm.utils.paths import FilePath
 from dqnlm.utils.permissions import permit_targets
 
 # Settings that belong to no group (train.yaml gives defaults and meanings).
-PLAIN: dict[str, Any] = {"seed": int, "device": str, "threads": int | None, "output_dir": str}
+PLAIN: dict[str, Any] = {"seed": int, "device": str, "threads": int | None, "output_dir": FilePath}
 ALLOW_TARGETS = "allow_targets"
 
 

@@ -22,6 +22,7 @@ from dqnlm.envs.base import StepEnvironment
 from dqnlm.errors import UserError
 from dqnlm.rewards.base import discounted_length
 from dqnlm.types import DECISION, TERMINATED, TRUNCATED, Bounds, TaskSpec, TimeStep
+from dqnlm.utils.paths import CodePath
 
 _OVER = 8  # a further bit of the flag on its way to the device: the episode is over
 _LARGEST_TOKEN = 2**24  # observations travel as float32, which holds whole numbers up to here
@@ -36,11 +37,12 @@ class Gymnasium(StepEnvironment):
         device: where observations live and actions are expected; the copies themselves play on the host.
         seed: copy i is seeded from (seed, i).
         evaluating: changes nothing, as starts cannot be listed.
-        id: name under which Gymnasium knows the environment.
+        id: name under which Gymnasium knows the environment; None where `path` is given.
+        path: FILE.py:Class, an environment of the user's own in place of `id`; it is run, see `dqnlm.utils.user_code`.
         num_envs: E.
         row_transitions: T, most transitions in a row; a longer episode is cut into rows.
         max_episode_steps: an episode is truncated after so many; None for the environment's own limit.
-        arguments: further arguments of `gymnasium.make`.
+        arguments: further arguments of `gymnasium.make`, or of the class.
         reward_low: least reward of a step, where known; None where not.
         reward_high: greatest reward of a step, where known; None where not.
 
@@ -50,7 +52,8 @@ class Gymnasium(StepEnvironment):
 
     Raises:
         UserError: Gymnasium or a package of the environment is missing, there is no such environment, its spaces are
-            not supported, it has no limit of steps, or a number is out of its range.
+            not supported, it has no limit of steps, a number is out of its range, or not one of id and path is given;
+            from any method, an error in the user's class.
     """
 
     def __init__(
@@ -59,7 +62,8 @@ class Gymnasium(StepEnvironment):
         seed: int,
         evaluating: bool,
         *,
-        id: str,
+        id: str | None,
+        path: CodePath | None,
         num_envs: int,
         row_transitions: int,
         max_episode_steps: int | None,
@@ -68,11 +72,11 @@ class Gymnasium(StepEnvironment):
         reward_high: float | None,
     ) -> None:
         _check({"num_envs": num_envs, "row_transitions": row_transitions, "max_episode_steps": max_episode_steps})
-        self.id, self.reward_bounds_given = id, _reward_bounds(reward_low, reward_high)
+        self.reward_bounds_given = _reward_bounds(reward_low, reward_high)
         self.device, self.seed, self.num_envs = torch.device(device), seed, num_envs
-        self._envs = [copies.make(id, arguments) for _ in range(num_envs)]
-        num_actions, num_tokens, observation_size = self._read_spaces(id)
-        self.episode_steps = copies.limit(self._envs[0], max_episode_steps)
+        self._name, self._setting, self._envs = copies.make(id, path, arguments, num_envs)
+        num_actions, num_tokens, observation_size = self._read_spaces(self._setting)
+        self.episode_steps = copies.limit(self._envs[0], self._setting, max_episode_steps)
         self.row_transitions = min(row_transitions, self.episode_steps)
         self._elapsed = [0] * num_envs  # steps of the episode
         self._row_time = [0] * num_envs  # transitions of the row
@@ -85,7 +89,7 @@ class Gymnasium(StepEnvironment):
             exact_resume=self._attributes is not None,
         )  # fmt: skip
 
-    def _read_spaces(self, id: str) -> tuple[int, int, int]:
+    def _read_spaces(self, setting: str) -> tuple[int, int, int]:
         """(actions, tokens, numbers of a vector); keeps the first number of both spaces."""
         import gymnasium
 
@@ -93,19 +97,19 @@ class Gymnasium(StepEnvironment):
         actions: Any = self._envs[0].action_space
         if not isinstance(actions, gymnasium.spaces.Discrete):
             raise UserError(
-                f"env.id={id} has actions of the space {actions}; only Discrete actions can be learned here, as in CartPole-v1"
+                f"{setting} has actions of the space {actions}; only Discrete actions can be learned here, as in CartPole-v1"
             )
         box = isinstance(observations, gymnasium.spaces.Box)
         if not box and not isinstance(observations, gymnasium.spaces.Discrete):
             raise UserError(
-                f"env.id={id} has observations of the space {observations}; supported are Box (numbers, as in CartPole-v1) "
+                f"{setting} has observations of the space {observations}; supported are Box (numbers, as in CartPole-v1) "
                 "and Discrete (tokens, as in FrozenLake-v1)"
             )
         self._vectors, self._first_action = box, int(actions.start)
         self._first_token = 0 if box else int(observations.start)
         num_tokens, observation_size = (0, math.prod(observations.shape)) if box else (int(observations.n), 0)
         if num_tokens > _LARGEST_TOKEN or (box and observation_size == 0):
-            raise UserError(f"env.id={id} has observations of the space {observations}, which cannot be read here")
+            raise UserError(f"{setting} has observations of the space {observations}, which cannot be read here")
         return int(actions.n), num_tokens, observation_size
 
     def _seed_copies(self) -> None:
@@ -183,7 +187,7 @@ class Gymnasium(StepEnvironment):
         return self.reward_bounds_given
 
     def describe(self) -> str:
-        return self.id
+        return self._name
 
     def references(self) -> dict[str, float]:
         """The mean return at which the environment's makers call it solved, where they name one."""

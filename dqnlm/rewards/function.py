@@ -11,6 +11,9 @@ from dqnlm.errors import UserError
 from dqnlm.rewards.text import Decoder, Ids, TextReward
 from dqnlm.types import Bounds
 from dqnlm.utils import user_code
+from dqnlm.utils.paths import CodePath
+
+SETTING = "reward.path"
 
 
 class FunctionReward(TextReward):
@@ -33,7 +36,7 @@ class FunctionReward(TextReward):
 
     def __init__(
         self, num_actions: int, tokenizer: Decoder, stop_id: int | None, *,
-        path: str | None, per_token: bool, low: float | None, high: float | None,
+        path: CodePath | None, per_token: bool, low: float | None, high: float | None,
         scale: float, clip: float | None, increments: bool,
     ) -> None:  # fmt: skip
         self.per_token = per_token
@@ -45,8 +48,8 @@ class FunctionReward(TextReward):
             raise UserError(
                 "reward=function needs reward.path=FILE.py:FUNCTION, such as reward.path=my_rewards.py:score"
             )
-        self.path, self.file = path, user_code.split(path)[0].expanduser().resolve()
-        self._function = user_code.load(path)
+        self.path, self.file = path, user_code.split(path, SETTING, "function")[0]
+        self._function = user_code.load(path, SETTING, "function")
 
     def score(self, prompts: list[str], completions: list[str], references: list[str]) -> list[float]:
         answer = self._call(prompts, completions, references)
@@ -69,7 +72,7 @@ class FunctionReward(TextReward):
         try:
             returned = self._function(prompts, completions, references)
         except Exception as error:
-            raise UserError(f"reward.path={self.path}: {user_code.blame(error, self.file)}") from error
+            raise UserError(f"{SETTING}={self.path}: {user_code.blame(error, self.file)}") from error
         answer = _as_list(returned)
         if answer is None:
             raise self._wrong(
@@ -97,7 +100,7 @@ class FunctionReward(TextReward):
         return number
 
     def _wrong(self, what: str) -> UserError:
-        return UserError(f"reward.path={self.path}: the function {what}\n  see {self.file}")
+        return UserError(f"{SETTING}={self.path}: the function {what}\n  see {self.file}")
 
 
 def _as_list(value: Any) -> Sequence[Any] | None:
