@@ -26,9 +26,14 @@ TARGETS = {
     "dqnlm.objectives.td.TemporalDifference": "dqnlm.objectives.td.td",
 }
 
+# Target of today -> settings that it did not have when a run may have been saved, with the values that mean what was then.
+ADDED: dict[str, dict[str, Any]] = {
+    "dqnlm.envs.gymnasium_env.Gymnasium": {"path": None},
+}
+
 
 def renewed(node: Any) -> Any:
-    """A saved configuration with each `_target_` where it is now; everything else as it was."""
+    """A saved configuration with each `_target_` where it is now, and settings that came later; everything else as it was."""
     if isinstance(node, list):
         return [renewed(part) for part in node]
     if not isinstance(node, dict):
@@ -39,4 +44,4 @@ def renewed(node: Any) -> Any:
         found["_target_"] = f"{MODULES[module]}.{name}"
     if found.get("_target_") in TARGETS:
         found["_target_"] = TARGETS[found["_target_"]]
-    return found
+    return ADDED.get(str(found.get("_target_")), {}) | found
