@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import pytest
+import yaml
 
 from dqnlm.config import catalogue, coerce, composition, validation
 from dqnlm.config.paths import FURTHER, anchored, path_kind, permit_code
@@ -38,8 +39,9 @@ def every_target() -> list[str]:
     found: set[str] = set()
     for group in set(catalogue.groups()) - set(catalogue.PRESETS):
         for option, _ in catalogue.options(group):
-            chosen = f"{group}={option}" if group != "objective" else f"objective=[{option}]"
-            found |= set(targets(composition.compose([chosen])[0]))
+            path = catalogue.option_file(group, option)
+            assert path is not None
+            found |= set(targets(yaml.safe_load(path.read_text(encoding="utf-8"))))
     return sorted(found)
 
 
