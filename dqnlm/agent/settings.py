@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from dqnlm.errors import UserError
+from dqnlm.utils.paths import PathOrName
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,7 +49,7 @@ class PretrainingSettings:
     updates: int
     lr: float | None
     batch_size: int | None
-    init_from: str | None
+    init_from: PathOrName | None
     init_scale: float
 
     def __post_init__(self) -> None:

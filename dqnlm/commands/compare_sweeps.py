@@ -13,8 +13,9 @@ from typing import Any, TextIO
 import yaml
 
 from dqnlm.commands.compare_plan import Job, Plan, Task, sweeps
-from dqnlm.commands.train import anchor_paths, check, outcomes, run_sweep
+from dqnlm.commands.train import check, outcomes, run_sweep
 from dqnlm.commands.train_arguments import expand
+from dqnlm.config.paths import anchored
 from dqnlm.errors import UserError
 from dqnlm.reporting.compare import flatten
 from dqnlm.reporting.comparison import Result, read_result, seconds_text
@@ -152,8 +153,7 @@ def _same_settings(plan: Plan, job: Job, runs: Sequence[Path]) -> Path | None:
     request = plan.request(job.task, [job.algorithm], [job.seed])
     with contextlib.redirect_stderr(None):  # what does not apply was said when the plan was checked
         config, _ = check(request, expand(request, 1)[0])
-    anchor_paths(config, Path.cwd())
-    wanted = _settings(config)
+    wanted = _settings(anchored(config, Path.cwd()))
     found = {run: _settings(read_config(run / "config.yaml")) for run in runs}
     same = next((run for run, own in found.items() if own == wanted), None)
     if same is None:

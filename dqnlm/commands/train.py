@@ -26,7 +26,7 @@ from omegaconf import DictConfig, OmegaConf
 from dqnlm.commands.train_arguments import HELP, Request, expand, parse, swept_keys
 from dqnlm.config.composition import VERSION_BASE, choices_of, compose, expanded, hydra_setting, plain, quoted
 from dqnlm.config.inapplicable import drop_inapplicable
-from dqnlm.config.trusted_files import trust
+from dqnlm.config.paths import anchored, permit_code
 from dqnlm.config.validation import validate
 from dqnlm.errors import UserError
 from dqnlm.runs.directory import RunDirectory, natural, require_fresh, reserve, safe_name
@@ -161,32 +161,13 @@ def _start(cfg: DictConfig, settings: Any, directory: Path) -> str:
     if expanded(overrides, config_dir) != overrides:  # a job of a sweep over algorithms
         config, choices = compose(overrides, config_dir)
     config = validate(config, choices, overrides, config_dir=config_dir)
-    anchor_paths(config, Path(settings.runtime.cwd))
+    config = anchored(config, Path(settings.runtime.cwd))
+    permit_code(config)
     flags = ["--config-dir", config_dir] if config_dir else []
     from dqnlm.builder import launch
 
     summary = launch.start(config, directory, choices=choices, command_line=["dqnlm", "train", *flags, *overrides])
     return str(summary.get("status", "finished"))
-
-
-def anchor_paths(config: dict[str, Any], base: Path) -> None:
-    """Makes typed paths, relative to the current folder, absolute, so that the run can be resumed from anywhere."""
-    data = config["data"]
-    for key in ("path", "heldout_path"):
-        if isinstance(data.get(key), str):
-            data[key] = str(base / Path(data[key]).expanduser())
-    partner = config["env"].get("partner", {})
-    if isinstance(partner.get("path"), str):
-        partner["path"] = str(base / Path(partner["path"]).expanduser())
-    # Else the short name of a run, or a name on the Hub.
-    judges = [config["reward"], *config["reward"].get("parts", {}).values()]
-    named = [(config["pretraining"], "init_from"), (data, "name")]
-    named += [] if data.get("tokenizer") in ("character", "byte", "bpe") else [(data, "tokenizer")]
-    for group, key in [*named, *((part, "name_or_path") for part in (config["network"], *judges))]:
-        if isinstance(group.get(key), str) and (base / Path(group[key]).expanduser()).exists():
-            group[key] = str(base / Path(group[key]).expanduser())
-    trust(config, base)
-    config["output_dir"] = str(base / Path(config["output_dir"]).expanduser())
 
 
 def _free_memory() -> None:

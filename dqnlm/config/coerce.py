@@ -6,7 +6,7 @@ import difflib
 import math
 import types
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Literal, Union, get_args, get_origin
+from typing import Any, Literal, NewType, Union, get_args, get_origin
 
 
 class MismatchError(Exception):
@@ -31,7 +31,7 @@ def conform(value: Any, annotation: Any) -> Any:
         MismatchError: it does not fit.
         TypeError: an annotation that a configuration cannot hold (a mistake in the code).
     """
-    annotation = getattr(annotation, "__supertype__", annotation)  # what a NewType is made of
+    annotation = _bare(annotation)
     if annotation is Any or annotation is object:
         return value
     if annotation is None or annotation is type(None):
@@ -51,7 +51,7 @@ def conform(value: Any, annotation: Any) -> Any:
 
 def describe(annotation: Any) -> str:
     """An annotation in a user's words."""
-    annotation = getattr(annotation, "__supertype__", annotation)
+    annotation = _bare(annotation)
     if annotation is None or annotation is type(None):
         return "null"
     origin = get_origin(annotation) or annotation
@@ -64,6 +64,11 @@ def describe(annotation: Any) -> str:
     return _WORDS.get(origin, getattr(annotation, "__name__", str(annotation)))
 
 
+def _bare(annotation: Any) -> Any:
+    """The type below a NewType, such as `FilePath`."""
+    return _bare(annotation.__supertype__) if isinstance(annotation, NewType) else annotation
+
+
 def _null(value: Any) -> None:
     if value is not None:
         raise MismatchError("is not null")
@@ -71,7 +76,7 @@ def _null(value: Any) -> None:
 
 def _union(value: Any, arms: tuple[Any, ...]) -> Any:
     """The exact type first, so that 1 stays an integer under `int | float`; then the first arm that accepts it."""
-    for arm in sorted(arms, key=lambda arm: type(value) is not (get_origin(arm) or arm)):
+    for arm in sorted(arms, key=lambda arm: type(value) is not (get_origin(arm) or _bare(arm))):
         try:
             return conform(value, arm)
         except MismatchError:

@@ -28,7 +28,6 @@ TARGETS = {
     "dqnlm.objectives.td.TemporalDifference": "dqnlm.objectives.td.td",
 }
 
-
 # Setting of then -> setting of now. Typed by a user, the old name is answered with the new one.
 SETTINGS = {
     "learner.gamma": "gamma",

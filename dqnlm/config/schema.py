@@ -85,21 +85,43 @@ def keyword_parameters(target: Callable[..., Any]) -> dict[str, tuple[Any, bool]
     """Reads keyword-only parameters: name -> (annotation, required).
 
     Raises:
-        TypeError: a parameter has no annotation, or one that cannot be evaluated (a mistake in the code).
+        UserError: a parameter has no annotation, or one that cannot be evaluated: a mistake in the code of the target.
     """
-    names = vars(sys.modules[target.__module__])
+    names = _names_of(target)
     found = {}
     for parameter in inspect.signature(target).parameters.values():
         if parameter.kind is not inspect.Parameter.KEYWORD_ONLY:
             continue
         annotation = parameter.annotation
         if annotation is inspect.Parameter.empty:
-            raise TypeError(f"{target.__module__}.{target.__qualname__}: {parameter.name} has no annotation")
+            raise UserError(
+                f"{_place(target)}: the keyword-only parameter {parameter.name} has no annotation; write its type, such as "
+                f"{parameter.name}: float, which the configuration is checked against"
+            )
         if isinstance(annotation, str):
             # Evaluated one by one: positional parameters may be annotated with names known to type checkers only.
-            annotation = eval(annotation, dict(names))
+            try:
+                annotation = eval(annotation, dict(names))
+            except Exception as error:
+                raise UserError(
+                    f"{_place(target)}: the annotation of {parameter.name}, {annotation}, cannot be read: "
+                    f"{type(error).__name__}: {error}"
+                ) from error
         found[parameter.name] = (annotation, parameter.default is inspect.Parameter.empty)
     return found
+
+
+def _names_of(target: Callable[..., Any]) -> dict[str, Any]:
+    """What an annotation may refer to: the globals where the signature is written, which a subclass may inherit."""
+    written = inspect.unwrap(target.__init__ if inspect.isclass(target) else target)
+    return {**vars(sys.modules[target.__module__]), **getattr(written, "__globals__", {})}
+
+
+def _place(target: Callable[..., Any]) -> str:
+    """A target and the line where its signature is written."""
+    code = getattr(inspect.unwrap(target.__init__ if inspect.isclass(target) else target), "__code__", None)
+    line = "" if code is None else f" ({code.co_filename}, line {code.co_firstlineno})"
+    return f"{target.__module__}.{target.__qualname__}{line}"
 
 
 def check_node(
@@ -118,7 +140,9 @@ def check_node(
     """
     target = resolve_target(node[TARGET], key, where)
     if inspect.isabstract(target):
-        raise UserError(f"{key}: {node[TARGET]} has no {', '.join(unwritten(target))} yet, which its base class asks for")
+        raise UserError(
+            f"{key}: {node[TARGET]} has no {', '.join(unwritten(target))} yet, which its base class asks for"
+        )
     parameters = keyword_parameters(target)
     for name, annotation in (extra or {}).items():
         parameters.setdefault(name, (annotation, False))
@@ -186,12 +210,22 @@ def instantiate(node: Mapping[str, Any], *supplied: Any, **extra: Any) -> Any:
     """Calls the node's target: `supplied` by position, the node's keys and `extra` by keyword.
 
     Raises:
-        UserError: the node has no `_target_`, its target is not permitted, or the target refuses a value.
+        UserError: the node has no `_target_`, its target is not permitted, takes other arguments than these, or refuses a
+            value.
     """
     if TARGET not in node:
         raise UserError(f"a node without {TARGET} cannot be built: keys {', '.join(map(str, node)) or 'none'}")
     target = resolve_target(node[TARGET])
-    return target(*supplied, **{name: value for name, value in node.items() if name != TARGET}, **extra)
+    named = {name: value for name, value in node.items() if name != TARGET} | extra
+    if not str(node[TARGET]).startswith(f"{OWN_PREFIX}."):
+        try:
+            inspect.signature(target).bind(*supplied, **named)
+        except TypeError as error:
+            given = f"{len(supplied)} by position and {', '.join(named) or 'none'} by name"
+            raise UserError(
+                f"{_place(target)}: cannot be called with the arguments it is given, {given}: {error}"
+            ) from None
+    return target(*supplied, **named)
 
 
 def assemble(node: Mapping[str, Any], pool: Mapping[str, Any], key: str) -> Any:

@@ -13,12 +13,13 @@ from dqnlm.config.inapplicable import drop_inapplicable
 from dqnlm.config.messages import unknown_setting
 from dqnlm.config.schema import TARGET, Where, check_node, check_value
 from dqnlm.errors import UserError
+from dqnlm.utils.paths import FilePath
 from dqnlm.utils.permissions import permit_targets
 
 # Settings that belong to no group (train.yaml gives defaults and meanings).
 PLAIN: dict[str, Any] = {
     "gamma": float, "feedback": Literal["taken", "all_actions"],
-    "seed": int, "device": str, "threads": int | None, "progress": bool, "output_dir": str,
+    "seed": int, "device": str, "threads": int | None, "progress": bool, "output_dir": FilePath,
 }  # fmt: skip
 ALLOW_TARGETS = "allow_targets"
 

@@ -160,8 +160,7 @@ class Continuation(StepEnvironment, TeacherForced):
         return TimeStep(observation_E, reward_E, flag_E, last_E, next_observation_E, last_E, sequence_reward_ET)
 
     def _step_apart(self, action_E: Tensor) -> TimeStep:
-        """A step of environments at different times; windows are drawn for all at every step to avoid a host sync.
-        """
+        """A step of environments at different times; windows are drawn for all at every step to avoid a host sync."""
         decision_E = self._time_E >= self.first_decision
         time_E = self._time_E + 1
         reference_E = self._window_ES.gather(1, time_E[:, None])[:, 0]

@@ -38,12 +38,12 @@ class Gymnasium(StepEnvironment):
         device: where observations live and actions are expected; the copies themselves play on the host.
         seed: copy i is seeded from (seed, i).
         evaluating: changes nothing, as starts cannot be listed.
-        id: name under which Gymnasium knows the environment; None with `path`.
-        path: FILE.py:Class, a `gymnasium.Env` of the user's own; None with `id`.
+        id: name under which Gymnasium knows the environment; None where `path` is given.
+        path: FILE.py:Class, an environment of the user's own in place of `id`; it is run, see `dqnlm.utils.user_code`.
         num_envs: E.
         row_transitions: T, most transitions in a row; a longer episode is cut into rows.
         max_episode_steps: an episode is truncated after so many; None for the environment's own limit.
-        arguments: further arguments of `gymnasium.make`.
+        arguments: further arguments of `gymnasium.make`, or of the class.
         reward_low: least reward of a step, where known; None where not.
         reward_high: greatest reward of a step, where known; None where not.
 
@@ -53,7 +53,8 @@ class Gymnasium(StepEnvironment):
 
     Raises:
         UserError: Gymnasium or a package of the environment is missing, there is no such environment, its spaces are
-            not supported, it has no limit of steps, or a number is out of its range.
+            not supported, it has no limit of steps, a number is out of its range, or not one of id and path is given;
+            from any method, an error in the user's class.
     """
 
     def __init__(
@@ -72,11 +73,11 @@ class Gymnasium(StepEnvironment):
         reward_high: float | None,
     ) -> None:
         _check({"num_envs": num_envs, "row_transitions": row_transitions, "max_episode_steps": max_episode_steps})
-        self.name, self.reward_bounds_given = copies.name_of(id, path), _reward_bounds(reward_low, reward_high)
-        self.device, self.seed, self.num_envs, self.path = torch.device(device), seed, num_envs, path
-        self._envs = [copies.make(id, path, arguments) for _ in range(num_envs)]
-        num_actions, num_tokens, observation_size = self._read_spaces()
-        self.episode_steps = copies.limit(self._envs[0], self.name, max_episode_steps)
+        self.reward_bounds_given = _reward_bounds(reward_low, reward_high)
+        self.device, self.seed, self.num_envs = torch.device(device), seed, num_envs
+        self._name, self._setting, self._envs = copies.make(id, path, arguments, num_envs)
+        num_actions, num_tokens, observation_size = self._read_spaces(self._setting)
+        self.episode_steps = copies.limit(self._envs[0], self._setting, max_episode_steps)
         self.row_transitions = min(row_transitions, self.episode_steps)
         self._elapsed = [0] * num_envs  # steps of the episode
         self._row_time = [0] * num_envs  # transitions of the row
@@ -89,7 +90,7 @@ class Gymnasium(StepEnvironment):
             exact_resume=self._attributes is not None,
         )  # fmt: skip
 
-    def _read_spaces(self) -> tuple[int, int, int]:
+    def _read_spaces(self, setting: str) -> tuple[int, int, int]:
         """(actions, tokens, numbers of a vector); keeps the first number of both spaces."""
         import gymnasium
 
@@ -97,34 +98,32 @@ class Gymnasium(StepEnvironment):
         actions: Any = self._envs[0].action_space
         if not isinstance(actions, gymnasium.spaces.Discrete):
             raise UserError(
-                f"{self.name} has actions of the space {actions}; only Discrete actions can be learned here, as in CartPole-v1"
+                f"{setting} has actions of the space {actions}; only Discrete actions can be learned here, as in CartPole-v1"
             )
         box = isinstance(observations, gymnasium.spaces.Box)
         if not box and not isinstance(observations, gymnasium.spaces.Discrete):
             raise UserError(
-                f"{self.name} has observations of the space {observations}; supported are Box (numbers, as in CartPole-v1) "
+                f"{setting} has observations of the space {observations}; supported are Box (numbers, as in CartPole-v1) "
                 "and Discrete (tokens, as in FrozenLake-v1)"
             )
         self._vectors, self._first_action = box, int(actions.start)
         self._first_token = 0 if box else int(observations.start)
         num_tokens, observation_size = (0, math.prod(observations.shape)) if box else (int(observations.n), 0)
         if num_tokens > _LARGEST_TOKEN or (box and observation_size == 0):
-            raise UserError(f"{self.name} has observations of the space {observations}, which cannot be read here")
+            raise UserError(f"{setting} has observations of the space {observations}, which cannot be read here")
         return int(actions.n), num_tokens, observation_size
 
     def _seed_copies(self) -> None:
         """Seeds each copy's generator from (seed, copy, episodes begun), so that no seed is used twice."""
         for i, env in enumerate(self._envs):
             sequence = np.random.SeedSequence([self.seed, i, self._episodes[i]])
-            with copies.blaming(self.path):
-                env.reset(seed=int(sequence.generate_state(1)[0]))
+            env.reset(seed=int(sequence.generate_state(1)[0]))
 
     def _begin(self, i: int) -> Any:
         """Starts a new episode of copy i; returns its first observation."""
         self._elapsed[i] = self._row_time[i] = 0
         self._episodes[i] += 1
-        with copies.blaming(self.path):
-            return self._envs[i].reset()[0]
+        return self._envs[i].reset()[0]
 
     def reset(self) -> Tensor:
         observation_EF = self._flat([self._begin(i) for i in range(self.num_envs)])
@@ -156,8 +155,7 @@ class Gymnasium(StepEnvironment):
 
     def _step_one(self, i: int, action: int) -> tuple[Any, float, int]:
         """(observation, reward, flag with the bit _OVER) of copy i."""
-        with copies.blaming(self.path):
-            observation, paid, terminated, truncated, _ = self._envs[i].step(self._first_action + action)
+        observation, paid, terminated, truncated, _ = self._envs[i].step(self._first_action + action)
         self._elapsed[i] += 1
         self._row_time[i] += 1
         over = terminated or truncated or self._elapsed[i] >= self.episode_steps
@@ -190,7 +188,7 @@ class Gymnasium(StepEnvironment):
         return self.reward_bounds_given
 
     def describe(self) -> str:
-        return self.name.partition("=")[2].rpartition("/")[2]
+        return self._name
 
     def references(self) -> dict[str, float]:
         """The mean return at which the environment counts as solved, where its registration gives one."""

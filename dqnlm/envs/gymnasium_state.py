@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import json
 import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from dqnlm.envs.gymnasium_own import Own
 from dqnlm.errors import UserError
-from dqnlm.utils import user_code
 
 if TYPE_CHECKING:
     import gymnasium
@@ -30,68 +28,43 @@ SAVABLE: dict[str, tuple[str, ...]] = {
 }
 
 
-def name_of(id: str | None, path: str | None) -> str:
-    """The environment as it is typed, `env.id=...` or `env.path=...`.
+def make(id: str | None, path: str | None, arguments: dict[str, Any], count: int) -> tuple[str, str, list[Any]]:
+    """Copies of the environment of an id or of a user's file.
+
+    Returns:
+        Its name, the setting that names it as it would be typed, and the copies: each a gymnasium.Env, or each an `Own`.
 
     Raises:
-        UserError: neither or both are given.
-    """
-    if (id is None) == (path is None):
-        raise UserError(
-            f"env=gymnasium needs env.id=NAME of a registered environment, or env.path=FILE.py:Class, and not both: env.id is "
-            f"{id}, env.path is {path}"
-        )
-    return f"env.id={id}" if path is None else f"env.path={path}"
-
-
-@contextmanager
-def blaming(path: str | None) -> Iterator[None]:
-    """Turns an error of the user's own environment into one message: file, line, and what Python says."""
-    try:
-        yield
-    except UserError:
-        raise
-    except Exception as error:
-        if path is None:
-            raise
-        file, name = user_code.split(path, "env.path")
-        raise UserError(f"env.path={path}: {name} failed: {user_code.blame(error, file)}") from error
-
-
-def _own(path: str, arguments: dict[str, Any]) -> gymnasium.Env[Any, Any]:
-    """One copy of a class of the user's own."""
-    import gymnasium
-
-    made = user_code.load(path, "env.path")
-    with blaming(path):
-        env = made(**arguments)
-    if not isinstance(env, gymnasium.Env):
-        raise UserError(f"env.path={path} gives {type(env).__name__}, which is no gymnasium.Env; derive the class from it")
-    for name, space in (("observation_space", gymnasium.spaces.Space), ("action_space", gymnasium.spaces.Space)):
-        if not isinstance(getattr(env, name, None), space):
-            raise UserError(f"env.path={path} has no {name}; set self.{name} to a gymnasium.spaces space in __init__")
-    return env
-
-
-def make(id: str | None, path: str | None, arguments: dict[str, Any]) -> gymnasium.Env[Any, Any]:
-    """One copy, without Gymnasium's time limit and checks; `id` or `path` is None.
-
-    Raises:
-        UserError: Gymnasium is missing, or cannot make this one.
+        UserError: Gymnasium is missing or cannot make this one, the user's file cannot be used, or there are both or neither.
     """
     try:
-        import gymnasium
+        import gymnasium  # noqa: F401
     except ImportError:
         raise UserError(
             "env=gymnasium needs the package gymnasium; install it with: pip install 'dqnlm[gymnasium]'"
         ) from None
-    if path is not None:
-        return _own(path, arguments)
-    assert id is not None, "that was required"
+    if id is not None and path is not None:
+        raise UserError(
+            f"env.id={id} and env.path={path} name two environments; set one of them to null, such as env.id=null"
+        )
+    if id is not None:
+        return id, f"env.id={id}", [_registered(id, arguments) for _ in range(count)]
+    if path is None:
+        raise UserError(
+            "env=gymnasium needs env.id=NAME, such as env.id=CartPole-v1, or env.path=FILE.py:CLASS for one of your own"
+        )
+    own = [Own(path, arguments) for _ in range(count)]
+    return own[0].name, f"env.path={path}", own
+
+
+def _registered(id: str, arguments: dict[str, Any]) -> gymnasium.Env[Any, Any]:
+    """One copy, without Gymnasium's time limit and checks."""
+    import gymnasium
+
     if ":" in id:
         raise UserError(
             f"env.id={id} names a module to import, and a configuration may not run code; use the id of an installed "
-            "environment, without a colon, or env.path=FILE.py:Class env.id=null"
+            "environment, without a colon, or env.path=FILE.py:CLASS for one of your own"
         )
     reserved = sorted({"id", "max_episode_steps", "disable_env_checker", "vectorization_mode"} & set(arguments))
     if reserved:
@@ -110,23 +83,28 @@ def make(id: str | None, path: str | None, arguments: dict[str, Any]) -> gymnasi
             raise UserError(f"env.arguments={arguments} do not fit env.id={id}: {error}") from None
 
 
-def limit(env: gymnasium.Env[Any, Any], name: str, max_episode_steps: int | None) -> int:
-    """Most steps of an episode: as given, or the environment's own limit, which is in its registration.
+def limit(env: gymnasium.Env[Any, Any] | Own, setting: str, max_episode_steps: int | None) -> int:
+    """Most steps of an episode: as given, or the environment's own limit, which is in its registration (or its own spec).
 
     Raises:
         UserError: there is neither.
     """
     import gymnasium
 
-    own = None if env.spec is None else gymnasium.spec(env.spec.id).max_episode_steps
-    steps = own if max_episode_steps is None else max_episode_steps
+    if max_episode_steps is not None:
+        return max_episode_steps
+    spec = gymnasium.spec(env.spec.id) if env.spec is not None and not isinstance(env, Own) else env.spec
+    steps = None if spec is None else spec.max_episode_steps
     if steps is None:
-        raise UserError(f"{name} sets no limit of steps to an episode; set env.max_episode_steps=N")
+        raise UserError(f"{setting} sets no limit of steps to an episode; set env.max_episode_steps=N")
     return steps
 
 
-def savable_attributes(env: gymnasium.Env[Any, Any]) -> tuple[str, ...] | None:
-    """Names that hold the state of a copy that was reset; None where they are not known, or a wrapper may hold more."""
+def savable_attributes(env: gymnasium.Env[Any, Any] | Own) -> tuple[str, ...] | None:
+    """Names that hold the state of a copy that was reset; None where they are not known, or a wrapper may hold more.
+
+    Not known for any class of the user's: one derived from a class in SAVABLE may hold more than that.
+    """
     import gymnasium
 
     bare = env.env if isinstance(env, gymnasium.wrappers.OrderEnforcing) else env

@@ -25,6 +25,7 @@ from dqnlm.networks.pretrained_cache import column_mask, keys_and_values, row_ca
 from dqnlm.networks.pretrained_lora import add_lora, merged
 from dqnlm.networks.pretrained_outputs import LogitQ, own_policy, zeroed
 from dqnlm.networks.projections import Linear
+from dqnlm.utils.paths import PathOrName
 
 
 class TokenIds(nn.Module):
@@ -75,7 +76,7 @@ class Pretrained(Body):
         tokenizer: dict[str, Any] | None,
         recipe: dict[str, Any] | None,
         *,
-        name_or_path: str | None,
+        name_or_path: PathOrName | None,
         revision: str | None,
         context: int,
         dropout: float | None,

@@ -15,6 +15,7 @@ import torch
 from dqnlm.errors import UserError
 from dqnlm.partners.base import Answer, Partner, Turn
 from dqnlm.types import Bounds
+from dqnlm.utils.paths import FilePath
 
 LINE_BREAK = "\n"
 
@@ -40,7 +41,7 @@ class Recorded(Partner):
 
     def __init__(
         self, dialogues: int, seed: int, evaluating: bool, read_dialogues: Callable[[str | None, str], tuple[Any, Any]],
-        *, path: str | None, heldout_fraction: float, turn_length: int,
+        *, path: FilePath | None, heldout_fraction: float, turn_length: int,
     ) -> None:  # fmt: skip
         if not 0 < heldout_fraction < 1 or turn_length < 1:
             raise UserError(

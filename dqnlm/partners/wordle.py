@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 import torch
 
@@ -11,6 +11,7 @@ from dqnlm.partners.base import Answer, Partner
 from dqnlm.problems import wordle, wordle_players, wordle_words
 from dqnlm.types import Bounds
 from dqnlm.utils.context import RunContext
+from dqnlm.utils.paths import PathOrName
 
 
 class Wordle(Partner):
@@ -32,7 +33,7 @@ class Wordle(Partner):
     longest_answer = wordle.UTTERANCE_LENGTH
     reward_bounds = Bounds(wordle.TURN_REWARD, wordle.SOLVED_REWARD)
 
-    def __init__(self, dialogues: int, seed: int, evaluating: bool, *, words: str) -> None:
+    def __init__(self, dialogues: int, seed: int, evaluating: bool, *, words: Literal["auto", "bundled"] | PathOrName) -> None:
         self.list_name = words
         self.words, self.origin = wordle_words.word_list(words)
         self._known = frozenset(self.words)

@@ -11,6 +11,7 @@ from dqnlm.errors import UserError
 from dqnlm.rewards.pretrained import loaded
 from dqnlm.rewards.text import Decoder, TextReward
 from dqnlm.types import Bounds
+from dqnlm.utils.paths import PathOrName
 
 
 class CausalModel(TextReward):
@@ -36,7 +37,7 @@ class CausalModel(TextReward):
 
     def __init__(
         self, num_actions: int, tokenizer: Decoder, stop_id: int | None, device: torch.device | str, *,
-        name_or_path: str | None, with_prompt: bool, max_tokens: int, batch_rows: int, floor: float,
+        name_or_path: PathOrName | None, with_prompt: bool, max_tokens: int, batch_rows: int, floor: float,
         scale: float, clip: float | None, increments: bool,
     ) -> None:  # fmt: skip
         if not -math.inf < floor < 0:

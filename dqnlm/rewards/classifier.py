@@ -7,6 +7,7 @@ import torch
 from dqnlm.errors import UserError
 from dqnlm.rewards.pretrained import loaded
 from dqnlm.rewards.text import Decoder, TextReward
+from dqnlm.utils.paths import PathOrName
 
 
 class Classifier(TextReward):
@@ -28,7 +29,7 @@ class Classifier(TextReward):
 
     def __init__(
         self, num_actions: int, tokenizer: Decoder, stop_id: int | None, device: torch.device | str, *,
-        name_or_path: str | None, label: str, with_prompt: bool, max_tokens: int, batch_rows: int,
+        name_or_path: PathOrName | None, label: str, with_prompt: bool, max_tokens: int, batch_rows: int,
         scale: float, clip: float | None, increments: bool,
     ) -> None:  # fmt: skip
         super().__init__(num_actions, tokenizer, stop_id, scale=scale, clip=clip, increments=increments)

@@ -13,6 +13,8 @@ from dqnlm.types import Bounds
 from dqnlm.utils import user_code
 from dqnlm.utils.paths import CodePath
 
+SETTING = "reward.path"
+
 
 class FunctionReward(TextReward):
     """Calls `score(prompts, completions, references)` with three lists of texts, one entry per finished episode.
@@ -46,8 +48,8 @@ class FunctionReward(TextReward):
             raise UserError(
                 "reward=function needs reward.path=FILE.py:FUNCTION, such as reward.path=my_rewards.py:score"
             )
-        self.path, self.file = path, user_code.split(path)[0].expanduser().resolve()
-        self._function = user_code.load(path)
+        self.path, self.file = path, user_code.split(path, SETTING, "function")[0]
+        self._function = user_code.load(path, SETTING, "function")
 
     def score(self, prompts: list[str], completions: list[str], references: list[str]) -> list[float]:
         answer = self._call(prompts, completions, references)
@@ -70,7 +72,7 @@ class FunctionReward(TextReward):
         try:
             returned = self._function(prompts, completions, references)
         except Exception as error:
-            raise UserError(f"reward.path={self.path}: {user_code.blame(error, self.file)}") from error
+            raise UserError(f"{SETTING}={self.path}: {user_code.blame(error, self.file)}") from error
         answer = _as_list(returned)
         if answer is None:
             raise self._wrong(
@@ -98,7 +100,7 @@ class FunctionReward(TextReward):
         return number
 
     def _wrong(self, what: str) -> UserError:
-        return UserError(f"reward.path={self.path}: the function {what}\n  see {self.file}")
+        return UserError(f"{SETTING}={self.path}: the function {what}\n  see {self.file}")
 
 
 def _as_list(value: Any) -> Sequence[Any] | None:

@@ -8,38 +8,46 @@ from __future__ import annotations
 
 import functools
 import importlib.util
+import inspect
 import sys
 import traceback
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, Literal, cast
 
 from dqnlm.errors import UserError
 from dqnlm.utils.permissions import is_permitted
 from dqnlm.utils.suggest import suggestion
 
+Kind = Literal["function", "class"]
+_EXAMPLES: dict[Kind, str] = {"function": "my_rewards.py:score", "class": "my_env.py:Corridor"}
 
-def split(path: str, setting: str = "reward.path") -> tuple[Path, str]:
-    """File and function.
+
+def split(path: str, setting: str, kind: Kind) -> tuple[Path, str]:
+    """The whole path of the file, and the name of what is meant in it.
 
     Raises:
-        UserError: not of the form FILE.py:FUNCTION.
+        UserError: not of the form FILE.py:NAME.
     """
     file, _, name = path.rpartition(":")
     if not file.endswith(".py") or not name.isidentifier():
-        raise UserError(f"{setting} is {path!r}; it must be FILE.py:NAME, such as my_code.py:score")
-    return Path(file), name
+        raise UserError(f"{setting} is {path!r}; it must be FILE.py:{kind.upper()}, such as {_EXAMPLES[kind]}")
+    return Path(file).expanduser().resolve(), name
 
 
-def load(path: str, setting: str = "reward.path") -> Callable[..., Any]:
-    """The function that `FILE.py:FUNCTION` names; runs the file, once for all uses until it changes.
+def load(path: str, setting: str, kind: Kind) -> Callable[..., Any]:
+    """The function or class that `FILE.py:NAME` names; runs the file, once for all uses until it changes.
+
+    Args:
+        path: FILE.py:NAME.
+        setting: dotted key of the setting that holds it, for messages.
+        kind: what is meant in the file.
 
     Raises:
-        UserError: no permission, no such file or function, or an error while the file runs.
+        UserError: no permission, no such file, function or class, or an error while the file runs.
     """
-    relative, name = split(path, setting)
-    file = relative.expanduser().resolve()
+    file, name = split(path, setting, kind)
     if not is_permitted(str(file)):
         raise UserError(
             f"{setting}={path} would run {file}, and this run's folder alone may not do that\n"
@@ -51,12 +59,12 @@ def load(path: str, setting: str = "reward.path") -> Callable[..., Any]:
         module = _run(file, file.stat().st_mtime_ns)
     except Exception as error:
         raise UserError(f"{setting}={path}: {blame(error, file)}") from error
-    function = getattr(module, name, None)
-    if not callable(function):
-        own = [n for n, v in vars(module).items() if callable(v) and not n.startswith("_")]
-        raise UserError(f"{setting}={path}: {file.name} has no {name}{suggestion(name, own)}")
-    found: Callable[..., Any] = function
-    return found
+    found = getattr(module, name, None)
+    is_meant = inspect.isclass if kind == "class" else callable
+    if not is_meant(found):
+        own = [n for n, v in vars(module).items() if is_meant(v) and not n.startswith("_")]
+        raise UserError(f"{setting}={path}: {file.name} has no {kind} {name}{suggestion(name, own)}")
+    return cast(Callable[..., Any], found)
 
 
 @functools.lru_cache(maxsize=8)

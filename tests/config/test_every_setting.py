@@ -36,6 +36,7 @@ def every_option() -> list[tuple[str, str]]:
 
 # What an option needs beside itself.
 NEEDS: dict[tuple[str, str], list[str]] = {
+    ("env", "gymnasium"): ["env.id=CartPole-v1"],
     ("exploration", "reference"): ["feedback=all_actions"],
     ("exploration", "probability_matching"): ["gamma=0"],
     ("head", "normalised"): ["projection=dueling"],
@@ -65,7 +66,7 @@ def test_every_option_builds_and_trains(tmp_path: Path, group: str, option: str)
         pytest.importorskip("tensorboard")
     if group == "env" and option != "continuation":
         pytest.importorskip("gymnasium")
-        typed = [f"env={option}", *WITHOUT_TEXT]
+        typed = [f"env={option}", *NEEDS.get((group, option), []), *WITHOUT_TEXT]
         composed, choices = composition.compose(typed)
         settings = validation.validate(composed, choices, typed)
     else:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import inspect
 import io
 import json
 import os
@@ -18,7 +17,6 @@ from pathlib import Path
 import pytest
 
 from dqnlm import cli
-from dqnlm.envs.gymnasium_env import Gymnasium
 from dqnlm.utils import permissions
 from tests.docs import documents, smoke
 from tests.docs.documents import ROOT
@@ -64,10 +62,6 @@ NOT_RUN: list[tuple[str, str, Callable[[str], None]]] = [
     ("scripts/python studies/", "trains for minutes or hours", _study),
     ("tensorboard ", "a server that does not end", _nothing),
 ]
-if "path" not in inspect.signature(Gymnasium.__init__).parameters:
-    NOT_RUN.append(
-        ("dqnlm train +experiment=cartpole env.path=", "env=gymnasium reads no file of the user's yet", _nothing)
-    )
 
 
 def reproducible() -> set[str]:

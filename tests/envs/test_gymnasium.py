@@ -57,8 +57,9 @@ def _registered() -> Any:
     del gymnasium.registry["Counting-v0"], gymnasium.registry["Endless-v0"]
 
 
-def make(id: str = "CartPole-v1", seed: int = 0, **options: Any) -> Gymnasium:
+def make(id: str | None = "CartPole-v1", seed: int = 0, **options: Any) -> Gymnasium:
     settings: dict[str, Any] = {
+        "path": None,
         "num_envs": 3,
         "row_transitions": 16,
         "max_episode_steps": None,
@@ -236,7 +237,10 @@ def test_bounds() -> None:
         ({"id": "Pendulum-v1"}, "Box.*only Discrete"),
         ({"id": "Blackjack-v1"}, "Tuple.*supported are Box"),
         ({"id": "Endless-v0"}, "env.max_episode_steps"),
-        ({"id": "os:CartPole-v1"}, "module"),
+        ({"id": "os:CartPole-v1"}, "module.*env.path=FILE.py:CLASS"),
+        ({"id": None}, "needs env.id=NAME.*or env.path=FILE.py:CLASS"),
+        ({"path": "mine.py:Corridor"}, "env.id=CartPole-v1 and env.path=mine.py:Corridor name two"),
+        ({"id": None, "path": "mine.Corridor"}, "env.path is 'mine.Corridor'; it must be FILE.py:CLASS"),
         ({"arguments": {"colour": 3}}, "colour"),
         ({"arguments": {"max_episode_steps": 3}}, "env.max_episode_steps"),
         ({"num_envs": 0}, "env.num_envs"),

@@ -295,7 +295,7 @@ def test_the_judge_of_these_tests(tmp_path: Path) -> None:
     permissions.permit_targets([str(tmp_path / "judge.py")])
     (tmp_path / "judge.py").write_text(JUDGE)
     rows = [json.loads(line) for line in write_log(tmp_path / "log.jsonl").read_text().splitlines()]
-    score = load_code(f"{tmp_path / 'judge.py'}:score")
+    score = load_code(f"{tmp_path / 'judge.py'}:score", "reward.path", "function")
     paid = score([r["prompt"] for r in rows], [r["completion"] for r in rows], [""] * len(rows))
     assert paid == [float(r["reward"]) for r in rows]
     permissions.forget_permissions()

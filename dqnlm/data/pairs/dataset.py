@@ -22,6 +22,7 @@ from dqnlm.data.tokenizers.base import Tokenizer
 from dqnlm.data.tokenizers.bpe import train_bpe
 from dqnlm.data.trajectories.files import DataSource
 from dqnlm.errors import UserError
+from dqnlm.utils.paths import FilePath, PathOrName
 
 PairTokenizer = Literal["bpe", "character", "byte"]
 STOP = "\n"
@@ -166,7 +167,7 @@ def _as_ids(
 
 def translation(
     *,
-    path: str | None,
+    path: FilePath | None,
     source: str,
     target: str,
     train: str,
@@ -185,7 +186,7 @@ def translation(
 
 def translation_jsonl(
     *,
-    path: str | None,
+    path: FilePath | None,
     source: str,
     target: str,
     heldout_fraction: float,
@@ -201,7 +202,7 @@ def translation_jsonl(
 
 def translation_hub(
     *,
-    name: str | None,
+    name: PathOrName | None,
     config: str | None,
     revision: str | None,
     source: str,
@@ -222,7 +223,7 @@ def translation_hub(
 
 def replies(
     *,
-    path: str | None,
+    path: FilePath | None,
     context_turns: int,
     heldout_fraction: float,
     limit: int | None,

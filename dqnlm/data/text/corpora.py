@@ -18,7 +18,9 @@ from dqnlm.data.text import sources
 from dqnlm.data.text.reading import TextSource
 from dqnlm.data.tokenizers import factory
 from dqnlm.data.tokenizers.base import Tokenizer
+from dqnlm.data.tokenizers.factory import TokenizerName
 from dqnlm.errors import UserError
+from dqnlm.utils.paths import FilePath, PathOrName
 
 _LEAST_TOKENS = 2  # an observation and what follows it
 
@@ -105,11 +107,11 @@ def build_corpus(
 
 def build_tiny_shakespeare(
     *,
-    path: str | None,
+    path: FilePath | None,
     bundled_fallback: bool,
     bundled_characters: int,
     bundled_seed: int,
-    tokenizer: str,
+    tokenizer: TokenizerName,
     heldout_fraction: float,
 ) -> Corpus:
     """Target of `data=tiny_shakespeare`; see `sources.tiny_shakespeare`."""
@@ -122,24 +124,24 @@ def build_tiny_shakespeare(
     return build_corpus(source, tokenizer, heldout_fraction)
 
 
-def build_text_file(*, path: str | None, tokenizer: str, heldout_fraction: float) -> Corpus:
+def build_text_file(*, path: FilePath | None, tokenizer: TokenizerName, heldout_fraction: float) -> Corpus:
     """Target of `data=text_file`; see `sources.text_file`."""
     return build_corpus(sources.text_file(path=path), tokenizer, heldout_fraction)
 
 
-def build_bundled(*, characters: int, seed: int, tokenizer: str, heldout_fraction: float) -> Corpus:
+def build_bundled(*, characters: int, seed: int, tokenizer: TokenizerName, heldout_fraction: float) -> Corpus:
     """Target of `data=bundled`; see `sources.bundled`."""
     return build_corpus(sources.bundled(characters=characters, seed=seed), tokenizer, heldout_fraction)
 
 
 def build_hub(
     *,
-    name: str | None,
+    name: PathOrName | None,
     config: str | None,
     split: str,
     text_column: str,
     revision: str | None,
-    tokenizer: str,
+    tokenizer: TokenizerName,
     heldout_fraction: float,
 ) -> Corpus:
     """Target of `data=hub`; see `hub.hub`."""

@@ -5,10 +5,13 @@ from __future__ import annotations
 import difflib
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from dqnlm.data.tokenizers.base import ByteTokenizer, CharacterTokenizer, Tokenizer
 from dqnlm.errors import UserError
+from dqnlm.utils.paths import PathOrName
+
+TokenizerName = Literal["character", "byte", "bpe"] | PathOrName  # a setting: made from the text, or a saved one
 
 
 def build(kind: str, training_text: str) -> Tokenizer:

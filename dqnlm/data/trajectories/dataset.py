@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 import torch
 
@@ -16,6 +16,7 @@ from dqnlm.data.trajectories.rows import padded, token_rows
 from dqnlm.errors import UserError
 from dqnlm.problems import maze, random_walks, wordle, wordle_players, wordle_words
 from dqnlm.types import Rows
+from dqnlm.utils.paths import FilePath, PathOrName
 
 
 @dataclass(frozen=True)
@@ -113,8 +114,8 @@ def _prepared(items: list[Trajectory], source: DataSource, best: float | None, s
 
 def trajectories(
     *,
-    path: str | None,
-    name: str | None,
+    path: FilePath | None,
+    name: PathOrName | None,
     config: str | None,
     split: str,
     revision: str | None,
@@ -186,7 +187,12 @@ def maze_log(*, seed: int, episodes: int, keep_best: float | None, reward_scalin
 
 
 def wordle_log(
-    *, seed: int, games: int, words: str, keep_best: float | None, reward_scaling: RewardScaling
+    *,
+    seed: int,
+    games: int,
+    words: Literal["auto", "bundled"] | PathOrName,
+    keep_best: float | None,
+    reward_scaling: RewardScaling,
 ) -> Trajectories:
     """Target of `data=wordle`: games of a suboptimal behaviour policy, one row per game.
 

@@ -22,6 +22,7 @@ from dqnlm.data.tokenizers import factory
 from dqnlm.data.tokenizers.base import Tokenizer
 from dqnlm.data.tokenizers.bpe import train_bpe
 from dqnlm.data.tokenizers.ended import with_end
+from dqnlm.data.tokenizers.factory import TokenizerName
 from dqnlm.data.trajectories import split
 from dqnlm.data.trajectories.dataset import read_log
 from dqnlm.data.trajectories.files import DataSource, read_file
@@ -31,6 +32,7 @@ from dqnlm.data.trajectories.rows import TokenRow, token_rows
 from dqnlm.data.trajectories.split import HeldoutBy
 from dqnlm.errors import UserError
 from dqnlm.types import DECISION
+from dqnlm.utils.paths import FilePath, PathOrName
 
 
 @dataclass(frozen=True)
@@ -90,17 +92,17 @@ class Log:
 
 def logged(
     *,
-    path: str | None,
-    name: str | None,
+    path: FilePath | None,
+    name: PathOrName | None,
     config: str | None,
     split: str,
     revision: str | None,
-    heldout_path: str | None,
+    heldout_path: FilePath | None,
     heldout_fraction: float,
     heldout_by: HeldoutBy,
     keep_best: float | None,
     reward_scaling: RewardScaling,
-    tokenizer: str | None,
+    tokenizer: TokenizerName | None,
     vocabulary_size: int | None,
     max_tokens: int | None,
     end_token: bool,
