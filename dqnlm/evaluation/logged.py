@@ -56,7 +56,7 @@ JUDGED = (
     Metric("eval/return_logged", "reward of the log", "Reward of the log's answers to the same prompts", REWARD),
 )
 # As the table lists them.
-_SHOWN = ("return", "nats", "nats_best", "accuracy", "q_taken", "return_correlation", "return_explained", "pair_accuracy",
+_SHOWN = ("return", "nll", "nll_best", "accuracy", "q_taken", "return_correlation", "return_explained", "pair_accuracy",
           "length", "unfinished_share", "distinct_2")  # fmt: skip
 
 

@@ -17,6 +17,7 @@ from dqnlm.builder.checks import built, learner, settings
 from dqnlm.config import composition, validation
 from dqnlm.envs import logged, random_walks
 from dqnlm.errors import UserError
+from dqnlm.evaluation.text import TextEvaluator
 from dqnlm.heads import normalised
 from dqnlm.objectives import trajectory
 from dqnlm.partners import wordle
@@ -150,6 +151,8 @@ IMPOSSIBLE: list[tuple[list[str], str]] = [
     ([FREE, "env.stop_token=e", "env.allowed=at"], "not among env.allowed"),
     (["env.allowed=Q"], "Q"),
     (["gamma=1.5"], "gamma"),
+    (["evaluation.betas=[1,2]"], "policy.kind=reweighted; set []"),
+    (["trainer.rollout_steps=0"], "trainer.rollout_steps must be at least 1 or null"),
     (["gamma=1", "env.horizon_end=truncate"], "head.loss=logistic needs finite bounds"),
     (["network.tie_weights=true", "projection=dueling"], "projection=linear"),
     (["policy.kind=probable"], "boltzmann, probability"),
@@ -243,7 +246,7 @@ def refusals(module: ModuleType) -> list[ast.Raise]:
     return [node for function in functions for node in ast.walk(function) if isinstance(node, ast.Raise)]
 
 
-def test_impossible_combinations(tmp_path: Path, text: Path) -> None:
+def test_impossible_combinations(tmp_path: Path, text: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Bug: a combination that is trained on in vain, crashes, or is refused without what to set; a refusal without a test."""
     raised: dict[str, set[int]] = {str(module.__file__): set() for module in WITH_REFUSALS}
 
@@ -262,6 +265,9 @@ def test_impossible_combinations(tmp_path: Path, text: Path) -> None:
     for overrides, part in IMPOSSIBLE_ON_FILES:
         typed = [word.replace("path=", f"path={tmp_path}/") for word in overrides]
         refused(lambda t=typed: build(tmp_path / "files", t), overrides, part)
+    with monkeypatch.context() as patch:  # as an evaluator of a user's own may be
+        patch.setattr(TextEvaluator, "best_candidates", lambda self: {})
+        refused(lambda: tools.start(tmp_path / "none", text), [], "none of its metrics has a direction")
     for module in WITH_REFUSALS:
         name = str(module.__file__)
         missed = [

@@ -238,7 +238,7 @@ def test_dialogues_and_episodes_of_several_rows(tmp_path: Path) -> None:
             r"rows are longer than network\.context=6 .*line \d+.* network\.context=8, or .*max_tokens=7",
         ),
         (["reward=exact_match"], r"reward=exact_match compares token by token.*reward=none"),
-        (["reward=chrf"], "needs 'tokenizer'|compares with a reference"),
+        (["reward=chrf"], "needs a reference.*reward=language_model"),
         (["data=trajectories"], r"env=logged learns from a log alone.*data=logged"),
         (["env=random_walks"], "env=random_walks is a task of another kind.*env=logged"),
         (["evaluation.best_metric=eval/return"], r"eval/return is no metric that can choose .*; choose one of eval/nll_best"),
