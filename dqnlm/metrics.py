@@ -64,7 +64,7 @@ class Accumulator:
             return value.float()
         return torch.full((), value, device=self.device)
 
-    def drain(self) -> Figures:
+    def pop_means(self) -> Figures:
         """Means since the last call, by name; metrics without an observation are left out. One synchronisation."""
         if not self._sums:
             return {}

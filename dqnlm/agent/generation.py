@@ -46,7 +46,7 @@ def _read(network: QNetwork, observation_ES: Tensor) -> tuple[dict[str, Tensor],
 
 
 def answers(
-    network: QNetwork, prompt_EP: Tensor, length_E: Tensor, choose: Choose, stop_id: int | None, most: int
+    network: QNetwork, prompt_EP: Tensor, length_E: Tensor, choose: Choose, eos_id: int | None, most: int
 ) -> tuple[Tensor, Tensor]:
     """Answers to all prompts in parallel; a device sync now and then tests whether all are finished.
 
@@ -54,7 +54,7 @@ def answers(
         prompt_EP: int64, right-padded.
         length_E: tokens of each prompt, at least 1.
         choose: from the raw outputs after the last token to the next one.
-        stop_id: the token that ends an answer; None for none.
+        eos_id: the token that ends an answer; None for none.
         most: decisions at most.
 
     Returns:
@@ -71,7 +71,7 @@ def answers(
         token_E = choose(output).masked_fill(over_E, 0)
         action_EH[:, time] = token_E
         said_E += ~over_E
-        over_E |= token_E == (-1 if stop_id is None else stop_id)
+        over_E |= token_E == (-1 if eos_id is None else eos_id)
         if time + 1 == most or (time % _ASK_EVERY == 0 and bool(over_E.all())):
             break
         output, state = network.step(token_E, state)

@@ -178,6 +178,6 @@ class Policy:
         columns = list(
             self.stream(prompt, max_tokens, policy=policy, temperature=temperature, top_k=top_k, n=n, seed=seed)
         )
-        rows = [before_end([row[i] for row in columns], self.tokenizer.end_id) for i in range(n)]
+        rows = [before_end([row[i] for row in columns], self.tokenizer.eos_id) for i in range(n)]
         texts = [self.tokenizer.decode(row) for row in rows]
         return [t.split(stop)[0] if stop else t for t in texts]

@@ -11,7 +11,7 @@ from dqnlm.agent.learner import Learner
 from dqnlm.agent.policy import Policy
 from dqnlm.buffers.base import Buffer, Setup
 from dqnlm.builder.memory import check_outputs
-from dqnlm.config.schema import assemble, instantiate
+from dqnlm.config.schema import instantiate, instantiate_with
 from dqnlm.data.tokenizers.base import Tokenizer
 from dqnlm.errors import UserError
 from dqnlm.heads.base import Head
@@ -55,19 +55,19 @@ def build_head(config: Config, task: Task) -> Head:
 
 def head_for(config: Config, bounds: Bounds, probability_of_match: bool) -> Head:
     """As `build_head`, without an environment."""
-    head: Head = assemble(config["head"], {"bounds": bounds, "probability_of_match": probability_of_match}, "head")
+    head: Head = instantiate_with(config["head"], {"bounds": bounds, "probability_of_match": probability_of_match}, "head")
     return head
 
 
 def build_bootstrap(config: Config) -> Bootstrap:
     """Builds the bootstrap."""
-    bootstrap: Bootstrap = assemble(config["bootstrap"], {}, "bootstrap")
+    bootstrap: Bootstrap = instantiate_with(config["bootstrap"], {}, "bootstrap")
     return bootstrap
 
 
 def build_returns(config: Config) -> Returns:
     """Builds the returns."""
-    returns: Returns = assemble(config["returns"], {}, "returns")
+    returns: Returns = instantiate_with(config["returns"], {}, "returns")
     return returns
 
 
@@ -82,7 +82,7 @@ def build_network(
     """Builds encoder, body and the outputs that the objectives need; `recipe` is that of a saved body."""
     tokens = None if tokenizer is None else tokenizer.state()
     pool_of_body = {"num_tokens": spec.num_tokens, "tokenizer": tokens, "recipe": recipe}
-    body: Body = assemble(config["network"], pool_of_body, "network")
+    body: Body = instantiate_with(config["network"], pool_of_body, "network")
     if body.one_hot and spec.observation_size:
         raise UserError(
             "network=table holds a value for each token, but observations here are vectors; use network=window_mlp"
@@ -91,7 +91,7 @@ def build_network(
 
     def make(features: int, num_actions: int, num_parameters: int) -> nn.Module:
         pool = {"features": features, "num_actions": num_actions, "num_parameters": num_parameters}
-        projection: nn.Module = assemble(config["projection"], pool, "projection")
+        projection: nn.Module = instantiate_with(config["projection"], pool, "projection")
         return projection
 
     def output(name: str) -> nn.Module:
@@ -158,7 +158,7 @@ def objectives_without_env(config: Config, head: Head) -> dict[str, Objective]:
 
 
 def _objectives(config: Config, pool: dict[str, Any]) -> dict[str, Objective]:
-    return {name: assemble(node, pool, f"objective.{name}") for name, node in config["objective"].items()}
+    return {name: instantiate_with(node, pool, f"objective.{name}") for name, node in config["objective"].items()}
 
 
 def outputs_of(objectives: dict[str, Objective]) -> tuple[str, ...]:
@@ -190,5 +190,5 @@ def build_buffer(
         spec=task.spec, gamma=config["gamma"], context=context, lookahead=lookahead,
         logged_rows=task.num_logged_rows, device=device, generator=streams.stream(device, config["seed"], streams.BUFFER),
     )  # fmt: skip
-    buffer: Buffer = assemble(config["buffer"], {"setup": setup}, "buffer")
+    buffer: Buffer = instantiate_with(config["buffer"], {"setup": setup}, "buffer")
     return buffer

@@ -31,7 +31,7 @@ from dqnlm.training import saved_state, summary
 from dqnlm.training.components import Components
 from dqnlm.training.trainer import Trainer
 from dqnlm.utils import streams
-from dqnlm.utils.failures import naming_disk, naming_memory
+from dqnlm.utils.failures import explain_disk_error, explain_memory_error
 from dqnlm.utils.files import write_json_atomic
 
 Config = dict[str, Any]
@@ -40,7 +40,7 @@ Config = dict[str, Any]
 def start(config: Config, directory: Path, *, choices: dict[str, Any], command_line: list[str]) -> dict[str, Any]:
     """Builds and runs a new run in `directory`; returns its summary."""
     run = RunDirectory(directory)
-    with naming_disk(directory), naming_memory():
+    with explain_disk_error(directory), explain_memory_error():
         save_run_config(config, run.config)
         try:
             trainer = build(config, run, choices=choices)
@@ -71,7 +71,7 @@ def resume(directory: Path, overrides: list[str]) -> dict[str, Any]:
     )  # first: the overrides may renew a permission to run the user's code
     before = load_run_config(run.config)
     _refuse_another_run(before, config)
-    with naming_disk(directory), naming_memory():
+    with explain_disk_error(directory), explain_memory_error():
         return _resume(run, before, config)
 
 

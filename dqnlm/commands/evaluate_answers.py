@@ -47,10 +47,10 @@ def answer_part(
     Raises:
         UserError: as `answer_ids`.
     """
-    part, stop_id = getattr(task.data, split), task.data.stop_id
+    part, eos_id = getattr(task.data, split), task.data.eos_id
     env = task.make_env_on(part, 0, num_envs=len(part.texts))  # its copy i answers prompt i
     said = answer_ids(policy, [pair.prompt for pair in part.texts], env.max_new_tokens, decoding, progress)
-    texts = [policy.tokenizer.decode([i for i in ids if i != stop_id]) for ids in said]
+    texts = [policy.tokenizer.decode([i for i in ids if i != eos_id]) for ids in said]
     env.prompts()
     action_EH = torch.zeros(len(said), env.max_new_tokens, dtype=torch.int64)
     for row_H, ids in zip(action_EH, said, strict=True):

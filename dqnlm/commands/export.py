@@ -34,7 +34,7 @@ def main(argv: list[str]) -> int:
     _require_free(arguments.dir)
 
     from dqnlm.builder.loading import load_policy_and_config
-    from dqnlm.utils.failures import naming_disk
+    from dqnlm.utils.failures import explain_disk_error
 
     policy, config = load_policy_and_config(
         arguments.run, arguments.checkpoint, arguments.output_dir, "cpu", arguments.allow_targets
@@ -43,7 +43,7 @@ def main(argv: list[str]) -> int:
     summary = _summary(arguments.run, arguments.output_dir)
     target = arguments.dir.absolute()
     temporary = target.with_name(f".tmp-{target.name}-{os.getpid()}")
-    with naming_disk(target.parent):
+    with explain_disk_error(target.parent):
         try:
             temporary.mkdir(parents=True)
             write(policy, config, summary, temporary)

@@ -123,8 +123,8 @@ def pieces(policy: Policy, prompt: str, arguments: argparse.Namespace, number: i
         prompt, arguments.max_tokens, policy=arguments.policy, temperature=arguments.temperature, top_k=arguments.top_k,
         seed=arguments.seed + number,
     )  # fmt: skip
-    end_id = policy.tokenizer.end_id
-    return policy.tokenizer.stream(itertools.takewhile(lambda token: token != end_id, (row[0] for row in rows)))
+    eos_id = policy.tokenizer.eos_id
+    return policy.tokenizer.stream(itertools.takewhile(lambda token: token != eos_id, (row[0] for row in rows)))
 
 
 def until(parts: Iterator[str], stop: str | None) -> Iterator[str]:

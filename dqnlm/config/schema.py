@@ -228,7 +228,7 @@ def instantiate(node: Mapping[str, Any], *supplied: Any, **extra: Any) -> Any:
     return target(*supplied, **named)
 
 
-def assemble(node: Mapping[str, Any], pool: Mapping[str, Any], key: str) -> Any:
+def instantiate_with(node: Mapping[str, Any], pool: Mapping[str, Any], key: str) -> Any:
     """Calls the node's target with the dependencies NAMED by its positional parameters, and the node's keys.
 
     Args:

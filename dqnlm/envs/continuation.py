@@ -10,7 +10,7 @@ T = prompt_length - 1 + horizon:
 Steps inside the prompt are no decisions: flag 0, reward 0, and w_t+1 comes whatever was chosen. After the last decision
 the episode terminates, or is truncated (`horizon_end`). A stop token terminates it early.
 
-A sequence-level reward (`Reward.judged`) is computed when an episode is over: the decisions are kept until then, and the
+A sequence-level reward (`Reward.sequence_level`) is computed when an episode is over: the decisions are kept until then, and the
 last step returns their rewards. Where episodes may end early (a stop token), this costs a device sync at every step.
 """
 
@@ -37,7 +37,7 @@ class Continuation(StepEnvironment, TeacherForced):
         reward: of the decisions.
         num_actions: A; every id of the corpus is below it.
         legal_mask_A: bool, which tokens may be chosen; None for all.
-        stop_id: token that ends an episode when chosen; None for none.
+        eos_id: token that ends an episode when chosen; None for none.
         device: where everything lives.
         seed: of the generator that draws the windows.
         num_envs: E, episodes played at once.
@@ -46,7 +46,7 @@ class Continuation(StepEnvironment, TeacherForced):
         horizon: H, decisions in an episode.
         transition: what follows a decision: `free` the chosen token, `teacher` the reference token.
         horizon_end: after the last decision the episode terminates (value 0) or is truncated (its end has a value).
-        stop_token: the character of `stop_id`, or None.
+        stop_token: the character of `eos_id`, or None.
         allowed: the characters of `legal_mask_A`, or None.
 
     Raises:
@@ -62,7 +62,7 @@ class Continuation(StepEnvironment, TeacherForced):
         reward: Reward,
         num_actions: int,
         legal_mask_A: Tensor | None,
-        stop_id: int | None,
+        eos_id: int | None,
         device: torch.device | str,
         seed: int,
         *,
@@ -84,7 +84,7 @@ class Continuation(StepEnvironment, TeacherForced):
         )  # fmt: skip
         check_choice("transition", transition, ("free", "teacher"))
         check_choice("horizon_end", horizon_end, ("terminate", "truncate"))
-        check_tokens(legal_mask_A, stop_id, transition, stop_token, allowed)
+        check_tokens(legal_mask_A, eos_id, transition, stop_token, allowed)
         if int(corpus_ids.max()) >= num_actions:
             raise ValueError(f"token {int(corpus_ids.max())} in the corpus, but only {num_actions} actions")
         self.device = torch.device(device)
@@ -104,10 +104,10 @@ class Continuation(StepEnvironment, TeacherForced):
         self.spec = TaskSpec(
             num_actions=num_actions, num_tokens=num_actions, row_transitions=self.row_transitions,
             episode_steps=self.row_transitions, first_decision=self.first_decision, stores_actions=transition != "free",
-            eos_id=stop_id, guesses_per_position=guesses_per_position, teacher_forced=transition == "teacher",
-            lockstep=stop_id is None,            truncates=horizon_end == "truncate",
+            eos_id=eos_id, guesses_per_position=guesses_per_position, teacher_forced=transition == "teacher",
+            lockstep=eos_id is None,            truncates=horizon_end == "truncate",
         )  # fmt: skip
-        self.reward, self.stop_id = reward, stop_id
+        self.reward, self.eos_id = reward, eos_id
         self._free = transition == "free"
         self._end_flag = TERMINATED if horizon_end == "terminate" else TRUNCATED
         self._corpus = corpus_ids.to(self.device)
@@ -148,7 +148,7 @@ class Continuation(StepEnvironment, TeacherForced):
         observation_E = action_E if decision and self._free else self._window_ES[:, self._time]
         reward_E = self.reward.step(action_E) if decision else self._full(0.0, torch.float32)
         sequence_reward_ET = None
-        if self.reward.judged and decision:
+        if self.reward.sequence_level and decision:
             self._remember(action_E, self._full(self._time - 1 - self.first_decision, torch.int64))
             sequence_reward_ET = self._judge_rows(self._said_EH) if last else None
         flag_E = self._full(decision * DECISION | last * self._end_flag, torch.uint8)
@@ -166,12 +166,12 @@ class Continuation(StepEnvironment, TeacherForced):
         reference_E = self._window_ES.gather(1, time_E[:, None])[:, 0]
         observation_E = torch.where(decision_E, action_E, reference_E)  # a stop token needs `free`
         reward_E = self.reward.step(action_E, decision_E)
-        stopped_E = decision_E & (action_E == self.stop_id)
+        stopped_E = decision_E & (action_E == self.eos_id)
         last_E = stopped_E | (time_E == self.row_transitions)
         end_E = torch.where(stopped_E, TERMINATED, self._end_flag)
         flag_E = (decision_E * DECISION + last_E * end_E).to(torch.uint8)
         sequence_reward_ET = None
-        if self.reward.judged:
+        if self.reward.sequence_level:
             # Before the first decision place 0 is written, which that decision then writes itself.
             self._remember(action_E, (self._time_E - self.first_decision).clamp(min=0))
             sequence_reward_ET = self._judge_ended(last_E, time_E - self.first_decision)
@@ -221,7 +221,7 @@ class Continuation(StepEnvironment, TeacherForced):
         self._check_whole_episodes("score_actions")
         first, E, T = self.first_decision, self.num_envs, self.row_transitions
         observation_ES = self._window_ES
-        if self.reward.judged:
+        if self.reward.sequence_level:
             reward_ET = self._judge_rows(action_ET[:, first:])
         else:
             reward_EH = self.reward.row(action_ET[:, first:], observation_ES[:, self.prompt_length :])
@@ -243,7 +243,7 @@ class Continuation(StepEnvironment, TeacherForced):
         window_BS = self._corpus[start_B[:, None] + self._offset_S].long()
         said_BH = window_BS[:, self.prompt_length :]
         reward_BT = torch.zeros(count, self.row_transitions, device=self.device)
-        if judged and self.reward.judged:
+        if judged and self.reward.sequence_level:
             reward_BT = self._judge_rows(said_BH, window_BS)
         elif judged:
             reward_BT[:, self.first_decision :] = self.reward.row(said_BH, said_BH)
@@ -273,7 +273,7 @@ class Continuation(StepEnvironment, TeacherForced):
             "time_E": self._time_E,
             "generator": self._generator.get_state(),
             "reward": self.reward.state_dict(),
-            **({"said_EH": self._said_EH} if self.reward.judged else {}),
+            **({"said_EH": self._said_EH} if self.reward.sequence_level else {}),
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -283,7 +283,7 @@ class Continuation(StepEnvironment, TeacherForced):
         self._window_ES = state["window_ES"].to(self.device)
         self._time, self._time_E = int(state["time"]), state["time_E"].to(self.device)
         self._generator.set_state(state["generator"].cpu())
-        if self.reward.judged:
+        if self.reward.sequence_level:
             self._said_EH = state["said_EH"].to(self.device)
         self.reward.load_state_dict(_to_device(state["reward"], self.device))
 

@@ -25,7 +25,7 @@ def check_choice(key: str, value: str, choices: tuple[str, ...]) -> None:
 
 
 def check_tokens(
-    legal_mask_A: Tensor | None, stop_id: int | None, transition: str, stop_token: str | None, allowed: str | None
+    legal_mask_A: Tensor | None, eos_id: int | None, transition: str, stop_token: str | None, allowed: str | None
 ) -> None:
     """A stop token must be one character of the allowed ones, and needs `transition: free`."""
     if stop_token is not None and len(stop_token) != 1:
@@ -37,7 +37,7 @@ def check_tokens(
         )
     if allowed == "" or (legal_mask_A is not None and not bool(legal_mask_A.any())):
         raise UserError("env.allowed leaves no token to choose; name at least one character, or null for all")
-    if (stop_token is None) != (stop_id is None):
-        raise ValueError(f"stop_token {stop_token!r} and stop_id {stop_id} must both be given or both be None")
-    if stop_id is not None and legal_mask_A is not None and not bool(legal_mask_A[stop_id]):
+    if (stop_token is None) != (eos_id is None):
+        raise ValueError(f"stop_token {stop_token!r} and eos_id {eos_id} must both be given or both be None")
+    if eos_id is not None and legal_mask_A is not None and not bool(legal_mask_A[eos_id]):
         raise UserError(f"env.stop_token {stop_token!r} is not among env.allowed; add it there, or set it to null")

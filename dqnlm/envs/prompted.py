@@ -45,7 +45,7 @@ class Prompted(CompletesPrompts):
         reward: of finished answers.
         num_actions: A.
         legal_mask_A: bool, which tokens may be chosen; None for all.
-        stop_id: the token that ends an answer.
+        eos_id: the token that ends an answer.
         device: where everything lives.
         seed: of the generator that draws the prompts.
         evaluating: copy i always answers prompt i (modulo their number).
@@ -67,7 +67,7 @@ class Prompted(CompletesPrompts):
         reward: Reward,
         num_actions: int,
         legal_mask_A: Tensor | None,
-        stop_id: int,
+        eos_id: int,
         device: torch.device,
         seed: int,
         evaluating: bool,
@@ -88,20 +88,20 @@ class Prompted(CompletesPrompts):
                 f"env.num_envs={num_envs} is no multiple of env.samples_per_prompt={samples_per_prompt}; set it to "
                 f"{(num_envs // samples_per_prompt + 1) * samples_per_prompt}"
             )
-        if not reward.judged:
+        if not reward.sequence_level:
             raise UserError(
                 "this reward compares token by token with a text of the same length, and answers have lengths of "
                 "their own: use reward=chrf, bleu, rouge_l, edit_distance, language_model, function or a mixture of these"
             )
         self.device, self.num_envs, self.max_new_tokens = torch.device(device), num_envs, horizon
-        self.reward, self.stop_id = reward, stop_id
+        self.reward, self.eos_id = reward, eos_id
         self._prompts, self._references = _moved(prompts, self.device), _moved(references, self.device)
         self._longest, self._longest_reference = longest_prompt, references.longest()
         self.row_transitions = self._longest + horizon - 1
         self.spec = TaskSpec(
             num_actions=num_actions, num_tokens=num_actions, row_transitions=self.row_transitions,
             episode_steps=self.row_transitions, first_decision=int((prompts.start_K[1:] - prompts.start_K[:-1]).min()) - 1,
-            stores_actions=False, eos_id=stop_id, variable_length=True,
+            stores_actions=False, eos_id=eos_id, variable_length=True,
         )  # fmt: skip
         sides = (self._prompts[1], self._references[1])
         prompt_K, reference_K = (start_K[1:] - start_K[:-1] for start_K in sides)
@@ -129,7 +129,7 @@ class Prompted(CompletesPrompts):
         pair_B = self._neighbours(count, self._length_K, generator)
         width = max(self.max_new_tokens, self._longest_reference + 1)
         said_BH, length_B = _padded(self._references, pair_B, width)
-        said_BH = said_BH.scatter(1, length_B[:, None], self.stop_id)[:, : self.max_new_tokens]
+        said_BH = said_BH.scatter(1, length_B[:, None], self.eos_id)[:, : self.max_new_tokens]
         return self._rows(pair_B, said_BH, (length_B + 1).clamp(max=self.max_new_tokens), judged)
 
     def _neighbours(self, count: int, length_K: Tensor, generator: torch.Generator) -> Tensor:

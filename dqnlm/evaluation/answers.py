@@ -9,7 +9,7 @@ from rich.table import Table
 from dqnlm.agent.policy import Policy
 from dqnlm.envs.base import Environment
 from dqnlm.evaluation.base import Evaluation
-from dqnlm.evaluation.episodes import Collector, EpisodeEvaluator
+from dqnlm.evaluation.episodes import EpisodeCollector, EpisodeEvaluator
 from dqnlm.evaluation.scores import scores
 from dqnlm.metrics import Figures, Metric
 
@@ -47,7 +47,7 @@ class PairEvaluator(EpisodeEvaluator):
         super().__init__(make_env, gamma, betas, samples, q_is_return)
         self.texts, self.metrics = references, (*self.metrics, *OF_TEXTS)
 
-    def _figures(self, collector: Collector, policy: Policy) -> Figures:
+    def _figures(self, collector: EpisodeCollector, policy: Policy) -> Figures:
         answers = [policy.tokenizer.decode(ids).rstrip("\n") for ids in collector.texts()]
         return super()._figures(collector, policy) | scores(answers, self.texts[: len(answers)])[0]
 

@@ -30,7 +30,7 @@ from dqnlm.ops.bootstrap import max_value
 from dqnlm.types import DECISION, Rows, discount_from_flags
 
 
-class Collector:
+class EpisodeCollector:
     """A receiver of rows that keeps the first row, and the returns, of the first episode of each environment."""
 
     def __init__(self, gamma: float, legal: Callable[[Tensor], Tensor | None]) -> None:
@@ -89,9 +89,9 @@ class Collector:
         return [a[m].tolist() for actions, mask in decided for a, m in zip(actions, mask, strict=True)]
 
 
-def play_greedily(env: Environment, policy: Policy, gamma: float) -> Collector:
+def play_greedily(env: Environment, policy: Policy, gamma: float) -> EpisodeCollector:
     """Plays one episode in each environment by the argmax of the policy's preference."""
-    collector = Collector(gamma, env.legal)
+    collector = EpisodeCollector(gamma, env.legal)
     greedy = Greedy(torch.Generator(env.device))
     # Where episodes end apart, prompts are read step by step too, and the longest episode takes all its steps.
     steps = None if env.spec.teacher_forced or env.spec.lockstep else env.spec.episode_steps
@@ -99,7 +99,7 @@ def play_greedily(env: Environment, policy: Policy, gamma: float) -> Collector:
     return collector
 
 
-def episode_figures(collector: Collector, policy: Policy, q_is_return: bool) -> Figures:
+def episode_figures(collector: EpisodeCollector, policy: Policy, q_is_return: bool) -> Figures:
     """The metrics of the module's text; without the last two where Q is no return in the units of the reward."""
     return_E = collector.returns()
     error = return_E.std() / len(return_E) ** 0.5 if len(return_E) > 1 else return_E.new_zeros(())
@@ -116,7 +116,7 @@ def episode_figures(collector: Collector, policy: Policy, q_is_return: bool) -> 
 
 
 @torch.no_grad()
-def start_values(collector: Collector, policy: Policy) -> float:
+def start_values(collector: EpisodeCollector, policy: Policy) -> float:
     """Mean of max_a Q at the first decision of the episodes, for any kind of policy."""
     values = []
     for rows in collector.rows:
@@ -180,7 +180,7 @@ class EpisodeEvaluator(Evaluator):
         del policy
         return episode_table(evaluation.figures, self.episode_metrics, self.references, step, done)
 
-    def _figures(self, collector: Collector, policy: Policy) -> Figures:
+    def _figures(self, collector: EpisodeCollector, policy: Policy) -> Figures:
         return episode_figures(collector, policy, self.q_is_return)
 
     def _betas(self, policy: Policy) -> Figures:
@@ -195,7 +195,7 @@ class EpisodeEvaluator(Evaluator):
             policy.beta = fixed
         return figures
 
-    def _samples(self, collector: Collector, policy: Policy) -> list[tuple[str, str]]:
+    def _samples(self, collector: EpisodeCollector, policy: Policy) -> list[tuple[str, str]]:
         """Text of the first row of the first episodes, with the prompt separate."""
         if policy.tokens is None:
             return []

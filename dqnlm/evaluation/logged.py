@@ -136,18 +136,18 @@ class LogEvaluator(Evaluator):
             prompt_EP, length_E = _padded(ids, policy.device)
             most = self.horizon if room is None else min(self.horizon, room - prompt_EP.shape[1])
             action_EH, count_E = answers(
-                policy.network, prompt_EP, length_E, lambda o: policy.q(o).argmax(-1), policy.tokenizer.end_id, most
+                policy.network, prompt_EP, length_E, lambda o: policy.q(o).argmax(-1), policy.tokenizer.eos_id, most
             )
             for place, row, count in zip(places, action_EH.tolist(), count_E.tolist(), strict=True):
                 said[place] = row[:count]
         return [said[place] for place in self.asked]
 
     def _of_answers(self, policy: Policy, said: list[list[int]]) -> Figures:
-        end_id = policy.tokenizer.end_id
+        eos_id = policy.tokenizer.eos_id
         figures = {"eval/length": sum(map(len, said)) / len(said)}
-        if end_id is not None:
-            figures["eval/unfinished_share"] = sum(end_id not in ids for ids in said) / len(said)
-        figures["eval/distinct_2"] = diversity.distinct_share([before_end(ids, end_id) for ids in said], 2)
+        if eos_id is not None:
+            figures["eval/unfinished_share"] = sum(eos_id not in ids for ids in said) / len(said)
+        figures["eval/distinct_2"] = diversity.distinct_share([before_end(ids, eos_id) for ids in said], 2)
         if self.judge is None:
             return figures
         return_B = self._judged(self.asked, said, policy.device)

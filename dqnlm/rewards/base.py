@@ -1,10 +1,9 @@
 """The reward interface: a reward scores each chosen token against a reference of H tokens, for E environments.
 
-incremental   token-level, computed at each step: tensor code without host synchronisation, with a state. The state is never
-              changed in place, so an old state stays valid after a step: that makes `row` and `state_dict` safe at
-              any moment.
-judged        sequence-level: 0 before an episode is over; then `judge` gives the reward of each decision, for a whole
-              batch of finished episodes at once. It has no state, and may work on the host (one transfer a call).
+token-level      computed at each step: tensor code without host synchronisation, with a state. The state is never changed
+                 in place, so an old state stays valid after a step: that makes `row` and `state_dict` safe at any moment.
+sequence-level   0 before an episode is over; then `judge` gives the reward of each decision, for a whole batch of finished
+                 episodes at once. It has no state, and may work on the host (one transfer a call).
 """
 
 from __future__ import annotations
@@ -65,13 +64,13 @@ class Reward(ABC):
         knows_all_actions: whether `all_actions` gives the reward of every action, also of those not taken.
         pays_only_the_match: 1 for the reference's own token and 0 for any other, so that its mean is a probability.
         pays_nothing: there is no reward; answers are not scored.
-        judged: the reward is sequence-level: 0 before an episode is over; then `judge` gives that of each decision.
+        sequence_level: 0 before an episode is over; then `judge` gives that of each decision.
     """
 
     knows_all_actions: bool = False
     pays_only_the_match: bool = False
     pays_nothing: bool = False
-    judged: bool = False
+    sequence_level: bool = False
 
     def __init__(self, num_actions: int) -> None:
         self.num_actions = num_actions
@@ -143,7 +142,7 @@ class Reward(ABC):
         raise NotImplementedError(f"{type(self).__name__} has no reward for actions that were not taken")
 
     def judge(self, episodes: Episodes) -> Tensor:
-        """The reward of each decision of finished episodes; only where `judged`. Changes no state.
+        """The reward of each decision of finished episodes; only where `sequence_level`. Changes no state.
 
         Returns:
             reward_BH, float32, on the device of `action_BH`; 0 behind `length_B`.
@@ -215,7 +214,7 @@ class StatefulReward(Reward):
 class JudgedReward(Reward):
     """A sequence-level reward; subclasses implement `judge` and the bounds."""
 
-    judged = True
+    sequence_level = True
 
     def reset(self, reference_EH: Tensor, mask_E: Tensor | None = None) -> None:
         pass

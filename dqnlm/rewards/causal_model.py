@@ -36,14 +36,14 @@ class CausalModel(TextReward):
     """
 
     def __init__(
-        self, num_actions: int, tokenizer: Decoder, stop_id: int | None, device: torch.device | str, *,
+        self, num_actions: int, tokenizer: Decoder, eos_id: int | None, device: torch.device | str, *,
         name_or_path: PathOrName | None, with_prompt: bool, max_tokens: int, batch_rows: int, floor: float,
         scale: float, clip: float | None, increments: bool,
     ) -> None:  # fmt: skip
         if not -math.inf < floor < 0:
             raise UserError(f"reward.floor is {floor}; it must be a finite number below 0, in nats, such as -10")
         self.score_bounds = Bounds(floor, 0.0)
-        super().__init__(num_actions, tokenizer, stop_id, scale=scale, clip=clip, increments=increments)
+        super().__init__(num_actions, tokenizer, eos_id, scale=scale, clip=clip, increments=increments)
         if name_or_path is None:
             raise UserError(
                 "reward=causal_model needs reward.name_or_path, the folder of a saved causal language model"

@@ -28,11 +28,11 @@ class Classifier(TextReward):
     """
 
     def __init__(
-        self, num_actions: int, tokenizer: Decoder, stop_id: int | None, device: torch.device | str, *,
+        self, num_actions: int, tokenizer: Decoder, eos_id: int | None, device: torch.device | str, *,
         name_or_path: PathOrName | None, label: str, with_prompt: bool, max_tokens: int, batch_rows: int,
         scale: float, clip: float | None, increments: bool,
     ) -> None:  # fmt: skip
-        super().__init__(num_actions, tokenizer, stop_id, scale=scale, clip=clip, increments=increments)
+        super().__init__(num_actions, tokenizer, eos_id, scale=scale, clip=clip, increments=increments)
         if name_or_path is None:
             raise UserError("reward=classifier needs reward.name_or_path, the folder of a saved sequence classifier")
         if min(max_tokens, batch_rows) < 1:

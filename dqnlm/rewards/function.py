@@ -35,7 +35,7 @@ class FunctionReward(TextReward):
     """
 
     def __init__(
-        self, num_actions: int, tokenizer: Decoder, stop_id: int | None, *,
+        self, num_actions: int, tokenizer: Decoder, eos_id: int | None, *,
         path: CodePath | None, per_token: bool, low: float | None, high: float | None,
         scale: float, clip: float | None, increments: bool,
     ) -> None:  # fmt: skip
@@ -43,7 +43,7 @@ class FunctionReward(TextReward):
         self.score_bounds = Bounds(-math.inf if low is None else low, math.inf if high is None else high)
         if not self.score_bounds.low < self.score_bounds.high:
             raise UserError(f"reward.low={low} must be below reward.high={high}")
-        super().__init__(num_actions, tokenizer, stop_id, scale=scale, clip=clip, increments=increments)
+        super().__init__(num_actions, tokenizer, eos_id, scale=scale, clip=clip, increments=increments)
         if path is None:
             raise UserError(
                 "reward=function needs reward.path=FILE.py:FUNCTION, such as reward.path=my_rewards.py:score"

@@ -34,10 +34,10 @@ class LanguageModel(TextReward):
     """
 
     def __init__(
-        self, num_actions: int, tokenizer: Decoder, stop_id: int | None, train_ids: Tensor, *,
+        self, num_actions: int, tokenizer: Decoder, eos_id: int | None, train_ids: Tensor, *,
         order: int, per_token: bool, floor: float, offset: float, scale: float, clip: float | None,
     ) -> None:  # fmt: skip
-        del stop_id
+        del eos_id
         if not -math.inf < floor < 0:
             raise UserError(f"reward.floor is {floor}; it must be a finite number below 0, in nats, such as -10")
         require_training_text(train_ids, "language_model")

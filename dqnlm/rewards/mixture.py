@@ -45,7 +45,7 @@ class Mixture(Reward):
             for name, part in parts.items()
         }
         self.knows_all_actions = all(self._parts[name].knows_all_actions for name in self._paid())
-        self.judged = any(part.judged for part in self._parts.values())
+        self.sequence_level = any(part.sequence_level for part in self._parts.values())
         self._latest: dict[str, Tensor] = {}
 
     @property
@@ -56,18 +56,18 @@ class Mixture(Reward):
         return self._sum_bounds({n: part.return_bounds(gamma, horizon, endless) for n, part in self._parts.items()})
 
     def reset(self, reference_EH: Tensor, mask_E: Tensor | None = None) -> None:
-        if not self.judged:
+        if not self.sequence_level:
             for part in self._parts.values():
                 part.reset(reference_EH, mask_E)
 
     def step(self, action_E: Tensor, active_E: Tensor | None = None) -> Tensor:
-        if self.judged:
+        if self.sequence_level:
             self._latest = {}
             return torch.zeros(action_E.shape, dtype=torch.float32, device=action_E.device)
         return self._sum({name: part.step(action_E, active_E) for name, part in self._parts.items()})
 
     def row(self, action_BH: Tensor, reference_BH: Tensor) -> Tensor:
-        if self.judged:
+        if self.sequence_level:
             return self.judge(without_prompt(action_BH, reference_BH))
         return self._sum({name: part.row(action_BH, reference_BH) for name, part in self._parts.items()})
 
@@ -77,7 +77,7 @@ class Mixture(Reward):
         Raises:
             UserError: a part is token-level, and a reference has not one token for each decision.
         """
-        if not self.judged:
+        if not self.sequence_level:
             return super().judge(episodes)
         return self._sum({name: _judge_part(name, part, episodes) for name, part in self._parts.items()})
 
@@ -92,7 +92,7 @@ class Mixture(Reward):
         return {**self._latest, **inner}
 
     def state_dict(self) -> dict[str, Any]:
-        if self.judged:
+        if self.sequence_level:
             return {}
         return {name: part.state_dict() for name, part in self._parts.items()}
 
@@ -124,7 +124,7 @@ class Mixture(Reward):
 
 
 def _judge_part(name: str, part: Reward, episodes: Episodes) -> Tensor:
-    if part.judged:
+    if part.sequence_level:
         return part.judge(episodes)
     action_BH, reference_BR = episodes.action_BH, episodes.reference_BR
     horizon = action_BH.shape[1]

@@ -36,11 +36,11 @@ class Bleu(TextReward):
     needs_reference = True
 
     def __init__(
-        self, num_actions: int, tokenizer: Decoder, stop_id: int | None, *,
+        self, num_actions: int, tokenizer: Decoder, eos_id: int | None, *,
         max_order: int, smoothing: Literal["exp", "floor", "add-k", "none"], tokenize: Literal["13a", "intl", "char", "none"],
         scale: float, clip: float | None, increments: bool,
     ) -> None:  # fmt: skip
-        super().__init__(num_actions, tokenizer, stop_id, scale=scale, clip=clip, increments=increments)
+        super().__init__(num_actions, tokenizer, eos_id, scale=scale, clip=clip, increments=increments)
         _at_least("max_order", max_order, 1)
         self._metric = _sacrebleu("bleu").BLEU(
             max_ngram_order=max_order, smooth_method=smoothing, tokenize=tokenize, effective_order=True
@@ -65,10 +65,10 @@ class Chrf(TextReward):
     needs_reference = True
 
     def __init__(
-        self, num_actions: int, tokenizer: Decoder, stop_id: int | None, *,
+        self, num_actions: int, tokenizer: Decoder, eos_id: int | None, *,
         char_order: int, word_order: int, scale: float, clip: float | None, increments: bool,
     ) -> None:  # fmt: skip
-        super().__init__(num_actions, tokenizer, stop_id, scale=scale, clip=clip, increments=increments)
+        super().__init__(num_actions, tokenizer, eos_id, scale=scale, clip=clip, increments=increments)
         _at_least("char_order", char_order, 1)
         _at_least("word_order", word_order, 0)
         self._metric = _sacrebleu("chrf").CHRF(char_order=char_order, word_order=word_order)
@@ -88,10 +88,10 @@ class Likeness(TextReward):
     needs_reference = True
 
     def __init__(
-        self, num_actions: int, tokenizer: Decoder, stop_id: int | None, *,
+        self, num_actions: int, tokenizer: Decoder, eos_id: int | None, *,
         unit: Literal["word", "character"], scale: float, clip: float | None, increments: bool,
     ) -> None:  # fmt: skip
-        super().__init__(num_actions, tokenizer, stop_id, scale=scale, clip=clip, increments=increments)
+        super().__init__(num_actions, tokenizer, eos_id, scale=scale, clip=clip, increments=increments)
         self.unit: Unit = unit
 
     def score(self, prompts: list[str], completions: list[str], references: list[str]) -> list[float]:

@@ -55,7 +55,7 @@ class TextReward(JudgedReward):
     Args:
         num_actions: A.
         tokenizer: ids to text.
-        stop_id: the token that ends an episode; None for none.
+        eos_id: the token that ends an episode; None for none.
         scale: factor of every score.
         clip: largest absolute value of a score after scaling; None for no limit.
         increments: the reward of a token is the change of the score of the text so far, instead of the score at the end.
@@ -74,7 +74,7 @@ class TextReward(JudgedReward):
     needs_reference: bool = False
 
     def __init__(
-        self, num_actions: int, tokenizer: Decoder, stop_id: int | None, *, scale: float, clip: float | None,
+        self, num_actions: int, tokenizer: Decoder, eos_id: int | None, *, scale: float, clip: float | None,
         increments: bool,
     ) -> None:  # fmt: skip
         super().__init__(num_actions)
@@ -87,7 +87,7 @@ class TextReward(JudgedReward):
             raise UserError(f"reward.scale is {scale}; it must be a finite number other than 0, such as 1.0")
         if clip is not None and not 0 < clip < math.inf:
             raise UserError(f"reward.clip is {clip}; it must be a number above 0, or null for no limit")
-        self.tokenizer, self.stop_id = tokenizer, stop_id
+        self.tokenizer, self.eos_id = tokenizer, eos_id
         self.scale, self.clip, self.increments = scale, clip, increments
 
     def score(self, prompts: list[str], completions: list[str], references: list[str]) -> list[float]:
@@ -140,7 +140,7 @@ class TextReward(JudgedReward):
         return value if self.clip is None else min(max(value, -self.clip), self.clip)
 
     def judge(self, episodes: Episodes) -> Tensor:
-        said = on_host(episodes, self.stop_id)
+        said = on_host(episodes, self.eos_id)
         if self.needs_reference and not any(said.references):
             raise UserError(
                 "this reward needs a reference, and there is none here; use a reward "
@@ -174,7 +174,7 @@ class TextReward(JudgedReward):
         return [[after - before for before, after in pairwise(row)] for row in paid]
 
 
-def on_host(episodes: Episodes, stop_id: int | None) -> Said:
+def on_host(episodes: Episodes, eos_id: int | None) -> Said:
     """Episodes as lists of ids, in one transfer."""
     prompt_BP, _, action_BH, length_B, reference_BR, _ = episodes
     lengths_B3 = torch.stack([episodes.prompt_length_B, length_B, episodes.reference_length_B], 1)
@@ -186,7 +186,7 @@ def on_host(episodes: Episodes, stop_id: int | None) -> Said:
         prompt, length, reference = row[:3]
         completion = row[said_at : said_at + length]
         found.prompts.append(row[3 : 3 + prompt])
-        found.completions.append(completion[:-1] if completion[-1] == stop_id else completion)
+        found.completions.append(completion[:-1] if completion[-1] == eos_id else completion)
         found.references.append(row[reference_at : reference_at + reference])
         found.lengths.append(length)
     return found

@@ -33,10 +33,10 @@ class Lexicon(TextReward):
     """
 
     def __init__(
-        self, num_actions: int, tokenizer: Decoder, stop_id: int | None, train_ids: Tensor, *,
+        self, num_actions: int, tokenizer: Decoder, eos_id: int | None, train_ids: Tensor, *,
         scale: float, clip: float | None, increments: bool,
     ) -> None:  # fmt: skip
-        super().__init__(num_actions, tokenizer, stop_id, scale=scale, clip=clip, increments=increments)
+        super().__init__(num_actions, tokenizer, eos_id, scale=scale, clip=clip, increments=increments)
         require_training_text(train_ids, "lexicon")
         self.words, self.beginnings = vocabulary(train_ids, tokenizer)
         if not self.words:
@@ -70,10 +70,10 @@ class Repetition(TextReward):
     """
 
     def __init__(
-        self, num_actions: int, tokenizer: Decoder, stop_id: int | None, *,
+        self, num_actions: int, tokenizer: Decoder, eos_id: int | None, *,
         n: int, with_prompt: bool, scale: float, clip: float | None, increments: bool,
     ) -> None:  # fmt: skip
-        super().__init__(num_actions, tokenizer, stop_id, scale=scale, clip=clip, increments=increments)
+        super().__init__(num_actions, tokenizer, eos_id, scale=scale, clip=clip, increments=increments)
         if n < 1:
             raise UserError(f"reward.n is {n}; it must be 1 or more")
         self.n, self.with_prompt = n, with_prompt
@@ -106,10 +106,10 @@ class Length(TextReward):
     """
 
     def __init__(
-        self, num_actions: int, tokenizer: Decoder, stop_id: int | None, *,
+        self, num_actions: int, tokenizer: Decoder, eos_id: int | None, *,
         target: int | Literal["reference"], scale: float, clip: float | None, increments: bool,
     ) -> None:  # fmt: skip
-        super().__init__(num_actions, tokenizer, stop_id, scale=scale, clip=clip, increments=increments)
+        super().__init__(num_actions, tokenizer, eos_id, scale=scale, clip=clip, increments=increments)
         if target != "reference" and target < 1:
             raise UserError(f"reward.target is {target}; it must be 1 or more tokens, or reference")
         self.target, self.needs_reference = target, target == "reference"

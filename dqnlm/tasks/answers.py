@@ -45,7 +45,7 @@ class AnswersTask(Task):
         data = self.data
         dependencies: dict[str, Any] = {
             "num_actions": data.tokenizer.vocabulary_size, "legal_mask_A": self.legal_A, "tokenizer": data.tokenizer,
-            "train_ids": data.train_ids, "prompts": part.prompts, "references": part.references, "stop_id": data.stop_id,
+            "train_ids": data.train_ids, "prompts": part.prompts, "references": part.references, "eos_id": data.eos_id,
             "longest_prompt": data.longest_prompt,
         }  # fmt: skip
         dependencies["reward"] = require_reward(self, self.build_reward(dependencies))

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from dqnlm.agent.policy import Policy
 from dqnlm.buffers.base import Buffer
-from dqnlm.config.schema import assemble, instantiate
+from dqnlm.config.schema import instantiate, instantiate_with
 from dqnlm.config.selected import option_name
 from dqnlm.data.tokenizers.base import CharacterTokenizer, Tokenizer
 from dqnlm.data.trajectories.files import DataSource
@@ -236,7 +236,7 @@ class Task(ABC):
         if num_envs is not None and "guesses_per_position" in node:
             node["guesses_per_position"] = 1
         given = {"device": self.device, "seed": seed, "evaluating": evaluating} | dependencies
-        return assemble(node, given, "env")
+        return instantiate_with(node, given, "env")
 
     def build_reward(self, dependencies: dict[str, Any]) -> Reward:
         """Builds the reward of the group `reward`."""

@@ -6,7 +6,7 @@ from typing import Any
 
 from dqnlm.agent.policy import Policy
 from dqnlm.buffers.base import Buffer
-from dqnlm.config.schema import assemble
+from dqnlm.config.schema import instantiate_with
 from dqnlm.data.pairs.files import read_dialogues
 from dqnlm.envs.base import Environment
 from dqnlm.errors import UserError
@@ -39,7 +39,7 @@ class EnvironmentTask(Task):
             "device": self.device, "seed": seed, "evaluating": evaluating, "dialogues": dialogues,
             "read_dialogues": read_dialogues,
         }  # fmt: skip
-        dependencies: dict[str, Any] = {"make_partner": lambda node: assemble(node, hosts, "env.partner")}
+        dependencies: dict[str, Any] = {"make_partner": lambda node: instantiate_with(node, hosts, "env.partner")}
         env: Environment = self.instantiate_env(seed, evaluating, num_envs, dependencies)
         return env
 

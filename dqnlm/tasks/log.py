@@ -77,12 +77,12 @@ class LogTask(Task):
         reward = self.build_reward(
             {
                 "num_actions": tokenizer.vocabulary_size, "tokenizer": tokenizer, "train_ids": self.data.train_ids,
-                "stop_id": tokenizer.end_id,
+                "eos_id": tokenizer.eos_id,
             }
         )  # fmt: skip
         if reward.pays_nothing:
             return None
-        if not reward.judged:
+        if not reward.sequence_level:
             raise UserError(
                 f"reward={self.option('reward')} compares token by token with a given text, and with a log there is none: set "
                 "reward=none, or a reward of the greedy answers: reward=function, classifier, language_model, lexicon"

@@ -52,7 +52,7 @@ class TextTask(Task):
         ids, tokenizer = self.data.heldout_ids if evaluating else self.data.train_ids, self.data.tokenizer
         dependencies: dict[str, Any] = {
             "num_actions": tokenizer.vocabulary_size, "legal_mask_A": self.legal_A, "tokenizer": tokenizer,
-            "train_ids": self.data.train_ids, "corpus_ids": ids, "stop_id": self._stop_id(),
+            "train_ids": self.data.train_ids, "corpus_ids": ids, "eos_id": self._stop_id(),
         }  # fmt: skip
         dependencies["reward"] = require_reward(self, self.build_reward(dependencies))
         env: Continuation = self.instantiate_env(seed, evaluating, num_envs, dependencies)

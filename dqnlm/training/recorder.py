@@ -71,7 +71,7 @@ class Recorder:
             UserError: a figure is not finite.
         """
         parts = self.parts
-        figures = parts.accumulator.drain()
+        figures = parts.accumulator.pop_means()
         before_s, before = self._mark
         self._mark = (self.wall_seconds, int(parts.learner.transitions))
         figures["time/transitions_per_second"] = (self._mark[1] - before) / max(self._mark[0] - before_s, 1e-9)

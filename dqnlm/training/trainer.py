@@ -19,7 +19,7 @@ from dqnlm.training.build_phases import build_phases
 from dqnlm.training.components import Components
 from dqnlm.training.phases import Phase
 from dqnlm.training.recorder import Recorder
-from dqnlm.utils.failures import naming_memory
+from dqnlm.utils.failures import explain_memory_error
 from dqnlm.utils.files import write_json_atomic
 from dqnlm.utils.signals import Stopped, listening_to_signals
 
@@ -87,7 +87,7 @@ class Trainer:
         self.recorder.open()
         status = "failed"
         try:
-            with listening_to_signals(self._note_signal), naming_memory():
+            with listening_to_signals(self._note_signal), explain_memory_error():
                 self._loop()
             status = "interrupted" if self._stop_signal is not None else "finished"
         except KeyboardInterrupt:

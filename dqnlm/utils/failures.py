@@ -15,7 +15,7 @@ DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errn
 
 
 @contextmanager
-def naming_memory() -> Iterator[None]:
+def explain_memory_error() -> Iterator[None]:
     """Turns out-of-memory errors into UserError with the three settings that lower memory use."""
     try:
         yield
@@ -29,7 +29,7 @@ def naming_memory() -> Iterator[None]:
 
 
 @contextmanager
-def naming_disk(folder: Path) -> Iterator[None]:
+def explain_disk_error(folder: Path) -> Iterator[None]:
     """Turns disk errors of a run's folder (full, read-only, no permission) into UserError with a remedy."""
     try:
         yield

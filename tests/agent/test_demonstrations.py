@@ -38,7 +38,7 @@ def test_cloning_then_rollouts(tmp_path: Path) -> None:
     while trainer.phase.name == "pretraining":
         trainer.train_round(trainer.phase)
     assert parts.updates == 30 and parts.learner.updates == 0 and parts.actor.env_steps == 0
-    assert parts.accumulator.drain()["loss/warm_start"] > 0
+    assert parts.accumulator.pop_means()["loss/warm_start"] > 0
     reference, online = parts.learner.reference, parts.learner.network
     assert reference is not None
     cloned = {name: value.clone() for name, value in online.state_dict().items()}

@@ -204,4 +204,4 @@ def test_masked_means_of_many_figures_are_those_of_each_alone() -> None:
         together.add_means(figures, mask_BT)
         for name, value_BT in figures.items():
             apart.add(name, (value_BT * mask_BT).sum(), mask_BT.sum())
-    assert together.drain() == apart.drain() == {"a": 5 / 3, "b": 1.0}
+    assert together.pop_means() == apart.pop_means() == {"a": 5 / 3, "b": 1.0}

@@ -65,7 +65,7 @@ def test_rows_with_an_end_token_by_hand() -> None:
 
 def test_an_end_that_is_written_in_the_text_is_not_put_twice() -> None:
     """Bug: a log that ends its answers itself teaches an end after the end."""
-    [row] = token_rows([item("a", "bd")], CharacterTokenizer("abcd"), end_id=3)
+    [row] = token_rows([item("a", "bd")], CharacterTokenizer("abcd"), eos_id=3)
     assert row.ids.tolist() == [0, 1, 3]
 
 
@@ -73,14 +73,14 @@ def test_an_end_that_is_written_in_the_text_is_not_put_twice() -> None:
 def test_a_tokenizer_with_an_end(text: base.Tokenizer) -> None:
     """Bug: an end that is the id of a character, or a text that is cut in two within one."""
     ended = with_end(text, None)
-    assert ended.end_id == text.vocabulary_size == ended.vocabulary_size - 1
+    assert ended.eos_id == text.vocabulary_size == ended.vocabulary_size - 1
     ids = ended.encode_strict("aé\nb").tolist()
     assert (
-        ended.decode([*ids, ended.end_id, *ids])
+        ended.decode([*ids, ended.eos_id, *ids])
         == "aé\nb" + END + "aé\nb"
-        == "".join(ended.stream([*ids, ended.end_id, *ids]))
+        == "".join(ended.stream([*ids, ended.eos_id, *ids]))
     )
-    assert before_end([*ids, ended.end_id, 0], ended.end_id) == ids == before_end(ids, None)
+    assert before_end([*ids, ended.eos_id, 0], ended.eos_id) == ids == before_end(ids, None)
     again = factory.from_state(json.loads(json.dumps(ended.state())))
     assert isinstance(again, EndedTokenizer) and again.state() == ended.state()
     assert ended.encode("a").dtype == ended.dtype and ended.unknown_id == text.unknown_id
@@ -263,9 +263,9 @@ def test_a_model_s_end_of_text(tmp_path: Path, files: dict[str, Any], expected: 
     if expected is None:
         with pytest.raises(UserError, match=r"names the model's end-of-text token.*data\.end_token=false"):
             read(log, tokenizer=str(folder))
-        assert read(log, tokenizer=str(folder), end_token=False).tokenizer.end_id is None
+        assert read(log, tokenizer=str(folder), end_token=False).tokenizer.eos_id is None
     else:
-        assert read(log, tokenizer=str(folder)).tokenizer.end_id == expected
+        assert read(log, tokenizer=str(folder)).tokenizer.eos_id == expected
     with pytest.raises(UserError, match=r"log\.jsonl, line \d, prompt: .*'z' \(position 1\)"):
         read(
             write(tmp_path / "log.jsonl", [rated("z", "x", 1), rated("z1", "x", 0)]),
@@ -288,6 +288,6 @@ def test_a_tokenizer_of_the_hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
 
     monkeypatch.setattr(huggingface_hub, "hf_hub_download", download)
     log = write(tmp_path / "log.jsonl", [rated("a", "x", 1), rated("b", "x", 0)])
-    assert read(log, tokenizer="owner/name").tokenizer.end_id == 1
+    assert read(log, tokenizer="owner/name").tokenizer.eos_id == 1
     with pytest.raises(UserError, match=r"data\.tokenizer=owner/other: there is no"):
         read(log, tokenizer="owner/other")

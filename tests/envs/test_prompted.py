@@ -44,9 +44,9 @@ def make_pairs(pairs: list[TextPair] = PAIRS, max_tokens: int = 10) -> Pairs:
 def make_env(num_envs: int = 3, horizon: int = 4, evaluating: bool = True, copies: int = 1, seed: int = 0) -> Prompted:
     data = make_pairs()
     size = data.tokenizer.vocabulary_size
-    reward = EditDistance(size, data.tokenizer, data.stop_id, unit="character", scale=1.0, clip=None, increments=False)
+    reward = EditDistance(size, data.tokenizer, data.eos_id, unit="character", scale=1.0, clip=None, increments=False)
     return Prompted(
-        data.train.prompts, data.train.references, data.longest_prompt, reward, size, None, data.stop_id, CPU, seed, evaluating,
+        data.train.prompts, data.train.references, data.longest_prompt, reward, size, None, data.eos_id, CPU, seed, evaluating,
         num_envs=num_envs, samples_per_prompt=copies, horizon=horizon,
     )  # fmt: skip
 
@@ -54,7 +54,7 @@ def make_env(num_envs: int = 3, horizon: int = 4, evaluating: bool = True, copie
 def test_ids_of_pairs() -> None:
     """Characters by code point: line break 0, a 1, b 2, c 3. Prompts end in the line break, answers do not have it."""
     data = make_pairs()
-    assert data.train.prompts.ids.tolist() == [1, 2, 0, 1, 2, 3, 0, 1, 0] and data.stop_id == 0
+    assert data.train.prompts.ids.tolist() == [1, 2, 0, 1, 2, 3, 0, 1, 0] and data.eos_id == 0
     assert data.train.prompts.start_K.tolist() == [0, 3, 7, 9] and data.train.prompts.longest() == 4
     assert data.train.references.ids.tolist() == [2, 1, 3, 1, 2, 3, 3]
     assert data.train_ids.tolist() == [2, 1, 0, 3, 0, 1, 2, 3, 3, 0]

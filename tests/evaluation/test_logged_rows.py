@@ -36,7 +36,7 @@ ITEMS = [
     Trajectory("ba", "z", (3.0,)),  # z is unknown
     Trajectory("abca", "b", (0.0,)),
 ]
-ROWS = token_rows(ITEMS, TOKENIZER, TOKENIZER.end_id, strict=False)
+ROWS = token_rows(ITEMS, TOKENIZER, TOKENIZER.eos_id, strict=False)
 
 
 def make_policy(declared: Any, outputs: tuple[str, ...] = ("policy", "q2", "v"), context: int = 12) -> Policy:
@@ -136,7 +136,7 @@ def test_returns_that_came_by_hand() -> None:
         Trajectory("aa", "c", (4.0,), "", 7),
     ]
     items = [ITEMS[0], ITEMS[2], *cut]
-    came_B = returns_that_came(items, token_rows(items, TOKENIZER, TOKENIZER.end_id), 0.5)
+    came_B = returns_that_came(items, token_rows(items, TOKENIZER, TOKENIZER.eos_id), 0.5)
     talk = [0.5, 0.25, 1.125, 0.5625, 0.28125]
     first = [1 + 0.5 * 2, 0.5 * (1 + 0.5 * 2)]
     assert came_B[[0, 1, 2, 4]].tolist() == pytest.approx([3.5 / 3, sum(talk) / 5, sum(first) / 2, 3.0])

@@ -119,7 +119,7 @@ def gradient(learner: Learner, batch: Batch) -> list[Tensor]:
 
 
 def figures(learner: Learner) -> dict[str, float]:
-    return learner.accumulator.drain()
+    return learner.accumulator.pop_means()
 
 
 def assert_close(a: list[Tensor], b: list[Tensor]) -> None:

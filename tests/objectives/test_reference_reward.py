@@ -125,7 +125,7 @@ def test_the_reference_is_the_cloned_policy_and_is_read(tmp_path: Path) -> None:
         assert learner.reference is not None
         cloned = learner.network.state_dict()
         assert all(torch.equal(value, cloned[name]) for name, value in learner.reference.state_dict().items())
-        trainer.parts.accumulator.drain()
+        trainer.parts.accumulator.pop_means()
         trainer.train_round(trainer.phase)
-        losses.append(trainer.parts.accumulator.drain()["loss/td"])
+        losses.append(trainer.parts.accumulator.pop_means()["loss/td"])
     assert losses[0] != losses[1]

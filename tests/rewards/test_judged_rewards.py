@@ -146,7 +146,7 @@ def test_rows_returns_and_parts_of_the_actor(trainer: Any, monkeypatch: pytest.M
         assert torch.equal(match, action_T[decided_T] == reference) and bool(((reference >= 0) & (reference < A)).all())
         matches, decisions = matches + int(match.sum()), decisions + int(decided_T.sum())
     assert returns == pytest.approx([float(row[2].sum()) for row in rows])
-    figures = actor.accumulator.drain()
+    figures = actor.accumulator.pop_means()
     assert figures["reward/exact"] == pytest.approx(matches / decisions) and matches > 0
     assert figures["rollout/return"] == pytest.approx(sum(returns) / len(returns))
 
@@ -178,7 +178,7 @@ def test_a_mixture_is_judged_where_a_part_is() -> None:
     """Guards a sum that lacks the incremental part, its rewards behind the end, and parts of an earlier episode in the log."""
     made = iter([Telling(), ExactMatch(A, match=1.0, mismatch=-1.0)])
     mixture = Mixture(A, lambda _: next(made), parts={"told": {"weight": 0.5}, "exact": {"weight": 100}})
-    assert mixture.judged and not mixture.knows_all_actions and mixture.state_dict() == {}
+    assert mixture.sequence_level and not mixture.knows_all_actions and mixture.state_dict() == {}
     action_BH, reference_BH = torch.tensor([[4, 5, 0], [1, 2, 3]]), torch.tensor([[4, 6, 0], [1, 1, 3]])
     episodes = Episodes(torch.tensor([[2], [3]]), torch.ones(2).long(), action_BH, torch.tensor([2, 3]), reference_BH,
                         torch.tensor([3, 3]))  # fmt: skip
@@ -198,11 +198,11 @@ def test_a_mixture_is_judged_where_a_part_is() -> None:
 
 def test_the_builder_hands_rewards_what_they_name() -> None:
     """Guards the pool: by name, through mixtures, and a clear word where a run has not what a reward asks for."""
-    pool: dict[str, Any] = {"num_actions": A, "stop_id": None, "tokenizer": None}
+    pool: dict[str, Any] = {"num_actions": A, "eos_id": None, "tokenizer": None}
     length = {"_target_": "dqnlm.rewards.text_statistics.Length", "target": 4, "scale": 2.0, "clip": None, "increments": False}
     mixture = {"_target_": "dqnlm.rewards.mixture.Mixture", "parts": {"long": {**length, "weight": -3.0}}}
     reward = build_reward(mixture, pool)
-    assert reward.judged and reward.num_actions == A and reward.bounds == (-6.0, 0.0)
+    assert reward.sequence_level and reward.num_actions == A and reward.bounds == (-6.0, 0.0)
     lexicon = {key: value for key, value in length.items() if key != "target"} | {
         "_target_": "dqnlm.rewards.text_statistics.Lexicon"
     }

@@ -51,7 +51,7 @@ def episodes(prompts: list[str], said: list[str], references: list[str]) -> Epis
 def build(name: str, **changes: Any) -> TextReward:
     node = yaml.safe_load((CONFIGS / "reward" / f"{name}.yaml").read_text()) | changes
     pool: dict[str, Any] = {
-        "num_actions": TOKENS.vocabulary_size, "tokenizer": TOKENS, "stop_id": STOP, "train_ids": TOKENS.encode(TRAINING),
+        "num_actions": TOKENS.vocabulary_size, "tokenizer": TOKENS, "eos_id": STOP, "train_ids": TOKENS.encode(TRAINING),
         "device": "cpu",
     }  # fmt: skip
     return build_reward(node, pool)  # type: ignore[return-value]
@@ -116,7 +116,7 @@ def test_numbers_for_each_token_by_hand() -> None:
 def test_bytes_that_are_no_character_yet() -> None:
     """Guards prefixes cut in the middle of a character: the sum is still the score of the whole text."""
     reward = Vowels(increments=True)
-    reward.tokenizer, reward.stop_id = ByteTokenizer(), None
+    reward.tokenizer, reward.eos_id = ByteTokenizer(), None
     said = torch.tensor([list("aé€".encode())])
     assert float(reward.judge(Episodes(said[:, :0], torch.zeros(1).long(), said, torch.tensor([6]), said[:, :0],
                                        torch.zeros(1).long())).sum()) == pytest.approx(1 / 3)  # fmt: skip
@@ -382,9 +382,9 @@ def test_a_text_reward_from_outside_trains(tmp_path: Path, monkeypatch: pytest.M
     """One Python file and one YAML, as in the README; its part of a mixture is logged, and a run of `reward=fluency` too."""
     (tmp_path / "outside_rewards.py").write_text(
         "from dqnlm.rewards.text import TextReward\n\n\nclass Vowels(TextReward):\n"
-        "    def __init__(self, num_actions, tokenizer, stop_id, *, scale: float, clip: float | None, increments: bool,\n"
+        "    def __init__(self, num_actions, tokenizer, eos_id, *, scale: float, clip: float | None, increments: bool,\n"
         "                 of: str):\n"
-        "        super().__init__(num_actions, tokenizer, stop_id, scale=scale, clip=clip, increments=increments)\n"
+        "        super().__init__(num_actions, tokenizer, eos_id, scale=scale, clip=clip, increments=increments)\n"
         "        self.of = of\n\n"
         "    def score(self, prompts, completions, references):\n"
         "        return [sum(c in self.of for c in text) / max(len(text), 1) for text in completions]\n"

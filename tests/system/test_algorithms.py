@@ -75,7 +75,7 @@ def test_every_algorithm_learns_with_every_network(tmp_path: Path, algorithm: st
     for update in range(60):
         torch.manual_seed(0)  # the same noise, quantiles and dropout
         learner.update(batch)
-        figures = learner.accumulator.drain()
+        figures = learner.accumulator.pop_means()
         losses.append(sum(figures[f"loss/{name}"] * o.weight for name, o in learner.objectives.items()))
         if update == 1:  # outputs that start at zero hand nothing to the trunk in the first
             sizes = {n: float(p.grad.norm()) for n, p in learner.network.named_parameters() if p.grad is not None}

@@ -114,11 +114,11 @@ def test_every_target_but_the_last_bootstraps(text: Path, sample: str, horizon_e
         projection: Any = parts.policy.network.projections["q"]
         projection.linear.weight.zero_()
         projection.linear.bias.fill_(1.0)
-    parts.accumulator.drain()
+    parts.accumulator.pop_means()
     parts.learner.update(parts.buffer.sample(2000))
     expected = 0.5 * (1.0 if horizon_end == "truncate" else 3 / 4)
     # Rows hold all decisions alike; 2000 single ones deviate by 6 standard deviations (0.03) with a chance of 2e-9.
-    assert parts.accumulator.drain()["target/mean"] == pytest.approx(expected, abs=1e-5 if sample == "rows" else 0.03)
+    assert parts.accumulator.pop_means()["target/mean"] == pytest.approx(expected, abs=1e-5 if sample == "rows" else 0.03)
 
 
 def test_evaluation_where_episodes_end_apart(text: Path) -> None:

@@ -147,7 +147,7 @@ def call(capsys: pytest.CaptureFixture[str], *words: str) -> str:
 def test_a_model_brings_its_tokenizer_and_its_end(on_a_model: Path) -> None:
     """Bug: another vocabulary than the model's, or an end token that it does not know."""
     policy = load_policy(on_a_model)
-    assert policy.tokenizer.end_id == 1 and policy.spec.num_actions == 19  # <unk>, <end>, 17 characters
+    assert policy.tokenizer.eos_id == 1 and policy.spec.num_actions == 19  # <unk>, <end>, 17 characters
     manifest = json.loads((on_a_model / "manifest.json").read_text())
     assert manifest["versions"]["transformers"] and manifest["data"]["heldout_rows"] == 24
     assert manifest["data"]["logged_rows"] == 216

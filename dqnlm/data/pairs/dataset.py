@@ -69,7 +69,7 @@ class Pairs:
     Attributes:
         train, heldout, test: for training, for evaluations during training, and for the final evaluation.
         tokenizer: made from `train` alone.
-        stop_id: of the line break.
+        eos_id: of the line break.
         source: origin of the pairs.
     """
 
@@ -78,7 +78,7 @@ class Pairs:
     heldout: TokenPairs
     test: TokenPairs
     tokenizer: Tokenizer
-    stop_id: int
+    eos_id: int
     source: DataSource
 
     @property
@@ -93,7 +93,7 @@ class Pairs:
         answers = self.train.references
         length_K = answers.start_K[1:] - answers.start_K[:-1]
         place = torch.arange(len(answers.ids)) + torch.repeat_interleave(torch.arange(len(answers)), length_K)
-        ids = torch.full((len(answers.ids) + len(answers),), self.stop_id)
+        ids = torch.full((len(answers.ids) + len(answers),), self.eos_id)
         ids[place] = answers.ids
         return ids.to(self.tokenizer.dtype)
 

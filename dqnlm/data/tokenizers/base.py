@@ -30,12 +30,12 @@ class Tokenizer(ABC):
     Attributes:
         vocabulary_size: number of ids; the number of actions of an environment on this text.
         unknown_id: the id of every character outside the vocabulary; None where there is no such character.
-        end_id: the token that ends an answer; None where none does.
+        eos_id: the token that ends an answer; None where none does.
     """
 
     vocabulary_size: int
     unknown_id: int | None
-    end_id: int | None = None
+    eos_id: int | None = None
 
     @property
     def dtype(self) -> torch.dtype:

@@ -13,19 +13,19 @@ END = "<end>"  # what an added end token reads as
 
 
 class EndedTokenizer(Tokenizer):
-    """Wraps the tokenizer of a text and adds `end_id`.
+    """Wraps the tokenizer of a text and adds `eos_id`.
 
     Args:
         text: the tokenizer of the text.
-        end_id: one of its own ids, such as a pretrained model's end-of-text token; or the one behind its last, a new one.
+        eos_id: one of its own ids, such as a pretrained model's end-of-text token; or the one behind its last, a new one.
     """
 
-    def __init__(self, text: Tokenizer, end_id: int) -> None:
-        assert 0 <= end_id <= text.vocabulary_size, "the end token is one of the tokenizer's, or the next"
-        self.text, self.end_id = text, end_id
-        self.vocabulary_size = max(text.vocabulary_size, end_id + 1)
+    def __init__(self, text: Tokenizer, eos_id: int) -> None:
+        assert 0 <= eos_id <= text.vocabulary_size, "the end token is one of the tokenizer's, or the next"
+        self.text, self.eos_id = text, eos_id
+        self.vocabulary_size = max(text.vocabulary_size, eos_id + 1)
         self.unknown_id = text.unknown_id
-        self._is_own = end_id < text.vocabulary_size
+        self._is_own = eos_id < text.vocabulary_size
 
     def encode(self, text: str) -> Tensor:
         """See `Tokenizer.encode`; no end token is added."""
@@ -46,7 +46,7 @@ class EndedTokenizer(Tokenizer):
             nonlocal more
             more = False
             for token in rest:
-                if token == self.end_id:
+                if token == self.eos_id:
                     more = True
                     return
                 yield token
@@ -66,13 +66,13 @@ class EndedTokenizer(Tokenizer):
 
     def state(self) -> dict[str, Any]:
         """See `Tokenizer.state`."""
-        return {"kind": "ended", "text": self.text.state(), "end_id": self.end_id}
+        return {"kind": "ended", "text": self.text.state(), "end_id": self.eos_id}
 
 
-def before_end(ids: Sequence[int], end_id: int | None) -> list[int]:
+def before_end(ids: Sequence[int], eos_id: int | None) -> list[int]:
     """The part before the first end token; all where there is none."""
     listed = list(ids)
-    return listed[: listed.index(end_id)] if end_id in listed else listed
+    return listed[: listed.index(eos_id)] if eos_id in listed else listed
 
 
 def with_end(text: Tokenizer, own_end: int | None) -> EndedTokenizer:

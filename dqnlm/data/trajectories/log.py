@@ -129,8 +129,8 @@ def logged(
             f"{unknown:,} held-out characters do not occur in the training part (unknown token); they are not scored."
         )
     parts = (
-        LogPart(train, token_rows(train, made, made.end_id)),
-        LogPart(heldout, token_rows(heldout, made, made.end_id, strict=False)),
+        LogPart(train, token_rows(train, made, made.eos_id)),
+        LogPart(heldout, token_rows(heldout, made, made.eos_id, strict=False)),
     )
     return Log(*parts, made, replace(source, notes=[*source.notes, *notes]))
 
@@ -195,7 +195,7 @@ def _short(
     """Drops episodes that have a row of more tokens, with a note where there were some."""
     kept = []
     for part, strict, name in ((train, True, "training"), (heldout, False, "held-out")):
-        rows = token_rows(part, tokenizer, tokenizer.end_id, strict)
+        rows = token_rows(part, tokenizer, tokenizer.eos_id, strict)
         short = [places for places in episodes(part) if all(len(rows[i].ids) <= max_tokens for i in places)]
         kept.append([part[i] for i in sorted(i for places in short for i in places)])
         if not kept[-1]:

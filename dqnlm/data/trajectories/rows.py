@@ -55,14 +55,14 @@ class TokenRow(NamedTuple):
 
 
 def token_rows(
-    items: Sequence[Trajectory], tokenizer: Tokenizer, end_id: int | None = None, strict: bool = True
+    items: Sequence[Trajectory], tokenizer: Tokenizer, eos_id: int | None = None, strict: bool = True
 ) -> list[TokenRow]:
     """Builds a token row for each trajectory.
 
     Args:
         items: the trajectories.
         tokenizer: text to ids.
-        end_id: the token put behind each of the agent's parts; None for none.
+        eos_id: the token put behind each of the agent's parts; None for none.
         strict: unknown characters are refused; else they become the unknown token.
 
     Raises:
@@ -74,7 +74,7 @@ def token_rows(
     def encode(text: str) -> list[int]:
         return (tokenizer.encode_strict(text) if strict else tokenizer.encode(text)).tolist()
 
-    return [_row(encode, item, end_id) for item in items]
+    return [_row(encode, item, eos_id) for item in items]
 
 
 def padded(rows: Sequence[TokenRow], width: int, dtype: torch.dtype, device: torch.device) -> Rows:
@@ -92,9 +92,9 @@ def padded(rows: Sequence[TokenRow], width: int, dtype: torch.dtype, device: tor
     return Rows(observation_BS, observation_BS[:, 1:], *tensors)
 
 
-def _row(encode: Encode, item: Trajectory, end_id: int | None) -> TokenRow:
+def _row(encode: Encode, item: Trajectory, eos_id: int | None) -> TokenRow:
     prompt, after = (_ids(encode, item, name, getattr(item, name)) for name in ("prompt", "next"))
-    completion, rewards, flags = _completion(encode, item, end_id)
+    completion, rewards, flags = _completion(encode, item, eos_id)
     ids = np.array([*prompt, *completion, *after], np.int32)
     begin, end = len(prompt) - 1, len(prompt) - 1 + len(completion)
     reward_T, flag_T = np.zeros(len(ids) - 1, np.float32), np.zeros(len(ids) - 1, np.uint8)
@@ -103,13 +103,13 @@ def _row(encode: Encode, item: Trajectory, end_id: int | None) -> TokenRow:
     return TokenRow(ids, reward_T, flag_T, len(prompt))
 
 
-def _completion(encode: Encode, item: Trajectory, end_id: int | None) -> tuple[list[int], list[float], list[int]]:
+def _completion(encode: Encode, item: Trajectory, eos_id: int | None) -> tuple[list[int], list[float], list[int]]:
     """Tokens, rewards and flags of a completion, part by part."""
     tokens, rewards, flags = list[int](), list[float](), list[int]()
     for text, paid, agent in item.parts():
         ids = _ids(encode, item, "completion", text)
-        ended = agent and end_id is not None and (not ids or ids[-1] != end_id)
-        tokens += [*ids, end_id] if ended else ids  # type: ignore[list-item]
+        ended = agent and eos_id is not None and (not ids or ids[-1] != eos_id)
+        tokens += [*ids, eos_id] if ended else ids  # type: ignore[list-item]
         rewards += _rewards(item, paid, len(ids), ended)
         flags += [DECISION if agent else 0] * (len(ids) + ended)
     return tokens, rewards, flags
