@@ -10,7 +10,7 @@ from typing import Any, NamedTuple, Protocol
 import torch
 from torch import Tensor
 
-Figures = dict[str, float]
+Metrics = dict[str, float]
 
 
 class Metric(NamedTuple):
@@ -64,7 +64,7 @@ class Accumulator:
             return value.float()
         return torch.full((), value, device=self.device)
 
-    def pop_means(self) -> Figures:
+    def pop_means(self) -> Metrics:
         """Means since the last call, by name; metrics without an observation are left out. One synchronisation."""
         if not self._sums:
             return {}
@@ -107,7 +107,7 @@ class JsonLines:
 class Logger(Protocol):
     """Destination of metrics besides `metrics.jsonl`."""
 
-    def write(self, step: int, figures: Figures) -> None: ...
+    def write(self, step: int, metrics: Metrics) -> None: ...
 
     def close(self) -> None: ...
 
@@ -126,8 +126,8 @@ class TensorBoard:
             ) from None
         self._writer = SummaryWriter(str(folder), purge_step=purge_step, flush_secs=flush_seconds)  # type: ignore[no-untyped-call]
 
-    def write(self, step: int, figures: Figures) -> None:
-        for name, value in figures.items():
+    def write(self, step: int, metrics: Metrics) -> None:
+        for name, value in metrics.items():
             self._writer.add_scalar(name, value, step)  # type: ignore[no-untyped-call]
 
     def close(self) -> None:
@@ -140,7 +140,7 @@ class NoLogger:
     def __init__(self, folder: Path, purge_step: int | None) -> None:
         del folder, purge_step
 
-    def write(self, step: int, figures: Figures) -> None:
+    def write(self, step: int, metrics: Metrics) -> None:
         """Does nothing."""
 
     def close(self) -> None:

@@ -43,7 +43,7 @@ def scored(run: Path, decoding: Decoding) -> dict[str, float]:
     """Figures of the last checkpoint on the test part."""
     policy, config = load_policy_and_config(str(run), "last", str(run.parent), "cpu")
     task = AnswersTask(config, build_data(config), policy.device)
-    figures = answer_part(policy, task, "test", decoding).figures
+    figures = answer_part(policy, task, "test", decoding).metrics
     return {name.removeprefix("eval/"): value for name, value in figures.items()}
 
 

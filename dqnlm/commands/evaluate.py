@@ -66,7 +66,7 @@ def main(argv: list[str]) -> int:
     evaluator = task.evaluator(settings, q_is_return=no_return is None, learns_returns=learns)
     evaluation = evaluator.evaluate(policy)
     if arguments.json:
-        print(json.dumps({"step": policy.step, "checkpoint": arguments.checkpoint} | evaluation.figures))
+        print(json.dumps({"step": policy.step, "checkpoint": arguments.checkpoint} | evaluation.metrics))
         return 0
     table = evaluator.table(evaluation, policy, policy.step, task.scored_on())
     samples = [prompt + text if evaluator.shows_prompt else text for prompt, text in evaluation.samples[:2]]

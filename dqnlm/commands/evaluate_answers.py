@@ -16,7 +16,7 @@ from dqnlm.data.pairs.files import TextPair
 from dqnlm.errors import UserError
 from dqnlm.evaluation.decoding import Decoding, answer_ids
 from dqnlm.evaluation.scores import scores
-from dqnlm.metrics import Figures
+from dqnlm.metrics import Metrics
 from dqnlm.tasks.answers import AnswersTask
 from dqnlm.utils.files import write_text_atomic
 
@@ -28,14 +28,14 @@ class Answered(NamedTuple):
         pairs: the prompts and references.
         texts: the answers.
         reward_E: summed reward of each.
-        figures: corpus metrics: those of `dqnlm.evaluation.scores`, eval/return and its standard error over the answers.
+        metrics: corpus metrics: those of `dqnlm.evaluation.scores`, eval/return and its standard error over the answers.
         signatures: metric -> sacreBLEU's signature.
     """
 
     pairs: list[TextPair]
     texts: list[str]
     reward_E: Tensor
-    figures: Figures
+    metrics: Metrics
     signatures: dict[str, str]
 
 
@@ -79,14 +79,14 @@ def evaluate_answers(policy: Policy, task: AnswersTask, arguments: argparse.Name
         _save(answered, Path(arguments.save))
     if arguments.json:
         about = {"step": policy.step, "checkpoint": arguments.checkpoint, "split": split, "decoding": str(decoding)}
-        print(json.dumps(about | answered.figures | answered.signatures))
+        print(json.dumps(about | answered.metrics | answered.signatures))
         return 0
     console = Console(highlight=False)
     console.print(
         f"{arguments.run}, checkpoint {arguments.checkpoint} (step {policy.step}), {split}: {len(answered.texts):,} pairs, "
         f"{decoding}"
     )
-    for name, value in answered.figures.items():
+    for name, value in answered.metrics.items():
         short = name.removeprefix("eval/")
         console.print(f"{short:<22}{value:8.3f}  {answered.signatures.get(short, '')}", markup=False)
     for pair, text in list(zip(answered.pairs, answered.texts, strict=True))[:3]:

@@ -99,9 +99,9 @@ def renewed_metric(name: str) -> str:
     return next((new + name.removeprefix(old) for old, new in METRICS.items() if name.startswith(old)), name)
 
 
-def renewed_metrics(figures: Mapping[str, float]) -> dict[str, float]:
+def renewed_metrics(metrics: Mapping[str, float]) -> dict[str, float]:
     """Metrics by their names of today."""
-    return {renewed_metric(name): value for name, value in figures.items()}
+    return {renewed_metric(name): value for name, value in metrics.items()}
 
 
 def _move(config: dict[str, Any], old: list[str], new: list[str]) -> None:

@@ -11,7 +11,7 @@ from dqnlm.envs.base import Environment
 from dqnlm.evaluation.base import Evaluation
 from dqnlm.evaluation.episodes import EpisodeCollector, EpisodeEvaluator
 from dqnlm.evaluation.scores import scores
-from dqnlm.metrics import Figures, Metric
+from dqnlm.metrics import Metric, Metrics
 
 OF_TEXTS = (
     Metric("eval/chrf", "chrF", "chrF of the greedy answers", "chrF, 0 to 100", True),
@@ -47,7 +47,7 @@ class PairEvaluator(EpisodeEvaluator):
         super().__init__(make_env, gamma, betas, samples, q_is_return)
         self.texts, self.metrics = references, (*self.metrics, *OF_TEXTS)
 
-    def _figures(self, collector: EpisodeCollector, policy: Policy) -> Figures:
+    def _figures(self, collector: EpisodeCollector, policy: Policy) -> Metrics:
         answers = [policy.tokenizer.decode(ids).rstrip("\n") for ids in collector.texts()]
         return super()._figures(collector, policy) | scores(answers, self.texts[: len(answers)])[0]
 
@@ -55,5 +55,5 @@ class PairEvaluator(EpisodeEvaluator):
         """Table of greedy episodes, with the metrics of their texts below."""
         table = super().table(evaluation, policy, step, done)
         for metric in OF_TEXTS:
-            table.add_row(metric.label, f"{evaluation.figures[metric.name]:.3f}")
+            table.add_row(metric.label, f"{evaluation.metrics[metric.name]:.3f}")
         return table

@@ -11,14 +11,14 @@ from rich.table import Table
 
 from dqnlm.agent.policy import Policy
 from dqnlm.evaluation.tables import episode_table
-from dqnlm.metrics import Figures, Metric
+from dqnlm.metrics import Metric, Metrics
 
 
 @dataclass
 class Evaluation:
     """Metrics, samples as (prompt, text), and the fitted temperature (1 where there is no text)."""
 
-    figures: Figures
+    metrics: Metrics
     samples: list[tuple[str, str]] = field(default_factory=list)
     temperature: float = 1.0
 
@@ -42,8 +42,8 @@ class Evaluator(ABC):
     def table(self, evaluation: Evaluation, policy: Policy, step: int, done: str) -> Table:
         """The metrics found, for the terminal, one column each; `step` in updates, `done` is the progress of the run."""
         del policy
-        found = [metric for metric in self.metrics if metric.name in evaluation.figures]
-        return episode_table(evaluation.figures, found, {}, step, done)
+        found = [metric for metric in self.metrics if metric.name in evaluation.metrics]
+        return episode_table(evaluation.metrics, found, {}, step, done)
 
     def best_candidates(self) -> dict[str, bool]:
         """name -> whether higher is better, of the metrics that can select the best policy; the default first."""

@@ -24,7 +24,7 @@ from dqnlm.agent.policy import Policy
 from dqnlm.envs.base import Environment
 from dqnlm.evaluation.base import Evaluation, Evaluator
 from dqnlm.evaluation.tables import episode_table
-from dqnlm.metrics import Accumulator, Figures, Metric
+from dqnlm.metrics import Accumulator, Metric, Metrics
 from dqnlm.networks.noisy import set_noise
 from dqnlm.ops.bootstrap import max_value
 from dqnlm.types import DECISION, Rows, discount_from_flags
@@ -99,7 +99,7 @@ def play_greedily(env: Environment, policy: Policy, gamma: float) -> EpisodeColl
     return collector
 
 
-def episode_figures(collector: EpisodeCollector, policy: Policy, q_is_return: bool) -> Figures:
+def episode_figures(collector: EpisodeCollector, policy: Policy, q_is_return: bool) -> Metrics:
     """The metrics of the module's text; without the last two where Q is no return in the units of the reward."""
     return_E = collector.returns()
     error = return_E.std() / len(return_E) ** 0.5 if len(return_E) > 1 else return_E.new_zeros(())
@@ -178,12 +178,12 @@ class EpisodeEvaluator(Evaluator):
     def table(self, evaluation: Evaluation, policy: Policy, step: int, done: str) -> Table:
         """Table of the policy and the known references of the task."""
         del policy
-        return episode_table(evaluation.figures, self.episode_metrics, self.references, step, done)
+        return episode_table(evaluation.metrics, self.episode_metrics, self.references, step, done)
 
-    def _figures(self, collector: EpisodeCollector, policy: Policy) -> Figures:
+    def _figures(self, collector: EpisodeCollector, policy: Policy) -> Metrics:
         return episode_figures(collector, policy, self.q_is_return)
 
-    def _betas(self, policy: Policy) -> Figures:
+    def _betas(self, policy: Policy) -> Metrics:
         figures, fixed = {}, policy.beta
         try:
             for beta in self.betas:

@@ -25,7 +25,7 @@ from dqnlm.evaluation import diversity
 from dqnlm.evaluation.base import Evaluation, Evaluator
 from dqnlm.evaluation.episodes import RETURN_ERROR, REWARD
 from dqnlm.evaluation.logged_rows import BEST_SHARE, best_rows, returns_that_came, row_sums, value_figures
-from dqnlm.metrics import Figures, Metric
+from dqnlm.metrics import Metric, Metrics
 from dqnlm.networks.noisy import set_noise
 from dqnlm.rewards.base import Episodes, Reward
 from dqnlm.types import DECISION
@@ -109,7 +109,7 @@ class LogEvaluator(Evaluator):
         ]
         return Evaluation(figures, shown, policy.temperature)
 
-    def _of_rows(self, policy: Policy) -> Figures:
+    def _of_rows(self, policy: Policy) -> Metrics:
         sums = row_sums(policy, self.rows, self.betas)
         count, best = sums.count_B.sum(), self.best_B
         figures = {
@@ -142,7 +142,7 @@ class LogEvaluator(Evaluator):
                 said[place] = row[:count]
         return [said[place] for place in self.asked]
 
-    def _of_answers(self, policy: Policy, said: list[list[int]]) -> Figures:
+    def _of_answers(self, policy: Policy, said: list[list[int]]) -> Metrics:
         eos_id = policy.tokenizer.eos_id
         figures = {"eval/length": sum(map(len, said)) / len(said)}
         if eos_id is not None:
@@ -175,7 +175,7 @@ class LogEvaluator(Evaluator):
             Episodes(prompt_BP, prompt_length_B, action_BH, length_B, action_BH[:, :0], nothing_B)
         ).sum(1)
 
-    def _betas(self, policy: Policy) -> Figures:
+    def _betas(self, policy: Policy) -> Metrics:
         """Mean reward of the greedy answers with other strengths."""
         figures, fixed = {}, policy.beta
         if policy.declared == "reweighted":
@@ -189,7 +189,7 @@ class LogEvaluator(Evaluator):
 
     def table(self, evaluation: Evaluation, policy: Policy, step: int, done: str) -> Table:
         """Table of the policy and the log."""
-        found = evaluation.figures
+        found = evaluation.metrics
         beside = {"eval/return": found.get("eval/return_logged", 0.0), "eval/q_taken": float(self.came_B.nanmean())}
         labels = {metric.name: metric.label for metric in self.metrics} | {
             "eval/nll": f"nats a token, {policy.declared} policy"

@@ -31,7 +31,7 @@ from dqnlm.data.trajectories.records import Trajectory
 from dqnlm.data.trajectories.rows import TokenRow, padded
 from dqnlm.errors import UserError
 from dqnlm.evaluation import temperature as fitting
-from dqnlm.metrics import Figures
+from dqnlm.metrics import Metrics
 from dqnlm.types import DECISION, TRUNCATED
 
 _OBSERVATIONS = 2**14  # in one forward of the trunk
@@ -180,7 +180,7 @@ def best_rows(return_B: Tensor) -> Tensor:
     return return_B >= least
 
 
-def value_figures(q_B: Tensor, return_B: Tensor, prompts: Sequence[str]) -> Figures:
+def value_figures(q_B: Tensor, return_B: Tensor, prompts: Sequence[str]) -> Metrics:
     """Metrics of Q against the observed return; those of the module's text."""
     known_B = ~return_B.isnan() & ~q_B.isnan()
     figures = {"eval/q_taken": float(q_B[~q_B.isnan()].mean())}

@@ -10,10 +10,10 @@ from __future__ import annotations
 
 from dqnlm.errors import UserError
 from dqnlm.evaluation.diversity import distinct_share
-from dqnlm.metrics import Figures
+from dqnlm.metrics import Metrics
 
 
-def scores(answers: list[str], references: list[str]) -> tuple[Figures, dict[str, str]]:
+def scores(answers: list[str], references: list[str]) -> tuple[Metrics, dict[str, str]]:
     """The metrics of the module's text, and sacreBLEU's signature of each.
 
     Raises:

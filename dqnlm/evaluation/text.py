@@ -24,7 +24,7 @@ from dqnlm.evaluation.base import Evaluation, Evaluator
 from dqnlm.evaluation.episodes import PREDICTED, RETURN, REWARD, episode_figures, play_greedily
 from dqnlm.evaluation.tables import evaluation_table
 from dqnlm.evaluation.text_positions import text_positions
-from dqnlm.metrics import Figures, Metric
+from dqnlm.metrics import Metric, Metrics
 from dqnlm.networks.noisy import set_noise
 
 MAX_CONSTANTS = 256  # tokens tried as constant policies: all of a small vocabulary, the most frequent of a large one
@@ -97,9 +97,9 @@ class TextEvaluator(Evaluator):
         """Table of the policy and the baselines."""
         constant = repr(policy.tokenizer.decode([self.best_constant()[1]]))
         names = {"boltzmann": "softmax(Q/T)", "probability": "Q normalised", "reweighted": "log pi_b + beta (Q-V)"}
-        return evaluation_table(evaluation.figures, self.baselines, names[policy.declared], constant, step, done)
+        return evaluation_table(evaluation.metrics, self.baselines, names[policy.declared], constant, step, done)
 
-    def _episodes(self, policy: Policy) -> Figures:
+    def _episodes(self, policy: Policy) -> Metrics:
         collector = play_greedily(self.make_env(), policy, self.gamma)
         figures = episode_figures(collector, policy, self.q_is_return) | {
             "eval/return_best_constant": self.best_constant()[0]
@@ -141,7 +141,7 @@ class TextEvaluator(Evaluator):
         return [(prompt, text) for text in texts]
 
 
-def score_text(policy: Policy, ids: Tensor) -> Figures:
+def score_text(policy: Policy, ids: Tensor) -> Metrics:
     """Scores all tokens of `ids` but the first, in non-overlapping windows of `context` tokens, each after its lookback.
 
     Returns:

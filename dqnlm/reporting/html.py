@@ -46,7 +46,7 @@ def build_page(runs: list[RunData], figure: str) -> str:
         f'<p class="soft">{escape(_subtitle(runs))}</p>',
         _warnings(warnings(runs)),
         _tiles(runs[0], figure) if len(runs) == 1 else "",
-        f"<h2>Figures</h2>{_figures_table(runs[0])}" if len(runs) == 1 else f"<h2>Runs</h2>{_runs_table(runs, figure)}",
+        f"<h2>Metrics</h2>{_figures_table(runs[0])}" if len(runs) == 1 else f"<h2>Runs</h2>{_runs_table(runs, figure)}",
         f"<h2>Seeds of the same settings</h2>{_groups_table(groups, figure)}" if len(groups) < len(runs) else "",
         _curves(groups, figure),
         _samples(runs),

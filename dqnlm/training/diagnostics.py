@@ -21,7 +21,7 @@ import torch
 
 from dqnlm.agent.learner import LastUpdate
 from dqnlm.heads.base import Head
-from dqnlm.metrics import Figures
+from dqnlm.metrics import Metrics
 from dqnlm.ops.bootstrap import masked_q
 
 if TYPE_CHECKING:
@@ -32,23 +32,23 @@ _RUNAWAY = 10.0  # times the largest return that is possible, or was seen
 
 
 @torch.no_grad()
-def diagnostics(parts: Components) -> Figures:
+def diagnostics(parts: Components) -> Metrics:
     """Computes the module's metrics; copies from the device."""
     learner, buffer = parts.learner, parts.buffer
-    figures = {
+    metrics = {
         "buffer/transitions": float(buffer.transitions()),
         "buffer/terminal_share": float(buffer.terminal_share()),
     }
     if learner.target.copies and learner.requires.target:
         rate, period = learner.target.polyak_rate, learner.target.period
-        figures["target/effective_period"] = 1 / rate if rate is not None else float(period or 0)
+        metrics["target/effective_period"] = 1 / rate if rate is not None else float(period or 0)
     if parts.env_steps:
-        figures["time/updates_per_decision"] = learner.updates / parts.env_steps
-        figures["time/replay_ratio"] = float(learner.transitions) / parts.env_steps
-    return figures if learner.last_update is None else figures | _batch_figures(learner.last_update, parts.policy.head)
+        metrics["time/updates_per_decision"] = learner.updates / parts.env_steps
+        metrics["time/replay_ratio"] = float(learner.transitions) / parts.env_steps
+    return metrics if learner.last_update is None else metrics | _batch_figures(learner.last_update, parts.policy.head)
 
 
-def _batch_figures(last: LastUpdate, head: Head) -> Figures:
+def _batch_figures(last: LastUpdate, head: Head) -> Metrics:
     """Action gap, greatest Q, rewards and error quantiles over the decisions of the loss; {} where there is none."""
     batch = last.batch
     learn_BT = batch.learn_BT > 0
@@ -58,34 +58,34 @@ def _batch_figures(last: LastUpdate, head: Head) -> Figures:
     best_X2 = q_BTA.topk(min(2, q_BTA.shape[-1]), -1).values
     gap_X = (best_X2[:, 0] - best_X2[:, -1])[best_X2[:, -1].isfinite()]
     reward_X = batch.reward_BT[learn_BT]
-    figures = {"q/largest": float(best_X2[:, 0].max()), "reward/deviation": float(reward_X.std(correction=0))}
-    figures["reward/mean"] = float(reward_X.mean())
+    metrics = {"q/largest": float(best_X2[:, 0].max()), "reward/deviation": float(reward_X.std(correction=0))}
+    metrics["reward/mean"] = float(reward_X.mean())
     if len(gap_X):
-        figures["q/action_gap"] = float(gap_X.mean())
+        metrics["q/action_gap"] = float(gap_X.mean())
     if last.error_BT is not None:
         error_X = last.error_BT[learn_BT].abs().float()
         values = error_X[: 2**20].quantile(torch.tensor(_QUANTILES, device=error_X.device))  # its limit is 2^24 numbers
-        figures |= {f"td/error_p{round(100 * q)}": float(v) for q, v in zip(_QUANTILES, values, strict=True)}
-    return figures
+        metrics |= {f"td/error_p{round(100 * q)}": float(v) for q, v in zip(_QUANTILES, values, strict=True)}
+    return metrics
 
 
-def warnings(figures: Figures, head: Head) -> dict[str, str]:
+def warnings(metrics: Metrics, head: Head) -> dict[str, str]:
     """Warnings about suspicious metrics: key -> sentence."""
     found = {}
     bounds = [abs(float(bound)) for bound in (head.low, head.high)]
     most = (
-        max(bounds) if all(math.isfinite(bound) for bound in bounds) else abs(figures.get("rollout/return", math.inf))
+        max(bounds) if all(math.isfinite(bound) for bound in bounds) else abs(metrics.get("rollout/return", math.inf))
     )
-    largest = figures.get("q/largest", 0.0)
+    largest = metrics.get("q/largest", 0.0)
     if largest > _RUNAWAY * max(most, 1.0):
         found["runaway"] = (
             f"the greatest Q is {largest:.3g}, but no return exceeds {most:.3g}: bootstrapping runs away. Try a slower target "
             "(target.period, target.polyak_rate), algorithm=double_dqn, or a lower optimizer.lr"
         )
-    still = figures.get("reward/deviation") == 0.0
-    if still and (figures.get("reward/mean") == 0.0 or figures.get("buffer/terminal_share") == 0.0):
+    still = metrics.get("reward/deviation") == 0.0
+    if still and (metrics.get("reward/mean") == 0.0 or metrics.get("buffer/terminal_share") == 0.0):
         found["reward"] = (
-            f"every reward of the newest batch is {figures['reward/mean']:g}: the rewards carry no signal yet. Look at the "
+            f"every reward of the newest batch is {metrics['reward/mean']:g}: the rewards carry no signal yet. Look at the "
             "reward, or explore more"
         )
     return found

@@ -1,4 +1,4 @@
-"""What is written down of a run: figures at log points, evaluations, samples, and which policy was the best so far."""
+"""What is written down of a run: metrics at log points, evaluations, samples, and which policy was the best so far."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 from dqnlm.config.moved import renewed_metrics
 from dqnlm.errors import UserError
-from dqnlm.metrics import Figures, JsonLines
+from dqnlm.metrics import JsonLines, Metrics
 from dqnlm.training import saved_state
 from dqnlm.training.components import Components
 from dqnlm.training.diagnostics import diagnostics, warnings
@@ -23,7 +23,7 @@ class Recorder:
 
     Attributes:
         last: the newest value of every figure.
-        best: figures of the best evaluation, with its `step`; {} before the first.
+        best: metrics of the best evaluation, with its `step`; {} before the first.
         evaluations_without_gain: since that one.
         wall_seconds: in this run, those before a resume included.
     """
@@ -31,8 +31,8 @@ class Recorder:
     def __init__(self, parts: Components, updates_between_logs: int) -> None:
         self.parts, self.updates_between_logs = parts, updates_between_logs
         self.best_metric = parts.evaluation.best_metric or next(iter(parts.evaluator.best_candidates()))
-        self.best: Figures = {}
-        self.last: Figures = {}
+        self.best: Metrics = {}
+        self.last: Metrics = {}
         self.evaluations_without_gain = 0
         self.wall_before, self._clock = 0.0, time.monotonic()
         self._mark = (0.0, 0)  # wall seconds and transitions at the last log point
@@ -53,16 +53,16 @@ class Recorder:
     def wall_seconds(self) -> float:
         return self.wall_before + time.monotonic() - self._clock
 
-    def record(self, figures: Figures) -> None:
+    def record(self, metrics: Metrics) -> None:
         """One line of metrics.jsonl, and the same to the logger."""
         parts = self.parts
         counters = {
             "step": parts.updates, "env_steps": parts.env_steps,
             "transitions": int(parts.learner.transitions), "wall_s": round(self.wall_seconds, 3),
         }  # fmt: skip
-        self.last |= figures
-        self.metrics.write(counters | figures)
-        parts.logger.write(parts.updates, figures)
+        self.last |= metrics
+        self.metrics.write(counters | metrics)
+        parts.logger.write(parts.updates, metrics)
 
     def log(self, rounds_done: int) -> None:
         """The only regular host synchronisation.
@@ -71,26 +71,26 @@ class Recorder:
             UserError: a figure is not finite.
         """
         parts = self.parts
-        figures = parts.accumulator.pop_means()
+        metrics = parts.accumulator.pop_means()
         before_s, before = self._mark
         self._mark = (self.wall_seconds, int(parts.learner.transitions))
-        figures["time/transitions_per_second"] = (self._mark[1] - before) / max(self._mark[0] - before_s, 1e-9)
-        figures["rollout/episodes"] = parts.episodes
-        figures["rollout/epsilon"] = parts.exploration.epsilon
-        figures["optimizer/lr"] = parts.learner.optimization.rate(parts.learner.updates)
-        figures |= diagnostics(parts)
-        for name, value in figures.items():
+        metrics["time/transitions_per_second"] = (self._mark[1] - before) / max(self._mark[0] - before_s, 1e-9)
+        metrics["rollout/episodes"] = parts.episodes
+        metrics["rollout/epsilon"] = parts.exploration.epsilon
+        metrics["optimizer/lr"] = parts.learner.optimization.rate(parts.learner.updates)
+        metrics |= diagnostics(parts)
+        for name, value in metrics.items():
             if not math.isfinite(value):
                 raise UserError(self._not_finite(name, value))
-        self._warn(figures)
-        self.record(figures)
-        words = [f"{k.split('/')[1] if k != 'rollout/return' else 'return'} {v:.3f}" for k, v in figures.items()
+        self._warn(metrics)
+        self.record(metrics)
+        words = [f"{k.split('/')[1] if k != 'rollout/return' else 'return'} {v:.3f}" for k, v in metrics.items()
                  if k.startswith("loss/") or k == "rollout/return"]  # fmt: skip
         parts.console.status(rounds_done, ", ".join(words))
 
-    def _warn(self, figures: Figures) -> None:
+    def _warn(self, metrics: Metrics) -> None:
         """Each warning once a run."""
-        for key, text in warnings(figures, self.parts.policy.head).items():
+        for key, text in warnings(metrics, self.parts.policy.head).items():
             if key not in self._warned:
                 self._warned.add(key)
                 self.parts.console.warning(text)
@@ -122,7 +122,7 @@ class Recorder:
         parts = self.parts
         self.require_finite_weights()
         evaluation = parts.evaluator.evaluate(parts.policy)
-        if self.best_metric not in evaluation.figures:
+        if self.best_metric not in evaluation.metrics:
             raise UserError(
                 f"{type(parts.evaluator).__name__} declares {self.best_metric}, by which the best policy is chosen, and its "
                 "evaluation gives no such figure"
@@ -131,22 +131,22 @@ class Recorder:
         for prompt, text in evaluation.samples:
             self.samples.write({"step": parts.updates, "kind": parts.policy.declared, "prompt": prompt, "text": text})
             parts.console.panel("sample", [prompt + text if parts.evaluator.shows_prompt else text], "dim")
-        self.record(evaluation.figures)
-        self._note_best(evaluation.figures)
+        self.record(evaluation.metrics)
+        self._note_best(evaluation.metrics)
 
-    def _note_best(self, figures: Figures) -> None:
+    def _note_best(self, metrics: Metrics) -> None:
         sign = 1 if self.parts.evaluator.best_candidates()[self.best_metric] else -1
-        value = figures[self.best_metric]
+        value = metrics[self.best_metric]
         if self.best and sign * value <= sign * self.best[self.best_metric]:
             self.evaluations_without_gain += 1
             return
-        self.best = {"step": float(self.parts.updates)} | figures
+        self.best = {"step": float(self.parts.updates)} | metrics
         self.evaluations_without_gain = 0
         self.parts.policy.step = self.parts.updates
         self.parts.checkpoints.save_best(saved_state.policy_state(self.parts))
 
     def state_dict(self) -> dict[str, Any]:
-        """Counters, the best figures, and how many bytes of the JSONL files belong to this moment."""
+        """Counters, the best metrics, and how many bytes of the JSONL files belong to this moment."""
         return {
             "evaluations_without_gain": self.evaluations_without_gain, "best": self.best, "last": self.last,
             "wall_s": self.wall_seconds, "mark": list(self._mark), "sizes": [self.metrics.size, self.samples.size],

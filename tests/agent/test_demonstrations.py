@@ -43,7 +43,7 @@ def test_cloning_then_rollouts(tmp_path: Path) -> None:
     assert reference is not None
     cloned = {name: value.clone() for name, value in online.state_dict().items()}
     assert all(torch.equal(value, reference.state_dict()[name]) for name, value in cloned.items())
-    heldout = parts.evaluator.evaluate(parts.policy).figures
+    heldout = parts.evaluator.evaluate(parts.policy).metrics
     assert heldout["eval/nll_softmax"] < 1.8
     trainer.train_round(trainer.phase)
     trainer.train_round(trainer.phase)

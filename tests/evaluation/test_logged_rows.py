@@ -195,7 +195,7 @@ def test_greedy_answers(context: int) -> None:
                 ids.append(int(policy.q({k: v[0, -1] for k, v in policy.network(read).items()}).argmax()))
         said.append(ids)
     assert [text for _, text in evaluation.samples] == [TOKENIZER.decode(ids) for ids in said]
-    figures = evaluation.figures
+    figures = evaluation.metrics
     assert figures["eval/return"] == pytest.approx(sum(ids.count(0) for ids in said) / len(said))
     assert figures["eval/length"] == pytest.approx(sum(map(len, said)) / len(said))
     assert figures["eval/unfinished_share"] == pytest.approx(sum(5 not in ids for ids in said) / len(said))
@@ -211,8 +211,8 @@ def test_figures_without_a_judge_or_values() -> None:
     for learns in (False, True):
         evaluator = LogEvaluator(LogPart(ITEMS, ROWS), None, 4, 1.0, [], 2, 2, learns)
         evaluation = evaluator.evaluate(policy)
-        assert set(evaluator.best_candidates()) <= set(evaluation.figures) and len(evaluation.samples) == 2
-        assert ("eval/return_correlation" in evaluation.figures) == learns and "eval/return" not in evaluation.figures
+        assert set(evaluator.best_candidates()) <= set(evaluation.metrics) and len(evaluation.samples) == 2
+        assert ("eval/return_correlation" in evaluation.metrics) == learns and "eval/return" not in evaluation.metrics
         assert next(iter(evaluator.best_candidates())) == "eval/nll_best"
-        assert all(map(math.isfinite, evaluation.figures.values()))
+        assert all(map(math.isfinite, evaluation.metrics.values()))
         assert evaluator.table(evaluation, policy, 3, "done").row_count > 5

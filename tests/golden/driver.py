@@ -81,7 +81,7 @@ def command(*words: str) -> int:
 
 
 def record(folder: Path, lines_before: int = 0) -> dict[str, Any]:
-    """Figures without those of the clock (lines that were there before a resume are left out), samples, and tensors."""
+    """Metrics without those of the clock (lines that were there before a resume are left out), samples, and tensors."""
     figures = tools.lines(folder / "metrics.jsonl")[lines_before:]
     return {
         "metrics": [{name: value for name, value in line.items() if name not in CLOCK} for line in figures],

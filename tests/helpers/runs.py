@@ -147,7 +147,7 @@ def differences(a: Any, b: Any, path: str = "") -> list[str]:
 
 
 def assert_same_run(run: Path, reference: Path) -> None:
-    """Figures, samples, and the whole saved state: weights, target, optimizer, buffer, environments, random states."""
+    """Metrics, samples, and the whole saved state: weights, target, optimizer, buffer, environments, random states."""
     assert metrics(run) == metrics(reference)
     assert (run / "samples.jsonl").read_bytes() == (reference / "samples.jsonl").read_bytes()
     assert not differences(state(run), state(reference))

@@ -16,7 +16,7 @@ from dqnlm.utils import permissions
 from tests.docs import documents
 from tests.helpers import runs as tools
 
-Figures = dict[str, Any]
+Metrics = dict[str, Any]
 
 SCALAR_HEAD = '''
 from dqnlm.heads.base import Head
@@ -158,7 +158,7 @@ class Addition:
     settings: str
     target: str
     code: str
-    holds: Callable[[Figures], bool]
+    holds: Callable[[Metrics], bool]
     overrides: list[str] = field(default_factory=list)
 
     @property
@@ -230,7 +230,7 @@ def typed(*words: str) -> int:
     return cli.main(list(words))
 
 
-def run_through(run: Path, module: str, words: list[str], capfd: pytest.CaptureFixture[str]) -> tuple[Figures, str]:
+def run_through(run: Path, module: str, words: list[str], capfd: pytest.CaptureFixture[str]) -> tuple[Metrics, str]:
     """Trains 4 rollouts, resumes to 6, scores and reports.
 
     Returns:
@@ -245,7 +245,7 @@ def run_through(run: Path, module: str, words: list[str], capfd: pytest.CaptureF
     capfd.readouterr()
     assert typed("eval", str(run), "--allow-targets", module, "--json", "--device", "cpu") == 0
     scored = json.loads(capfd.readouterr().out)
-    summary: Figures = json.loads((run / "summary.json").read_text())
+    summary: Metrics = json.loads((run / "summary.json").read_text())
     assert summary["status"] == "finished" and summary["totals"]["rollouts"] == 6
     best = summary["best_metric"]
     assert scored[best] == pytest.approx(summary["best"][best], abs=1e-6) and scored["step"] == summary["best"]["step"]

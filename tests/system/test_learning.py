@@ -137,7 +137,7 @@ def test_evaluation_where_episodes_end_apart(text: Path) -> None:
             projection.linear.weight.zero_()
             projection.linear.bias.fill_(0.0)
             projection.linear.bias[token] = 1.0
-        figures = parts.evaluator.evaluate(parts.policy).figures
+        figures = parts.evaluator.evaluate(parts.policy).metrics
         lengths[character] = figures["eval/return"]
         assert 0 <= figures["eval/return"] <= figures["eval/return_best_constant"]
     assert lengths["n"] > 0
