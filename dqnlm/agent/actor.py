@@ -35,7 +35,7 @@ class RowSink(Protocol):
 
     def add(self, rows: Rows, keep_B: Tensor | None = None) -> None: ...
 
-    def finished(self, return_E: Tensor, over_E: Tensor) -> None:
+    def finished(self, return_E: Tensor, episode_end_E: Tensor) -> None:
         """Called when rows may have ended, with the returns of the episodes that are over (bool)."""
 
 
@@ -177,27 +177,27 @@ class Actor:
             state = self.network.reset(state, step.row_end_E)
         return self._read_next(step.next_observation_E, state)
 
-    def _replace_rewards(self, sequence_reward_ET: Tensor, last_E: Tensor) -> None:
+    def _replace_rewards(self, sequence_reward_ET: Tensor, row_end_E: Tensor) -> None:
         """Replaces the step rewards of whole rows by sequence-level rewards, also in the return so far."""
-        reward_BT = torch.where(last_E[:, None], sequence_reward_ET, self.open.reward_BT)
+        reward_BT = torch.where(row_end_E[:, None], sequence_reward_ET, self.open.reward_BT)
         self.return_E += (reward_BT - self.open.reward_BT).sum(1)
         self.open.reward_BT.copy_(reward_BT)
 
     def _close(self, step: TimeStep) -> None:
         """Passes finished rows on and starts new ones; counts finished episodes."""
-        rows, last_E, over_E = self.open, step.row_end_E, step.episode_end_E
-        self.buffer.add(rows, last_E)
-        self.buffer.finished(self.return_E, over_E)
-        self.episodes += over_E.sum()
-        self.accumulator.add("rollout/return", (self.return_E * over_E).sum(), over_E.sum())
-        self.accumulator.add("rollout/length", (self.steps_E * over_E).sum(), over_E.sum())
+        rows, row_end_E, episode_end_E = self.open, step.row_end_E, step.episode_end_E
+        self.buffer.add(rows, row_end_E)
+        self.buffer.finished(self.return_E, episode_end_E)
+        self.episodes += episode_end_E.sum()
+        self.accumulator.add("rollout/return", (self.return_E * episode_end_E).sum(), episode_end_E.sum())
+        self.accumulator.add("rollout/length", (self.steps_E * episode_end_E).sum(), episode_end_E.sum())
         for total_E in (self.return_E, self.steps_E):
-            total_E.masked_fill_(over_E, 0)
+            total_E.masked_fill_(episode_end_E, 0)
         for field in (rows.action_BT, rows.reward_BT, rows.flag_BT):
-            field.masked_fill_(last_E[:, None], 0)
-        wide = last_E.view(-1, *[1] * (rows.observation_BS.dim() - 1))
+            field.masked_fill_(row_end_E[:, None], 0)
+        wide = row_end_E.view(-1, *[1] * (rows.observation_BS.dim() - 1))
         rows.observation_BS.masked_fill_(wide, 0)
-        rows.length_B.masked_fill_(last_E, 0)
+        rows.length_B.masked_fill_(row_end_E, 0)
         rows.observation_BS[:, 0] = torch.where(wide[:, 0], step.next_observation_E, rows.observation_BS[:, 0])
         self.time = 0 if self.spec.lockstep else self.time
 
@@ -236,7 +236,7 @@ class Actor:
         """
         rows, kept = self.open, None
         longest = self.spec.row_transitions
-        reach = longest if self.network.reach is None else self.network.reach
+        reach = longest if self.network.receptive_field is None else self.network.receptive_field
         for back in reversed(range(min(reach, longest))):
             before = dict(state)
             at_E = rows.length_B - back

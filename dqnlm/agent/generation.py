@@ -66,13 +66,13 @@ def answers(
     output, state = network.prefill_apart(prompt_EP, length_E, network.initial_state(E, device))
     action_EH = torch.zeros(E, most, dtype=torch.int64, device=device)
     said_E = torch.zeros(E, dtype=torch.int64, device=device)
-    over_E = torch.zeros(E, dtype=torch.bool, device=device)
+    episode_end_E = torch.zeros(E, dtype=torch.bool, device=device)
     for time in range(most):
-        token_E = choose(output).masked_fill(over_E, 0)
+        token_E = choose(output).masked_fill(episode_end_E, 0)
         action_EH[:, time] = token_E
-        said_E += ~over_E
-        over_E |= token_E == (-1 if eos_id is None else eos_id)
-        if time + 1 == most or (time % _ASK_EVERY == 0 and bool(over_E.all())):
+        said_E += ~episode_end_E
+        episode_end_E |= token_E == (-1 if eos_id is None else eos_id)
+        if time + 1 == most or (time % _ASK_EVERY == 0 and bool(episode_end_E.all())):
             break
         output, state = network.step(token_E, state)
     return action_EH, said_E

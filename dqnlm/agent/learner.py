@@ -20,7 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from dqnlm.agent.forwards import Forwards, NetworkOutputs
-from dqnlm.agent.optimizer import Optimization
+from dqnlm.agent.optimizer import OptimizerWithSchedule
 from dqnlm.agent.target import Target
 from dqnlm.errors import UserError
 from dqnlm.heads.base import Head
@@ -90,7 +90,7 @@ class Learner:
         network: QNetwork,
         target: Target,
         objectives: dict[str, Objective],
-        optimization: Optimization,
+        optimization: OptimizerWithSchedule,
         accumulator: Accumulator,
         restart: int = 0,
         head: Head | None = None,

@@ -13,7 +13,7 @@ from dqnlm.errors import UserError
 from dqnlm.networks.base import QNetwork
 
 
-class Optimization:
+class OptimizerWithSchedule:
     """One optimizer, or several for disjoint sets of parameters, with the schedule of their learning rate.
 
     lr(u) = lr * min((u + 1) / warmup, 1) * (final + (1 - final) (1 + cos(pi u / total)) / 2)      cosine
@@ -117,10 +117,10 @@ def adamw(
     warmup_updates: int,
     schedule: Literal["constant", "cosine"],
     final_fraction: float | None,
-) -> Optimization:
+) -> OptimizerWithSchedule:
     """AdamW (Loshchilov and Hutter 2019): the weight decay is applied to the weights, not to the gradient."""
     optimizer = _adam(list(network.parameters()), True, lr, betas, eps, weight_decay)
-    return Optimization([optimizer], total_updates, lr, warmup_updates, schedule, final_fraction)
+    return OptimizerWithSchedule([optimizer], total_updates, lr, warmup_updates, schedule, final_fraction)
 
 
 def adam(
@@ -133,10 +133,10 @@ def adam(
     warmup_updates: int,
     schedule: Literal["constant", "cosine"],
     final_fraction: float | None,
-) -> Optimization:
+) -> OptimizerWithSchedule:
     """Adam (Kingma and Ba 2015) without weight decay."""
     optimizer = _adam(list(network.parameters()), False, lr, betas, eps, 0.0)
-    return Optimization([optimizer], total_updates, lr, warmup_updates, schedule, final_fraction)
+    return OptimizerWithSchedule([optimizer], total_updates, lr, warmup_updates, schedule, final_fraction)
 
 
 def _hidden_matrices(body: nn.Module) -> list[nn.Parameter]:
@@ -160,7 +160,7 @@ def muon(
     warmup_updates: int,
     schedule: Literal["constant", "cosine"],
     final_fraction: float | None,
-) -> Optimization:
+) -> OptimizerWithSchedule:
     """Muon (Jordan et al. 2024) for the matrices inside the body, AdamW for all other parameters.
 
     The step of a matrix W (m x n) is close to the semi-orthogonal matrix nearest to Nesterov's average of its gradients, times
@@ -185,4 +185,4 @@ def muon(
         hidden, lr=lr, weight_decay=weight_decay, momentum=momentum, adjust_lr_fn="match_rms_adamw"
     )
     optimizers: list[Optimizer] = [orthogonal, _adam(rest, True, lr, betas, eps, weight_decay)]
-    return Optimization(optimizers, total_updates, lr, warmup_updates, schedule, final_fraction)
+    return OptimizerWithSchedule(optimizers, total_updates, lr, warmup_updates, schedule, final_fraction)

@@ -105,7 +105,7 @@ class Buffer(ABC):
         """Appends rows (those with keep_B True), at most `self.rows` at a time, overwriting the oldest."""
         self.storage.add(rows, keep_B)
 
-    def finished(self, return_E: Tensor, over_E: Tensor) -> None:  # noqa: B027
+    def finished(self, return_E: Tensor, episode_end_E: Tensor) -> None:  # noqa: B027
         """Called by the actor with finished episodes; most buffers use only their rows."""
 
     def begin(self) -> None:  # noqa: B027

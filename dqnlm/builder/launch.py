@@ -133,7 +133,7 @@ def build(
         initialization.load_weights(policy, config)
     accumulator, env = Accumulator(device), task.env
     learner = agent.build_learner(config, task, policy, head, objectives, accumulator)
-    reads = max(policy.network.context, policy.network.reach or 0)
+    reads = max(policy.network.context, policy.network.receptive_field or 0)
     buffer = agent.build_buffer(config, task, max_lookahead(objectives), reads, device)
     context = run_context(config, learning, policy, learner, buffer)
     ask_parts(context, learning, policy.network.body, buffer, learner.target)

@@ -156,8 +156,8 @@ class Continuation(StepEnvironment, TeacherForced):
         if last:
             self._time = 0
             next_observation_E = self._begin(None)
-        last_E = self._full(last, torch.bool)
-        return TimeStep(observation_E, reward_E, flag_E, last_E, next_observation_E, last_E, sequence_reward_ET)
+        row_end_E = self._full(last, torch.bool)
+        return TimeStep(observation_E, reward_E, flag_E, row_end_E, next_observation_E, row_end_E, sequence_reward_ET)
 
     def _step_apart(self, action_E: Tensor) -> TimeStep:
         """A step of environments at different times; windows are drawn for all at every step to avoid a host sync."""
@@ -167,24 +167,24 @@ class Continuation(StepEnvironment, TeacherForced):
         observation_E = torch.where(decision_E, action_E, reference_E)  # a stop token needs `free`
         reward_E = self.reward.step(action_E, decision_E)
         stopped_E = decision_E & (action_E == self.eos_id)
-        last_E = stopped_E | (time_E == self.row_transitions)
+        row_end_E = stopped_E | (time_E == self.row_transitions)
         end_E = torch.where(stopped_E, TERMINATED, self._end_flag)
-        flag_E = (decision_E * DECISION + last_E * end_E).to(torch.uint8)
+        flag_E = (decision_E * DECISION + row_end_E * end_E).to(torch.uint8)
         sequence_reward_ET = None
         if self.reward.sequence_level:
             # Before the first decision place 0 is written, which that decision then writes itself.
             self._remember(action_E, (self._time_E - self.first_decision).clamp(min=0))
-            sequence_reward_ET = self._judge_ended(last_E, time_E - self.first_decision)
-        self._time_E = torch.where(last_E, 0, time_E)
-        next_observation_E = torch.where(last_E, self._begin(last_E), observation_E)
-        return TimeStep(observation_E, reward_E, flag_E, last_E, next_observation_E, last_E, sequence_reward_ET)
+            sequence_reward_ET = self._judge_ended(row_end_E, time_E - self.first_decision)
+        self._time_E = torch.where(row_end_E, 0, time_E)
+        next_observation_E = torch.where(row_end_E, self._begin(row_end_E), observation_E)
+        return TimeStep(observation_E, reward_E, flag_E, row_end_E, next_observation_E, row_end_E, sequence_reward_ET)
 
     def _remember(self, action_E: Tensor, place_E: Tensor) -> None:
         self._said_EH = self._said_EH.scatter(1, place_E[:, None], action_E[:, None])
 
-    def _judge_ended(self, last_E: Tensor, length_E: Tensor) -> Tensor | None:
+    def _judge_ended(self, row_end_E: Tensor, length_E: Tensor) -> Tensor | None:
         """sequence_reward_ET of the rows that end now, with their numbers of decisions; one transfer to the host."""
-        which_B = last_E.nonzero()[:, 0]
+        which_B = row_end_E.nonzero()[:, 0]
         if len(which_B) == 0:
             return None
         said_BH, length_B = self._said_EH[which_B], length_E[which_B]

@@ -140,10 +140,10 @@ class Dialogue(StepEnvironment):
         if ended:
             for e, first in zip(ended, self._begin(ended), strict=True):
                 following[e] = first
-        over_E = torch.tensor(over, device=self.device)
+        episode_end_E = torch.tensor(over, device=self.device)
         return TimeStep(
             self._tensor(observations), torch.tensor(rewards, device=self.device),
-            torch.tensor(flags, dtype=torch.uint8, device=self.device), over_E, self._tensor(following), over_E,
+            torch.tensor(flags, dtype=torch.uint8, device=self.device), episode_end_E, self._tensor(following), episode_end_E,
         )  # fmt: skip
 
     def _write(self, place: int, action: int) -> bool:

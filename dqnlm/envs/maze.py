@@ -112,11 +112,11 @@ class Maze(StepEnvironment):
         text_E = self._text_CL[self.cell_E, self.place_E.clamp(min=0)]
         observation_E = torch.where(decision_E, action_E, text_E)
         cut_E = self.after_E & (self.place_E == self.length - 1)
-        last_E, over_E = goal_E | cut_E, goal_E | (cut_E & (self.moves_E == self.max_steps))
+        row_end_E, episode_end_E = goal_E | cut_E, goal_E | (cut_E & (self.moves_E == self.max_steps))
         flag_E = (decision_E * DECISION + goal_E * TERMINATED + cut_E * TRUNCATED).to(torch.uint8)
-        self._begin(last_E, over_E)
-        next_observation_E = torch.where(last_E, self._text_CL[self.cell_E, 0], observation_E)
-        return TimeStep(observation_E, reward_E, flag_E, last_E, next_observation_E, over_E)
+        self._begin(row_end_E, episode_end_E)
+        next_observation_E = torch.where(row_end_E, self._text_CL[self.cell_E, 0], observation_E)
+        return TimeStep(observation_E, reward_E, flag_E, row_end_E, next_observation_E, episode_end_E)
 
     def _write(self, action_E: Tensor, decision_E: Tensor) -> tuple[Tensor, Tensor]:
         """Appends a character at each decision; finished commands are executed. Returns (reward_E, goal_E)."""
@@ -131,12 +131,12 @@ class Maze(StepEnvironment):
         self.after_E = self.after_E | ended_E
         return reward_E, ended_E & (self.cell_E == self._goal)
 
-    def _begin(self, last_E: Tensor, over_E: Tensor) -> None:
+    def _begin(self, row_end_E: Tensor, episode_end_E: Tensor) -> None:
         """Starts new rows and episodes; starts are drawn for all at every step, which avoids a host sync."""
-        self.cell_E = torch.where(over_E, self._starts(), self.cell_E)
-        self.moves_E = self.moves_E.masked_fill(over_E, 0)
+        self.cell_E = torch.where(episode_end_E, self._starts(), self.cell_E)
+        self.moves_E = self.moves_E.masked_fill(episode_end_E, 0)
         self.place_E, self.written_E, self.node_E, self.after_E = (
-            clock_E.masked_fill(last_E, 0) for clock_E in (self.place_E, self.written_E, self.node_E, self.after_E)
+            clock_E.masked_fill(row_end_E, 0) for clock_E in (self.place_E, self.written_E, self.node_E, self.after_E)
         )
 
     def return_bounds(self, gamma: float) -> Bounds:

@@ -100,14 +100,14 @@ class RandomWalks(StepEnvironment):
         length_E = self._length_E + 1
         legal_E = self._adjacency_NN[self._node_E, action_E]
         arrived_E = legal_E & (action_E == GOAL)
-        last_E = ~legal_E | arrived_E | (length_E == MAX_NODES)
+        row_end_E = ~legal_E | arrived_E | (length_E == MAX_NODES)
         reward_E = torch.where(arrived_E, self._worth_NL[self._start_E, length_E], 0.0)
-        flag_E = (DECISION + last_E * TERMINATED).to(torch.uint8)
+        flag_E = (DECISION + row_end_E * TERMINATED).to(torch.uint8)
         # Starts are drawn for all at every step, so nobody asks who needs one.
-        self._start_E = torch.where(last_E, self._draw_starts(), self._start_E)
-        self._node_E = torch.where(last_E, self._start_E, action_E)
-        self._length_E = torch.where(last_E, 1, length_E)
-        return TimeStep(action_E, reward_E, flag_E, last_E, self._node_E, last_E)
+        self._start_E = torch.where(row_end_E, self._draw_starts(), self._start_E)
+        self._node_E = torch.where(row_end_E, self._start_E, action_E)
+        self._length_E = torch.where(row_end_E, 1, length_E)
+        return TimeStep(action_E, reward_E, flag_E, row_end_E, self._node_E, row_end_E)
 
     def legal(self, observation_BS: Tensor) -> Tensor | None:
         """With `legal_moves_only` the neighbours of each node, legal_BSA (of the goal: itself); else None."""

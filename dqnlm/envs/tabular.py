@@ -83,14 +83,14 @@ class Tabular(StepEnvironment):
         state_E, time_E = self._state_E, self._time_E + 1
         successor_E = self._draw_successors(state_E, action_E)
         ends_E = self.terminal_SAS[state_E, action_E, successor_E]
-        last_E = ends_E | (time_E == self.row_transitions)
-        over_E = last_E if self.evaluating else ends_E
+        row_end_E = ends_E | (time_E == self.row_transitions)
+        episode_end_E = row_end_E if self.evaluating else ends_E
         reward_E = self.reward_SA[state_E, action_E].float()
-        flag_E = (DECISION + torch.where(ends_E, TERMINATED, last_E * TRUNCATED)).to(torch.uint8)
+        flag_E = (DECISION + torch.where(ends_E, TERMINATED, row_end_E * TRUNCATED)).to(torch.uint8)
         # Starts are drawn for all at every step, so nobody asks who needs one.
-        self._state_E = torch.where(over_E, self._draw_starts(), successor_E)
-        self._time_E = torch.where(last_E, 0, time_E)
-        return TimeStep(successor_E, reward_E, flag_E, last_E, self._state_E, over_E)
+        self._state_E = torch.where(episode_end_E, self._draw_starts(), successor_E)
+        self._time_E = torch.where(row_end_E, 0, time_E)
+        return TimeStep(successor_E, reward_E, flag_E, row_end_E, self._state_E, episode_end_E)
 
     def _draw_successors(self, state_E: Tensor, action_E: Tensor) -> Tensor:
         """Samples one of the K successors of each state and action, by its probability."""

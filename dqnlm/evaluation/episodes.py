@@ -43,7 +43,7 @@ class EpisodeCollector:
             self._discounted_E = torch.zeros(like_E.shape, device=like_E.device)
             self._scale_E, self._return_E = torch.ones_like(self._discounted_E), torch.zeros_like(self._discounted_E)
             self._begun_E = torch.zeros_like(like_E, dtype=torch.bool)
-            self.over_E, self._steps_E = self._begun_E.clone(), torch.zeros_like(like_E)
+            self.episode_end_E, self._steps_E = self._begun_E.clone(), torch.zeros_like(like_E)
 
     def add(self, rows: Rows, keep_B: Tensor | None = None) -> None:
         keep_B = torch.ones_like(rows.length_B, dtype=torch.bool) if keep_B is None else keep_B
@@ -52,7 +52,7 @@ class EpisodeCollector:
         new_B = keep_B & ~self._begun_E
         self._begun_E = self._begun_E | keep_B
         self.rows.append(Rows(*(x[new_B] for x in vars(rows).values())))
-        counts_B = (keep_B & ~self.over_E).float()
+        counts_B = (keep_B & ~self.episode_end_E).float()
         discount_BT = discount_from_flags(rows.flag_BT, rows.length_B, self.gamma)
         before_BT = torch.cat([torch.ones_like(discount_BT[:, :1]), discount_BT[:, :-1]], 1).cumprod(1)
         self._discounted_E += counts_B * self._scale_E * (before_BT * rows.reward_BT).sum(1)
@@ -61,27 +61,27 @@ class EpisodeCollector:
         self._scale_E = torch.where(counts_B > 0, self._scale_E * through_B, self._scale_E)
         self._steps_E += (counts_B * rows.length_B).long()
 
-    def finished(self, return_E: Tensor, over_E: Tensor) -> None:
-        new_E = over_E & ~self.over_E
+    def finished(self, return_E: Tensor, episode_end_E: Tensor) -> None:
+        new_E = episode_end_E & ~self.episode_end_E
         self._return_E = torch.where(new_E, return_E, self._return_E)
-        self.over_E = self.over_E | over_E
+        self.episode_end_E = self.episode_end_E | episode_end_E
 
     def done(self) -> bool:
         """Whether every environment has finished an episode."""
-        return self._discounted_E is not None and bool(self.over_E.all())
+        return self._discounted_E is not None and bool(self.episode_end_E.all())
 
     def returns(self) -> Tensor:
         """Undiscounted return of the first episode of each environment that has finished one."""
-        return self._return_E[self.over_E]
+        return self._return_E[self.episode_end_E]
 
     def discounted(self) -> Tensor:
         """Their discounted returns."""
         assert self._discounted_E is not None
-        return self._discounted_E[self.over_E]
+        return self._discounted_E[self.episode_end_E]
 
     def steps(self) -> Tensor:
         """Their lengths."""
-        return self._steps_E[self.over_E]
+        return self._steps_E[self.episode_end_E]
 
     def texts(self) -> list[list[int]]:
         """The decisions of each first row."""

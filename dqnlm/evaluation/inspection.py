@@ -82,11 +82,11 @@ def inspect_text(policy: Policy, text: str) -> Inspection:
     at_once = max(1, MOST_NUMBERS // (network.context * policy.spec.num_actions * policy.head.num_parameters))
     parts: list[dict[str, Tensor]] = []
     starts, done = [0], 0
-    for block_BS, first in windows(ids_S[:-1], network.context, network.lookback):
+    for block_BS, first in windows(ids_S[:-1], network.context, network.left_context):
         for observation_BS in block_BS.split(at_once):
             output = network(observation_BS.to(policy.device), first)
             rows, times = observation_BS.shape[0], observation_BS.shape[1] - first
-            if network.lookback == 0:
+            if network.left_context == 0:
                 starts += [done + row * times for row in range(rows)]
             taken_X = ids_S[done + 1 : done + 1 + rows * times].to(policy.device)
             parts.append(_scored(policy, {name: raw.flatten(0, 1) for name, raw in output.items()}, taken_X))

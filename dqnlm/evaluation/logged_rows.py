@@ -39,7 +39,7 @@ _NUMBERS = 2**25  # outputs at once, 128 MiB in float32
 BEST_SHARE = 0.25
 
 
-class Block(NamedTuple):
+class DecisionBlock(NamedTuple):
     """Decisions of some rows that were read together: X of them, with raw outputs (X, A, N) by name."""
 
     row_X: Tensor
@@ -47,8 +47,8 @@ class Block(NamedTuple):
     output: dict[str, Tensor]
 
 
-class Sums(NamedTuple):
-    """Sums over the decisions of each row, float64 on the CPU; `nats` has a column for each policy."""
+class RowTotals(NamedTuple):
+    """RowTotals over the decisions of each row, float64 on the CPU; `nats` has a column for each policy."""
 
     count_B: Tensor
     hits_B: Tensor
@@ -56,7 +56,7 @@ class Sums(NamedTuple):
     nats_BP: Tensor
 
 
-def decisions(policy: Policy, rows: Sequence[TokenRow]) -> Iterator[Block]:
+def decisions(policy: Policy, rows: Sequence[TokenRow]) -> Iterator[DecisionBlock]:
     """Yields all decisions with a legal action, in blocks of rows of similar length."""
     numbers = policy.spec.num_actions * policy.head.num_parameters * len(policy.network.projections)
     at_once = max(1, _NUMBERS // numbers)
@@ -70,7 +70,7 @@ def decisions(policy: Policy, rows: Sequence[TokenRow]) -> Iterator[Block]:
         row_BT = torch.tensor(places, device=policy.device)[:, None].expand_as(own_BT)
         parts = (h_XD.split(at_once), row_BT[own_BT].split(at_once), block.action_BT[own_BT].split(at_once))
         for h, row, taken in zip(*parts, strict=True):
-            yield Block(row, taken, policy.network.project(h))
+            yield DecisionBlock(row, taken, policy.network.project(h))
 
 
 def _blocks(lengths: Sequence[int]) -> Iterator[list[int]]:
@@ -84,8 +84,8 @@ def _blocks(lengths: Sequence[int]) -> Iterator[list[int]]:
     yield block
 
 
-def row_sums(policy: Policy, rows: Sequence[TokenRow], betas: Sequence[float]) -> Sums:
-    """Sums for the declared policy, and (where that is reweighted) for the same policy with each of `betas`.
+def row_sums(policy: Policy, rows: Sequence[TokenRow], betas: Sequence[float]) -> RowTotals:
+    """RowTotals for the declared policy, and (where that is reweighted) for the same policy with each of `betas`.
 
     A temperature that fits Q to the log is set in the policy, and cross-fitted here: rows with an even place are scored with
     the best one of the others, and these with theirs.
@@ -95,7 +95,7 @@ def row_sums(policy: Policy, rows: Sequence[TokenRow], betas: Sequence[float]) -
     """
     kinds = 1 + (len(betas) if policy.declared == "reweighted" else 0)
     zero_B = torch.zeros(len(rows), dtype=torch.float64)
-    sums = Sums(zero_B, zero_B.clone(), zero_B.clone(), torch.zeros(len(rows), kinds, dtype=torch.float64))
+    sums = RowTotals(zero_B, zero_B.clone(), zero_B.clone(), torch.zeros(len(rows), kinds, dtype=torch.float64))
     inverse_2 = _inverse_temperatures(policy, rows)
     for block in decisions(policy, rows):
         q_X = policy.head.q(block.output).gather(-1, block.taken_X[:, None])[:, 0]
@@ -112,7 +112,7 @@ def row_sums(policy: Policy, rows: Sequence[TokenRow], betas: Sequence[float]) -
     return sums
 
 
-def _log_probabilities(policy: Policy, block: Block, inverse_2: Tensor | None, betas: Sequence[float]) -> Tensor:
+def _log_probabilities(policy: Policy, block: DecisionBlock, inverse_2: Tensor | None, betas: Sequence[float]) -> Tensor:
     """log_XP of the logged tokens, for the policies of `row_sums`."""
     if policy.declared == "reweighted":
         fixed, found = policy.beta, []

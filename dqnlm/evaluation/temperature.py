@@ -17,13 +17,13 @@ import math
 
 from torch import Tensor
 
-from dqnlm.evaluation.positions import Held, Positions
+from dqnlm.evaluation.positions import CachedLogits, LogitSource
 
 _SPREAD = 4000  # positions of a first fit
 _SPREAD_NUMBERS = 2**27  # Q-values that they may be
 
 
-def nats(positions: Positions, inverse_temperature: float) -> float:
+def nats(positions: LogitSource, inverse_temperature: float) -> float:
     """Mean of -log softmax(b Q)[target]; illegal actions are -inf in Q. Targets that are illegal give inf."""
     total = 0.0
     for q_MA, target_M in positions.blocks():
@@ -32,7 +32,7 @@ def nats(positions: Positions, inverse_temperature: float) -> float:
     return total / len(positions)
 
 
-def fit(positions: Positions, start: float | None = None, steps: int = 40) -> float:
+def fit(positions: LogitSource, start: float | None = None, steps: int = 40) -> float:
     """Finds the b in [1e-3, 1e4] that minimises `nats`.
 
     Args:
@@ -56,7 +56,7 @@ def fit(positions: Positions, start: float | None = None, steps: int = 40) -> fl
     return inverse
 
 
-def _derivatives(positions: Positions, inverse: float) -> tuple[float, float]:
+def _derivatives(positions: LogitSource, inverse: float) -> tuple[float, float]:
     """First and second derivative of `nats` in b."""
     slope = curvature = 0.0
     for q_MA, target_M in positions.blocks():
@@ -70,10 +70,10 @@ def _derivatives(positions: Positions, inverse: float) -> tuple[float, float]:
 
 def fit_inverse_temperature(q_NA: Tensor, target_N: Tensor, start: float | None = None) -> float:
     """`fit` for tensors in memory: q_NA float32, target_N int64."""
-    return fit(Held(q_NA, target_N), start)
+    return fit(CachedLogits(q_NA, target_N), start)
 
 
-def cross_fitted_nats(positions: Positions) -> float:
+def cross_fitted_nats(positions: LogitSource) -> float:
     """Nats with each half of the text scored at the temperature fitted to the other half.
 
     Raises:

@@ -142,7 +142,7 @@ class TextEvaluator(Evaluator):
 
 
 def score_text(policy: Policy, ids: Tensor) -> Metrics:
-    """Scores all tokens of `ids` but the first, in non-overlapping windows of `context` tokens, each after its lookback.
+    """Scores all tokens of `ids` but the first, in non-overlapping windows of `context` tokens, each after its left_context.
 
     Returns:
         eval/accuracy; eval/nll of the declared policy; eval/temperature, the one that fits the whole text best;

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from dqnlm.agent.policy import Policy
 from dqnlm.evaluation import positions
-from dqnlm.evaluation.positions import Positions
+from dqnlm.evaluation.positions import LogitSource
 
 HELD_NUMBERS = 2**28  # of all positions together: 1 GiB of float32; of more the text is read anew at every pass
 SCORED_AT_ONCE = 64  # windows in one forward, fewer where they have more numbers than a block
@@ -17,7 +17,7 @@ SCORED_AT_ONCE = 64  # windows in one forward, fewer where they have more number
 Read = Callable[[dict[str, Tensor]], Tensor]  # raw outputs -> float32 (..., A)
 
 
-class TextPositions(Positions):
+class TextPositions(LogitSource):
     """Positions of a text that are recomputed with the network at each pass.
 
     Args:
@@ -38,10 +38,10 @@ class TextPositions(Positions):
 
     def blocks(self) -> Iterator[tuple[Tensor, Tensor]]:
         network = self.policy.network
-        numbers = (network.context + network.lookback) * self.num_actions * self.policy.head.num_parameters
+        numbers = (network.context + network.left_context) * self.num_actions * self.policy.head.num_parameters
         at_once = min(max(positions.BLOCK_NUMBERS // numbers, 1), SCORED_AT_ONCE)
         begin = 0
-        for block_BS, first in windows(self.ids[:-1], network.context, network.lookback, at_once):
+        for block_BS, first in windows(self.ids[:-1], network.context, network.left_context, at_once):
             end = begin + block_BS.shape[0] * (block_BS.shape[1] - first)
             low, high = torch.searchsorted(
                 self.place_N, torch.tensor([begin, end], device=self.place_N.device)
@@ -52,26 +52,26 @@ class TextPositions(Positions):
             begin = end
 
 
-def text_positions(policy: Policy, ids: Tensor, read: Read) -> Positions:
+def text_positions(policy: Policy, ids: Tensor, read: Read) -> LogitSource:
     """All positions: in memory where they fit into `HELD_NUMBERS`, else recomputed at each pass."""
     found = TextPositions(policy, ids, read)
     return found.held() if len(found) * found.num_actions <= HELD_NUMBERS else found
 
 
-def windows(inputs: Tensor, context: int, lookback: int, at_once: int = SCORED_AT_ONCE) -> Iterator[tuple[Tensor, int]]:
-    """Non-overlapping windows of `context` tokens to score, each after the `lookback` tokens before it, in order.
+def windows(inputs: Tensor, context: int, left_context: int, at_once: int = SCORED_AT_ONCE) -> Iterator[tuple[Tensor, int]]:
+    """Non-overlapping windows of `context` tokens to score, each after the `left_context` tokens before it, in order.
 
     Yields:
         (observation_BS, first time that is scored), B at most `at_once`.
     """
-    head = -(-lookback // context) * context  # tokens at the beginning that have less than a lookback before them
+    head = -(-left_context // context) * context  # tokens at the beginning that have less than a left_context before them
     if head > 0:
         yield inputs[:head][None], 0
-    width = lookback + context
+    width = left_context + context
     count = max(len(inputs) - head, 0) // context
     if count:
-        for block_BS in inputs[head - lookback :].unfold(0, width, context)[:count].split(at_once):
-            yield block_BS, lookback
+        for block_BS in inputs[head - left_context :].unfold(0, width, context)[:count].split(at_once):
+            yield block_BS, left_context
     done = head + count * context
     if done < len(inputs):
-        yield inputs[done - lookback :][None], lookback
+        yield inputs[done - left_context :][None], left_context

@@ -91,9 +91,9 @@ class Body(nn.Module, ABC):
         features: features out.
         context: longest T (transitions) for which it is built.
         max_observations: hard limit on S in one forward, and on the steps between two resets; None where there is none.
-        lookback: observations before the scored ones that it reads if they exist; above 0 for a window of fixed reach,
+        left_context: observations before the scored ones that it reads if they exist; above 0 for a window of fixed reach,
             which is trained on full windows. 0 for a body that starts each row without context.
-        reach: newest observations that its output depends on; None: all of the row.
+        receptive_field: newest observations that its output depends on; None: all of the row.
         embedding_std: standard deviation of the initial embeddings.
         tie_weights: whether the `q` projection shares the encoder's matrix.
         is_recurrent: it carries a state that the first observations of a row warm up, so that `learner.burn_in` has a use.
@@ -107,8 +107,8 @@ class Body(nn.Module, ABC):
     features: int
     context: int
     max_observations: int | None = None
-    lookback: int = 0
-    reach: int | None = None
+    left_context: int = 0
+    receptive_field: int | None = None
     embedding_std: float = 1.0
     tie_weights: bool = False
     is_recurrent: bool = False
@@ -212,14 +212,14 @@ class QNetwork(nn.Module):
         return self.body.max_observations
 
     @property
-    def lookback(self) -> int:
+    def left_context(self) -> int:
         """Observations before the scored ones that the body reads where they are there."""
-        return self.body.lookback
+        return self.body.left_context
 
     @property
-    def reach(self) -> int | None:
+    def receptive_field(self) -> int | None:
         """Newest observations that the outputs depend on; None: all of the row."""
-        return self.body.reach
+        return self.body.receptive_field
 
     def forward(self, observation_BS: Tensor, first: int = 0) -> dict[str, Tensor]:
         """Raw outputs for the times `first` .. S-1.

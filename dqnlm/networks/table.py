@@ -23,7 +23,7 @@ class Table(Body):
     """
 
     one_hot = True
-    reach = 1
+    receptive_field = 1
 
     def __init__(self, num_tokens: int, *, context: int) -> None:
         super().__init__()

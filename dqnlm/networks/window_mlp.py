@@ -37,7 +37,7 @@ class WindowMLP(Body):
         for key, value in sizes.items():
             require_at_least(f"network.{key}", value, 1)
         self.window = window
-        self.lookback, self.reach = window - 1, window
+        self.left_context, self.receptive_field = window - 1, window
         self.width = width
         self.features = hidden
         self.context = context

@@ -20,7 +20,7 @@ from dqnlm.objectives.base import LossOutput, Objective, Outputs, Requirements
 from dqnlm.objectives.soft_policy import reference_advantage, soft_advantage
 from dqnlm.ops import losses
 from dqnlm.ops.bootstrap import soft_value
-from dqnlm.ops.returns import Affine, n_step
+from dqnlm.ops.returns import AffineReturn, n_step
 from dqnlm.types import Decisions
 
 
@@ -73,7 +73,7 @@ class PathConsistency(Objective):
         metrics = {"q/taken_mean": taken_BT, "value/mean": value_BT, "td/absolute_error": residual_BT.abs()}
         return LossOutput(losses.squared(residual_BT, residual_BT.new_zeros(())), metrics, residual_BT.detach())
 
-    def _end_value(self, path: Affine, target: Outputs, batch: Decisions) -> Tensor:
+    def _end_value(self, path: AffineReturn, target: Outputs, batch: Decisions) -> Tensor:
         """gamma^n Vbar(s_{t+n}), BT, without gradient."""
         q_BSA = self.head.value(target["q"])
         value_BS = soft_value(q_BSA, batch.legal_at(q_BSA.shape[1]), self.temperature)

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from dqnlm.errors import UserError
 from dqnlm.ops import returns as ops
-from dqnlm.ops.returns import Affine
+from dqnlm.ops.returns import AffineReturn
 from dqnlm.utils.context import RunContext
 
 
@@ -34,7 +34,7 @@ class Returns(ABC):
     ) -> Tensor:
         """target_BT in return units; meaningless at times without a decision. `carry_BT` None: no step is carried."""
 
-    def affine(self, reward_BT: Tensor, discount_BT: Tensor, mask_BT: Tensor, carry_BT: Tensor | None) -> Affine:
+    def affine(self, reward_BT: Tensor, discount_BT: Tensor, mask_BT: Tensor, carry_BT: Tensor | None) -> AffineReturn:
         """R, G and the index of the bootstrapped observation; for those with `is_affine`."""
         raise NotImplementedError(f"{type(self).__name__} mixes the values of several observations")
 
@@ -61,7 +61,7 @@ class NStep(Returns):
     ) -> Tensor:
         return self.affine(reward_BT, discount_BT, mask_BT, carry_BT).at(value_BS)
 
-    def affine(self, reward_BT: Tensor, discount_BT: Tensor, mask_BT: Tensor, carry_BT: Tensor | None) -> Affine:
+    def affine(self, reward_BT: Tensor, discount_BT: Tensor, mask_BT: Tensor, carry_BT: Tensor | None) -> AffineReturn:
         return ops.n_step(reward_BT, discount_BT, mask_BT, carry_BT, self.lookahead)
 
 

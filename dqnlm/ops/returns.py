@@ -20,7 +20,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 
-class Affine(NamedTuple):
+class AffineReturn(NamedTuple):
     """y_t = reward_BT + discount_BT v[index_BT].
 
     Attributes:
@@ -84,7 +84,7 @@ def one_step_target(reward_BT: Tensor, discount_BT: Tensor, value_BS: Tensor) ->
     return reward_BT + discount_BT * value_BS[:, 1:]
 
 
-def n_step(reward_BT: Tensor, discount_BT: Tensor, mask_BT: Tensor, carry_BT: Tensor | None, n: int | None) -> Affine:
+def n_step(reward_BT: Tensor, discount_BT: Tensor, mask_BT: Tensor, carry_BT: Tensor | None, n: int | None) -> AffineReturn:
     """n-step return: the rewards of n decisions from t on, plus the value after them (Watkins 1989; Sutton 1988).
 
     Steps that carry are walked over without being counted, also behind the n-th decision. A walk ends early at the row's
@@ -111,7 +111,7 @@ def n_step(reward_BT: Tensor, discount_BT: Tensor, mask_BT: Tensor, carry_BT: Te
     if carry_BT is not None:
         one = one.then(_over_carried(reward_BT, discount_BT, carry_BT))
     walk = one.power(_enough(times) if n is None or n >= times else n)
-    return Affine(*(field[:, :-1] for field in walk))
+    return AffineReturn(*(field[:, :-1] for field in walk))
 
 
 def lambda_target(

@@ -114,7 +114,7 @@ class Mixture(Reward):
         return torch.stack([self._weights[name] * reward for name, reward in rewards.items()]).sum(0)
 
     def _sum_bounds(self, bounds: dict[str, Bounds]) -> Bounds:
-        """Sums weighted intervals; a negative weight swaps the bounds, a weight of 0 leaves an infinite one out."""
+        """RowTotals weighted intervals; a negative weight swaps the bounds, a weight of 0 leaves an infinite one out."""
         low = high = 0.0
         for name, weight in self._weights.items():
             if weight != 0.0:

@@ -33,7 +33,7 @@ class Decoder(Protocol):
     def __hash__(self) -> int: ...
 
 
-class Said(NamedTuple):
+class Completions(NamedTuple):
     """Token ids of finished episodes on the host, without padding and stop tokens.
 
     Attributes:
@@ -151,7 +151,7 @@ class TextReward(JudgedReward):
             row_H[: len(paid)] = torch.tensor(paid, dtype=torch.float32)
         return reward_BH.to(episodes.action_BH.device)
 
-    def _payments(self, said: Said) -> list[list[float]]:
+    def _payments(self, said: Completions) -> list[list[float]]:
         """Rewards of the decisions of each episode, in order; that of a final stop token may be left out."""
         runs = said.prompts, said.completions, said.references
         if self.per_token:
@@ -161,7 +161,7 @@ class TextReward(JudgedReward):
         scores = [self._paid(score) for score in self.score_ids(*runs)]
         return [[0.0] * (length - 1) + [score] for length, score in zip(said.lengths, scores, strict=True)]
 
-    def _increments(self, said: Said) -> list[list[float]]:
+    def _increments(self, said: Completions) -> list[list[float]]:
         """Differences of the scores of all prefixes, which are scored in one call."""
         prefixes = [[text[:end] for end in range(1, len(text) + 1)] for text in said.completions]
 
@@ -174,14 +174,14 @@ class TextReward(JudgedReward):
         return [[after - before for before, after in pairwise(row)] for row in paid]
 
 
-def on_host(episodes: Episodes, eos_id: int | None) -> Said:
+def on_host(episodes: Episodes, eos_id: int | None) -> Completions:
     """Episodes as lists of ids, in one transfer."""
     prompt_BP, _, action_BH, length_B, reference_BR, _ = episodes
     lengths_B3 = torch.stack([episodes.prompt_length_B, length_B, episodes.reference_length_B], 1)
     rows = torch.cat([lengths_B3.long(), prompt_BP, action_BH, reference_BR], 1).cpu().tolist()
     said_at = 3 + prompt_BP.shape[1]
     reference_at = said_at + action_BH.shape[1]
-    found = Said([], [], [], [])
+    found = Completions([], [], [], [])
     for row in rows:
         prompt, length, reference = row[:3]
         completion = row[said_at : said_at + length]

@@ -222,7 +222,7 @@ MUON = ADAMW | {"momentum": 0.5, "weight_decay": 0.0}
 
 
 def steps_taken(
-    optimizer: optimizers.Optimization, online: nn.Module, gradients: list[Tensor], step: int
+    optimizer: optimizers.OptimizerWithSchedule, online: nn.Module, gradients: list[Tensor], step: int
 ) -> list[Tensor]:
     """What one step moves each parameter by, given its gradient."""
     before = weights(online)

@@ -80,8 +80,8 @@ def make_policy(
 def raw_at(policy: Policy, ids: list[int], position: int) -> dict[str, Tensor]:
     """Naive oracle: raw outputs after token `position`, from what the network may read there, one position a pass."""
     network = policy.network
-    slides = network.lookback > 0  # then it reads what its reach covers, else all of its window
-    begin = max(position - network.lookback, 0) if slides else position // network.context * network.context
+    slides = network.left_context > 0  # then it reads what its reach covers, else all of its window
+    begin = max(position - network.left_context, 0) if slides else position // network.context * network.context
     output = network(torch.tensor([ids[begin : position + 1]]))
     return {name: raw[0, -1] for name, raw in output.items()}
 

@@ -81,7 +81,7 @@ def test_texts_and_rewards_by_hand() -> None:
 def test_distances_and_the_best_return() -> None:
     """Bug: the goal's step counted as -1 (the optimum is then -7.84), or a start missing from the mean.
 
-    By hand: from the corner (1, 1) it is 2 right, 4 down, 3 right, 3 down: 12 moves. Sums over the starts: the way to the
+    By hand: from the corner (1, 1) it is 2 right, 4 down, 3 right, 3 down: 12 moves. RowTotals over the starts: the way to the
     goal 1 + 2 + 3; the corridor at distance 3 beside it (4 + 5 + 6) twice; each stem above it 7, 8, 9 and the bar's middle
     10; its other cells 11, 12 and 11, 12. 6 + 30 + 2 (24 + 10 + 46) = 196 = 25 x 7.84, less the free last move.
     """

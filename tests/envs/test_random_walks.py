@@ -177,14 +177,14 @@ def test_evaluation_starts_at_each_node_and_the_best_walk_earns_the_reference() 
     assert env.reset().tolist() == expected
     shortest_N = torch.from_numpy(env.graph.shortest_N)
     nearest_N = torch.where(torch.from_numpy(env.graph.adjacency_NN), shortest_N, 99).argmin(1)
-    node_E, return_E, over_E = env.reset(), torch.zeros(23), torch.zeros(23, dtype=torch.bool)
+    node_E, return_E, episode_end_E = env.reset(), torch.zeros(23), torch.zeros(23, dtype=torch.bool)
     for _ in range(env.spec.episode_steps):
         step = env.step(nearest_N[node_E])
-        return_E += step.reward_E * ~over_E
-        over_E |= step.episode_end_E
+        return_E += step.reward_E * ~episode_end_E
+        episode_end_E |= step.episode_end_E
         node_E = step.next_observation_E
         assert torch.equal(node_E[step.episode_end_E], torch.tensor(expected)[step.episode_end_E])
-    assert over_E.all() and return_E.tolist() == [1.0] * 23
+    assert episode_end_E.all() and return_E.tolist() == [1.0] * 23
     assert env.references() == {"optimal": 1.0, "uniform": pytest.approx(0.3462, abs=1e-4)}
 
 

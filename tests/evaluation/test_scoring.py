@@ -18,15 +18,15 @@ from dqnlm.types import Bounds
 from tests.helpers import runs as tools
 
 
-@pytest.mark.parametrize("lookback", [0, 1, 3, 4, 7])
+@pytest.mark.parametrize("left_context", [0, 1, 3, 4, 7])
 @pytest.mark.parametrize("length", [1, 4, 5, 8, 23, 24])
-def test_every_position_is_scored_once_after_what_stands_before_it(length: int, lookback: int) -> None:
-    """Guards against dropped ends, positions scored twice, and windows that begin without their lookback."""
+def test_every_position_is_scored_once_after_what_stands_before_it(length: int, left_context: int) -> None:
+    """Guards against dropped ends, positions scored twice, and windows that begin without their left_context."""
     inputs, scored = torch.arange(length), []
-    for block_BS, first in windows(inputs, 4, lookback):
+    for block_BS, first in windows(inputs, 4, left_context):
         for row in block_BS:
             assert (row[1:] == row[:-1] + 1).all()
-            assert first == min(lookback, int(row[first]) if first else 0)
+            assert first == min(left_context, int(row[first]) if first else 0)
             scored += row[first:].tolist()
     assert scored == list(range(length))
 

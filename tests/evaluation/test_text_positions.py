@@ -11,7 +11,7 @@ import torch
 from dqnlm.agent.policy import Policy
 from dqnlm.builder import launch
 from dqnlm.evaluation import positions, text_positions
-from dqnlm.evaluation.positions import Held
+from dqnlm.evaluation.positions import CachedLogits
 from dqnlm.evaluation.text import score_text
 from dqnlm.evaluation.text_positions import TextPositions
 from dqnlm.runs.directory import RunDirectory
@@ -70,5 +70,5 @@ def test_positions_are_those_of_the_text(tmp_path: Path, monkeypatch: pytest.Mon
     for part, expected in ((text.every(7), all_of.every(7)), (text.halves()[1], all_of.halves()[1])):
         torch.testing.assert_close(part.held().q_NA, expected.q_NA)
         assert torch.equal(part.target_N, expected.target_N)
-    sizes = [len(target_M) for _, target_M in Held(all_of.q_NA, all_of.target_N).blocks()]
+    sizes = [len(target_M) for _, target_M in CachedLogits(all_of.q_NA, all_of.target_N).blocks()]
     assert sum(sizes) == len(text) and max(sizes) * all_of.num_actions <= 700

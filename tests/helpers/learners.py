@@ -10,7 +10,7 @@ from torch import Tensor
 
 from dqnlm.agent import optimizer as optimizers
 from dqnlm.agent.learner import Learner
-from dqnlm.agent.optimizer import Optimization
+from dqnlm.agent.optimizer import OptimizerWithSchedule
 from dqnlm.agent.target import Target
 from dqnlm.heads.base import Head
 from dqnlm.heads.normalised import Normalised
@@ -93,7 +93,7 @@ def learner_settings(**changes: Any) -> Any:
     return settings | changes
 
 
-def adam(network: QNetwork, updates: int = 100, lr: float = 0.01) -> Optimization:
+def adam(network: QNetwork, updates: int = 100, lr: float = 0.01) -> OptimizerWithSchedule:
     return optimizers.adam(
         network, updates, lr=lr, betas=[0.9, 0.99], eps=1e-8, warmup_updates=0, schedule="constant", final_fraction=None
     )

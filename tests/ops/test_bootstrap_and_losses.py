@@ -10,7 +10,7 @@ from torch import Tensor
 
 from dqnlm.errors import UserError
 from dqnlm.evaluation import diversity, temperature
-from dqnlm.evaluation.positions import Held
+from dqnlm.evaluation.positions import CachedLogits
 from dqnlm.objectives import bootstrap as rules
 from dqnlm.objectives.bootstrap import StateValues
 from dqnlm.ops import bootstrap, losses, returns
@@ -226,7 +226,7 @@ def scores(scale: float, n: int = 400, actions: int = 6) -> tuple[Tensor, Tensor
 
 
 def grid_minimum(q_NA: Tensor, target_N: Tensor) -> float:
-    return min(temperature.nats(Held(q_NA, target_N), 10 ** (k / 8)) for k in range(-24, 33))
+    return min(temperature.nats(CachedLogits(q_NA, target_N), 10 ** (k / 8)) for k in range(-24, 33))
 
 
 @pytest.mark.parametrize("scale", [0.001, 0.1, 1.0, 30.0])
@@ -234,9 +234,9 @@ def test_temperature_fit_against_a_grid(scale: float) -> None:
     """Guards a search that stops short, or that depends on the units of Q."""
     q_NA, target_N = scores(scale)
     inverse = temperature.fit_inverse_temperature(q_NA, target_N)
-    reached = temperature.nats(Held(q_NA, target_N), inverse)
+    reached = temperature.nats(CachedLogits(q_NA, target_N), inverse)
     assert reached <= grid_minimum(q_NA, target_N)
-    assert all(reached < temperature.nats(Held(q_NA, target_N), inverse * f) for f in (0.97, 1.03))
+    assert all(reached < temperature.nats(CachedLogits(q_NA, target_N), inverse * f) for f in (0.97, 1.03))
     for start in (1e-3, 1e4):
         assert temperature.fit_inverse_temperature(q_NA, target_N, start) == pytest.approx(inverse, rel=0.02)
 
@@ -263,21 +263,27 @@ def test_temperature_fit_with_illegal_actions_and_many_positions() -> None:
     with_illegal = torch.cat([q_NA, torch.full((9000, 1), -math.inf)], 1)
     inverse = temperature.fit_inverse_temperature(with_illegal, target_N)
     assert inverse == pytest.approx(temperature.fit_inverse_temperature(q_NA, target_N), rel=1e-3)
-    assert temperature.nats(Held(with_illegal, target_N), inverse) <= grid_minimum(q_NA, target_N)
+    assert temperature.nats(CachedLogits(with_illegal, target_N), inverse) <= grid_minimum(q_NA, target_N)
 
 
 def test_cross_fitting_scores_each_half_with_the_others_temperature() -> None:
     """Guards a temperature fitted to the very text that it scores: the halves need 0.5 and 2, and each gets the other's."""
     (hot, hot_target), (cold, cold_target) = scores(1.0), scores(4.0)
-    found = temperature.cross_fitted_nats(Held(torch.cat([hot, cold]), torch.cat([hot_target, cold_target])))
+    found = temperature.cross_fitted_nats(CachedLogits(torch.cat([hot, cold]), torch.cat([hot_target, cold_target])))
     b_hot, b_cold = (temperature.fit_inverse_temperature(*half) for half in ((hot, hot_target), (cold, cold_target)))
     assert b_hot / b_cold == pytest.approx(4, rel=1e-3)
-    expected = (temperature.nats(Held(hot, hot_target), b_cold) + temperature.nats(Held(cold, cold_target), b_hot)) / 2
+    expected = (
+        temperature.nats(CachedLogits(hot, hot_target), b_cold)
+        + temperature.nats(CachedLogits(cold, cold_target), b_hot)
+    ) / 2
     assert found == pytest.approx(expected, rel=1e-5)
-    own = (temperature.nats(Held(hot, hot_target), b_hot) + temperature.nats(Held(cold, cold_target), b_cold)) / 2
+    own = (
+        temperature.nats(CachedLogits(hot, hot_target), b_hot)
+        + temperature.nats(CachedLogits(cold, cold_target), b_cold)
+    ) / 2
     assert found > own + 0.1
     with pytest.raises(ValueError, match="two positions"):
-        temperature.cross_fitted_nats(Held(hot[:1], hot_target[:1]))
+        temperature.cross_fitted_nats(CachedLogits(hot[:1], hot_target[:1]))
 
 
 def test_distinct_and_top_share_by_hand() -> None:

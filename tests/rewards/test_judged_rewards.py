@@ -131,7 +131,7 @@ def test_rows_returns_and_parts_of_the_actor(trainer: Any, monkeypatch: pytest.M
         rows.extend(zip(*(field[keep_B].clone() for field in vars(new).values()), strict=True))
 
     monkeypatch.setattr(actor.buffer, "add", add)
-    monkeypatch.setattr(actor.buffer, "finished", lambda return_E, over_E: returns.extend(return_E[over_E].tolist()))
+    monkeypatch.setattr(actor.buffer, "finished", lambda return_E, end_E: returns.extend(return_E[end_E].tolist()))
     trainer.parts.exploration.advance(0.0, 0.0)
     for _ in range(4):
         actor.rollout()
