@@ -46,7 +46,7 @@ def _read(network: QNetwork, observation_ES: Tensor) -> tuple[dict[str, Tensor],
 
 
 def answers(
-    network: QNetwork, prompt_EP: Tensor, length_E: Tensor, choose: Choose, eos_id: int | None, most: int
+    network: QNetwork, prompt_EP: Tensor, length_E: Tensor, choose: Choose, eos_id: int | None, max_new_tokens: int
 ) -> tuple[Tensor, Tensor]:
     """Answers to all prompts in parallel; a device sync now and then tests whether all are finished.
 
@@ -55,7 +55,7 @@ def answers(
         length_E: tokens of each prompt, at least 1.
         choose: from the raw outputs after the last token to the next one.
         eos_id: the token that ends an answer; None for none.
-        most: decisions at most.
+        max_new_tokens: decisions at most.
 
     Returns:
         action_EH, int64, H = most, 0 behind each answer's end; and how many decisions each has, the stop token included.
@@ -64,15 +64,15 @@ def answers(
     E, device = len(length_E), prompt_EP.device
     prompt_EP = prompt_EP[:, : int(length_E.max())]
     output, state = network.prefill_apart(prompt_EP, length_E, network.initial_state(E, device))
-    action_EH = torch.zeros(E, most, dtype=torch.int64, device=device)
+    action_EH = torch.zeros(E, max_new_tokens, dtype=torch.int64, device=device)
     said_E = torch.zeros(E, dtype=torch.int64, device=device)
     episode_end_E = torch.zeros(E, dtype=torch.bool, device=device)
-    for time in range(most):
+    for time in range(max_new_tokens):
         token_E = choose(output).masked_fill(episode_end_E, 0)
         action_EH[:, time] = token_E
         said_E += ~episode_end_E
         episode_end_E |= token_E == (-1 if eos_id is None else eos_id)
-        if time + 1 == most or (time % _ASK_EVERY == 0 and bool(episode_end_E.all())):
+        if time + 1 == max_new_tokens or (time % _ASK_EVERY == 0 and bool(episode_end_E.all())):
             break
         output, state = network.step(token_E, state)
     return action_EH, said_E

@@ -68,12 +68,12 @@ def main(argv: list[str]) -> int:
     return _talk(policy, config["env"], kind_of_task.line_break_ends_turn, arguments)
 
 
-def _writer(policy: Policy, most: int, arguments: argparse.Namespace, stop: str | None = "\n") -> Write:
-    """Generates text up to the first `stop`, which is left out, or the run's end token, or `most` tokens."""
+def _writer(policy: Policy, max_new_tokens: int, arguments: argparse.Namespace, stop: str | None = "\n") -> Write:
+    """Generates text up to the first `stop`, which is left out, or the run's end token, or `max_new_tokens` tokens."""
 
     def write(page: str) -> str:
         found = policy.generate(
-            page, most, stop=stop, policy=arguments.policy, temperature=arguments.temperature, seed=arguments.seed
+            page, max_new_tokens, stop=stop, policy=arguments.policy, temperature=arguments.temperature, seed=arguments.seed
         )
         return found[0]
 
@@ -142,8 +142,8 @@ def _talk(policy: Policy, env: Config, line_break_ends_turn: bool, arguments: ar
     dialogue = "partner" in env
     end = "\n" if line_break_ends_turn else None
     suffix = arguments.suffix if arguments.suffix is not None else end or ""
-    most = env["utterance_length"] if dialogue else arguments.max_tokens
-    write = _writer(policy, most, arguments, end)
+    max_new_tokens = env["utterance_length"] if dialogue else arguments.max_tokens
+    write = _writer(policy, max_new_tokens, arguments, end)
     page = ""
     while (line := _ask("you: ")) is not None:
         said = (page if dialogue else "") + line + suffix

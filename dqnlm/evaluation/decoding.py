@@ -40,24 +40,24 @@ GREEDY = Decoding()
 
 
 def answer(
-    policy: Policy, prompts: Sequence[str], most: int, decoding: Decoding = GREEDY, progress: bool = False
+    policy: Policy, prompts: Sequence[str], max_new_tokens: int, decoding: Decoding = GREEDY, progress: bool = False
 ) -> list[str]:
     """Answers as text, without the line break that ends them; see `answer_ids`."""
     stop = int(policy.tokenizer.encode(STOP)[0])
-    said = answer_ids(policy, prompts, most, decoding, progress)
+    said = answer_ids(policy, prompts, max_new_tokens, decoding, progress)
     return [policy.tokenizer.decode([i for i in tokens if i != stop]) for tokens in said]
 
 
 @torch.no_grad()
 def answer_ids(
-    policy: Policy, prompts: Sequence[str], most: int, decoding: Decoding = GREEDY, progress: bool = False
+    policy: Policy, prompts: Sequence[str], max_new_tokens: int, decoding: Decoding = GREEDY, progress: bool = False
 ) -> list[list[int]]:
     """The token ids of each answer, the line break that ended it included.
 
     Args:
         policy: of a run that answers prompts.
         prompts: each without a line break; one is appended, which separates prompt and answer.
-        most: tokens of an answer at most, its line break included.
+        max_new_tokens: tokens of an answer at most, its line break included.
         decoding: greedy, beam search or drawn.
         progress: whether to show a progress bar.
 
@@ -73,7 +73,7 @@ def answer_ids(
     if temperature is not None and temperature <= 0:
         raise UserError(f"--temperature must be above 0, not {temperature:g}; for the best token leave it out")
     stop = int(policy.tokenizer.encode(STOP)[0])
-    ids = [_prompt_ids(policy, text, stop, most) for text in prompts]
+    ids = [_prompt_ids(policy, text, stop, max_new_tokens) for text in prompts]
     generator = torch.Generator(policy.device).manual_seed(seed)
     choose = policy.chooser("greedy" if temperature is None else "boltzmann", temperature, None, generator)
     policy.network.eval()
@@ -81,34 +81,34 @@ def answer_ids(
     said: list[list[int]] = []
     for begin in tqdm(bar, desc="answers", disable=not progress):
         if beam == 1:
-            said += _together(policy, ids[begin : begin + _AT_ONCE], choose, stop, most)
+            said += _together(policy, ids[begin : begin + _AT_ONCE], choose, stop, max_new_tokens)
         else:
-            said.append(beam_search(policy, ids[begin], stop, most, beam))
+            said.append(beam_search(policy, ids[begin], stop, max_new_tokens, beam))
     return said
 
 
-def _prompt_ids(policy: Policy, text: str, stop: int, most: int) -> Tensor:
+def _prompt_ids(policy: Policy, text: str, stop: int, max_new_tokens: int) -> Tensor:
     ids = torch.cat([policy.tokenizer.encode_strict(text).long(), torch.tensor([stop])])
     room = policy.network.max_observations
     if len(ids) == 1:
         raise UserError("a prompt is empty; give at least one character")
-    if room is not None and len(ids) + most - 1 > room:
+    if room is not None and len(ids) + max_new_tokens - 1 > room:
         raise UserError(
-            f"the prompt {text[:40]!r} has {len(ids)} tokens; with {most} for the answer that is more than the {room} "
+            f"the prompt {text[:40]!r} has {len(ids)} tokens; with {max_new_tokens} for the answer that is more than the {room} "
             "that this run's network reads"
         )
     return ids
 
 
-def _together(policy: Policy, ids: list[Tensor], choose: Choose, stop: int, most: int) -> list[list[int]]:
+def _together(policy: Policy, ids: list[Tensor], choose: Choose, stop: int, max_new_tokens: int) -> list[list[int]]:
     length_E = torch.tensor([len(tokens) for tokens in ids], device=policy.device)
     prompt_EP = torch.nn.utils.rnn.pad_sequence(ids, batch_first=True).to(policy.device)
-    action_EH, said_E = answers(policy.network, prompt_EP, length_E, choose, stop, most)
+    action_EH, said_E = answers(policy.network, prompt_EP, length_E, choose, stop, max_new_tokens)
     return [row[:count].tolist() for row, count in zip(action_EH, said_E.tolist(), strict=True)]
 
 
 @torch.no_grad()
-def beam_search(policy: Policy, prompt_P: Tensor, stop: int, most: int, width: int) -> list[int]:
+def beam_search(policy: Policy, prompt_P: Tensor, stop: int, max_new_tokens: int, width: int) -> list[int]:
     """The finished hypothesis of greatest mean log-probability per token, with `width` hypotheses per step.
 
     A beam that is full of finished hypotheses ends the search; each prefix is read anew, without a cache.
@@ -116,14 +116,14 @@ def beam_search(policy: Policy, prompt_P: Tensor, stop: int, most: int, width: i
     beam_WS, score_W = prompt_P.to(policy.device)[None], torch.zeros(1, device=policy.device)
     finished: list[tuple[float, list[int]]] = []
     given = len(prompt_P)
-    for length in range(1, most + 1):
+    for length in range(1, max_new_tokens + 1):
         output = {name: raw[:, -1] for name, raw in policy.network(beam_WS, beam_WS.shape[1] - 1).items()}
         total_WA = score_W[:, None] + policy.logits(output, policy.default, None).float().log_softmax(-1)
         size = total_WA.shape[1]
         score_W, place_W = total_WA.flatten().topk(min(width, total_WA.numel()))
         beam_WS = torch.cat([beam_WS[place_W // size], (place_W % size)[:, None]], 1)
         over_W = beam_WS[:, -1] == stop
-        ends = over_W if length < most else torch.ones_like(over_W)
+        ends = over_W if length < max_new_tokens else torch.ones_like(over_W)
         for row, score in zip(beam_WS[ends].tolist(), score_W[ends].tolist(), strict=True):
             finished.append((score / length, row[given:]))
         beam_WS, score_W = beam_WS[~over_W], score_W[~over_W]
