@@ -1,4 +1,4 @@
-"""How the weights of a run begin: those of another run, and the cloning of the text's own answers before trial and error."""
+"""Initial weights: those of another run (pretraining.init_from), and the learner that clones demonstrations before training."""
 
 from __future__ import annotations
 

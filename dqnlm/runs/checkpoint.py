@@ -1,4 +1,4 @@
-"""Everything that a run is, on disk, whole or not at all.
+"""Checkpoints: written atomically, the newest `keep_last` kept, damaged ones passed over at loading.
 
     checkpoints/step-00001200/   policy.pt    what acts: network, head, tokenizer, fitted temperature
                                  training.pt  all the rest: target, optimizer, buffer, environments, random states, counters

@@ -1,4 +1,4 @@
-"""What is written down of a run: metrics at log points, evaluations, samples, and which policy was the best so far."""
+"""Records a run: metrics at log points, evaluations, samples, and which policy is the best so far."""
 
 from __future__ import annotations
 
