@@ -99,7 +99,7 @@ def renewed_metric(name: str) -> str:
     return next((new + name.removeprefix(old) for old, new in METRICS.items() if name.startswith(old)), name)
 
 
-def renewed_metrics(metrics: Mapping[str, float]) -> dict[str, float]:
+def renewed_metrics(metrics: Mapping[str, Any]) -> dict[str, Any]:
     """Metrics by their names of today."""
     return {renewed_metric(name): value for name, value in metrics.items()}
 

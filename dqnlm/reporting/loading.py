@@ -1,5 +1,6 @@
 """Reads a run directory: settings, log points, samples, and status. Needs neither torch nor datasets.
 
+Settings and metrics of a run of an earlier version are given by their names of today (`dqnlm.config.moved`).
 A process that is killed while writing can leave the last line of a JSONL file without its line break. Such a line is
 left out with a note; anything else that cannot be read is an error that names the file and the line.
 """
@@ -15,16 +16,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from dqnlm.config.moved import renewed_config, renewed_metrics
 from dqnlm.errors import UserError
 
 TAIL_BYTES = 256 * 1024  # of metrics.jsonl, enough for some hundred log points
 LIVE_SECONDS = 600  # a folder without a summary whose metrics changed within this time is taken to be running
 
 Point = dict[str, Any]
-# Directions for runs whose manifests do not list their metrics; until then, `nll` was called `nats`.
+# Directions for runs of versions whose manifests do not list their metrics.
 BEFORE_METRICS_WERE_DECLARED = [
     *({"name": f"eval/{name}", "higher_is_better": True} for name in ("accuracy", "return", "chrf", "bleu")),
-    *({"name": f"eval/{name}{end}", "higher_is_better": False} for name in ("nll", "nats") for end in ("", "_softmax", "_best")),
+    *({"name": f"eval/nll{end}", "higher_is_better": False} for end in ("", "_softmax", "_best")),
 ]
 
 
@@ -152,7 +154,7 @@ def read_config(path: Path) -> dict[str, Any]:
         raise UserError(f"{path} is damaged: {' '.join(str(error).split())}.") from error
     if not isinstance(config, dict):
         raise UserError(f"{path} should hold a mapping of settings but holds {type(config).__name__}.")
-    return {str(key): value for key, value in config.items() if key != "hydra"}
+    return renewed_config({str(key): value for key, value in config.items() if key != "hydra"})
 
 
 def read_lines(path: Path, notes: list[str]) -> list[Point]:
@@ -188,7 +190,10 @@ def read_summary(path: Path) -> dict[str, Any] | None:
     Raises:
         UserError: it is no JSON object.
     """
-    return read_json(path / "summary.json") if (path / "summary.json").exists() else None
+    if not (path / "summary.json").exists():
+        return None
+    summary = read_json(path / "summary.json")
+    return summary | {key: renewed_metrics(summary[key]) for key in ("last", "best") if isinstance(summary.get(key), dict)}
 
 
 def read_status(path: Path, summary: dict[str, Any] | None, now: float | None = None) -> str:
@@ -230,10 +235,10 @@ def _objects(path: Path, content: bytes, first_line: int | None, notes: list[str
     unfinished = lines.pop()  # empty when the file ends with a line break, as a whole file does
     for index, line in enumerate(lines):
         number = f"line {first_line + index}" if first_line else f"line {len(lines) - index} from the end"
-        yield _object(line, f"{path}, {number}")
+        yield renewed_metrics(_object(line, f"{path}, {number}"))
     if unfinished:
         try:
-            yield _object(unfinished, str(path))
+            yield renewed_metrics(_object(unfinished, str(path)))
         except UserError:
             notes.append(f"the last line of {path.name} was cut off, as by a crash, and is left out")
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from dqnlm.reporting import loading
 from tests.golden import driver, reference, saved
 from tests.golden.runs import SAVED, Run
 from tests.golden.test_golden import check
@@ -52,3 +53,14 @@ def test_it_is_exported(run: Run, place: Path) -> None:
 
     _, info = AutoModelForCausalLM.from_pretrained(place / "exported", output_loading_info=True)
     assert not info["missing_keys"] and not info["unexpected_keys"]
+
+
+@pytest.mark.parametrize("run", [run for run in SAVED if run.name == "teacher"], ids=lambda run: run.name)
+def test_reports_show_it_by_the_names_of_today(run: Run, place: Path) -> None:
+    """Bug: an old run beside a new one as if other settings and other metrics had been used."""
+    before = (place / driver.FOLDER / "metrics.jsonl").read_text()
+    assert "eval/nats" in before and "declared_policy" in (place / driver.FOLDER / "config.yaml").read_text()
+    loaded = loading.load_run(place / driver.FOLDER, "old")
+    assert "eval/nll" in loaded.figures() and not any("nats" in name for name in loaded.figures())
+    assert loaded.config["policy"]["kind"] and "declared_policy" not in loaded.config["trainer"]
+    assert len(loaded.points) == len(before.splitlines())

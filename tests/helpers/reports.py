@@ -11,7 +11,7 @@ CONFIG: dict[str, Any] = {
     "output_dir": "outputs",
     "data": {"_target_": "dqnlm.data.text.sources.build_text_file", "tokenizer": "character", "heldout_fraction": 0.1},
     "network": {"_target_": "dqnlm.networks.transformer.Transformer", "layers": 4, "width": 128},
-    "learner": {"_target_": "dqnlm.agent.learner.Learner", "gamma": 0.5},
+    "gamma": 0.5, "learner": {"_target_": "dqnlm.agent.learner.Learner"},
 }
 
 
