@@ -85,10 +85,10 @@ def _resume(run: RunDirectory, before: Config, config: Config) -> dict[str, Any]
     saved_state.restore(trainer.parts, policy, training)
     trainer.load_state_dict(training["trainer"])
     if trainer.rounds_done >= trainer.total_rounds and has_finished(run):
-        key = "rollouts" if config["trainer"]["rollouts"] else "offline_rounds"
+        key = "offline_rounds" if config["trainer"]["offline_rounds"] and not config["trainer"]["rollouts"] else "rollouts"
         raise UserError(
             f"{run.path} is finished ({trainer.rounds_done} {trainer.rounds}); to train on: "
-            f"dqnlm resume {run.path} trainer.{key}={config['trainer'][key] * 2}"
+            f"dqnlm resume {run.path} trainer.{key}={config['trainer'][key] * 2 or 'N'}"
         )
     if trainer.rounds_done > trainer.total_rounds:
         both = " with trainer.offline_rounds" if config["trainer"]["offline_rounds"] else ""

@@ -87,10 +87,10 @@ def _require_exportable(policy: Policy, config: dict[str, Any], run: str) -> Non
 
 def _summary(run: str, output_dir: str) -> dict[str, Any]:
     """The run's summary.json; {} while it has none."""
-    from dqnlm.runs.directory import RunDirectory, find_run
+    from dqnlm.reporting.loading import read_summary
+    from dqnlm.runs.directory import find_run
 
-    path = RunDirectory(find_run(run, output_dir)).summary
-    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    return read_summary(find_run(run, output_dir)) or {}
 
 
 def write(policy: Policy, config: dict[str, Any], summary: dict[str, Any], folder: Path) -> None:

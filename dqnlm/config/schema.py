@@ -15,6 +15,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from dqnlm.config.coerce import MismatchError, conform
+from dqnlm.config.moved import SETTINGS, VALUES
 from dqnlm.errors import UserError
 from dqnlm.utils.permissions import permitted
 from dqnlm.utils.suggest import suggestion
@@ -167,6 +168,8 @@ def unknown_key(key: str, siblings: list[str], where: Where, holder: str) -> str
     parent, _, name = key.rpartition(".")
     prefix = f"{parent}." if parent else ""
     source = where(key)
+    if key in SETTINGS:  # dropping it would silently train with another value
+        return f"{key}: no such setting ({source})\n  it is called {SETTINGS[key]} now"
     message = (
         f"{key}: no such setting ({source}){suggestion(name, siblings, prefix)}\n"
         f"  {holder}: {', '.join(siblings) if siblings else 'no settings'}"
@@ -186,7 +189,9 @@ def check_value(value: Any, annotation: Any, key: str, where: Where = nowhere) -
     try:
         value = conform(value, annotation)
     except MismatchError as error:
-        raise UserError(f"{key}: {shown(value)} {error} ({where(key)}){error.hint(key)}") from None
+        renamed = VALUES.get((key, value)) if isinstance(value, str) else None
+        hint = error.hint(key) if renamed is None else f"\n  it is called {key}={renamed} now"
+        raise UserError(f"{key}: {shown(value)} {error} ({where(key)}){hint}") from None
     return check_nested(value, key, where)
 
 

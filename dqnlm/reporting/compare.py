@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from dqnlm.config.moved import GROUPS
 from dqnlm.errors import UserError
 from dqnlm.reporting.loading import RunData
 
@@ -47,7 +48,8 @@ def flatten(config: dict[str, Any], prefix: str = "") -> dict[str, str]:
 
 def run_settings(run: RunData) -> dict[str, str]:
     """The chosen options (`network: gru`) and every dotted setting of a run, as text."""
-    choices = run.manifest.get("choices") or {}
+    # Groups that an earlier version did not have did what their option `standard` does.
+    choices = dict.fromkeys(GROUPS, "standard") | (run.manifest.get("choices") or {})
     chosen = {str(group): value if isinstance(value, str) else json.dumps(value) for group, value in choices.items()}
     return chosen | flatten(run.config)
 

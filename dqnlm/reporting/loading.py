@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from dqnlm.config.moved import renewed_config, renewed_metrics
+from dqnlm.config.moved import renewed_config, renewed_metric, renewed_metrics
 from dqnlm.errors import UserError
 
 TAIL_BYTES = 256 * 1024  # of metrics.jsonl, enough for some hundred log points
@@ -193,6 +193,8 @@ def read_summary(path: Path) -> dict[str, Any] | None:
     if not (path / "summary.json").exists():
         return None
     summary = read_json(path / "summary.json")
+    if isinstance(summary.get("best_metric"), str):
+        summary["best_metric"] = renewed_metric(summary["best_metric"])
     return summary | {key: renewed_metrics(summary[key]) for key in ("last", "best") if isinstance(summary.get(key), dict)}
 
 
