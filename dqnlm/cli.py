@@ -12,8 +12,8 @@ import os
 import sys
 
 from dqnlm import __version__
-from dqnlm.errors import UserError
-from dqnlm.utils import interrupts
+from dqnlm.errors import UserError, print_error
+from dqnlm.utils import interrupts, user_code
 
 COMMANDS: dict[str, tuple[str, str]] = {
     "train": ("dqnlm.commands.train", "train a Q-network; settings as key=value"),
@@ -48,13 +48,13 @@ def usage() -> str:
 def main(argv: list[str] | None = None) -> int:
     """Runs one command; see the module's text for the codes."""
     try:
-        with interrupts.remembering():
+        with interrupts.remembering(), user_code.explaining():
             return _dispatch(list(sys.argv[1:] if argv is None else argv))
     except UserError as error:
         if interrupts.was_pressed():
             print("\ninterrupted", file=sys.stderr)
             return INTERRUPTED
-        print(f"error: {error}", file=sys.stderr)
+        print_error(error)
         return 2
     except KeyboardInterrupt:
         print("\ninterrupted", file=sys.stderr)

@@ -30,7 +30,7 @@ from dqnlm.tasks.select import task_class
 from dqnlm.training import saved_state, summary
 from dqnlm.training.components import Components
 from dqnlm.training.trainer import Trainer
-from dqnlm.utils import streams
+from dqnlm.utils import streams, user_code
 from dqnlm.utils.failures import explain_disk_error, explain_memory_error
 from dqnlm.utils.files import write_json_atomic
 
@@ -43,7 +43,8 @@ def start(config: Config, directory: Path, *, choices: dict[str, Any], command_l
     with explain_disk_error(directory), explain_memory_error():
         save_run_config(config, run.config)
         try:
-            trainer = build(config, run, choices=choices)
+            with user_code.explaining():
+                trainer = build(config, run, choices=choices)
         except UserError:
             run.abandon()
             raise
@@ -56,7 +57,8 @@ def start(config: Config, directory: Path, *, choices: dict[str, Any], command_l
             ),
         )  # fmt: skip
         summary.show(config, trainer)
-        return trainer.run()
+        with user_code.explaining():
+            return trainer.run()
 
 
 def resume(directory: Path, overrides: list[str]) -> dict[str, Any]:
@@ -71,7 +73,7 @@ def resume(directory: Path, overrides: list[str]) -> dict[str, Any]:
     )  # first: the overrides may renew a permission to run the user's code
     before = load_run_config(run.config)
     _refuse_another_run(before, config)
-    with explain_disk_error(directory), explain_memory_error():
+    with explain_disk_error(directory), explain_memory_error(), user_code.explaining():
         return _resume(run, before, config)
 
 

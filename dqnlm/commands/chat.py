@@ -137,7 +137,7 @@ def _marks(guess: str, known: bool, secret: str | None, prompt: str) -> str | No
 
 def _talk(policy: Policy, env: Config, line_break_ends_turn: bool, arguments: argparse.Namespace) -> int:
     """Reads each line with its suffix, and answers it; unknown characters are reported."""
-    from dqnlm.errors import UserError
+    from dqnlm.errors import UserError, print_error
 
     dialogue = "partner" in env
     end = "\n" if line_break_ends_turn else None
@@ -150,7 +150,7 @@ def _talk(policy: Policy, env: Config, line_break_ends_turn: bool, arguments: ar
         try:
             reply = write(said)
         except UserError as error:
-            print(f"error: {error}", file=sys.stderr)
+            print_error(error)
             if not sys.stdin.isatty():
                 return 2
             continue

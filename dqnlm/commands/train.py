@@ -28,12 +28,14 @@ from dqnlm.config.composition import VERSION_BASE, choices_of, compose, expanded
 from dqnlm.config.inapplicable import drop_inapplicable
 from dqnlm.config.paths import anchored, permit_code
 from dqnlm.config.validation import validate
-from dqnlm.errors import UserError
+from dqnlm.errors import UserError, print_error
 from dqnlm.runs.directory import RunDirectory, natural, require_fresh, reserve, safe_name
+from dqnlm.utils import user_code
 from dqnlm.utils.files import write_json_atomic
 
 PREFLIGHT_LIMIT = 64  # jobs of a sweep that are checked before the first one starts
 INTERRUPTED = 130
+OWN_CODE = "the cause may be what your own code returns (another shape or type than its base class describes):"
 OUTCOME = Path(".hydra") / "outcome.json"  # how a job of a sweep ended: a file, as a launcher may use processes
 
 
@@ -132,10 +134,12 @@ def run_job(cfg: DictConfig) -> Any:
         message = f"status {outcome}"
     except UserError as error:
         outcome, message = "mistake", str(error)
-        print(f"error: {error}", file=sys.stderr)
+        print_error(error)
     except Exception as error:
         message = f"{type(error).__name__}: {error}"
         traceback.print_exc()
+        if user_code.used():
+            print(f"{OWN_CODE} {user_code.used()}", file=sys.stderr)
     finally:
         _free_memory()
     if outcome == "interrupted":

@@ -17,6 +17,7 @@ from typing import Any
 from dqnlm.config.coerce import MismatchError, conform
 from dqnlm.config.moved import SETTINGS, VALUES
 from dqnlm.errors import UserError
+from dqnlm.utils import user_code
 from dqnlm.utils.permissions import permitted
 from dqnlm.utils.suggest import suggestion
 
@@ -69,6 +70,11 @@ def resolve_target(dotted: Any, key: str = "", where: Where = nowhere) -> Callab
             raise UserError(f"{node}: {module_name} needs the package {error.name}, which is not installed") from error
         hint = "" if own else "\n  put it into the current folder, or its folder on the path: PYTHONPATH=. dqnlm ..."
         raise UserError(f"{node}: there is no module {module_name} ({where(node)}){hint}") from error
+    except user_code.ERRORS as error:
+        if own:
+            raise
+        wrong = user_code.blame(error, module_name)
+        raise UserError(f"{node}: {dotted} cannot be imported ({where(node)})\n  {wrong}") from error
     target = getattr(module, name, None)
     if not callable(target) or (own and target.__module__ != module_name):  # what a module imports is not its own
         public = [n for n, v in vars(module).items() if callable(v) and not n.startswith("_")]

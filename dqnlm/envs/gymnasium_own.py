@@ -91,7 +91,7 @@ class Own:
         """An error of the user's code as one message."""
         try:
             yield
-        except Exception as error:
+        except user_code.ERRORS as error:
             raise UserError(f"{SETTING}={self.path}{addition}: {user_code.blame(error, self.file)}") from error
 
     def _answered(self, method: str, value: Any, meant: str) -> UserError:

@@ -18,6 +18,7 @@ from torch import Tensor
 from dqnlm.ops.masking import rows_where
 from dqnlm.types import Bounds
 from dqnlm.utils.context import RunContext
+from dqnlm.utils.shapes import full_name, require_shape
 
 State = dict[str, Tensor]  # every tensor's first axis is E
 
@@ -191,6 +192,7 @@ class StatefulReward(Reward):
 
     def step(self, action_E: Tensor, active_E: Tensor | None = None) -> Tensor:
         state, reward_E = self._advance(self._state, action_E)
+        require_shape(reward_E, action_E.shape, f"{full_name(self)}: the reward of _advance")
         if active_E is not None:
             state = {name: rows_where(active_E, new, self._state[name]) for name, new in state.items()}
             reward_E = torch.where(active_E, reward_E, 0.0)
@@ -201,6 +203,7 @@ class StatefulReward(Reward):
         state, rewards = self._start(reference_BH), []
         for action_B in action_BH.unbind(1):
             state, reward_B = self._advance(state, action_B)
+            require_shape(reward_B, action_B.shape, f"{full_name(self)}: the reward of _advance")
             rewards.append(reward_B)
         return torch.stack(rewards, 1)
 

@@ -71,7 +71,7 @@ class FunctionReward(TextReward):
     def _call(self, prompts: list[str], completions: list[str], references: list[str]) -> Sequence[Any]:
         try:
             returned = self._function(prompts, completions, references)
-        except Exception as error:
+        except user_code.ERRORS as error:
             raise UserError(f"{SETTING}={self.path}: {user_code.blame(error, self.file)}") from error
         answer = _as_list(returned)
         if answer is None:

@@ -34,6 +34,11 @@ def is_permitted(name: str) -> bool:
     return name in _permitted
 
 
+def is_permitted_module(name: str) -> bool:
+    """Whether `permit_targets` allowed this module or a package that holds it."""
+    return any(name == prefix or name.startswith(f"{prefix}.") for prefix in _permitted)
+
+
 def forget_permissions() -> None:
     """Revokes the permissions of `permit_targets` (for tests and long-lived sessions)."""
     _permitted.clear()

@@ -1,4 +1,4 @@
-"""A user's own Python file that a setting names, `folder/my_rewards.py:score`: when it may run, and what it does wrong.
+"""A user's own Python code: a file that a setting names (`folder/my_rewards.py:score`) or a permitted module; what it does wrong.
 
 Naming the file in `dqnlm train` (or in a file of --config-dir) is the permission to run it. A run's folder never is: what
 builds such a part from there needs the very file permitted again, `allow_targets=[folder/my_rewards.py]`.
@@ -11,16 +11,18 @@ import importlib.util
 import inspect
 import sys
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from types import ModuleType
+from types import FrameType, ModuleType
 from typing import Any, Literal, cast
 
 from dqnlm.errors import UserError
-from dqnlm.utils.permissions import is_permitted
+from dqnlm.utils.permissions import is_permitted, is_permitted_module, permitted
 from dqnlm.utils.suggest import suggestion
 
 Kind = Literal["function", "class"]
+ERRORS = (Exception, SystemExit)  # what such code may raise and is explained; sys.exit() in it would end the run in silence
 _EXAMPLES: dict[Kind, str] = {"function": "my_rewards.py:score", "class": "my_env.py:Corridor"}
 
 
@@ -57,7 +59,7 @@ def load(path: str, setting: str, kind: Kind) -> Callable[..., Any]:
         raise UserError(f"{setting}={path}: there is no file {file}")
     try:
         module = _run(file, file.stat().st_mtime_ns)
-    except Exception as error:
+    except ERRORS as error:
         raise UserError(f"{setting}={path}: {blame(error, file)}") from error
     found = getattr(module, name, None)
     is_meant = inspect.isclass if kind == "class" else callable
@@ -79,12 +81,50 @@ def _run(file: Path, changed: int) -> ModuleType:
     return module
 
 
-def blame(error: Exception, file: Path) -> str:
-    """An error in a user's words: where in the user's file it arose, and what Python says."""
-    said = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
-    if isinstance(error, SyntaxError) and error.filename == str(file):
-        return f"{file}, line {error.lineno}: SyntaxError: {error.msg}"
-    own = [frame for frame in traceback.extract_tb(error.__traceback__) if frame.filename == str(file)]
-    if not own:
-        return f"{file}: {said}"
-    return f"{file}, line {own[-1].lineno}, in {own[-1].name}: {said}\n  {own[-1].line}"
+@contextmanager
+def explaining() -> Iterator[None]:
+    """Turns an error that arises while a user's own code runs into UserError with its file and line; others pass."""
+    try:
+        yield
+    except UserError:
+        raise
+    except ERRORS as error:
+        if not _own_frames(error):
+            raise
+        raise UserError(blame(error, "")) from error
+
+
+def blame(error: BaseException, place: Path | str) -> str:
+    """Where in the user's own code an error arose, and what Python says.
+
+    Args:
+        error: as it was caught.
+        place: the file or module that was running, for an error without a line in the user's own code.
+    """
+    if isinstance(error, SystemExit):
+        said = f"SystemExit: it ends the program (sys.exit({error.code!r})); raise an error instead"
+    else:
+        said = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+    whole = "\n  the whole traceback: HYDRA_FULL_ERROR=1 dqnlm ..."
+    frames = _own_frames(error)
+    if frames:
+        last = frames[-1]
+        return f"{last.filename}, line {last.lineno}, in {last.name}: {said}\n  {last.line}{whole}"
+    if isinstance(error, SyntaxError) and error.filename:
+        return f"{error.filename}, line {error.lineno}: {type(error).__name__}: {error.msg}"
+    return f"{place}: {said}{whole}"
+
+
+def used() -> str:
+    """The permitted modules and files of this process, with commas; "" where there is none."""
+    return ", ".join(sorted(permitted()))
+
+
+def _own_frames(error: BaseException) -> list[traceback.FrameSummary]:
+    """The lines of permitted files and modules that were running, the innermost last."""
+    running = zip(traceback.walk_tb(error.__traceback__), traceback.extract_tb(error.__traceback__), strict=True)
+    return [summary for (frame, _), summary in running if _is_own(frame)]
+
+
+def _is_own(frame: FrameType) -> bool:
+    return is_permitted(frame.f_code.co_filename) or is_permitted_module(str(frame.f_globals.get("__name__")))

@@ -1,0 +1,29 @@
+"""The shape of what a part answers, checked where a user may write the part."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from torch import Tensor
+
+from dqnlm.errors import UserError
+
+
+def require_shape(tensor: Tensor, shape: Sequence[int], what: str) -> None:
+    """Refuses an answer of another shape, which would be broadcast and train something else, or fail far from its cause.
+
+    Args:
+        tensor: the answer of a part that a user may write.
+        shape: the shape of its contract.
+        what: the answer in words, such as `my_rewards.Fresh: the reward of _advance`.
+
+    Raises:
+        UserError: the shapes differ.
+    """
+    if tuple(tensor.shape) != tuple(shape):
+        raise UserError(f"{what} has the shape {tuple(tensor.shape)}, where {tuple(shape)} is meant")
+
+
+def full_name(part: object) -> str:
+    """`module.Class` of an object, as `_target_` writes it."""
+    return f"{type(part).__module__}.{type(part).__qualname__}"
