@@ -204,12 +204,12 @@ class Batch:
         time_T = torch.arange(self.mask_BT.shape[1], device=self.mask_BT.device)
         return (self.mask_BT == 0) & (time_T < self.length_B[:, None])
 
-    def from_first_decision(self, legal: LegalActions | None = None, interleaved: bool = False) -> Decisions:
+    def from_first_decision(self, legal: LegalActions | None = None, multi_turn: bool = False) -> Decisions:
         """The batch without the times before `first`, which have no decision; times are then those of the outputs.
 
         Args:
             legal: the environment's legal actions, asked once, with the whole rows; None: all actions are legal.
-            interleaved: steps without a decision may follow a decision in the same row, so values are carried over them.
+            multi_turn: steps without a decision may follow a decision in the same row, so values are carried over them.
         """
         first, mask = self.first, None if legal is None else legal(self.observation_BS)
         if mask is not None and mask.dim() == 3 and mask.shape[1] > 1:
@@ -220,7 +220,7 @@ class Batch:
             self.discount_BT[:, first:],
             self.mask_BT[:, first:],
             (self.mask_BT if self.learn_BT is None else self.learn_BT)[:, first:],
-            self.carry_BT[:, first:] if interleaved else None,
+            self.carry_BT[:, first:] if multi_turn else None,
             mask,
             self.weight_B,
             self.observation_BS,

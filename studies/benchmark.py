@@ -67,7 +67,7 @@ def ratio(over: list[float], under: list[float]) -> float:
 def benchmark_update(table: Table, rounds: int) -> float:
     """DQN update against a supervised step; returns transitions a second of the update."""
     trainer = trainer_for("+experiment=benchmark/nanogpt_cpu", "gamma=0.5", "trainer.batch_size=16")
-    parts = trainer.parts
+    parts = trainer.components
     trainer.train_round(trainer.phase)
     twin = trainer_for(
         "+experiment=benchmark/nanogpt_cpu", "algorithm=behaviour_cloning", "trainer.batch_size=16"
@@ -106,7 +106,7 @@ def benchmark_update(table: Table, rounds: int) -> float:
 
 def benchmark_acting(table: Table, rounds: int) -> None:
     """64 free-running tokens in 16 environments, with and without a cache."""
-    network = trainer_for("+experiment=benchmark/nanogpt_cpu").parts.policy.network.eval()
+    network = trainer_for("+experiment=benchmark/nanogpt_cpu").components.policy.network.eval()
     start_E = torch.zeros(16, dtype=torch.int64, device=next(network.parameters()).device)
 
     @torch.no_grad()
@@ -164,7 +164,7 @@ def benchmark_peer(table: Table, ours: float) -> None:
     except ImportError as error:
         table.add_row("peer", f"not measured: {error.name} is missing (pip install stable-baselines3)", "", "", "", "")
         return
-    network = trainer_for("+experiment=benchmark/nanogpt_cpu").parts.policy.network
+    network = trainer_for("+experiment=benchmark/nanogpt_cpu").components.policy.network
     peer = transitions_per_second(network, PEER_DECISIONS)
     table.add_row(
         "peer",

@@ -89,11 +89,11 @@ def sample(run: Path, paid_by: Path, judge: Policy, temperature: float, episodes
     window_ES = env._window_ES
     prompt_EP, reference_EH = window_ES[:, : env.prompt_length], window_ES[:, env.prompt_length :]
     choose = policy.chooser("boltzmann", temperature, None, torch.Generator().manual_seed(7))
-    said_EH = torch.stack(list(generate(policy.network, prompt_EP, choose, env.horizon)), 1)
+    completion_EH = torch.stack(list(generate(policy.network, prompt_EP, choose, env.horizon)), 1)
     full_E = torch.full((episodes,), env.prompt_length), torch.full((episodes,), env.horizon)
-    reward_EH = env.reward.judge(Episodes(prompt_EP, full_E[0], said_EH, full_E[1], reference_EH, full_E[1]))
+    reward_EH = env.reward.judge(Episodes(prompt_EP, full_E[0], completion_EH, full_E[1], reference_EH, full_E[1]))
     prompts = [policy.tokenizer.decode(row) for row in prompt_EP]
-    texts = [policy.tokenizer.decode(row) for row in said_EH]
+    texts = [policy.tokenizer.decode(row) for row in completion_EH]
     return Sampled(float(reward_EH.sum(1).mean()), judged(judge, prompts, texts), distinct_words(texts))
 
 

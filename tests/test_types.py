@@ -27,7 +27,7 @@ def by_hand() -> Batch:
 
 def test_fields_and_legal_actions_begin_at_the_first_decision() -> None:
     """Bug: a field, or the legal actions, of another time than the outputs; observations cut, so that their context is lost."""
-    cut = by_hand().from_first_decision(remainder, interleaved=True)
+    cut = by_hand().from_first_decision(remainder, multi_turn=True)
     assert cut.action_BT.tolist() == [[1, 2, 3], [5, 6, 7]] and cut.reward_BT.tolist() == cut.action_BT.tolist()
     assert cut.mask_BT.tolist() == cut.learn_BT.tolist() == [[1, 0, 1], [0, 1, 0]]
     assert cut.carry_BT is not None and cut.carry_BT.tolist() == [[False, True, False], [True, False, False]]
@@ -56,7 +56,7 @@ def test_the_prompt_ends_with_the_first_decision() -> None:
 @pytest.mark.parametrize("rows", [None, 2, 4, 6, 9])
 def test_parts_are_the_batch_in_order(rows: int | None) -> None:
     """Bug: a row lost or doubled at a border, or a field that is not cut with the others."""
-    whole = random_batch(rows=6, first=2).from_first_decision(remainder, interleaved=True)
+    whole = random_batch(rows=6, first=2).from_first_decision(remainder, multi_turn=True)
     parts = list(whole.split(rows))
     assert [part.rows for part in parts] == {None: [6], 2: [2, 2, 2], 4: [4, 2], 6: [6], 9: [6]}[rows]
     for field in fields(Decisions):

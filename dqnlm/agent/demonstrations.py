@@ -29,9 +29,9 @@ class Demonstrations:
     def __init__(self, env: Environment, generator: torch.Generator, gamma: float) -> None:
         self.env, self.generator, self.gamma = env, generator, gamma
 
-    def batch(self, count: int, judged: bool) -> Batch:
-        """`count` rows; their rewards are 0 unless `judged`."""
-        rows = self.env.demonstrate(count, self.generator, judged)
+    def batch(self, count: int, with_rewards: bool) -> Batch:
+        """`count` rows; their rewards are 0 unless `with_rewards`."""
+        rows = self.env.demonstrate(count, self.generator, with_rewards)
         assert rows is not None, "refused before it trains: see part_checks"
         return Batch.from_rows(rows, self.gamma, self.env.spec.first_decision)
 

@@ -38,17 +38,18 @@ class Forwards:
         target: holds the target network.
         reference: the network at the start of reinforcement learning; None: no objective reads it.
         requires: of the objectives of the run.
-        restart: observations with which the next row begins after a cut (`Environment.restart`); 0: its context goes on.
+        context_carry: observations with which the next row begins after a cut (`TaskSpec.context_carry`); 0: its
+            context goes on.
         precision: bfloat16 runs the forwards under autocast.
         compile: wraps the online and the target forward in `torch.compile`.
     """
 
     def __init__(
-        self, network: QNetwork, target: Target, reference: QNetwork | None, requires: Requirements, restart: int,
+        self, network: QNetwork, target: Target, reference: QNetwork | None, requires: Requirements, context_carry: int,
         precision: Literal["float32", "bfloat16"], compile: bool,
     ) -> None:  # fmt: skip
         self.network, self.target, self.reference = network, target, reference
-        self.requires, self.restart, self.bfloat16 = requires, restart, precision == "bfloat16"
+        self.requires, self.context_carry, self.bfloat16 = requires, context_carry, precision == "bfloat16"
         self._run_online: Any = torch.compile(network) if compile else network
         self._run_target: Any = torch.compile(target.network) if compile else target.network
 
@@ -56,7 +57,7 @@ class Forwards:
         """Raw outputs for every row; only those of the online network have a gradient."""
         with torch.autocast(batch.observation_BS.device.type, torch.bfloat16, enabled=self.bfloat16):
             online, target = self._online_and_target(batch)
-            if self.restart and self.requires.last_observation:
+            if self.context_carry and self.requires.last_observation:
                 online, target = self._with_next_rows_context(online, target, batch)
             return NetworkOutputs(online, target, self._reference(batch))
 
@@ -81,9 +82,9 @@ class Forwards:
     ) -> tuple[Outputs, Outputs | None]:
         """The outputs with the last one of each row recomputed in the context of the next row."""
         if self.requires.last_observation_online:
-            online = replace_last(online, truncation_outputs(self.network, batch, self.restart), batch)
+            online = replace_last(online, truncation_outputs(self.network, batch, self.context_carry), batch)
         if target is not None:
-            target = replace_last(target, truncation_outputs(self.target.network, batch, self.restart), batch)
+            target = replace_last(target, truncation_outputs(self.target.network, batch, self.context_carry), batch)
         return online, target
 
     @torch.no_grad()
@@ -94,15 +95,15 @@ class Forwards:
 
 
 @torch.no_grad()
-def truncation_outputs(network: nn.Module, batch: Decisions, restart: int) -> Outputs:
-    """Bootstrap outputs at the row's end, recomputed from its last `restart` observations only: one time.
+def truncation_outputs(network: nn.Module, batch: Decisions, context_carry: int) -> Outputs:
+    """Bootstrap outputs at the row's end, recomputed from its last `context_carry` observations only: one time.
 
     Where the next row begins with these observations, no decision is ever taken at the end of this one, so the value there is
     never learned in this row's context; in the next row's context it is.
     """
-    back_R = torch.arange(1 - restart, 1, device=batch.length_B.device)
+    back_R = torch.arange(1 - context_carry, 1, device=batch.length_B.device)
     last_BR = batch.observation_BS.gather(1, (batch.length_B[:, None] + back_R).clamp(min=0))
-    outputs: Outputs = network(last_BR, restart - 1)
+    outputs: Outputs = network(last_BR, context_carry - 1)
     return outputs
 
 

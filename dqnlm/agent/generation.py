@@ -65,14 +65,14 @@ def answers(
     prompt_EP = prompt_EP[:, : int(length_E.max())]
     output, state = network.prefill_apart(prompt_EP, length_E, network.initial_state(E, device))
     action_EH = torch.zeros(E, max_new_tokens, dtype=torch.int64, device=device)
-    said_E = torch.zeros(E, dtype=torch.int64, device=device)
+    completion_length_E = torch.zeros(E, dtype=torch.int64, device=device)
     episode_end_E = torch.zeros(E, dtype=torch.bool, device=device)
     for time in range(max_new_tokens):
         token_E = choose(output).masked_fill(episode_end_E, 0)
         action_EH[:, time] = token_E
-        said_E += ~episode_end_E
+        completion_length_E += ~episode_end_E
         episode_end_E |= token_E == (-1 if eos_id is None else eos_id)
         if time + 1 == max_new_tokens or (time % _ASK_EVERY == 0 and bool(episode_end_E.all())):
             break
         output, state = network.step(token_E, state)
-    return action_EH, said_E
+    return action_EH, completion_length_E

@@ -68,10 +68,10 @@ class Learner:
         objectives: name -> objective; their weighted sum is minimised.
         optimization: optimizer with its learning-rate schedule.
         accumulator: where metrics go.
-        restart: observations with which the next row begins after a cut (`Environment.restart`).
+        context_carry: observations with which the next row begins after a cut (`TaskSpec.context_carry`).
         head: meaning of the raw q; needed with a kl_weight.
         legal: observation_BS -> legal actions; None: all actions are legal.
-        interleaved: steps without a decision may follow a decision in the same row, so values are carried over them.
+        multi_turn: steps without a decision may follow a decision in the same row, so values are carried over them.
         gradient_clip: largest global norm of the gradient, or None.
         precision: bfloat16 runs forwards under autocast.
         compile: wraps the online and the target forward in `torch.compile`.
@@ -92,10 +92,10 @@ class Learner:
         objectives: dict[str, Objective],
         optimization: OptimizerWithSchedule,
         accumulator: Accumulator,
-        restart: int = 0,
+        context_carry: int = 0,
         head: Head | None = None,
         legal: LegalActions | None = None,
-        interleaved: bool = False,
+        multi_turn: bool = False,
         *,
         gradient_clip: float | None,
         precision: Literal["float32", "bfloat16"],
@@ -108,7 +108,7 @@ class Learner:
         _require_ranges(gradient_clip, burn_in, kl_weight, kl_temperature)
         require_no_whole_batch(objectives, micro_batch_size)
         self.network, self.target, self.objectives, self.optimization = network, target, objectives, optimization
-        self.accumulator, self.legal, self.interleaved = accumulator, legal, interleaved
+        self.accumulator, self.legal, self.multi_turn = accumulator, legal, multi_turn
         self.gradient_clip, self.burn_in, self.micro_batch_size = gradient_clip, burn_in, micro_batch_size
         self.noisy, self.parameters = has_noise(network), list(network.parameters())
         self.requires = combined(objective.requires for objective in objectives.values())
@@ -119,7 +119,7 @@ class Learner:
         self.reference: QNetwork | None = None
         if self.reference_reward is not None or self.requires.reference:
             self.reference = copy.deepcopy(network).requires_grad_(False).eval()
-        self.forwards = Forwards(network, target, self.reference, self.requires, restart, precision, compile)
+        self.forwards = Forwards(network, target, self.reference, self.requires, context_carry, precision, compile)
         self.updates = 0
         self.last_update: LastUpdate | None = None
         self.transitions = torch.zeros((), dtype=torch.int64, device=accumulator.device)  # decisions learned from
@@ -132,7 +132,7 @@ class Learner:
         """
         self._prepare_networks()
         self.optimization.zero_grad()
-        decisions = batch.from_first_decision(self.legal, self.interleaved)
+        decisions = batch.from_first_decision(self.legal, self.multi_turn)
         decisions = replace(decisions, learn_BT=loss_mask(decisions, self.burn_in))
         count = decisions.learn_BT.sum().clamp(min=1)
         parts = []

@@ -49,7 +49,7 @@ def build_head(config: Config, task: Task) -> Head:
     """Builds the head, with the bounds of the return."""
     bounds, reward = task.env.return_bounds(config["gamma"]), task.reward
     # Q is the probability of being the rewarded action where no later reward is added to that of the match.
-    is_match = reward is not None and reward.pays_only_the_match and tuple(bounds) == (0.0, 1.0)
+    is_match = reward is not None and reward.is_match_indicator and tuple(bounds) == (0.0, 1.0)
     return head_for(config, bounds, is_match)
 
 

@@ -42,7 +42,7 @@ def build_pretraining(config: Config, env: Environment, policy: Policy, accumula
     optimization = instantiate(config["optimizer"] | {"lr": lr}, policy.network, settings.updates)
     cloner: Learner = instantiate(
         config["learner"] | {"burn_in": 0, "kl_weight": 0.0},
-        policy.network, target.none(policy.network), {"warm_start": cloning}, optimization, accumulator,
+        policy.network, target.none(policy.network), {"pretraining": cloning}, optimization, accumulator,
         env.spec.context_carry, policy.head, env.legal, env.spec.multi_turn,
     )  # fmt: skip
     demonstrations = build_demonstrations(config, env, streams.PRETRAINING)

@@ -51,8 +51,8 @@ def start(config: Config, directory: Path, *, choices: dict[str, Any], command_l
         write_json_atomic(
             run.manifest,
             manifest(
-                seed=config["seed"], choices=choices, command_line=command_line, device=trainer.parts.accumulator.device,
-                data=trainer.parts.task.record(), metrics=trainer.parts.evaluator.metrics,
+                seed=config["seed"], choices=choices, command_line=command_line, device=trainer.components.accumulator.device,
+                data=trainer.components.task.record(), metrics=trainer.components.evaluator.metrics,
                 is_pretrained=summary.is_pretrained(trainer),
             ),
         )  # fmt: skip
@@ -81,10 +81,10 @@ def _resume(run: RunDirectory, before: Config, config: Config) -> dict[str, Any]
     path, damaged = checkpoint.newest_whole(run.checkpoints)
     trainer = build(config, run, resumed_from=path, choices=choices_of(run))
     for broken in damaged:
-        trainer.parts.console.warning(f"{broken} is damaged and passed over")
+        trainer.components.console.warning(f"{broken} is damaged and passed over")
     cpu = torch.device("cpu")  # each part moves what it takes to its own device; states of random generators stay here
     policy, training = checkpoint.load(path, "policy", cpu), checkpoint.load(path, "training", cpu)
-    saved_state.restore(trainer.parts, policy, training)
+    saved_state.restore(trainer.components, policy, training)
     trainer.load_state_dict(training["trainer"])
     if trainer.rounds_done >= trainer.total_rounds and has_finished(run):
         key = "offline_rounds" if config["trainer"]["offline_rounds"] and not config["trainer"]["rollouts"] else "rollouts"

@@ -88,7 +88,7 @@ def run_context(
         is_twin="q2" in policy.outputs,
         bootstrap_asks_online=learning.bootstrap.asks_online,
         bootstraps_inside=learning.returns.bootstraps_inside,
-        pays_only_the_match=learning.reward is not None and learning.reward.pays_only_the_match,
+        is_match_indicator=learning.reward is not None and learning.reward.is_match_indicator,
         head_is_probability=learning.head.is_probability,
         has_value_stream=getattr(policy.network.projections["q"], "has_value_stream", False),
         is_recurrent=policy.network.body.is_recurrent,

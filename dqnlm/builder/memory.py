@@ -42,8 +42,8 @@ def check_outputs(
         UserError: they take more than is free; with the numbers and what to lower.
     """
     learner, group, observations = config["learner"], spec.guesses_per_position, spec.row_transitions + 1
-    batch_rows: int = config["trainer"]["batch_size"]
-    rows = max(min(batch_rows, learner["micro_batch_size"] or batch_rows) // group, 1)
+    batch_size: int = config["trainer"]["batch_size"]
+    rows = max(min(batch_size, learner["micro_batch_size"] or batch_size) // group, 1)
     referred = learner["kl_weight"] or any(o.get("reference") == "start" for o in config["objective"].values())
     of_one = output_bytes(1, observations, spec.num_actions, outputs, num_parameters, COPIES + bool(referred))
     needed, there = rows * of_one, free_bytes(device)

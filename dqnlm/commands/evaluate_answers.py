@@ -49,18 +49,18 @@ def answer_part(
     """
     part, eos_id = getattr(task.data, split), task.data.eos_id
     env = task.make_env_on(part, 0, num_envs=len(part.texts))  # its copy i answers prompt i
-    said = answer_ids(policy, [pair.prompt for pair in part.texts], env.max_new_tokens, decoding, progress)
-    texts = [policy.tokenizer.decode([i for i in ids if i != eos_id]) for ids in said]
+    answers = answer_ids(policy, [pair.prompt for pair in part.texts], env.max_new_tokens, decoding, progress)
+    texts = [policy.tokenizer.decode([i for i in ids if i != eos_id]) for ids in answers]
     env.prompts()
-    action_EH = torch.zeros(len(said), env.max_new_tokens, dtype=torch.int64)
-    for row_H, ids in zip(action_EH, said, strict=True):
+    action_EH = torch.zeros(len(answers), env.max_new_tokens, dtype=torch.int64)
+    for row_H, ids in zip(action_EH, answers, strict=True):
         row_H[: len(ids)] = torch.tensor(ids)
-    length_E = torch.tensor([len(ids) for ids in said])
+    length_E = torch.tensor([len(ids) for ids in answers])
     reward_E = env.score_completions(action_EH.to(env.device), length_E.to(env.device)).reward_BT.sum(1).cpu()
-    figures, signatures = scores(texts, [pair.answer for pair in part.texts])
-    figures["eval/return"] = float(reward_E.mean())
-    figures["eval/return_error"] = float(reward_E.std() / len(said) ** 0.5) if len(said) > 1 else 0.0
-    return Answered(part.texts, texts, reward_E, figures, signatures)
+    metrics, signatures = scores(texts, [pair.answer for pair in part.texts])
+    metrics["eval/return"] = float(reward_E.mean())
+    metrics["eval/return_error"] = float(reward_E.std() / len(answers) ** 0.5) if len(answers) > 1 else 0.0
+    return Answered(part.texts, texts, reward_E, metrics, signatures)
 
 
 def evaluate_answers(policy: Policy, task: AnswersTask, arguments: argparse.Namespace) -> int:

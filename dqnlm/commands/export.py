@@ -130,7 +130,7 @@ def card(policy: Policy, config: dict[str, Any], summary: dict[str, Any], tensor
     """The model card, Markdown."""
     network, trainer = config["network"], config["trainer"]
     best = summary.get("best", {})
-    figures = [f"| {name} | {value:.4g} |" for name, value in sorted(best.items()) if name.startswith("eval/")]
+    rows = [f"| {name} | {value:.4g} |" for name, value in sorted(best.items()) if name.startswith("eval/")]
     data = config["data"].get("path") or config["data"].get("name")
     of_data = config["data"]["_target_"].rpartition(".")[2] + (f" ({Path(str(data)).name})" if data else "")
     lora = "all weights" if network["lora_rank"] is None else f"LoRA of rank {network['lora_rank']}, merged here"
@@ -141,7 +141,7 @@ def card(policy: Policy, config: dict[str, Any], summary: dict[str, Any], tensor
         f"Trained from `{Path(str(network['name_or_path'])).name}` ({lora}) on {of_data}, objectives "
         f"{' + '.join(config['objective'])}, discount {config['gamma']}, {policy.step} updates of {trainer['batch_size']} rows "
         f"to this checkpoint, learning rate {config['optimizer']['lr']}, seed {config['seed']}.", "",
-        "| metric at the best evaluation | ||", "| --- | --- |", *(figures or ["| none was written | |"]), "",
+        "| metric at the best evaluation | ||", "| --- | --- |", *(rows or ["| none was written | |"]), "",
         "## How it acts", "",
         "`AutoModelForCausalLM` gives the cloned behaviour pi_b. The run acted by log pi_b + beta (Q - V) with beta = "
         f"{policy.beta:g}; V is the same for all tokens, so log pi_b + beta Q chooses alike. Q comes from the last hidden state "

@@ -105,15 +105,15 @@ def _print_comparison(runs: list[RunData], figure: str) -> None:
     keys = telling(differing(runs), runs)
     shown = keys if not console.is_terminal else keys[:TERMINAL_SETTINGS]
     seeds = ["seed"] if len({run_settings(run).get("seed") for run in runs}) > 1 else []
-    figures = columns_of(runs, figure)
+    metrics = columns_of(runs, figure)
     # What matters least stands last: a narrow screen leaves it out.
-    headings = [f"{name.removeprefix('eval/')} {kind}" for name, kinds in figures for kind in kinds]
+    headings = [f"{name.removeprefix('eval/')} {kind}" for name, kinds in metrics for kind in kinds]
     numbers = [*headings, "status", "updates", "wall time"]
     rows = []
     for run in runs:
         settings = run_settings(run)
         row = [run.name, *(settings.get(key, ABSENT) for key in shown + seeds)]
-        row += [figure_text(value_of(run, name, kind)) for name, kinds in figures for kind in kinds]
+        row += [figure_text(value_of(run, name, kind)) for name, kinds in metrics for kind in kinds]
         row += [run.status, figure_text(run.last("step")), duration_text(run.last("wall_s"))]
         rows.append(row)
     print_table(console, ["run", *shown, *seeds, *numbers], rows, numbers=len(numbers))

@@ -111,15 +111,15 @@ def _print(rows: list[dict[str, Any]]) -> None:
     # The name of a run says its experiment too; a narrow screen needs the room for figures.
     narrow = console.is_terminal and console.width < WIDE
     told = [] if narrow else ["experiment"]
-    figures = [*FIGURES, BEST, *([] if narrow else [BEST_METRIC])]
+    keys = [*FIGURES, BEST, *([] if narrow else [BEST_METRIC])]
     cells = [
         [str(row["name"]), *(figure_text(row[key]) for key in told), str(row["status"]), figure_text(row["step"]),
-         duration_text(row["wall_s"]), *(figure_text(row[key]) for key in figures)]
+         duration_text(row["wall_s"]), *(figure_text(row[key]) for key in keys)]
         for row in rows
     ]  # fmt: skip
-    headings = [key.removeprefix("eval/") if narrow else key.replace(BEST_METRIC, "of") for key in figures]
+    headings = [key.removeprefix("eval/") if narrow else key.replace(BEST_METRIC, "of") for key in keys]
     columns = ["run", *told, "status", "updates", "wall time", *headings]
-    print_table(console, columns, cells, numbers=2 + len(figures))
+    print_table(console, columns, cells, numbers=2 + len(keys))
     for row in rows:
         if row["problem"]:
             console.print(f"note: {row['name']}: {row['problem']}", markup=False, highlight=False)

@@ -29,7 +29,7 @@ from dqnlm.config.inapplicable import drop_inapplicable
 from dqnlm.config.paths import anchored, permit_code
 from dqnlm.config.validation import validate
 from dqnlm.errors import UserError, print_error
-from dqnlm.runs.directory import RunDirectory, natural, require_fresh, reserve, safe_name
+from dqnlm.runs.directory import RunDirectory, natural, require_unused, reserve, safe_name
 from dqnlm.utils import user_code
 from dqnlm.utils.files import write_json_atomic
 
@@ -91,7 +91,7 @@ def run_folder(request: Request, config: dict[str, Any], choices: dict[str, Any]
     """A folder for the run (or sweep), and whether it was created for it; else the user named it."""
     key = "hydra.sweep.dir" if request.multirun else "hydra.run.dir"
     if request.pop_override(key):
-        return require_fresh(Path(hydra_setting(request.removed, request.config_dir, key))), False
+        return require_unused(Path(hydra_setting(request.removed, request.config_dir, key))), False
     name = str(choices.get("experiment") or choices.get("debug") or "train")
     if request.multirun and "experiment" in swept_keys(request, swept=True):
         name = "sweep"

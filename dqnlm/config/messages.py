@@ -10,7 +10,7 @@ from typing import Any
 import yaml
 
 from dqnlm.config import catalogue
-from dqnlm.config.moved import SETTINGS
+from dqnlm.config.moved import new_name
 from dqnlm.errors import UserError
 from dqnlm.utils.suggest import nearest
 
@@ -60,8 +60,9 @@ def unknown_setting(key: str, origin: str, settings: Mapping[str, Any], config_d
     near = near_setting(key, settings, groups)
     parent, tree = _deepest(key, settings)
     lines = [f"{key}: no such setting {origin}"]
-    if key in SETTINGS:
-        lines.append(f"  it is called {SETTINGS[key]} now")
+    target = tree.get("_target_", "") if isinstance(tree, Mapping) else ""
+    if (now := new_name(key, str(target))) is not None:
+        lines.append(f"  it is called {now} now")
     elif near is not None:
         lines.append(f"  did you mean {near}?")
     if parent and not isinstance(tree, Mapping):

@@ -60,6 +60,12 @@ SETTINGS = {
     "trainer.progress": "progress",
 }
 
+# Renamed settings of a part that may stand anywhere, such as within a mixture: its target -> {setting of then: of now}.
+PARAMETERS = {
+    "dqnlm.rewards.causal_model.CausalModel": {"batch_rows": "batch_size"},
+    "dqnlm.rewards.classifier.Classifier": {"batch_rows": "batch_size"},
+}
+
 # Values of settings that have new names.
 VALUES = {("objective.trajectory.baseline", "siblings"): "group"}
 
@@ -75,7 +81,14 @@ GROUPS = {
 ADDED = {"dqnlm.envs.gymnasium_env.Gymnasium": {"path": None}}
 
 # Beginning of a metric's name of then -> of now.
-METRICS = {"eval/nats": "eval/nll"}
+METRICS = {"eval/nats": "eval/nll", "loss/warm_start": "loss/pretraining"}
+
+
+def new_name(key: str, target: str = "") -> str | None:
+    """Today's name of a setting of then, by its dotted key, or by the `_target_` that it stands beside; None: it has none."""
+    parent, _, name = key.rpartition(".")
+    renamed = PARAMETERS.get(target, {}).get(name)
+    return SETTINGS.get(key) if renamed is None else f"{parent}.{renamed}"
 
 
 def renewed_config(config: Mapping[str, Any]) -> dict[str, Any]:
@@ -134,4 +147,5 @@ def renewed_targets(node: Any) -> Any:
         found["_target_"] = f"{MODULES[module]}.{name}"
     if found.get("_target_") in TARGETS:
         found["_target_"] = TARGETS[found["_target_"]]
-    return ADDED.get(str(found.get("_target_")), {}) | found
+    renamed = PARAMETERS.get(str(found.get("_target_")), {})
+    return ADDED.get(str(found.get("_target_")), {}) | {renamed.get(key, key): value for key, value in found.items()}

@@ -15,7 +15,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from dqnlm.config.coerce import MismatchError, conform
-from dqnlm.config.moved import SETTINGS, VALUES
+from dqnlm.config.moved import VALUES, new_name
 from dqnlm.errors import UserError
 from dqnlm.utils import user_code
 from dqnlm.utils.permissions import permitted
@@ -155,7 +155,7 @@ def check_node(
         parameters.setdefault(name, (annotation, False))
     for name in node:
         if name != TARGET and name not in parameters:
-            raise UserError(unknown_key(f"{key}.{name}", sorted(parameters), where, f"{node[TARGET]} takes"))
+            raise UserError(unknown_key(f"{key}.{name}", sorted(parameters), where, f"{node[TARGET]} takes", node[TARGET]))
     missing = [name for name, (_, required) in parameters.items() if required and name not in node]
     if missing:
         raise UserError(
@@ -169,13 +169,13 @@ def check_node(
     return checked
 
 
-def unknown_key(key: str, siblings: list[str], where: Where, holder: str) -> str:
-    """The message for a key that nothing reads."""
+def unknown_key(key: str, siblings: list[str], where: Where, holder: str, target: str = "") -> str:
+    """The message for a key that nothing reads; `target` is the `_target_` beside it."""
     parent, _, name = key.rpartition(".")
     prefix = f"{parent}." if parent else ""
     source = where(key)
-    if key in SETTINGS:  # dropping it would silently train with another value
-        return f"{key}: no such setting ({source})\n  it is called {SETTINGS[key]} now"
+    if (now := new_name(key, target)) is not None:  # dropping it would silently train with another value
+        return f"{key}: no such setting ({source})\n  it is called {now} now"
     message = (
         f"{key}: no such setting ({source}){suggestion(name, siblings, prefix)}\n"
         f"  {holder}: {', '.join(siblings) if siblings else 'no settings'}"

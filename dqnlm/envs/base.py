@@ -54,13 +54,13 @@ class Environment(ABC):
     def reward_bounds(self) -> Bounds:
         """Bounds of the reward of one decision."""
 
-    def demonstrate(self, count: int, generator: torch.Generator, judged: bool) -> Rows | None:
+    def demonstrate(self, count: int, generator: torch.Generator, with_rewards: bool) -> Rows | None:
         """Demonstrations: whole episodes of this task with the reference's actions; the running episodes do not change.
 
         Args:
             count: rows.
             generator: draws them, on this device.
-            judged: whether to compute their rewards (else they are 0).
+            with_rewards: whether to compute their rewards (else they are 0).
 
         Returns:
             Rows as wide as `spec.row_transitions`, with every flag; None where the task has no references.

@@ -117,7 +117,7 @@ class Continuation(StepEnvironment, TeacherForced):
         self._window_ES = torch.zeros(num_envs, self.row_transitions + 1, dtype=torch.int64, device=self.device)
         self._time = 0  # in lockstep the host counts; else each copy has its own clock
         self._time_E = torch.zeros(num_envs, dtype=torch.int64, device=self.device)
-        self._said_EH = torch.zeros(num_envs, horizon, dtype=torch.int64, device=self.device)  # for a judged reward
+        self._completion_EH = torch.zeros(num_envs, horizon, dtype=torch.int64, device=self.device)  # for a sequence-level reward
 
     def reset(self) -> Tensor:
         self._time = 0
@@ -150,7 +150,7 @@ class Continuation(StepEnvironment, TeacherForced):
         sequence_reward_ET = None
         if self.reward.sequence_level and decision:
             self._remember(action_E, self._full(self._time - 1 - self.first_decision, torch.int64))
-            sequence_reward_ET = self._judge_rows(self._said_EH) if last else None
+            sequence_reward_ET = self._judge_rows(self._completion_EH) if last else None
         flag_E = self._full(decision * DECISION | last * self._end_flag, torch.uint8)
         next_observation_E = observation_E
         if last:
@@ -180,20 +180,20 @@ class Continuation(StepEnvironment, TeacherForced):
         return TimeStep(observation_E, reward_E, flag_E, row_end_E, next_observation_E, row_end_E, sequence_reward_ET)
 
     def _remember(self, action_E: Tensor, place_E: Tensor) -> None:
-        self._said_EH = self._said_EH.scatter(1, place_E[:, None], action_E[:, None])
+        self._completion_EH = self._completion_EH.scatter(1, place_E[:, None], action_E[:, None])
 
     def _judge_ended(self, row_end_E: Tensor, length_E: Tensor) -> Tensor | None:
         """sequence_reward_ET of the rows that end now, with their numbers of decisions; one transfer to the host."""
         which_B = row_end_E.nonzero()[:, 0]
         if len(which_B) == 0:
             return None
-        said_BH, length_B = self._said_EH[which_B], length_E[which_B]
-        said_BH = said_BH.masked_fill(self._offset_S[: self.horizon] >= length_B[:, None], 0)
-        judged_BT = self._judge_rows(said_BH, self._window_ES[which_B], length_B)
-        return torch.zeros(self.num_envs, self.row_transitions, device=self.device).index_copy(0, which_B, judged_BT)
+        completion_BH, length_B = self._completion_EH[which_B], length_E[which_B]
+        completion_BH = completion_BH.masked_fill(self._offset_S[: self.horizon] >= length_B[:, None], 0)
+        sequence_reward_BT = self._judge_rows(completion_BH, self._window_ES[which_B], length_B)
+        return torch.zeros(self.num_envs, self.row_transitions, device=self.device).index_copy(0, which_B, sequence_reward_BT)
 
     def _judge_rows(self, action_BH: Tensor, window_BS: Tensor | None = None, length_B: Tensor | None = None) -> Tensor:
-        """The sequence-level reward of each transition, judged_BT; by default of whole rows of all environments."""
+        """The sequence-level reward of each transition, sequence_reward_BT; by default of whole rows of all environments."""
         window_BS = self._window_ES if window_BS is None else window_BS
         prompt_BP, reference_BH = window_BS[:, : self.prompt_length], window_BS[:, self.prompt_length :]
         prompt_length_B = torch.full_like(action_BH[:, 0], self.prompt_length)
@@ -236,17 +236,17 @@ class Continuation(StepEnvironment, TeacherForced):
         if not self.spec.teacher_forced or self._time != 0:
             raise RuntimeError(f"{method} needs transition 'teacher' and time 0; this is time {self._time}")
 
-    def demonstrate(self, count: int, generator: torch.Generator, judged: bool) -> Rows:
+    def demonstrate(self, count: int, generator: torch.Generator, with_rewards: bool) -> Rows:
         """Windows of the text; each token after the prompt is a decision, in both transition modes."""
         starts = len(self._corpus) - self.row_transitions
         start_B = torch.randint(starts, (count,), generator=generator, device=self.device)
         window_BS = self._corpus[start_B[:, None] + self._offset_S].long()
-        said_BH = window_BS[:, self.prompt_length :]
+        completion_BH = window_BS[:, self.prompt_length :]
         reward_BT = torch.zeros(count, self.row_transitions, device=self.device)
-        if judged and self.reward.sequence_level:
-            reward_BT = self._judge_rows(said_BH, window_BS)
-        elif judged:
-            reward_BT[:, self.first_decision :] = self.reward.row(said_BH, said_BH)
+        if with_rewards and self.reward.sequence_level:
+            reward_BT = self._judge_rows(completion_BH, window_BS)
+        elif with_rewards:
+            reward_BT[:, self.first_decision :] = self.reward.row(completion_BH, completion_BH)
         flag_BT = torch.zeros(count, self.row_transitions, dtype=torch.uint8, device=self.device)
         flag_BT[:, self.first_decision :] = DECISION
         flag_BT[:, -1] |= self._end_flag
@@ -273,7 +273,7 @@ class Continuation(StepEnvironment, TeacherForced):
             "time_E": self._time_E,
             "generator": self._generator.get_state(),
             "reward": self.reward.state_dict(),
-            **({"said_EH": self._said_EH} if self.reward.sequence_level else {}),
+            **({"said_EH": self._completion_EH} if self.reward.sequence_level else {}),
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -284,7 +284,7 @@ class Continuation(StepEnvironment, TeacherForced):
         self._time, self._time_E = int(state["time"]), state["time_E"].to(self.device)
         self._generator.set_state(state["generator"].cpu())
         if self.reward.sequence_level:
-            self._said_EH = state["said_EH"].to(self.device)
+            self._completion_EH = state["said_EH"].to(self.device)
         self.reward.load_state_dict(_to_device(state["reward"], self.device))
 
 

@@ -168,13 +168,13 @@ class Dialogue(StepEnvironment):
             found.append(answer._replace(over=over))
         return found
 
-    def demonstrate(self, count: int, generator: torch.Generator, judged: bool) -> Rows | None:
+    def demonstrate(self, count: int, generator: torch.Generator, with_rewards: bool) -> Rows | None:
         """The partner's demonstration dialogues, cut after `max_turns` turns of the agent."""
         drawn = [self.partner.demonstrate(generator, self.utterance_length) for _ in range(count)]
         found = [turns[: 2 * self.max_turns] for turns in drawn if turns is not None]
-        return self._rows(found, judged) if len(found) == count else None
+        return self._rows(found, with_rewards) if len(found) == count else None
 
-    def _rows(self, dialogues: list[list[Turn]], judged: bool) -> Rows:
+    def _rows(self, dialogues: list[list[Turn]], with_rewards: bool) -> Rows:
         """Whole dialogues as rows, right-padded."""
         shape = (len(dialogues), self.row_transitions)
         observation_BS = torch.zeros(shape[0], shape[1] + 1, dtype=torch.int64)
@@ -187,7 +187,7 @@ class Dialogue(StepEnvironment):
                 observation_BS[b, begin:end] = torch.tensor([self._id[character] for character in turn.text])
                 if turn.agent:
                     flag_BT[b, begin - 1 : end - 1] = DECISION
-                    reward_BT[b, end - 2] = turn.reward if judged else 0.0
+                    reward_BT[b, end - 2] = turn.reward if with_rewards else 0.0
             flag_BT[b, end - 2] |= TERMINATED
             length_B[b] = end - 1
         rows = (observation_BS, observation_BS[:, 1:], reward_BT, flag_BT, length_B)

@@ -24,9 +24,9 @@ class LogShape(NamedTuple):
         row_transitions: T of the longest.
         longest_completion: most decisions in one.
         first_decision: no row has a decision before this time.
-        interleaved: some have steps without a decision after a decision.
+        multi_turn: some have steps without a decision after a decision.
         cut: some end before their episode does.
-        restart: observations with which the episode's next row then begins; 0 where none is cut.
+        context_carry: observations with which the episode's next row then begins; 0 where none is cut.
         rewards: least and greatest reward of a decision.
         paid_at_end: only the last decision of an episode is rewarded, and no episode has two rows.
     """
@@ -34,9 +34,9 @@ class LogShape(NamedTuple):
     row_transitions: int
     longest_completion: int
     first_decision: int
-    interleaved: bool
+    multi_turn: bool
     cut: bool
-    restart: int
+    context_carry: int
     rewards: Bounds
     paid_at_end: bool
 
@@ -80,7 +80,7 @@ class Logged(Environment):
         self.spec = TaskSpec(
             num_actions=num_actions, num_tokens=num_actions, row_transitions=log_shape.row_transitions,
             episode_steps=log_shape.row_transitions, first_decision=log_shape.first_decision, stores_actions=False,
-            multi_turn=log_shape.interleaved, truncates=log_shape.cut, context_carry=log_shape.restart, variable_length=True,
+            multi_turn=log_shape.multi_turn, truncates=log_shape.cut, context_carry=log_shape.context_carry, variable_length=True,
         )  # fmt: skip
         self._legal_mask_A = None if legal_mask_A is None else legal_mask_A.to(self.device)
 

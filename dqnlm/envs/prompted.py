@@ -122,15 +122,15 @@ class Prompted(CompletesPrompts):
         return _padded(self._prompts, self.pair_E, self._longest)
 
     def score_completions(self, action_EH: Tensor, length_E: Tensor) -> Rows:
-        return self._rows(self.pair_E, action_EH, length_E, judged=True)
+        return self._rows(self.pair_E, action_EH, length_E, with_rewards=True)
 
-    def demonstrate(self, count: int, generator: torch.Generator, judged: bool) -> Rows:
+    def demonstrate(self, count: int, generator: torch.Generator, with_rewards: bool) -> Rows:
         """Pairs of the data of similar length; answers longer than the horizon are cut."""
         pair_B = self._neighbours(count, self._length_K, generator)
         width = max(self.max_new_tokens, self._longest_reference + 1)
-        said_BH, length_B = _padded(self._references, pair_B, width)
-        said_BH = said_BH.scatter(1, length_B[:, None], self.eos_id)[:, : self.max_new_tokens]
-        return self._rows(pair_B, said_BH, (length_B + 1).clamp(max=self.max_new_tokens), judged)
+        completion_BH, length_B = _padded(self._references, pair_B, width)
+        completion_BH = completion_BH.scatter(1, length_B[:, None], self.eos_id)[:, : self.max_new_tokens]
+        return self._rows(pair_B, completion_BH, (length_B + 1).clamp(max=self.max_new_tokens), with_rewards)
 
     def _neighbours(self, count: int, length_K: Tensor, generator: torch.Generator) -> Tensor:
         """Indices of `count` random pairs of similar length, so that a batch of them has little padding.
@@ -141,13 +141,13 @@ class Prompted(CompletesPrompts):
         block = torch.randint(_DRAWN, (1,), generator=generator, device=self.device)
         return pair_X[length_K[pair_X].argsort(stable=True)].view(_DRAWN, count)[block][0]
 
-    def _rows(self, pair_B: Tensor, action_BH: Tensor, length_B: Tensor, judged: bool) -> Rows:
+    def _rows(self, pair_B: Tensor, action_BH: Tensor, length_B: Tensor, with_rewards: bool) -> Rows:
         """Prompt and answer end to end, right-padded; the answer's padding must be behind its length."""
         prompt_BP, prompt_length_B = _padded(self._prompts, pair_B, self._longest)
         place_H = torch.arange(self.max_new_tokens, device=self.device)
         action_BH = action_BH.masked_fill(place_H >= length_B[:, None], 0)
         reward_BH = torch.zeros(action_BH.shape, device=self.device)
-        if judged:
+        if with_rewards:
             reference_BR, reference_length_B = _padded(self._references, pair_B, self._longest_reference)
             episodes = Episodes(prompt_BP, prompt_length_B, action_BH, length_B, reference_BR, reference_length_B)
             reward_BH = self.reward.judge(episodes)

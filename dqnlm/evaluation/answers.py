@@ -47,9 +47,9 @@ class PairEvaluator(EpisodeEvaluator):
         super().__init__(make_env, gamma, betas, samples, q_is_return)
         self.texts, self.metrics = references, (*self.metrics, *OF_TEXTS)
 
-    def _figures(self, collector: EpisodeCollector, policy: Policy) -> Metrics:
+    def _metrics(self, collector: EpisodeCollector, policy: Policy) -> Metrics:
         answers = [policy.tokenizer.decode(ids).rstrip("\n") for ids in collector.texts()]
-        return super()._figures(collector, policy) | scores(answers, self.texts[: len(answers)])[0]
+        return super()._metrics(collector, policy) | scores(answers, self.texts[: len(answers)])[0]
 
     def table(self, evaluation: Evaluation, policy: Policy, step: int, done: str) -> Table:
         """Table of greedy episodes, with the metrics of their texts below."""

@@ -44,8 +44,8 @@ def answer(
 ) -> list[str]:
     """Answers as text, without the line break that ends them; see `answer_ids`."""
     stop = int(policy.tokenizer.encode(STOP)[0])
-    said = answer_ids(policy, prompts, max_new_tokens, decoding, progress)
-    return [policy.tokenizer.decode([i for i in tokens if i != stop]) for tokens in said]
+    completions = answer_ids(policy, prompts, max_new_tokens, decoding, progress)
+    return [policy.tokenizer.decode([i for i in tokens if i != stop]) for tokens in completions]
 
 
 @torch.no_grad()
@@ -78,13 +78,13 @@ def answer_ids(
     choose = policy.chooser("greedy" if temperature is None else "boltzmann", temperature, None, generator)
     policy.network.eval()
     bar: Iterable[int] = range(0, len(ids), _AT_ONCE if beam == 1 else 1)
-    said: list[list[int]] = []
+    completions: list[list[int]] = []
     for begin in tqdm(bar, desc="answers", disable=not progress):
         if beam == 1:
-            said += _together(policy, ids[begin : begin + _AT_ONCE], choose, stop, max_new_tokens)
+            completions += _together(policy, ids[begin : begin + _AT_ONCE], choose, stop, max_new_tokens)
         else:
-            said.append(beam_search(policy, ids[begin], stop, max_new_tokens, beam))
-    return said
+            completions.append(beam_search(policy, ids[begin], stop, max_new_tokens, beam))
+    return completions
 
 
 def _prompt_ids(policy: Policy, text: str, stop: int, max_new_tokens: int) -> Tensor:
@@ -103,8 +103,8 @@ def _prompt_ids(policy: Policy, text: str, stop: int, max_new_tokens: int) -> Te
 def _together(policy: Policy, ids: list[Tensor], choose: Choose, stop: int, max_new_tokens: int) -> list[list[int]]:
     length_E = torch.tensor([len(tokens) for tokens in ids], device=policy.device)
     prompt_EP = torch.nn.utils.rnn.pad_sequence(ids, batch_first=True).to(policy.device)
-    action_EH, said_E = answers(policy.network, prompt_EP, length_E, choose, stop, max_new_tokens)
-    return [row[:count].tolist() for row, count in zip(action_EH, said_E.tolist(), strict=True)]
+    action_EH, completion_length_E = answers(policy.network, prompt_EP, length_E, choose, stop, max_new_tokens)
+    return [row[:count].tolist() for row, count in zip(action_EH, completion_length_E.tolist(), strict=True)]
 
 
 @torch.no_grad()

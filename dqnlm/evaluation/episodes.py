@@ -99,20 +99,20 @@ def play_greedily(env: Environment, policy: Policy, gamma: float) -> EpisodeColl
     return collector
 
 
-def episode_figures(collector: EpisodeCollector, policy: Policy, q_is_return: bool) -> Metrics:
+def measure_episodes(collector: EpisodeCollector, policy: Policy, q_is_return: bool) -> Metrics:
     """The metrics of the module's text; without the last two where Q is no return in the units of the reward."""
     return_E = collector.returns()
     error = return_E.std() / len(return_E) ** 0.5 if len(return_E) > 1 else return_E.new_zeros(())
-    figures = {
+    metrics = {
         "eval/return": float(return_E.mean()),
         "eval/return_error": float(error),
         "eval/return_least": float(return_E.min()),
         "eval/length": float(collector.steps().float().mean()),
     }
     if q_is_return:
-        figures["eval/q_start"] = start_values(collector, policy)
-        figures["eval/overestimation"] = figures["eval/q_start"] - float(collector.discounted().mean())
-    return figures
+        metrics["eval/q_start"] = start_values(collector, policy)
+        metrics["eval/overestimation"] = metrics["eval/q_start"] - float(collector.discounted().mean())
+    return metrics
 
 
 @torch.no_grad()
@@ -170,30 +170,30 @@ class EpisodeEvaluator(Evaluator):
         policy.network.eval()
         set_noise(policy.network, False)
         collector = play_greedily(self.make_env(), policy, self.gamma)
-        figures = self._figures(collector, policy)
+        metrics = self._metrics(collector, policy)
         if policy.declared == "reweighted":
-            figures |= self._betas(policy)
-        return Evaluation(figures, self._samples(collector, policy))
+            metrics |= self._betas(policy)
+        return Evaluation(metrics, self._samples(collector, policy))
 
     def table(self, evaluation: Evaluation, policy: Policy, step: int, done: str) -> Table:
         """Table of the policy and the known references of the task."""
         del policy
         return episode_table(evaluation.metrics, self.episode_metrics, self.references, step, done)
 
-    def _figures(self, collector: EpisodeCollector, policy: Policy) -> Metrics:
-        return episode_figures(collector, policy, self.q_is_return)
+    def _metrics(self, collector: EpisodeCollector, policy: Policy) -> Metrics:
+        return measure_episodes(collector, policy, self.q_is_return)
 
     def _betas(self, policy: Policy) -> Metrics:
-        figures, fixed = {}, policy.beta
+        metrics, fixed = {}, policy.beta
         try:
             for beta in self.betas:
                 policy.beta = beta
-                figures[f"eval/return_beta_{beta:g}"] = float(
+                metrics[f"eval/return_beta_{beta:g}"] = float(
                     play_greedily(self.make_env(), policy, self.gamma).returns().mean()
                 )
         finally:
             policy.beta = fixed
-        return figures
+        return metrics
 
     def _samples(self, collector: EpisodeCollector, policy: Policy) -> list[tuple[str, str]]:
         """Text of the first row of the first episodes, with the prompt separate."""

@@ -91,13 +91,13 @@ def inspect_text(policy: Policy, text: str) -> Inspection:
             taken_X = ids_S[done + 1 : done + 1 + rows * times].to(policy.device)
             parts.append(_scored(policy, {name: raw.flatten(0, 1) for name, raw in output.items()}, taken_X))
             done += rows * times
-    figures = {name: torch.cat([part[name] for part in parts]).cpu() for name in parts[0]}
+    tensors = {name: torch.cat([part[name] for part in parts]).cpu() for name in parts[0]}
     ids = ids_S.tolist()
-    shown = set(ids) | set(figures["best_XK"].flatten().tolist())
+    shown = set(ids) | set(tensors["best_XK"].flatten().tolist())
     texts = {token: token_text(policy.tokenizer, token) for token in sorted(shown)}
     absent = dict.fromkeys(("log_probability_X", "best_log_XK", "atoms_XM", "weight_XM"))
     legal = policy.spec.num_actions if policy.legal_A is None else int(policy.legal_A.sum())
-    return Inspection(ids, texts, sorted(set(starts)), legal, **(absent | figures))  # type: ignore[arg-type]
+    return Inspection(ids, texts, sorted(set(starts)), legal, **(absent | tensors))  # type: ignore[arg-type]
 
 
 def _encoded(policy: Policy, text: str) -> Tensor:

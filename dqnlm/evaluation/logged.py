@@ -24,7 +24,7 @@ from dqnlm.data.trajectories.rows import TokenRow
 from dqnlm.evaluation import diversity
 from dqnlm.evaluation.base import Evaluation, Evaluator
 from dqnlm.evaluation.episodes import RETURN_ERROR, REWARD
-from dqnlm.evaluation.logged_rows import BEST_SHARE, best_rows, returns_that_came, row_sums, value_figures
+from dqnlm.evaluation.logged_rows import BEST_SHARE, best_rows, returns_that_came, row_sums, value_metrics
 from dqnlm.metrics import Metric, Metrics
 from dqnlm.networks.noisy import set_noise
 from dqnlm.rewards.base import Episodes, Reward
@@ -99,20 +99,20 @@ class LogEvaluator(Evaluator):
         """Computes all metrics; changes only the policy's fitted temperature."""
         policy.network.eval()
         set_noise(policy.network, False)
-        figures = self._of_rows(policy)
-        said = self._answers(policy)
-        figures |= self._of_answers(policy, said)
+        metrics = self._of_rows(policy)
+        completions = self._answers(policy)
+        metrics |= self._of_answers(policy, completions)
         decode = policy.tokenizer.decode
         shown = [
             (decode(self.rows[place].ids[: self.rows[place].prompt].tolist()), decode(ids))
-            for place, ids in list(zip(self.asked, said, strict=True))[: self.samples]
+            for place, ids in list(zip(self.asked, completions, strict=True))[: self.samples]
         ]
-        return Evaluation(figures, shown, policy.temperature)
+        return Evaluation(metrics, shown, policy.temperature)
 
     def _of_rows(self, policy: Policy) -> Metrics:
         sums = row_sums(policy, self.rows, self.betas)
         count, best = sums.count_B.sum(), self.best_B
-        figures = {
+        metrics = {
             "eval/nll": float(sums.nats_BP[:, 0].sum() / count),
             "eval/accuracy": float(sums.hits_B.sum() / count),
         }
@@ -120,14 +120,14 @@ class LogEvaluator(Evaluator):
         best = best if bool(sums.count_B[best].any()) else torch.ones_like(best)
         nats_P = sums.nats_BP[best].sum(0) / sums.count_B[best].sum()
         names = ["", *(f"_beta_{beta:g}" for beta in self.betas)]
-        figures |= {f"eval/nll_best{name}": float(nats) for name, nats in zip(names, nats_P, strict=False)}
+        metrics |= {f"eval/nll_best{name}": float(nats) for name, nats in zip(names, nats_P, strict=False)}
         if self.learns_returns:
-            figures |= value_figures(sums.q_B / sums.count_B, self.came_B, self.texts)
-        return figures
+            metrics |= value_metrics(sums.q_B / sums.count_B, self.came_B, self.texts)
+        return metrics
 
     def _answers(self, policy: Policy) -> list[list[int]]:
         """Greedy answers to the prompts, each with its end token where it has one."""
-        said: dict[int, list[int]] = {}
+        completions: dict[int, list[int]] = {}
         room = policy.network.max_observations
         order = sorted(self.asked, key=lambda place: self.rows[place].prompt)
         for begin in range(0, len(order), _AT_ONCE):
@@ -139,37 +139,37 @@ class LogEvaluator(Evaluator):
                 policy.network, prompt_EP, length_E, lambda o: policy.q(o).argmax(-1), policy.tokenizer.eos_id, most
             )
             for place, row, count in zip(places, action_EH.tolist(), count_E.tolist(), strict=True):
-                said[place] = row[:count]
-        return [said[place] for place in self.asked]
+                completions[place] = row[:count]
+        return [completions[place] for place in self.asked]
 
-    def _of_answers(self, policy: Policy, said: list[list[int]]) -> Metrics:
+    def _of_answers(self, policy: Policy, completions: list[list[int]]) -> Metrics:
         eos_id = policy.tokenizer.eos_id
-        figures = {"eval/length": sum(map(len, said)) / len(said)}
+        metrics = {"eval/length": sum(map(len, completions)) / len(completions)}
         if eos_id is not None:
-            figures["eval/unfinished_share"] = sum(eos_id not in ids for ids in said) / len(said)
-        figures["eval/distinct_2"] = diversity.distinct_share([before_end(ids, eos_id) for ids in said], 2)
+            metrics["eval/unfinished_share"] = sum(eos_id not in ids for ids in completions) / len(completions)
+        metrics["eval/distinct_2"] = diversity.distinct_share([before_end(ids, eos_id) for ids in completions], 2)
         if self.judge is None:
-            return figures
-        return_B = self._judged(self.asked, said, policy.device)
-        error = float(return_B.std()) / len(said) ** 0.5 if len(said) > 1 else 0.0
-        figures |= {"eval/return": float(return_B.mean()), "eval/return_error": error}
-        return figures | {"eval/return_logged": self._return_logged(policy.device)} | self._betas(policy)
+            return metrics
+        return_B = self._returns_of(self.asked, completions, policy.device)
+        error = float(return_B.std()) / len(completions) ** 0.5 if len(completions) > 1 else 0.0
+        metrics |= {"eval/return": float(return_B.mean()), "eval/return_error": error}
+        return metrics | {"eval/return_logged": self._return_logged(policy.device)} | self._betas(policy)
 
     def _return_logged(self, device: torch.device) -> float:
         """Mean reward of the logged completions of the same prompts: the mean for each prompt, then over prompts."""
         number = {self.texts[place]: k for k, place in enumerate(self.asked)}
         places = [place for place, text in enumerate(self.texts) if text in number]
-        return_B = self._judged(places, [_first_said(self.rows[place]) for place in places], device).cpu()
+        return_B = self._returns_of(places, [_first_completion(self.rows[place]) for place in places], device).cpu()
         prompt_B = torch.tensor([number[self.texts[place]] for place in places])
         sum_P = torch.zeros(len(number)).index_add(0, prompt_B, return_B)
         return float((sum_P / prompt_B.bincount()).mean())
 
-    def _judged(self, places: list[int], said: list[list[int]], device: torch.device) -> Tensor:
+    def _returns_of(self, places: list[int], completions: list[list[int]], device: torch.device) -> Tensor:
         """The rewards return_B of answers to the prompts of these rows."""
         assert self.judge is not None
         prompts = [torch.from_numpy(self.rows[i].ids[: self.rows[i].prompt]).long() for i in places]
         prompt_BP, prompt_length_B = _padded(prompts, device)
-        action_BH, length_B = _padded([torch.tensor(ids) for ids in said], device)
+        action_BH, length_B = _padded([torch.tensor(ids) for ids in completions], device)
         nothing_B = torch.zeros_like(length_B)
         return self.judge.judge(
             Episodes(prompt_BP, prompt_length_B, action_BH, length_B, action_BH[:, :0], nothing_B)
@@ -177,15 +177,15 @@ class LogEvaluator(Evaluator):
 
     def _betas(self, policy: Policy) -> Metrics:
         """Mean reward of the greedy answers with other strengths."""
-        figures, fixed = {}, policy.beta
+        metrics, fixed = {}, policy.beta
         if policy.declared == "reweighted":
             try:
                 for policy.beta in self.betas:
-                    mean = self._judged(self.asked, self._answers(policy), policy.device).mean()
-                    figures[f"eval/return_beta_{policy.beta:g}"] = float(mean)
+                    mean = self._returns_of(self.asked, self._answers(policy), policy.device).mean()
+                    metrics[f"eval/return_beta_{policy.beta:g}"] = float(mean)
             finally:
                 policy.beta = fixed
-        return figures
+        return metrics
 
     def table(self, evaluation: Evaluation, policy: Policy, step: int, done: str) -> Table:
         """Table of the policy and the log."""
@@ -214,9 +214,9 @@ def _padded(ids: list[Tensor], device: torch.device) -> tuple[Tensor, Tensor]:
     return torch.nn.utils.rnn.pad_sequence(ids, batch_first=True).to(device), length_B
 
 
-def _first_said(row: TokenRow) -> list[int]:
+def _first_completion(row: TokenRow) -> list[int]:
     """The agent's first turn: the decisions up to the first step without one."""
     after = row.flag_T[row.prompt - 1 :] & DECISION
     count = int(after.argmin()) if not after.all() else len(after)
-    said: list[int] = row.ids[row.prompt : row.prompt + count].tolist()
-    return said
+    completions: list[int] = row.ids[row.prompt : row.prompt + count].tolist()
+    return completions

@@ -180,21 +180,21 @@ def best_rows(return_B: Tensor) -> Tensor:
     return return_B >= least
 
 
-def value_figures(q_B: Tensor, return_B: Tensor, prompts: Sequence[str]) -> Metrics:
+def value_metrics(q_B: Tensor, return_B: Tensor, prompts: Sequence[str]) -> Metrics:
     """Metrics of Q against the observed return; those of the module's text."""
     known_B = ~return_B.isnan() & ~q_B.isnan()
-    figures = {"eval/q_taken": float(q_B[~q_B.isnan()].mean())}
+    metrics = {"eval/q_taken": float(q_B[~q_B.isnan()].mean())}
     if not bool(known_B.any()):
-        return figures
+        return metrics
     q, came = q_B[known_B], return_B[known_B]
-    figures["eval/overestimation"] = float((q - came).mean())
+    metrics["eval/overestimation"] = float((q - came).mean())
     spread = float((came - came.mean()).square().mean())
     both = math.sqrt(spread * float((q - q.mean()).square().mean()))
     alike = float(((q - q.mean()) * (came - came.mean())).mean())
-    figures["eval/return_correlation"] = alike / both if both > 0 else 0.0  # nothing varies: nothing is known
-    figures["eval/return_explained"] = 1.0 - float((came - q).square().mean()) / spread if spread > 0 else 0.0
+    metrics["eval/return_correlation"] = alike / both if both > 0 else 0.0  # nothing varies: nothing is known
+    metrics["eval/return_explained"] = 1.0 - float((came - q).square().mean()) / spread if spread > 0 else 0.0
     pairs = list(_pairs(q_B.tolist(), return_B.tolist(), prompts))
-    return figures | ({"eval/pair_accuracy": sum(pairs) / len(pairs)} if pairs else {})
+    return metrics | ({"eval/pair_accuracy": sum(pairs) / len(pairs)} if pairs else {})
 
 
 def _pairs(q: list[float], came: list[float], prompts: Sequence[str]) -> Iterator[float]:

@@ -23,14 +23,14 @@ def scores(answers: list[str], references: list[str]) -> tuple[Metrics, dict[str
         from sacrebleu.metrics import BLEU, CHRF
     except ModuleNotFoundError as error:
         raise UserError("scoring answers needs the package sacrebleu: pip install 'dqnlm[text]'") from error
-    figures, signatures = {}, {}
+    metrics, signatures = {}, {}
     for name, metric in (("chrf", CHRF()), ("bleu", BLEU(force=True))):  # force: no warning at each evaluation
-        figures[f"eval/{name}"] = float(metric.corpus_score(answers, [references]).score)
+        metrics[f"eval/{name}"] = float(metric.corpus_score(answers, [references]).score)
         signatures[name] = str(metric.get_signature())
-    figures["eval/length_ratio"] = sum(map(len, answers)) / max(sum(map(len, references)), 1)
-    figures["eval/distinct_2"] = distinct_words(answers)
-    figures["eval/distinct_2_references"] = distinct_words(references)
-    return figures, signatures
+    metrics["eval/length_ratio"] = sum(map(len, answers)) / max(sum(map(len, references)), 1)
+    metrics["eval/distinct_2"] = distinct_words(answers)
+    metrics["eval/distinct_2_references"] = distinct_words(references)
+    return metrics, signatures
 
 
 def distinct_words(texts: list[str]) -> float:

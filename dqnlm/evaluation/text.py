@@ -21,7 +21,7 @@ from dqnlm.errors import UserError
 from dqnlm.evaluation import diversity, episodes
 from dqnlm.evaluation import temperature as fitting
 from dqnlm.evaluation.base import Evaluation, Evaluator
-from dqnlm.evaluation.episodes import PREDICTED, RETURN, REWARD, episode_figures, play_greedily
+from dqnlm.evaluation.episodes import PREDICTED, RETURN, REWARD, measure_episodes, play_greedily
 from dqnlm.evaluation.tables import evaluation_table
 from dqnlm.evaluation.text_positions import text_positions
 from dqnlm.metrics import Metric, Metrics
@@ -84,14 +84,14 @@ class TextEvaluator(Evaluator):
         """Computes all metrics; changes only the policy's fitted temperature."""
         policy.network.eval()
         set_noise(policy.network, False)
-        figures = score_text(policy, self.heldout_ids)
-        policy.temperature = figures["eval/temperature"]
-        figures |= self._episodes(policy)
+        metrics = score_text(policy, self.heldout_ids)
+        policy.temperature = metrics["eval/temperature"]
+        metrics |= self._episodes(policy)
         samples = self._samples(policy)
         ids = [policy.tokenizer.encode(text).tolist() for _, text in samples]
-        figures |= {f"sample/distinct_{n}": diversity.distinct_share(ids, n) for n in (1, 2, 3)}
-        figures["sample/top_token_share"] = diversity.top_token_share(ids)
-        return Evaluation(figures, samples, policy.temperature)
+        metrics |= {f"sample/distinct_{n}": diversity.distinct_share(ids, n) for n in (1, 2, 3)}
+        metrics["sample/top_token_share"] = diversity.top_token_share(ids)
+        return Evaluation(metrics, samples, policy.temperature)
 
     def table(self, evaluation: Evaluation, policy: Policy, step: int, done: str) -> Table:
         """Table of the policy and the baselines."""
@@ -101,12 +101,12 @@ class TextEvaluator(Evaluator):
 
     def _episodes(self, policy: Policy) -> Metrics:
         collector = play_greedily(self.make_env(), policy, self.gamma)
-        figures = episode_figures(collector, policy, self.q_is_return) | {
+        metrics = measure_episodes(collector, policy, self.q_is_return) | {
             "eval/return_best_constant": self.best_constant()[0]
         }
         texts = collector.texts()
-        figures |= {f"eval/distinct_{n}": diversity.distinct_share(texts, n) for n in (1, 2, 3)}
-        return figures | {"eval/top_token_share": diversity.top_token_share(texts)}
+        metrics |= {f"eval/distinct_{n}": diversity.distinct_share(texts, n) for n in (1, 2, 3)}
+        return metrics | {"eval/top_token_share": diversity.top_token_share(texts)}
 
     def best_constant(self) -> tuple[float, int]:
         """Return and token of the best constant policy on the evaluation's episodes; computed once."""
@@ -158,20 +158,20 @@ def score_text(policy: Policy, ids: Tensor) -> Metrics:
     # A token that the agent may never choose has no probability under it; such positions count for accuracy only, as misses.
     known = everywhere if len(places_K) == len(known_N) else everywhere.where(places_K)
     hits = sum(int((q_MA.argmax(-1) == target_M).sum()) for q_MA, target_M in known.blocks())
-    figures = {"eval/accuracy": hits / len(known_N)}
+    metrics = {"eval/accuracy": hits / len(known_N)}
     if len(places_K) < 2:
         raise UserError(
             f"of the {len(known_N) + 1:,} tokens to be scored, {len(places_K)} are known to the run and may be chosen by it; "
             "all others are unknown characters, or not in env.allowed: score another text"
         )
-    figures["eval/unscored_share"] = 1.0 - float(known_N.float().mean())
+    metrics["eval/unscored_share"] = 1.0 - float(known_N.float().mean())
     if policy.declared == "reweighted":  # a policy as it is, with nothing to fit
-        figures["eval/nll"] = figures["eval/nll_softmax"] = fitting.nats(known, 1.0)
-        return figures | {"eval/temperature": 1.0}
-    figures["eval/nll_softmax"] = fitting.cross_fitted_nats(known)
-    figures["eval/temperature"] = 1.0 / fitting.fit(known)
-    figures["eval/nll"] = figures["eval/nll_softmax"]
+        metrics["eval/nll"] = metrics["eval/nll_softmax"] = fitting.nats(known, 1.0)
+        return metrics | {"eval/temperature": 1.0}
+    metrics["eval/nll_softmax"] = fitting.cross_fitted_nats(known)
+    metrics["eval/temperature"] = 1.0 / fitting.fit(known)
+    metrics["eval/nll"] = metrics["eval/nll_softmax"]
     if policy.declared == "probability":
         log = text_positions(policy, ids, lambda output: policy.logits(output, "probability", 1.0))
-        figures["eval/nll"] = fitting.nats(log.where(places_K), 1.0)
-    return figures
+        metrics["eval/nll"] = fitting.nats(log.where(places_K), 1.0)
+    return metrics

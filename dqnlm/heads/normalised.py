@@ -57,7 +57,7 @@ class Normalised(Head):
         Raises:
             UserError: several actions may be rewarded, the future depends on them, q2 beside q, or no value stream to read.
         """
-        if not context.is_teacher_forced or not context.pays_only_the_match:
+        if not context.is_teacher_forced or not context.is_match_indicator:
             raise UserError(
                 "head=normalised requires that exactly one action is rewarded, with 1, and that the future is the same for all, "
                 "which needs env.transition=teacher and reward=exact_match with reward.match=1 and reward.mismatch=0; else "

@@ -119,7 +119,7 @@ def warnings(runs: list[RunData]) -> list[str]:
 
 def columns_of(runs: Sequence[RunData], figure: str) -> list[tuple[str, tuple[str, ...]]]:
     """The evaluation metrics that tables show, `figure` first, each with its kinds: last, or last and best."""
-    logged = {name for run in runs for name in run.figures()}
+    logged = {name for run in runs for name in run.metric_names()}
     names = [figure, *(name for name in MAIN_FIGURES if name in logged and name != figure)]
     return [(name, ("last", "best") if direction(name, runs) is not None else ("last",)) for name in names]
 
@@ -140,7 +140,7 @@ def value_of(run: RunData, figure: str, kind: str) -> float | str | None:
 
 def main_figure(runs: list[RunData]) -> str:
     """eval/accuracy where a run has it, else eval/return, else the first metric that the best policy could be chosen by."""
-    logged = {name for run in runs for name in run.figures()}
+    logged = {name for run in runs for name in run.metric_names()}
     for name in ("eval/accuracy", "eval/return"):
         if name in logged:
             return name
@@ -150,7 +150,7 @@ def main_figure(runs: list[RunData]) -> str:
 
 def check_figure(figure: str, runs: list[RunData]) -> None:
     """Raises UserError when no run ever logged `figure`, with the nearest name and all names."""
-    names = sorted({name for run in runs for name in run.figures()})
+    names = sorted({name for run in runs for name in run.metric_names()})
     if figure in names:
         return
     if not names:

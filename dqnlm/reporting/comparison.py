@@ -33,7 +33,7 @@ class Result:
         value: the compared metric, finite; NaN after an error.
         wall_s: seconds of training and evaluation, where the run got that far.
         error: the first line of the error message, or None.
-        figures: names of the evaluation's metrics, for advice where the compared one is missing.
+        metric_names: names of the evaluation's metrics, for advice where the compared one is missing.
         run: its folder.
     """
 
@@ -44,7 +44,7 @@ class Result:
     value: float = math.nan
     wall_s: float | None = None
     error: str | None = None
-    figures: tuple[str, ...] = ()
+    metric_names: tuple[str, ...] = ()
     run: Path | None = None
 
     def failed(self, error: str, **known: Any) -> Result:
@@ -89,10 +89,10 @@ def read_result(blank: Result, run: Path, metric: str, at: str) -> Result:
         return blank.failed(str(error), run=run)
     if summary.get("status") != "finished":
         return blank.failed(f"the run is not finished: {summary.get('status', 'no summary.json')}", run=run)
-    figures = summary.get(at) or {}
-    names = tuple(sorted(name for name in figures if name.startswith("eval/")))
-    known = {"run": run, "wall_s": summary["totals"]["wall_s"], "figures": names}
-    value: Any = figures.get(metric)
+    values = summary.get(at) or {}
+    names = tuple(sorted(name for name in values if name.startswith("eval/")))
+    known = {"run": run, "wall_s": summary["totals"]["wall_s"], "metric_names": names}
+    value: Any = values.get(metric)
     if not is_number(value):
         return blank.failed(f"no metric {metric} in its {at} evaluation", **known)
     if not math.isfinite(value):
@@ -102,10 +102,10 @@ def read_result(blank: Result, run: Path, metric: str, at: str) -> Result:
 
 def require_metric(results: Sequence[Result], metric: str, at: str) -> None:
     """Raises UserError, with the nearest name and all names, where runs have metrics but none has this one."""
-    finished = [result for result in results if result.figures]
-    if not finished or any(metric in result.figures for result in finished):
+    finished = [result for result in results if result.metric_names]
+    if not finished or any(metric in result.metric_names for result in finished):
         return
-    names = sorted({name for result in finished for name in result.figures})
+    names = sorted({name for result in finished for name in result.metric_names})
     raise UserError(
         f"--metric {metric}: the {at} evaluation of no run has this metric{suggestion(metric, names)}\n"
         f"  metrics: {', '.join(names)}\n  the runs are kept: the same command with another --metric and --reuse reads them"

@@ -46,7 +46,7 @@ def build_page(runs: list[RunData], figure: str) -> str:
         f'<p class="soft">{escape(_subtitle(runs))}</p>',
         _warnings(warnings(runs)),
         _tiles(runs[0], figure) if len(runs) == 1 else "",
-        f"<h2>Metrics</h2>{_figures_table(runs[0])}" if len(runs) == 1 else f"<h2>Runs</h2>{_runs_table(runs, figure)}",
+        f"<h2>Metrics</h2>{_metrics_table(runs[0])}" if len(runs) == 1 else f"<h2>Runs</h2>{_runs_table(runs, figure)}",
         f"<h2>Seeds of the same settings</h2>{_groups_table(groups, figure)}" if len(groups) < len(runs) else "",
         _curves(groups, figure),
         _samples(runs),
@@ -89,9 +89,9 @@ def _tiles(run: RunData, figure: str) -> str:
 def _runs_table(runs: list[RunData], figure: str) -> str:
     keys = telling(differing(runs), runs)
     seeds = ["seed"] if len({run_settings(run).get("seed") for run in runs}) > 1 else []
-    figures = columns_of(runs, figure)
+    metrics = columns_of(runs, figure)
     head = ["run", *keys, *seeds, "status"]
-    numbers = ["updates", "wall time", *(f"{name}\n{' · '.join(kinds)}" for name, kinds in figures)]
+    numbers = ["updates", "wall time", *(f"{name}\n{' · '.join(kinds)}" for name, kinds in metrics)]
     found = [best[1] for run in runs if (best := run.best(figure))]
     top = (max if direction(figure, runs) else min)(found, default=None)
     rows = []
@@ -99,7 +99,7 @@ def _runs_table(runs: list[RunData], figure: str) -> str:
         settings = run_settings(run)
         cells = [_cell(run.name), *(_cell(settings.get(key, ABSENT)) for key in keys + seeds), _cell(run.status)]
         cells += [_cell(figure_text(run.last("step")), "number"), _cell(duration_text(run.last("wall_s")), "number")]
-        for name, kinds in figures:
+        for name, kinds in metrics:
             text = " · ".join(figure_text(value_of(run, name, kind)) for kind in kinds)
             marked = name == figure and top is not None and value_of(run, name, "best") == top
             cells.append(_cell(text, "number best" if marked else "number"))
@@ -107,7 +107,7 @@ def _runs_table(runs: list[RunData], figure: str) -> str:
     return _table(head, numbers, rows)
 
 
-def _figures_table(run: RunData) -> str:
+def _metrics_table(run: RunData) -> str:
     """Every evaluation metric of one run."""
     names = dict.fromkeys(key for point in run.points for key in point if key.startswith("eval/"))
     rows = []
@@ -122,11 +122,11 @@ def _figures_table(run: RunData) -> str:
 def _groups_table(groups: list[Group], figure: str) -> str:
     """Mean and range over seeds of each run's best value."""
     columns = columns_of([run for group in groups for run in group.runs], figure)
-    figures = [name for name, kinds in columns if "best" in kinds]
+    metrics = [name for name, kinds in columns if "best" in kinds]
     rows = []
     for group in groups:
         cells = [_cell(group.label), _cell(str(len(group.runs)), "number")]
-        for name in figures:
+        for name in metrics:
             values = [best[1] for run in group.runs if (best := run.best(name))]
             text = ABSENT
             if values:
@@ -134,7 +134,7 @@ def _groups_table(groups: list[Group], figure: str) -> str:
                 text += f" ({figure_text(min(values))} to {figure_text(max(values))})" if len(values) > 1 else ""
             cells.append(_cell(text, "number"))
         rows.append(cells)
-    return _table(["settings"], ["seeds", *(f"{name}\nbest, mean (range)" for name in figures)], rows)
+    return _table(["settings"], ["seeds", *(f"{name}\nbest, mean (range)" for name in metrics)], rows)
 
 
 def _table(head: list[str], numbers: list[str], rows: list[list[str]]) -> str:
@@ -152,7 +152,7 @@ def _cell(text: str, kind: str = "text") -> str:
 
 
 def _curves(groups: list[Group], figure: str) -> str:
-    logged = list(dict.fromkeys(name for group in groups for run in group.runs for name in run.figures()))
+    logged = list(dict.fromkeys(name for group in groups for run in group.runs for name in run.metric_names()))
     logged = [name for name in logged if not (name.endswith(COMPANION) and name.removesuffix(COMPANION) in logged)]
     losses = [name for name in logged if name.startswith("loss/")]
     main = list(dict.fromkeys([figure, *(name for name in MAIN_FIGURES if name in logged), *losses]))
@@ -172,9 +172,9 @@ def _curves(groups: list[Group], figure: str) -> str:
     )
 
 
-def _charts(groups: list[Group], figures: list[str], axis: str, prefix: str) -> str:
+def _charts(groups: list[Group], metrics: list[str], axis: str, prefix: str) -> str:
     parts, runs = [], [run for group in groups for run in group.runs]
-    for index, name in enumerate(figures):
+    for index, name in enumerate(metrics):
         svg = chart_svg(groups, name, axis, f"{prefix}{index}")
         label = escape(f"{title_of(name, runs)} against {AXES[axis]}", quote=True)
         svg = svg.replace('role="img"', f'role="img" aria-label="{label}"', 1)

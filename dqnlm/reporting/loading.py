@@ -54,7 +54,7 @@ class RunData:
     samples: list[Point]
     notes: list[str]
 
-    def figures(self) -> list[str]:
+    def metric_names(self) -> list[str]:
         """Names of the numeric metrics that were ever logged, `group/name`, in order of first appearance."""
         names = {key: None for point in self.points for key, value in point.items() if "/" in key and is_number(value)}
         return list(names)

@@ -63,14 +63,14 @@ class Reward(ABC):
 
     Attributes:
         knows_all_actions: whether `all_actions` gives the reward of every action, also of those not taken.
-        pays_only_the_match: 1 for the reference's own token and 0 for any other, so that its mean is a probability.
-        pays_nothing: there is no reward; answers are not scored.
+        is_match_indicator: 1 for the reference's own token and 0 for any other, so that its mean is a probability.
+        is_none: there is no reward; answers are not scored.
         sequence_level: 0 before an episode is over; then `judge` gives that of each decision.
     """
 
     knows_all_actions: bool = False
-    pays_only_the_match: bool = False
-    pays_nothing: bool = False
+    is_match_indicator: bool = False
+    is_none: bool = False
     sequence_level: bool = False
 
     def __init__(self, num_actions: int) -> None:
@@ -214,7 +214,7 @@ class StatefulReward(Reward):
         self._state = dict(state)
 
 
-class JudgedReward(Reward):
+class SequenceReward(Reward):
     """A sequence-level reward; subclasses implement `judge` and the bounds."""
 
     sequence_level = True

@@ -27,7 +27,7 @@ class CausalModel(TextReward):
         with_prompt: the model reads the prompt before the completion; else only the token that the model begins texts with.
         max_tokens: tokens that the model reads at most; of a longer text the beginning of the prompt, then the end of the
             completion, is left out.
-        batch_rows: texts in one forward.
+        batch_size: texts in one forward.
         floor: least log p, in nats (negative).
         scale, clip, increments: see `TextReward`.
 
@@ -37,7 +37,7 @@ class CausalModel(TextReward):
 
     def __init__(
         self, num_actions: int, tokenizer: Decoder, eos_id: int | None, device: torch.device | str, *,
-        name_or_path: PathOrName | None, with_prompt: bool, max_tokens: int, batch_rows: int, floor: float,
+        name_or_path: PathOrName | None, with_prompt: bool, max_tokens: int, batch_size: int, floor: float,
         scale: float, clip: float | None, increments: bool,
     ) -> None:  # fmt: skip
         if not -math.inf < floor < 0:
@@ -48,8 +48,8 @@ class CausalModel(TextReward):
             raise UserError(
                 "reward=causal_model needs reward.name_or_path, the folder of a saved causal language model"
             )
-        if max_tokens < 2 or batch_rows < 1:
-            raise UserError("reward.max_tokens must be 2 or more, and reward.batch_rows 1 or more")
+        if max_tokens < 2 or batch_size < 1:
+            raise UserError("reward.max_tokens must be 2 or more, and reward.batch_size 1 or more")
         self._words, self._model = loaded(name_or_path, str(device), "AutoModelForCausalLM", "causal_model")
         reads = getattr(self._model.config, "max_position_embeddings", None)
         if reads is not None and max_tokens > reads:
@@ -61,16 +61,16 @@ class CausalModel(TextReward):
                 f"reward.name_or_path={name_or_path}: its tokenizer has no token for the beginning of a text (bos_token or "
                 "eos_token in tokenizer_config.json); add it"
             )
-        self.with_prompt, self.max_tokens, self.batch_rows, self.floor = with_prompt, max_tokens, batch_rows, floor
+        self.with_prompt, self.max_tokens, self.batch_size, self.floor = with_prompt, max_tokens, batch_size, floor
 
     def score(self, prompts: list[str], completions: list[str], references: list[str]) -> list[float]:
         found: list[float] = []
-        for start in range(0, len(completions), self.batch_rows):
-            span = slice(start, start + self.batch_rows)
-            said = [self._ids(text)[: self.max_tokens - 1] for text in completions[span]]
+        for start in range(0, len(completions), self.batch_size):
+            span = slice(start, start + self.batch_size)
+            completion_ids = [self._ids(text)[: self.max_tokens - 1] for text in completions[span]]
             before = [[self._begin, *(self._ids(text) if self.with_prompt else [])] for text in prompts[span]]
-            room = [self.max_tokens - len(tokens) for tokens in said]
-            found += self._means([tokens[-left:] for tokens, left in zip(before, room, strict=True)], said)
+            room = [self.max_tokens - len(tokens) for tokens in completion_ids]
+            found += self._means([tokens[-left:] for tokens, left in zip(before, room, strict=True)], completion_ids)
         return found
 
     def _ids(self, text: str) -> list[int]:
@@ -78,8 +78,8 @@ class CausalModel(TextReward):
         return found
 
     @torch.no_grad()
-    def _means(self, before: list[list[Any]], said: list[list[int]]) -> list[float]:
-        rows = [torch.tensor([*prompt, *tokens]) for prompt, tokens in zip(before, said, strict=True)]
+    def _means(self, before: list[list[Any]], completion_ids: list[list[int]]) -> list[float]:
+        rows = [torch.tensor([*prompt, *tokens]) for prompt, tokens in zip(before, completion_ids, strict=True)]
         ids_BS = torch.nn.utils.rnn.pad_sequence(rows, batch_first=True).to(self._model.device)
         length_B1 = torch.tensor([[len(row)] for row in rows], device=ids_BS.device)
         read_BS = torch.arange(ids_BS.shape[1], device=ids_BS.device) < length_B1
@@ -87,5 +87,5 @@ class CausalModel(TextReward):
         log_BT = log_BTA.gather(-1, ids_BS[:, 1:, None]).squeeze(-1).clamp(min=self.floor).tolist()
         return [
             math.fsum(row_T[len(prompt) - 1 :][: len(tokens)]) / len(tokens) if tokens else self.floor
-            for row_T, prompt, tokens in zip(log_BT, before, said, strict=True)
+            for row_T, prompt, tokens in zip(log_BT, before, completion_ids, strict=True)
         ]

@@ -20,7 +20,7 @@ class Classifier(TextReward):
         label: the label's name, or its number as text.
         with_prompt: classify prompt and completion together, else the completion alone.
         max_tokens: longer texts are cut to so many of the classifier's tokens.
-        batch_rows: texts in one forward.
+        batch_size: texts in one forward.
         scale, clip, increments: see `TextReward`.
 
     Raises:
@@ -29,24 +29,24 @@ class Classifier(TextReward):
 
     def __init__(
         self, num_actions: int, tokenizer: Decoder, eos_id: int | None, device: torch.device | str, *,
-        name_or_path: PathOrName | None, label: str, with_prompt: bool, max_tokens: int, batch_rows: int,
+        name_or_path: PathOrName | None, label: str, with_prompt: bool, max_tokens: int, batch_size: int,
         scale: float, clip: float | None, increments: bool,
     ) -> None:  # fmt: skip
         super().__init__(num_actions, tokenizer, eos_id, scale=scale, clip=clip, increments=increments)
         if name_or_path is None:
             raise UserError("reward=classifier needs reward.name_or_path, the folder of a saved sequence classifier")
-        if min(max_tokens, batch_rows) < 1:
-            raise UserError("reward.max_tokens and reward.batch_rows must be 1 or more")
+        if min(max_tokens, batch_size) < 1:
+            raise UserError("reward.max_tokens and reward.batch_size must be 1 or more")
         self._words, self._model = loaded(name_or_path, str(device), "AutoModelForSequenceClassification", "classifier")
         self._label = _label_id(self._model.config.label2id, label)
-        self.with_prompt, self.max_tokens, self.batch_rows = with_prompt, max_tokens, batch_rows
+        self.with_prompt, self.max_tokens, self.batch_size = with_prompt, max_tokens, batch_size
 
     @torch.no_grad()
     def score(self, prompts: list[str], completions: list[str], references: list[str]) -> list[float]:
         joined = [a + b for a, b in zip(prompts, completions, strict=True)] if self.with_prompt else completions
         found: list[float] = []
-        for start in range(0, len(joined), self.batch_rows):
-            rows = joined[start : start + self.batch_rows]
+        for start in range(0, len(joined), self.batch_size):
+            rows = joined[start : start + self.batch_size]
             given = self._words(rows, return_tensors="pt", padding=True, truncation=True, max_length=self.max_tokens)
             found += self._probability(self._model(**given.to(self._model.device)).logits).tolist()
         return found

@@ -37,7 +37,7 @@ class ExactMatch(StatefulReward):
                 "use different values, such as reward.match=1.0 reward.mismatch=0.0"
             )
         self.match, self.mismatch = float(match), float(mismatch)
-        self.pays_only_the_match = (match, mismatch) == (1, 0)
+        self.is_match_indicator = (match, mismatch) == (1, 0)
 
     @property
     def bounds(self) -> Bounds:

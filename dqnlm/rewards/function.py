@@ -58,12 +58,12 @@ class FunctionReward(TextReward):
     def score_tokens(self, prompts: list[Ids], completions: list[Ids], references: list[Ids]) -> list[list[float]]:
         answer = self._call(self.texts(prompts), self.texts(completions), self.texts(references))
         found = []
-        for i, (values, said) in enumerate(zip(answer, completions, strict=True)):
+        for i, (values, completion) in enumerate(zip(answer, completions, strict=True)):
             row = _as_list(values)
-            if row is None or len(row) != len(said):
+            if row is None or len(row) != len(completion):
                 got = f"{values!r:.60}" if row is None else f"{len(row)} numbers"
                 raise self._wrong(
-                    f"returned {got} for completion {i + 1}, which has {len(said)} tokens (reward.per_token=true)"
+                    f"returned {got} for completion {i + 1}, which has {len(completion)} tokens (reward.per_token=true)"
                 )
             found.append([self._number(v, f"for token {t + 1} of completion {i + 1}") for t, v in enumerate(row)])
         return found

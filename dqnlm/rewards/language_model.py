@@ -54,11 +54,11 @@ class LanguageModel(TextReward):
     def score_tokens(self, prompts: list[Ids], completions: list[Ids], references: list[Ids]) -> list[list[float]]:
         reach = self.model.order - 1
         token_BL = np.full((len(completions), reach + max(map(len, completions))), -1)
-        for row_L, prompt, said in zip(token_BL, prompts, completions, strict=True):
+        for row_L, prompt, completion in zip(token_BL, prompts, completions, strict=True):
             before = prompt[max(len(prompt) - reach, 0) :]
-            row_L[reach - len(before) : reach + len(said)] = before + said
+            row_L[reach - len(before) : reach + len(completion)] = before + completion
         log_BL = np.maximum(self.model.log_probabilities(token_BL)[:, reach:], self.floor) + self.offset
-        return [row_L[: len(said)].tolist() for row_L, said in zip(log_BL, completions, strict=True)]
+        return [row_L[: len(completion)].tolist() for row_L, completion in zip(log_BL, completions, strict=True)]
 
 
 def require_training_text(train_ids: Tensor, name: str) -> None:

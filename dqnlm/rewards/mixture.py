@@ -44,7 +44,7 @@ class Mixture(Reward):
             name: build_part({key: value for key, value in part.items() if key != "weight"})
             for name, part in parts.items()
         }
-        self.knows_all_actions = all(self._parts[name].knows_all_actions for name in self._paid())
+        self.knows_all_actions = all(self._parts[name].knows_all_actions for name in self._weighted())
         self.sequence_level = any(part.sequence_level for part in self._parts.values())
         self._latest: dict[str, Tensor] = {}
 
@@ -82,7 +82,7 @@ class Mixture(Reward):
         return self._sum({name: _judge_part(name, part, episodes) for name, part in self._parts.items()})
 
     def all_actions(self, reference_BH: Tensor) -> Tensor:
-        rewards = [self._weights[name] * self._parts[name].all_actions(reference_BH) for name in self._paid()]
+        rewards = [self._weights[name] * self._parts[name].all_actions(reference_BH) for name in self._weighted()]
         return torch.stack(rewards).sum(0)
 
     def parts(self) -> dict[str, Tensor]:
@@ -105,7 +105,7 @@ class Mixture(Reward):
         for part in self._parts.values():
             part.check(context)
 
-    def _paid(self) -> list[str]:
+    def _weighted(self) -> list[str]:
         """Names of the components with a weight other than 0."""
         return [name for name, weight in self._weights.items() if weight]
 

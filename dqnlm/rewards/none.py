@@ -5,14 +5,14 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from dqnlm.rewards.base import Episodes, JudgedReward
+from dqnlm.rewards.base import Episodes, SequenceReward
 from dqnlm.types import Bounds
 
 
-class NoReward(JudgedReward):
+class NoReward(SequenceReward):
     """A reward of 0 for every decision."""
 
-    pays_nothing = True
+    is_none = True
 
     @property
     def bounds(self) -> Bounds:

@@ -174,8 +174,8 @@ class NgramF1(SimilarityReward):
         # Fewer than n tokens: no suffix has length n, both counts are 0, and nothing is added.
         new_EN = _count(generated_suffix_EH, order_N) < _count(reference_suffix_EH, order_N)
         overlap_EN = state["overlap_EN"] + new_EN
-        said_EN = (time_E[:, None] + 2 - order_N).clamp(min=0)
-        similarity_E = (2.0 * overlap_EN / (said_EN + (H + 1 - order_N))).mean(1)
+        generated_EN = (time_E[:, None] + 2 - order_N).clamp(min=0)
+        similarity_E = (2.0 * overlap_EN / (generated_EN + (H + 1 - order_N))).mean(1)
         # An environment that is not active may stand behind the last place; the caller keeps its old state.
         place_E1 = time_E.clamp(max=H - 1)[:, None]
         new = {

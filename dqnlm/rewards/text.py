@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from dqnlm.errors import UserError
-from dqnlm.rewards.base import Episodes, JudgedReward, discounted_length
+from dqnlm.rewards.base import Episodes, SequenceReward, discounted_length
 from dqnlm.types import Bounds
 
 Ids = list[int]
@@ -49,7 +49,7 @@ class Completions(NamedTuple):
     lengths: list[int]
 
 
-class TextReward(JudgedReward):
+class TextReward(SequenceReward):
     """A reward that scores texts; subclasses define `score` (or `score_ids`, or `score_tokens`) and `score_bounds`.
 
     Args:
@@ -132,46 +132,46 @@ class TextReward(JudgedReward):
 
     def _limits(self) -> Bounds:
         """Bounds of a score after scaling and clipping, with 0, the reward of decisions without a score."""
-        ends = [self._paid(end) for end in self.score_bounds]
+        ends = [self._scaled(end) for end in self.score_bounds]
         return Bounds(min(*ends, 0.0), max(*ends, 0.0))
 
-    def _paid(self, score: float) -> float:
+    def _scaled(self, score: float) -> float:
         value = score * self.scale
         return value if self.clip is None else min(max(value, -self.clip), self.clip)
 
     def judge(self, episodes: Episodes) -> Tensor:
-        said = on_host(episodes, self.eos_id)
-        if self.needs_reference and not any(said.references):
+        texts = on_host(episodes, self.eos_id)
+        if self.needs_reference and not any(texts.references):
             raise UserError(
                 "this reward needs a reference, and there is none here; use a reward "
                 "of the text alone, such as reward=language_model or reward=function"
             )
         reward_BH = torch.zeros(episodes.action_BH.shape, dtype=torch.float32)
-        for row_H, paid in zip(reward_BH, self._payments(said), strict=True):
-            row_H[: len(paid)] = torch.tensor(paid, dtype=torch.float32)
+        for row_H, rewards in zip(reward_BH, self._decision_rewards(texts), strict=True):
+            row_H[: len(rewards)] = torch.tensor(rewards, dtype=torch.float32)
         return reward_BH.to(episodes.action_BH.device)
 
-    def _payments(self, said: Completions) -> list[list[float]]:
+    def _decision_rewards(self, texts: Completions) -> list[list[float]]:
         """Rewards of the decisions of each episode, in order; that of a final stop token may be left out."""
-        runs = said.prompts, said.completions, said.references
+        runs = texts.prompts, texts.completions, texts.references
         if self.per_token:
-            return [[self._paid(score) for score in scores] for scores in self.score_tokens(*runs)]
+            return [[self._scaled(score) for score in scores] for scores in self.score_tokens(*runs)]
         if self.increments:
-            return self._increments(said)
-        scores = [self._paid(score) for score in self.score_ids(*runs)]
-        return [[0.0] * (length - 1) + [score] for length, score in zip(said.lengths, scores, strict=True)]
+            return self._increments(texts)
+        scores = [self._scaled(score) for score in self.score_ids(*runs)]
+        return [[0.0] * (length - 1) + [score] for length, score in zip(texts.lengths, scores, strict=True)]
 
-    def _increments(self, said: Completions) -> list[list[float]]:
+    def _increments(self, texts: Completions) -> list[list[float]]:
         """Differences of the scores of all prefixes, which are scored in one call."""
-        prefixes = [[text[:end] for end in range(1, len(text) + 1)] for text in said.completions]
+        prefixes = [[text[:end] for end in range(1, len(text) + 1)] for text in texts.completions]
 
         def repeated(runs: list[Ids]) -> list[Ids]:
             return [run for run, own in zip(runs, prefixes, strict=True) for _ in own]
 
         flat = list(chain.from_iterable(prefixes))
-        scores = iter(self.score_ids(repeated(said.prompts), flat, repeated(said.references)) if flat else [])
-        paid = [[0.0, *(self._paid(next(scores)) for _ in own)] for own in prefixes]
-        return [[after - before for before, after in pairwise(row)] for row in paid]
+        scores = iter(self.score_ids(repeated(texts.prompts), flat, repeated(texts.references)) if flat else [])
+        rewards = [[0.0, *(self._scaled(next(scores)) for _ in own)] for own in prefixes]
+        return [[after - before for before, after in pairwise(row)] for row in rewards]
 
 
 def on_host(episodes: Episodes, eos_id: int | None) -> Completions:
@@ -179,12 +179,12 @@ def on_host(episodes: Episodes, eos_id: int | None) -> Completions:
     prompt_BP, _, action_BH, length_B, reference_BR, _ = episodes
     lengths_B3 = torch.stack([episodes.prompt_length_B, length_B, episodes.reference_length_B], 1)
     rows = torch.cat([lengths_B3.long(), prompt_BP, action_BH, reference_BR], 1).cpu().tolist()
-    said_at = 3 + prompt_BP.shape[1]
-    reference_at = said_at + action_BH.shape[1]
+    completion_at = 3 + prompt_BP.shape[1]
+    reference_at = completion_at + action_BH.shape[1]
     found = Completions([], [], [], [])
     for row in rows:
         prompt, length, reference = row[:3]
-        completion = row[said_at : said_at + length]
+        completion = row[completion_at : completion_at + length]
         found.prompts.append(row[3 : 3 + prompt])
         found.completions.append(completion[:-1] if completion[-1] == eos_id else completion)
         found.references.append(row[reference_at : reference_at + reference])

@@ -45,16 +45,16 @@ class Lexicon(TextReward):
             )
 
     def score(self, prompts: list[str], completions: list[str], references: list[str]) -> list[float]:
-        return [self._share(prompt, said) for prompt, said in zip(prompts, completions, strict=True)]
+        return [self._share(prompt, completion) for prompt, completion in zip(prompts, completions, strict=True)]
 
-    def _share(self, prompt: str, said: str) -> float:
+    def _share(self, prompt: str, completion: str) -> float:
         tail = _TAIL.search(prompt)
         begun = tail.group() if tail else ""
-        text, known = begun + said, 0
+        text, known = begun + completion, 0
         for word in WORD.finditer(text):
             if word.group() in (self.beginnings if word.end() == len(text) else self.words):
                 known += word.end() - max(word.start(), len(begun))
-        return known / max(len(said), 1)
+        return known / max(len(completion), 1)
 
 
 class Repetition(TextReward):
@@ -79,12 +79,12 @@ class Repetition(TextReward):
         self.n, self.with_prompt = n, with_prompt
 
     def score_ids(self, prompts: list[Ids], completions: list[Ids], references: list[Ids]) -> list[float]:
-        return [self._share(prompt, said) for prompt, said in zip(prompts, completions, strict=True)]
+        return [self._share(prompt, completion) for prompt, completion in zip(prompts, completions, strict=True)]
 
-    def _share(self, prompt: Ids, said: Ids) -> float:
+    def _share(self, prompt: Ids, completion: Ids) -> float:
         """Share of repeated n-grams among those that end in the completion; 0 where there are none."""
-        text = prompt + said if self.with_prompt else said
-        first = max(len(text) - len(said) - self.n + 1, 0)  # the first n-gram that ends in the completion begins here
+        text = prompt + completion if self.with_prompt else completion
+        first = max(len(text) - len(completion) - self.n + 1, 0)  # the first n-gram that ends in the completion begins here
         seen = {tuple(text[i : i + self.n]) for i in range(first)}
         repeated, count = 0, 0
         for i in range(first, len(text) - self.n + 1):
@@ -116,7 +116,7 @@ class Length(TextReward):
 
     def score_ids(self, prompts: list[Ids], completions: list[Ids], references: list[Ids]) -> list[float]:
         targets = [len(text) for text in references] if self.target == "reference" else [self.target] * len(completions)
-        return [max(1 - abs(len(said) - n) / max(n, 1), 0.0) for said, n in zip(completions, targets, strict=True)]
+        return [max(1 - abs(len(completion) - n) / max(n, 1), 0.0) for completion, n in zip(completions, targets, strict=True)]
 
 
 @functools.lru_cache(maxsize=4)  # as in `language_model.trained`

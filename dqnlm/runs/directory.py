@@ -105,7 +105,7 @@ def reserve(output_dir: str | Path, experiment: str, now: datetime | None = None
         ) from error
 
 
-def require_fresh(folder: Path) -> Path:
+def require_unused(folder: Path) -> Path:
     """Prepares a folder named by the user (hydra.run.dir=...); it must not contain a run, or runs.
 
     Raises:

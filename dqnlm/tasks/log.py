@@ -80,7 +80,7 @@ class LogTask(Task):
                 "eos_id": tokenizer.eos_id,
             }
         )  # fmt: skip
-        if reward.pays_nothing:
+        if reward.is_none:
             return None
         if not reward.sequence_level:
             raise UserError(
@@ -178,9 +178,9 @@ def shape_of(log: Log) -> LogShape:
         row_transitions=log.longest,
         longest_completion=log.longest_completion,
         first_decision=min(row.prompt for row in log.all_rows) - 1,
-        interleaved=any(_is_multi_turn(row) for row in log.all_rows),
+        multi_turn=any(_is_multi_turn(row) for row in log.all_rows),
         cut=bool(cut),
-        restart=max(cut, default=0),
+        context_carry=max(cut, default=0),
         rewards=Bounds(float(paid.min()), float(paid.max())),
         paid_at_end=alone and at_end and not cut,
     )

@@ -27,7 +27,7 @@ def require_reward(task: Task, reward: Reward) -> Reward:
     Raises:
         UserError: the reward is `none`, and the data has no rewards of its own.
     """
-    if reward.pays_nothing:
+    if reward.is_none:
         raise UserError(
             f"reward={task.option('reward')}: env={task.option('env')} has no other rewards to learn from; choose one "
             "(env=logged has a log's)"
@@ -104,8 +104,8 @@ class TextTask(Task):
 
     def notes(self) -> list[str]:
         unknown = self.data.heldout_unknown
-        said = f"{unknown} held-out characters do not occur in the training part (unknown token)"
-        return [*super().notes(), *([said] if unknown else [])]
+        note = f"{unknown} held-out characters do not occur in the training part (unknown token)"
+        return [*super().notes(), *([note] if unknown else [])]
 
     def sizes(self) -> dict[str, int]:
         return {"train_tokens": len(self.data.train_ids), "heldout_tokens": len(self.data.heldout_ids)}

@@ -32,9 +32,9 @@ _RUNAWAY = 10.0  # times the largest return that is possible, or was seen
 
 
 @torch.no_grad()
-def diagnostics(parts: Components) -> Metrics:
+def diagnostics(components: Components) -> Metrics:
     """Computes the module's metrics; copies from the device."""
-    learner, buffer = parts.learner, parts.buffer
+    learner, buffer = components.learner, components.buffer
     metrics = {
         "buffer/transitions": float(buffer.transitions()),
         "buffer/terminal_share": float(buffer.terminal_share()),
@@ -42,13 +42,13 @@ def diagnostics(parts: Components) -> Metrics:
     if learner.target.copies and learner.requires.target:
         rate, period = learner.target.polyak_rate, learner.target.period
         metrics["target/effective_period"] = 1 / rate if rate is not None else float(period or 0)
-    if parts.env_steps:
-        metrics["time/updates_per_decision"] = learner.updates / parts.env_steps
-        metrics["time/replay_ratio"] = float(learner.transitions) / parts.env_steps
-    return metrics if learner.last_update is None else metrics | _batch_figures(learner.last_update, parts.policy.head)
+    if components.env_steps:
+        metrics["time/updates_per_decision"] = learner.updates / components.env_steps
+        metrics["time/replay_ratio"] = float(learner.transitions) / components.env_steps
+    return metrics if learner.last_update is None else metrics | _batch_metrics(learner.last_update, components.policy.head)
 
 
-def _batch_figures(last: LastUpdate, head: Head) -> Metrics:
+def _batch_metrics(last: LastUpdate, head: Head) -> Metrics:
     """Action gap, greatest Q, rewards and error quantiles over the decisions of the loss; {} where there is none."""
     batch = last.batch
     learn_BT = batch.learn_BT > 0

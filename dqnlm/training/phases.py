@@ -42,7 +42,7 @@ class DemonstrationSampler:
         pass
 
     def sample(self) -> Batch:
-        batch = self.demonstrations.batch(self.batch_size, judged=False)
+        batch = self.demonstrations.batch(self.batch_size, with_rewards=False)
         return batch.trim() if self.trims else batch
 
     def update_priorities(self, batch: Batch, error_BT: Tensor | None) -> None:
@@ -84,7 +84,7 @@ class ReplaySampler:
             batch = self.buffer.sample(self.batch_size)
         else:
             batch = self.buffer.sample(self.batch_size - self.num_demonstrations)
-            batch = batch.concat(self.demonstrations.batch(self.num_demonstrations, judged=True))
+            batch = batch.concat(self.demonstrations.batch(self.num_demonstrations, with_rewards=True))
         return batch.trim() if self.trims else batch
 
     def update_priorities(self, batch: Batch, error_BT: Tensor | None) -> None:

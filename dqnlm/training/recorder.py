@@ -18,7 +18,7 @@ class Recorder:
     """Writes `metrics.jsonl` and `samples.jsonl`, the table of each evaluation, and the checkpoint of the best policy.
 
     Args:
-        parts: of the run.
+        components: of the run.
         updates_between_logs: gradient steps, for messages.
 
     Attributes:
@@ -28,9 +28,9 @@ class Recorder:
         wall_seconds: in this run, those before a resume included.
     """
 
-    def __init__(self, parts: Components, updates_between_logs: int) -> None:
-        self.parts, self.updates_between_logs = parts, updates_between_logs
-        self.best_metric = parts.evaluation.best_metric or next(iter(parts.evaluator.best_candidates()))
+    def __init__(self, components: Components, updates_between_logs: int) -> None:
+        self.components, self.updates_between_logs = components, updates_between_logs
+        self.best_metric = components.evaluation.best_metric or next(iter(components.evaluator.best_candidates()))
         self.best: Metrics = {}
         self.last: Metrics = {}
         self.evaluations_without_gain = 0
@@ -41,12 +41,12 @@ class Recorder:
 
     def open(self) -> None:
         """Opens the files; what a run that was killed wrote after its checkpoint is cut off."""
-        self.metrics = JsonLines(self.parts.directory.metrics, self._sizes[0])
-        self.samples = JsonLines(self.parts.directory.samples, self._sizes[1])
+        self.metrics = JsonLines(self.components.directory.metrics, self._sizes[0])
+        self.samples = JsonLines(self.components.directory.samples, self._sizes[1])
         self._clock = time.monotonic()
 
     def close(self) -> None:
-        for open_file in (self.metrics, self.samples, self.parts.logger):
+        for open_file in (self.metrics, self.samples, self.components.logger):
             open_file.close()
 
     @property
@@ -55,14 +55,14 @@ class Recorder:
 
     def record(self, metrics: Metrics) -> None:
         """One line of metrics.jsonl, and the same to the logger."""
-        parts = self.parts
+        components = self.components
         counters = {
-            "step": parts.updates, "env_steps": parts.env_steps,
-            "transitions": int(parts.learner.transitions), "wall_s": round(self.wall_seconds, 3),
+            "step": components.updates, "env_steps": components.env_steps,
+            "transitions": int(components.learner.transitions), "wall_s": round(self.wall_seconds, 3),
         }  # fmt: skip
         self.last |= metrics
         self.metrics.write(counters | metrics)
-        parts.logger.write(parts.updates, metrics)
+        components.logger.write(components.updates, metrics)
 
     def log(self, rounds_done: int) -> None:
         """The only regular host synchronisation.
@@ -70,15 +70,15 @@ class Recorder:
         Raises:
             UserError: a figure is not finite.
         """
-        parts = self.parts
-        metrics = parts.accumulator.pop_means()
+        components = self.components
+        metrics = components.accumulator.pop_means()
         before_s, before = self._mark
-        self._mark = (self.wall_seconds, int(parts.learner.transitions))
+        self._mark = (self.wall_seconds, int(components.learner.transitions))
         metrics["time/transitions_per_second"] = (self._mark[1] - before) / max(self._mark[0] - before_s, 1e-9)
-        metrics["rollout/episodes"] = parts.episodes
-        metrics["rollout/epsilon"] = parts.exploration.epsilon
-        metrics["optimizer/lr"] = parts.learner.optimization.rate(parts.learner.updates)
-        metrics |= diagnostics(parts)
+        metrics["rollout/episodes"] = components.episodes
+        metrics["rollout/epsilon"] = components.exploration.epsilon
+        metrics["optimizer/lr"] = components.learner.optimization.rate(components.learner.updates)
+        metrics |= diagnostics(components)
         for name, value in metrics.items():
             if not math.isfinite(value):
                 raise UserError(self._not_finite(name, value))
@@ -86,22 +86,22 @@ class Recorder:
         self.record(metrics)
         words = [f"{k.split('/')[1] if k != 'rollout/return' else 'return'} {v:.3f}" for k, v in metrics.items()
                  if k.startswith("loss/") or k == "rollout/return"]  # fmt: skip
-        parts.console.status(rounds_done, ", ".join(words))
+        components.console.status(rounds_done, ", ".join(words))
 
     def _warn(self, metrics: Metrics) -> None:
         """Each warning once a run."""
-        for key, text in warnings(metrics, self.parts.policy.head).items():
+        for key, text in warnings(metrics, self.components.policy.head).items():
             if key not in self._warned:
                 self._warned.add(key)
-                self.parts.console.warning(text)
+                self.components.console.warning(text)
 
     def _not_finite(self, name: str, value: float) -> str:
-        updates = self.parts.updates
+        updates = self.components.updates
         return (
             f"{name} became {value} between updates {max(0, updates - self.updates_between_logs)} and {updates}: training has "
             "diverged. The last good checkpoint is kept. Try a lower optimizer.lr, a smaller learner.gradient_clip, "
             "head.loss=huber, or learner.precision=float32; to look at the last good state: dqnlm eval "
-            f"{self.parts.directory.path}"
+            f"{self.components.directory.path}"
         )
 
     def require_finite_weights(self) -> None:
@@ -110,7 +110,7 @@ class Recorder:
         Raises:
             UserError: a weight is not finite.
         """
-        if not all(bool(p.isfinite().all()) for p in self.parts.learner.network.parameters()):
+        if not all(bool(p.isfinite().all()) for p in self.components.learner.network.parameters()):
             raise UserError(self._not_finite("a weight", float("nan")))
 
     def evaluate(self, done: str) -> None:
@@ -119,31 +119,31 @@ class Recorder:
         Raises:
             UserError: a weight is not finite, or the evaluator does not give the metric that the best policy is chosen by.
         """
-        parts = self.parts
+        components = self.components
         self.require_finite_weights()
-        evaluation = parts.evaluator.evaluate(parts.policy)
+        evaluation = components.evaluator.evaluate(components.policy)
         if self.best_metric not in evaluation.metrics:
             raise UserError(
-                f"{type(parts.evaluator).__name__} declares {self.best_metric}, by which the best policy is chosen, and its "
+                f"{type(components.evaluator).__name__} declares {self.best_metric}, by which the best policy is chosen, and its "
                 "evaluation gives no such figure"
             )
-        parts.console.print(parts.evaluator.table(evaluation, parts.policy, parts.updates, done))
+        components.console.print(components.evaluator.table(evaluation, components.policy, components.updates, done))
         for prompt, text in evaluation.samples:
-            self.samples.write({"step": parts.updates, "kind": parts.policy.declared, "prompt": prompt, "text": text})
-            parts.console.panel("sample", [prompt + text if parts.evaluator.shows_prompt else text], "dim")
+            self.samples.write({"step": components.updates, "kind": components.policy.declared, "prompt": prompt, "text": text})
+            components.console.panel("sample", [prompt + text if components.evaluator.shows_prompt else text], "dim")
         self.record(evaluation.metrics)
         self._note_best(evaluation.metrics)
 
     def _note_best(self, metrics: Metrics) -> None:
-        sign = 1 if self.parts.evaluator.best_candidates()[self.best_metric] else -1
+        sign = 1 if self.components.evaluator.best_candidates()[self.best_metric] else -1
         value = metrics[self.best_metric]
         if self.best and sign * value <= sign * self.best[self.best_metric]:
             self.evaluations_without_gain += 1
             return
-        self.best = {"step": float(self.parts.updates)} | metrics
+        self.best = {"step": float(self.components.updates)} | metrics
         self.evaluations_without_gain = 0
-        self.parts.policy.step = self.parts.updates
-        self.parts.checkpoints.save_best(saved_state.policy_state(self.parts))
+        self.components.policy.step = self.components.updates
+        self.components.checkpoints.save_best(saved_state.policy_state(self.components))
 
     def state_dict(self) -> dict[str, Any]:
         """Counters, the best metrics, and how many bytes of the JSONL files belong to this moment."""

@@ -68,44 +68,44 @@ def _idle_in_q_learning(context: RunContext) -> list[str]:
 
 def is_pretrained(trainer: Trainer) -> bool:
     """Whether the network's trunk is a model of transformers."""
-    return trainer.parts.policy.network.body.recipe is not None
+    return trainer.components.policy.network.body.recipe is not None
 
 
 def show(config: Config, trainer: Trainer, resumed_from: Path | None = None) -> None:
     """Shows the panels: a note if the bundled text is used as a fallback, then the run."""
-    parts, task = trainer.parts, trainer.parts.task
+    components, task = trainer.components, trainer.components.task
     source, (label, data) = task.data.source, task.describe_data()
     if source.bundled:
-        parts.console.panel(
+        components.console.panel(
             "NOT SHAKESPEARE", [*task.notes(), "give the real text with data.path=FILE or DQNLM_DATA_DIR"], "yellow"
         )
-    parameters = sum(p.numel() for p in parts.policy.network.parameters())
-    buffer, device = parts.buffer, parts.accumulator.device
+    parameters = sum(p.numel() for p in components.policy.network.parameters())
+    buffer, device = components.buffer, components.accumulator.device
     ring = (buffer.rows + 1) * (buffer.storage.row_transitions + 1) * buffer.bytes_per_transition
-    weights = parameters * 4 * (4 + parts.learner.target.copies)  # weights, gradient, two moments (Muon: one), target
-    learner, option = config["learner"], parts.context.option
+    weights = parameters * 4 * (4 + components.learner.target.copies)  # weights, gradient, two moments (Muon: one), target
+    learner, option = config["learner"], components.context.option
     rollout_steps, updates = config["trainer"]["rollout_steps"], trainer.total_rounds * trainer.updates_per_rollout
     lines = [
         f"{label:<11} {data}",
         f"environment {task.describe_env(rollout_steps)}",
-        f"learning    {_of_learning(config, parts.context)}",
+        f"learning    {_of_learning(config, components.context)}",
         f"network     {option('network')}, {parameters:,} parameters, head {option('head')}, context "
-        f"{parts.policy.network.context}",
+        f"{components.policy.network.context}",
         f"memory      weights and optimizer {weights / 2**20:.1f} MiB; buffer {buffer.rows:,} rows, "
         f"{buffer.bytes_per_transition} bytes a transition, {ring / 2**20:.1f} MiB",
         f"device      {device}, {torch.get_num_threads()} threads, {learner['precision']}"
         + (", compiled" if learner["compile"] else ""),
         f"length      {trainer.total_rounds:,} {trainer.rounds}, {updates:,} updates of {trainer.batch_size} rows; about "
         f"{clock(estimated_seconds(trainer, rollout_steps))} (estimated from three passes)",
-        f"folder      {parts.directory.path}",
+        f"folder      {components.directory.path}",
     ]
-    lines += [f"note        {text}" for text in parts.notes if not source.bundled]
-    lines += [f"inactive    {text}" for text in idle_components(config["pretraining"], parts.context)]
+    lines += [f"note        {text}" for text in components.notes if not source.bundled]
+    lines += [f"inactive    {text}" for text in idle_components(config["pretraining"], components.context)]
     if not task.spec.exact_resume:
         lines.append("note        this environment's state cannot be saved: resuming starts its episodes anew")
     if resumed_from is not None:
         lines.append(f"resumed     from {resumed_from.name}, {trainer.rounds[:-1]} {trainer.rounds_done}")
-    parts.console.panel("dqnlm", lines)
+    components.console.panel("dqnlm", lines)
 
 
 def _of_learning(config: Config, context: RunContext) -> str:
@@ -119,20 +119,20 @@ def _of_learning(config: Config, context: RunContext) -> str:
 
 def estimated_seconds(trainer: Trainer, rollout_steps: int | None) -> float:
     """Remaining rollouts and updates times the measured time of passes through a copy of the network."""
-    parts = trainer.parts
-    env, spec, device = parts.env, parts.task.spec, parts.accumulator.device
+    components = trainer.components
+    env, spec, device = components.env, components.task.spec, components.accumulator.device
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
-        network = copy.deepcopy(parts.policy.network)
-        width = parts.buffer.width
+        network = copy.deepcopy(components.policy.network)
+        width = components.buffer.width
         rows = trainer.batch_size // spec.guesses_per_position
         size = spec.observation_size
         shape, dtype = ((size,), torch.float32) if size else ((), torch.int64)
         ids_BS = torch.zeros(rows, width, *shape, dtype=dtype, device=device)
         forward = _seconds(device, lambda: _no_grad(network, ids_BS))
         both = _seconds(device, lambda: network(ids_BS)["q"].square().sum().backward())
-    update = both + (forward if parts.learner.requires.target else 0)
-    steps = 1 if spec.teacher_forced else max(1, (rollout_steps or parts.episode_decisions) // 8)
-    rollout = forward * steps * (env.num_envs // spec.guesses_per_position) / rows if parts.exploration.needs_q else 0
+    update = both + (forward if components.learner.requires.target else 0)
+    steps = 1 if spec.teacher_forced else max(1, (rollout_steps or components.episode_decisions) // 8)
+    rollout = forward * steps * (env.num_envs // spec.guesses_per_position) / rows if components.exploration.needs_q else 0
     left = trainer.total_rounds - trainer.rounds_done
     played = sum(min(phase.end - trainer.rounds_done, phase.rounds) for phase in trainer.phases if phase.rollout is not None)
     return left * update * trainer.updates_per_rollout + max(played, 0) * rollout

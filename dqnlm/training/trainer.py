@@ -52,7 +52,7 @@ class Trainer:
         learning_starts: int,
         log_every: int,
     ) -> None:
-        self.parts, self.batch_size, self.updates_per_rollout = components, batch_size, updates_per_rollout
+        self.components, self.batch_size, self.updates_per_rollout = components, batch_size, updates_per_rollout
         self.phases = build_phases(
             components, rollouts, offline_rounds, rollout_steps, batch_size, demonstration_fraction, updates_per_rollout,
             learning_starts,
@@ -83,7 +83,7 @@ class Trainer:
             UserError: the loss is not finite, a checkpoint could not be written, or memory ran out.
             Stopped: SIGTERM or Ctrl-C; everything is saved.
         """
-        parts = self.parts
+        components = self.components
         self.recorder.open()
         status = "failed"
         try:
@@ -96,49 +96,49 @@ class Trainer:
         finally:
             summary = self._close(status)
         if self._stop_signal is not None:
-            parts.console.print(f"stopped and saved; go on with: dqnlm resume {parts.directory.path}")
+            components.console.print(f"stopped and saved; go on with: dqnlm resume {components.directory.path}")
             raise Stopped(128 + self._stop_signal)
         return summary
 
     def _close(self, status: str) -> dict[str, Any]:
         """Writes the summary and closes all files. What goes wrong here never hides the error that ended the run."""
-        parts = self.parts
-        parts.console.stop_progress()
+        components = self.components
+        components.console.stop_progress()
         summary = self._summary(status)
         try:
-            write_json_atomic(parts.directory.summary, summary)
+            write_json_atomic(components.directory.summary, summary)
             self.recorder.close()
         except OSError as error:
             if status != "failed":
                 raise
-            parts.console.warning(f"could not write {parts.directory.summary.name} either: {error.strerror}")
+            components.console.warning(f"could not write {components.directory.summary.name} either: {error.strerror}")
         return summary
 
     def _loop(self) -> None:
-        parts = self.parts
-        parts.console.start_progress(self.rounds_done, self.total_rounds, self.rounds)
+        components = self.components
+        components.console.start_progress(self.rounds_done, self.total_rounds, self.rounds)
         if self._saved_at != self.rounds_done:
             self._save()
         while self.rounds_done < self.total_rounds and self._stop_signal is None and not self._is_out_of_patience():
             phase = self.phase
             self.train_round(phase)
-            parts.console.advance(self.rounds_done)
+            components.console.advance(self.rounds_done)
             end = self.rounds_done == self.total_rounds
             if self.rounds_done % self.log_every == 0 or end:
                 self.recorder.log(self.rounds_done)
             pretrained = phase.name == "pretraining" and self.rounds_done == phase.end
-            if self.rounds_done % parts.evaluation.every == 0 or end or pretrained:
+            if self.rounds_done % components.evaluation.every == 0 or end or pretrained:
                 self.recorder.evaluate(f"{self.rounds_done}/{self.total_rounds} {self.rounds}")
-            if parts.saving.is_due(self.rounds_done, time.monotonic() - self._saved_clock) or end:
+            if components.saving.is_due(self.rounds_done, time.monotonic() - self._saved_clock) or end:
                 self._save()
         if self._is_out_of_patience():
-            patience, best = parts.evaluation.patience, self.recorder.best_metric
-            parts.console.print(f"early stop: {patience} evaluations without a better {best}")
+            patience, best = components.evaluation.patience, self.recorder.best_metric
+            components.console.print(f"early stop: {patience} evaluations without a better {best}")
         if self._saved_at != self.rounds_done:
             self._save()
 
     def _is_out_of_patience(self) -> bool:
-        patience = self.parts.evaluation.patience
+        patience = self.components.evaluation.patience
         return patience is not None and self.recorder.evaluations_without_gain >= patience
 
     @property
@@ -160,11 +160,11 @@ class Trainer:
 
     def _save(self) -> None:
         """Everything, if the weights are finite."""
-        parts = self.parts
+        components = self.components
         self.recorder.require_finite_weights()
-        parts.policy.step = parts.updates
-        training = saved_state.training_state(parts, self.state_dict())
-        parts.checkpoints.save(parts.updates, saved_state.policy_state(parts), training)
+        components.policy.step = components.updates
+        training = saved_state.training_state(components, self.state_dict())
+        components.checkpoints.save(components.updates, saved_state.policy_state(components), training)
         self._saved_at, self._saved_clock = self.rounds_done, time.monotonic()
 
     def state_dict(self) -> dict[str, Any]:
@@ -176,12 +176,12 @@ class Trainer:
         self.recorder.load_state_dict(state["journal"])
 
     def _summary(self, status: str) -> dict[str, Any]:
-        parts, journal = self.parts, self.recorder
+        components, recorder = self.components, self.recorder
         totals = {
-            "rollouts": self.rounds_done, "updates": parts.updates, "env_steps": parts.env_steps,
-            "transitions": int(parts.learner.transitions), "wall_s": round(journal.wall_seconds, 1),
+            "rollouts": self.rounds_done, "updates": components.updates, "env_steps": components.env_steps,
+            "transitions": int(components.learner.transitions), "wall_s": round(recorder.wall_seconds, 1),
         }  # fmt: skip
         return {
-            "status": status, "last": journal.last, "best": journal.best, "best_metric": journal.best_metric,
-            "totals": totals, "notes": parts.notes,
+            "status": status, "last": recorder.last, "best": recorder.best, "best_metric": recorder.best_metric,
+            "totals": totals, "notes": components.notes,
         }  # fmt: skip

@@ -35,7 +35,7 @@ class RunContext:
         is_twin: two outputs, q and q2, learn the same.
         bootstrap_asks_online: `Bootstrap.asks_online`.
         bootstraps_inside: `Returns.bootstraps_inside`.
-        pays_only_the_match: `Reward.pays_only_the_match`; False without a reward function.
+        is_match_indicator: `Reward.is_match_indicator`; False without a reward function.
         head_is_probability: `Head.is_probability`.
         has_value_stream: the projection of q has one.
         is_recurrent: `Body.is_recurrent`.
@@ -68,7 +68,7 @@ class RunContext:
     is_twin: bool
     bootstrap_asks_online: bool
     bootstraps_inside: bool
-    pays_only_the_match: bool
+    is_match_indicator: bool
     head_is_probability: bool
     has_value_stream: bool
     is_recurrent: bool

@@ -102,17 +102,17 @@ def blame(error: BaseException, place: Path | str) -> str:
         place: the file or module that was running, for an error without a line in the user's own code.
     """
     if isinstance(error, SystemExit):
-        said = f"SystemExit: it ends the program (sys.exit({error.code!r})); raise an error instead"
+        message = f"SystemExit: it ends the program (sys.exit({error.code!r})); raise an error instead"
     else:
-        said = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+        message = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
     whole = "\n  the whole traceback: HYDRA_FULL_ERROR=1 dqnlm ..."
     frames = _own_frames(error)
     if frames:
         last = frames[-1]
-        return f"{last.filename}, line {last.lineno}, in {last.name}: {said}\n  {last.line}{whole}"
+        return f"{last.filename}, line {last.lineno}, in {last.name}: {message}\n  {last.line}{whole}"
     if isinstance(error, SyntaxError) and error.filename:
         return f"{error.filename}, line {error.lineno}: {type(error).__name__}: {error.msg}"
-    return f"{place}: {said}{whole}"
+    return f"{place}: {message}{whole}"
 
 
 def used() -> str:

@@ -34,11 +34,11 @@ def test_cloning_then_rollouts(tmp_path: Path) -> None:
     run = RunDirectory(tmp_path / "run")
     run.path.mkdir()
     trainer = launch.build(checked, run)
-    parts = trainer.parts
+    parts = trainer.components
     while trainer.phase.name == "pretraining":
         trainer.train_round(trainer.phase)
     assert parts.updates == 30 and parts.learner.updates == 0 and parts.actor.env_steps == 0
-    assert parts.accumulator.pop_means()["loss/warm_start"] > 0
+    assert parts.accumulator.pop_means()["loss/pretraining"] > 0
     reference, online = parts.learner.reference, parts.learner.network
     assert reference is not None
     cloned = {name: value.clone() for name, value in online.state_dict().items()}
@@ -88,7 +88,7 @@ def test_scaled_beginnings(tmp_path: Path) -> None:
         checked, _ = tools.settings(tools.tiny(text, *SOFT, "projection=dueling", *overrides))
         run = RunDirectory(tmp_path / name)
         run.path.mkdir()
-        return launch.build(checked, run).parts.policy.network(token_BS)["q"].detach()
+        return launch.build(checked, run).components.policy.network(token_BS)["q"].detach()
 
     old = f"pretraining.init_from={tmp_path / 'old'}"
     torch.testing.assert_close(q_of("half", old, "pretraining.init_scale=0.5"), 0.5 * q_of("whole", old))
@@ -105,7 +105,7 @@ def demonstrations(reward_of_match: float = 1.0) -> Rows:
         horizon_end="terminate", stop_token=None, allowed=None,
     )  # fmt: skip
     before = env.state_dict()["window_ES"].clone()
-    rows = env.demonstrate(5, torch.Generator().manual_seed(1), judged=True)
+    rows = env.demonstrate(5, torch.Generator().manual_seed(1), with_rewards=True)
     assert torch.equal(before, env.state_dict()["window_ES"])
     return rows
 
@@ -140,7 +140,7 @@ def test_share_of_demonstrations(share: float, own: int, tmp_path: Path) -> None
     run = RunDirectory(tmp_path / "run")
     run.path.mkdir()
     trainer = launch.build(checked, run)
-    trainer.parts.actor.rollout()
+    trainer.components.actor.rollout()
     batch = trainer.phase.sampler.sample()
     assert (batch.index_B >= 0).sum() == own and len(batch.index_B) == 4
 

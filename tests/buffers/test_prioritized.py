@@ -66,14 +66,14 @@ def test_each_slice_draws_within_itself() -> None:
     assert float(((index_XB % 2).sum(0) - 1000).abs().max()) < 6 * 500**0.5
 
 
-@pytest.mark.parametrize("interleaved", [False, True])
-def test_decisions_come_with_their_own_chance(interleaved: bool) -> None:
+@pytest.mark.parametrize("multi_turn", [False, True])
+def test_decisions_come_with_their_own_chance(multi_turn: bool) -> None:
     """Bug: a window's error given to its row, or to its neighbour in time; steps drawn that are no decisions.
 
     Counts miss by less than 2, as above.
     """
-    ring = buffer(rows=7, sample="transitions", context=3, lookahead=2, multi_turn=interleaved, alpha=1.0)
-    rows = random_rows(7, 1, interleaved=interleaved)
+    ring = buffer(rows=7, sample="transitions", context=3, lookahead=2, multi_turn=multi_turn, alpha=1.0)
+    rows = random_rows(7, 1, multi_turn=multi_turn)
     ring.add(rows)
     places = [r * T + t for r in range(7) for t in range(T) if int(rows.flag_BT[r, t]) & DECISION]
     g = torch.Generator().manual_seed(0)

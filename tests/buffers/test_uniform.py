@@ -56,18 +56,18 @@ def as_drawn(row: tuple[Any, ...]) -> tuple[Any, ...]:
     return observation, action, reward, [float(bits & DECISION) for bits in flag], discounts, length
 
 
-@pytest.mark.parametrize("interleaved", [False, True])
+@pytest.mark.parametrize("multi_turn", [False, True])
 @pytest.mark.parametrize("end", [TERMINATED, TRUNCATED])
 @pytest.mark.parametrize("size", [0, 3])
-def test_ring_against_a_list(end: int, interleaved: bool, size: int) -> None:
+def test_ring_against_a_list(end: int, multi_turn: bool, size: int) -> None:
     """Bug: wrap-around, rows not kept that overwrite others, fields that part company, discounts or counts made wrongly.
 
     A row that is held escapes all 1280 draws with a chance below 8 (7/8)^1280 < 1e-73.
     """
-    ring, oracle = buffer(rows=8, multi_turn=interleaved, observation_size=size), []
+    ring, oracle = buffer(rows=8, multi_turn=multi_turn, observation_size=size), []
     generator = torch.Generator().manual_seed(5)
     for turn, count in enumerate([3, 5, 0, 1, 8, 4, 7]):
-        rows = random_rows(count, seed=turn, end=end, interleaved=interleaved, size=size)
+        rows = random_rows(count, seed=turn, end=end, multi_turn=multi_turn, size=size)
         keep_B = torch.rand(count, generator=generator) < 0.6 if turn % 2 else None
         ring.add(rows, keep_B)
         oracle += as_lists(rows, keep_B)
@@ -167,12 +167,12 @@ def window(
     return [torch.stack(observation).tolist(), *fields, end - start]
 
 
-@pytest.mark.parametrize("interleaved", [False, True])
+@pytest.mark.parametrize("multi_turn", [False, True])
 @pytest.mark.parametrize(("lookahead", "end"), [(1, TERMINATED), (1, TRUNCATED), (3, TRUNCATED), (None, TERMINATED)])
 @pytest.mark.parametrize(("stores_actions", "size"), [(True, 0), (False, 0), (True, 3)])
 @pytest.mark.parametrize("history", [1, 3, T, T + 5])
 def test_single_decisions_against_a_loop(
-    history: int, stores_actions: bool, size: int, lookahead: int | None, end: int, interleaved: bool
+    history: int, stores_actions: bool, size: int, lookahead: int | None, end: int, multi_turn: bool
 ) -> None:
     """Bug: windows shifted by one, context that has a reward or counts as a decision, a neighbour's flag, padding read.
 
@@ -180,14 +180,14 @@ def test_single_decisions_against_a_loop(
     """
     ring = buffer(
         sample="transitions", context=history, stores_actions=stores_actions, lookahead=lookahead, observation_size=size,
-        multi_turn=interleaved,
+        multi_turn=multi_turn,
     )  # fmt: skip
-    rows = random_rows(7, 1, end=end, interleaved=interleaved, size=size)
+    rows = random_rows(7, 1, end=end, multi_turn=multi_turn, size=size)
     ring.add(rows)
     batch: Batch = ring.sample(1000)
     before = min(history, T) - 1
     longest = T - max(0, FIRST - before)
-    after = None if interleaved else lookahead
+    after = None if multi_turn else lookahead
     width = longest if after is None else min(before + after, longest)
     assert ring.width == width == batch.action_BT.shape[1]
     assert batch.first == min(FIRST, before) and batch.learn_BT is not None
@@ -205,23 +205,23 @@ def test_single_decisions_against_a_loop(
     assert not batch.learn_BT[:, : batch.first].any()
 
 
-@pytest.mark.parametrize("interleaved", [False, True])
+@pytest.mark.parametrize("multi_turn", [False, True])
 @pytest.mark.parametrize("lookahead", [1, 2, None])
 @pytest.mark.parametrize("history", [1, 3])
-def test_returns_in_a_window_are_those_of_its_row(history: int, lookahead: int | None, interleaved: bool) -> None:
+def test_returns_in_a_window_are_those_of_its_row(history: int, lookahead: int | None, multi_turn: bool) -> None:
     """Bug: a window too short for the return of its decision, or later decisions that are no longer counted.
 
     The oracle is the same n-step return on the whole row, with a value for each observation that it reads.
     """
-    rows = random_rows(7, 2, end=TRUNCATED, interleaved=interleaved)
-    settings: dict[str, Any] = {"multi_turn": interleaved, "lookahead": lookahead, "context": history}
+    rows = random_rows(7, 2, end=TRUNCATED, multi_turn=multi_turn)
+    settings: dict[str, Any] = {"multi_turn": multi_turn, "lookahead": lookahead, "context": history}
     whole, windows = buffer(sample="rows", **settings), buffer(sample="transitions", **settings)
     value_A = torch.randn(ACTIONS, generator=torch.Generator().manual_seed(0))
     targets = []
     for ring in (whole, windows):
         ring.add(rows)
         batch = ring.sample(200)
-        carry_BT = batch.carry_BT if interleaved else None
+        carry_BT = batch.carry_BT if multi_turn else None
         way = n_step(batch.reward_BT, batch.discount_BT, batch.mask_BT, carry_BT, lookahead)
         targets.append((batch, way.at(value_A[batch.observation_BS])))
     (batch, target_BT), (window_batch, found_BT) = targets
@@ -232,14 +232,14 @@ def test_returns_in_a_window_are_those_of_its_row(history: int, lookahead: int |
         torch.testing.assert_close(found[learn.bool()], oracle[row][time : time + 1])
 
 
-@pytest.mark.parametrize("interleaved", [False, True])
-def test_each_decision_is_drawn_alike(interleaved: bool) -> None:
+@pytest.mark.parametrize("multi_turn", [False, True])
+def test_each_decision_is_drawn_alike(multi_turn: bool) -> None:
     """Bug: rows drawn alike instead, where decisions of short rows come too often; steps of a partner that are drawn.
 
     30,000 draws; each count within 6 standard deviations, for at most 28 decisions: chance 6e-8.
     """
-    ring = buffer(rows=7, sample="transitions", multi_turn=interleaved)
-    ring.add(random_rows(10, 3, interleaved=interleaved))
+    ring = buffer(rows=7, sample="transitions", multi_turn=multi_turn)
+    ring.add(random_rows(10, 3, multi_turn=multi_turn))
     counts = torch.bincount(ring.sample(30000).index_B, minlength=7 * T)
     decisions = int(ring.transitions())
     drawn = counts[counts > 0]

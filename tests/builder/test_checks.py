@@ -21,7 +21,7 @@ from dqnlm.evaluation.text import TextEvaluator
 from dqnlm.heads import normalised
 from dqnlm.objectives import trajectory
 from dqnlm.partners import wordle
-from dqnlm.runs.directory import RunDirectory, require_fresh
+from dqnlm.runs.directory import RunDirectory, require_unused
 from dqnlm.training.trainer import Trainer
 from tests.golden import data_files
 from tests.golden.runs import LASTING, PAIRS
@@ -310,4 +310,4 @@ def test_a_refused_run_leaves_its_folder_free(tmp_path: Path) -> None:
     with pytest.raises(UserError):
         tools.start(tmp_path / "run", text, "env.horizon=9999")
     assert not RunDirectory(tmp_path / "run").is_run
-    require_fresh(tmp_path / "run")
+    require_unused(tmp_path / "run")

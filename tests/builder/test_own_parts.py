@@ -306,13 +306,13 @@ def test_every_action_is_taught_the_reward_of_the_user(folder: Path, capfd: pyte
 
 
 def facts(trainer: Trainer) -> dict[str, Any]:
-    return vars(trainer.parts.context)
+    return vars(trainer.components.context)
 
 
 def test_facts_are_of_the_built_parts(build: Build) -> None:
     """Bug: a fact that stays at its default, so that what a part says of itself is not heard by the others."""
     plain, own = facts(build()), facts(build("head=plain", "reward=following", "projection=own_dueling", "target=none"))
-    assert plain["pays_only_the_match"] and not own["pays_only_the_match"]
+    assert plain["is_match_indicator"] and not own["is_match_indicator"]
     assert own["has_value_stream"] and not plain["has_value_stream"]
     assert plain["has_target_copy"] and not own["has_target_copy"]
     assert own["option"]("reward") == "following" and plain["option"]("reward") == "exact_match"

@@ -75,10 +75,10 @@ def test_every_option_builds_and_trains(tmp_path: Path, group: str, option: str)
         own = [] if group == "objective" and option != "td" else [chosen]
         settings, _ = tools.settings(tools.tiny(tools.write_text(tmp_path / "text.txt"), *own, *needed))
     trainer = launch.build(settings, RunDirectory(tmp_path))
-    before = [p.detach().clone() for p in trainer.parts.learner.network.parameters()]
+    before = [p.detach().clone() for p in trainer.components.learner.network.parameters()]
     for _ in range(4):
         trainer.train_round(trainer.phase)
-    after = list(trainer.parts.learner.network.parameters())
+    after = list(trainer.components.learner.network.parameters())
     assert any(not a.equal(b) for a, b in zip(before, after, strict=True)), "nothing was learned"
     assert all(bool(p.isfinite().all()) for p in after)
 
@@ -111,7 +111,7 @@ def test_every_experiment_builds(tmp_path: Path, name: str) -> None:
         trainer = launch.build(
             tools.settings([f"+experiment={name}", *PAIRS_OF[name](tmp_path)])[0], RunDirectory(tmp_path)
         )
-        assert trainer.phase.name == "pretraining" and len(trainer.parts.buffer.sample(2).length_B) == 2
+        assert trainer.phase.name == "pretraining" and len(trainer.components.buffer.sample(2).length_B) == 2
         return
     text = tools.write_text(tmp_path / "text.txt", 5000)
     overrides = [f"+experiment={name}", "device=cpu", "threads=1", "logger=none"]
@@ -122,7 +122,7 @@ def test_every_experiment_builds(tmp_path: Path, name: str) -> None:
     if on_text:
         checked["data"]["path"] = str(text)
     trainer = launch.build(checked, RunDirectory(tmp_path))
-    assert trainer.total_rounds >= 1 and trainer.parts.notes is not None
+    assert trainer.total_rounds >= 1 and trainer.components.notes is not None
 
 
 @pytest.mark.fault("settings that nothing reads")

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from dqnlm import cli
+from dqnlm.config.moved import renewed_config
 
 
 @pytest.mark.parametrize(
@@ -16,6 +17,12 @@ from dqnlm import cli
         ("learner: {gamma: 0.9}", "it is called gamma now"),
         ("trainer: {save_every: 5}", "it is called checkpoint.every now"),
         ("env: {copies: 2}", "it is called env.guesses_per_position now"),
+        ("defaults: [override /reward: classifier]\nreward: {batch_rows: 2}", "it is called reward.batch_size now"),
+        (
+            "defaults: [override /reward: mixture]\n"
+            "reward: {parts: {a: {_target_: dqnlm.rewards.classifier.Classifier, weight: 1.0, batch_rows: 2}}}",
+            "it is called reward.parts.a.batch_size now",
+        ),
     ],
 )
 def test_settings(lines: str, meant: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -31,3 +38,13 @@ def test_values(capsys: pytest.CaptureFixture[str]) -> None:
     """Bug: a renamed value refused without its new name."""
     assert cli.main(["train", "objective=trajectory", "objective.trajectory.baseline=siblings"]) == 2
     assert "objective.trajectory.baseline=group" in capsys.readouterr().err
+
+
+def test_a_renamed_setting_of_a_part_anywhere(capsys: pytest.CaptureFixture[str]) -> None:
+    """Bug: only the top of the configuration is renewed, or a class of the user's own with such a setting is changed."""
+    part = {"_target_": "dqnlm.rewards.classifier.Classifier", "batch_rows": 2}
+    mine = {"_target_": "mine.Reward", "batch_rows": 2}
+    renewed = renewed_config({"reward": {"parts": {"a": part, "b": mine}}})["reward"]["parts"]
+    assert renewed == {"a": {"_target_": part["_target_"], "batch_size": 2}, "b": mine}
+    assert cli.main(["train", "reward=classifier", "reward.batch_rows=2"]) == 2
+    assert "it is called reward.batch_size now" in capsys.readouterr().err

@@ -196,12 +196,12 @@ def test_fingerprints_differ_where_the_run_would(tmp_path: Path) -> None:
 def test_the_shape_of_rows(tmp_path: Path) -> None:
     """Bug: rows that are cut are taken for whole episodes, or bounds hold for rewards that add up."""
     plain = shape_of(read(write(tmp_path / "plain.jsonl", [rated(f"{i}ab", "xy", i) for i in range(4)])))
-    assert plain.paid_at_end and not plain.interleaved and not plain.cut
+    assert plain.paid_at_end and not plain.multi_turn and not plain.cut
     assert (plain.row_transitions, plain.first_decision, plain.longest_completion) == (5, 2, 3)
     turns = [{"text": t, "agent": a, "reward": 1 if a else None} for t, a in (("p", False), ("x", True), ("q", False))]
     spoken = [{"turns": [{**turns[0], "text": f"{i}"}, *turns[1:], turns[1]]} for i in range(4)]
     talk = shape_of(read(write(tmp_path / "talk.jsonl", spoken)))
-    assert talk.interleaved and not talk.paid_at_end and not talk.cut
+    assert talk.multi_turn and not talk.paid_at_end and not talk.cut
     following = [rated(f"{i}", "x", 0, next=f"n{i}", episode=i) for i in range(4)]
     assert shape_of(read(write(tmp_path / "next.jsonl", following)))[4:6] == (True, 2)
     following[0]["next"] = "n"

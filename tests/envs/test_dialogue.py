@@ -397,17 +397,17 @@ def test_online_and_offline_runs(tmp_path: Path) -> None:
     trainer = launch.build(online, RunDirectory(tmp_path))
     for _ in range(3):
         trainer.train_round(trainer.phase)
-    assert "Wordle is played with the 240 words that come with dqnlm." in trainer.parts.notes
+    assert "Wordle is played with the 240 words that come with dqnlm." in trainer.components.notes
     offline = ["data=wordle", "data.games=50", "data.words=bundled", "trainer.rollouts=0", "trainer.offline_rounds=2"]
     trainer = launch.build(tiny(*offline, "trainer.batch_size=4", "algorithm=cql"), RunDirectory(tmp_path))
     trainer.train_round(trainer.phase)
-    assert trainer.parts.logged_rows == 50
+    assert trainer.components.logged_rows == 50
 
 
 def test_samples_show_the_page(tmp_path: Path) -> None:
     """Bug: where the partner speaks, a sample shows what the agent would have written (its actions are ignored there)."""
     trainer = launch.build(tiny("data=none", "trainer.rollouts=4", "trainer.batch_size=4"), RunDirectory(tmp_path))
-    ((prompt, written),) = trainer.parts.evaluator.evaluate(trainer.parts.policy).samples
+    ((prompt, written),) = trainer.components.evaluator.evaluate(trainer.components.policy).samples
     rest, turns = written, 0
     while rest:
         end = min(6, rest.index("\n") + 1 if "\n" in rest else 6)

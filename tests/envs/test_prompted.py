@@ -93,13 +93,13 @@ def test_demonstrations_are_the_references() -> None:
     env = make_env(horizon=5)
     generator, texts = torch.Generator().manual_seed(0), set()
     for _ in range(40):  # the pairs of one call are about equally long
-        rows = env.demonstrate(4, generator, judged=True)
+        rows = env.demonstrate(4, generator, with_rewards=True)
         texts |= {
             tuple(row[: n + 1].tolist()) for row, n in zip(rows.observation_BS, rows.length_B.tolist(), strict=True)
         }
         assert torch.equal(rows.reward_BT.sum(1), torch.ones(4))
     assert texts == {(1, 2, 0, 2, 1, 0), (1, 2, 3, 0, 3, 0), (1, 0, 1, 2, 3, 3, 0)}
-    cut = make_env(horizon=2).demonstrate(40, generator, judged=False)
+    cut = make_env(horizon=2).demonstrate(40, generator, with_rewards=False)
     assert (cut.reward_BT == 0).all() and int(((cut.flag_BT & DECISION) != 0).sum(1).max()) == 2
 
 
@@ -109,7 +109,7 @@ def test_demonstrations_are_drawn_alike() -> None:
     """
     env, generator, count = make_env(horizon=5), torch.Generator().manual_seed(5), torch.zeros(8)
     for _ in range(750):
-        count += torch.bincount(env.demonstrate(4, generator, judged=False).length_B, minlength=8)
+        count += torch.bincount(env.demonstrate(4, generator, with_rewards=False).length_B, minlength=8)
     assert count.sum() == 3000 and ((count[[5, 6]] - torch.tensor([2000.0, 1000.0])).abs() < 260).all()
 
 
@@ -139,7 +139,9 @@ def test_answers_equal_one_prompt_at_a_time(body: str) -> None:
     network = network_of(body)
     length_E, most, stop = torch.tensor([1, 4, 2, 3]), 4, 5
     prompt_EP = torch.randint(VOCABULARY, (4, 4), generator=torch.Generator().manual_seed(3))
-    action_EH, said_E = answers(network, prompt_EP, length_E, lambda out: out["q"].squeeze(-1).argmax(-1), stop, most)
+    action_EH, completion_length_E = answers(
+        network, prompt_EP, length_E, lambda out: out["q"].squeeze(-1).argmax(-1), stop, most
+    )
     for row, (prompt_P, length) in enumerate(zip(prompt_EP, length_E.tolist(), strict=True)):
         text = prompt_P[:length].tolist()
         for _ in range(most):
@@ -147,7 +149,7 @@ def test_answers_equal_one_prompt_at_a_time(body: str) -> None:
             if text[-1] == stop:
                 break
         said = text[length:]
-        assert action_EH[row].tolist() == said + [0] * (most - len(said)) and int(said_E[row]) == len(said)
+        assert action_EH[row].tolist() == said + [0] * (most - len(said)) and int(completion_length_E[row]) == len(said)
 
 
 class Fixed(nn.Module):
@@ -277,7 +279,7 @@ def test_evaluations_of_few_and_long_pairs(tmp_path: Path) -> None:
     checked, _ = tools.settings(tools.tiny(folder, *TINY_PAIRS, "evaluation.episodes=50"))
     run = RunDirectory(tmp_path / "few")
     run.path.mkdir()
-    evaluator = launch.build(checked, run).parts.evaluator
+    evaluator = launch.build(checked, run).components.evaluator
     assert isinstance(evaluator, PairEvaluator) and evaluator.make_env().num_envs == len(evaluator.texts) == 5
     (folder / "test.x").write_text("ab" * 9 + "\n" + "ab\n" * 4)
     with pytest.raises(UserError, match=r"up to 26 transitions, more than network\.context=20 reads"):

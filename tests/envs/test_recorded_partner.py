@@ -107,7 +107,7 @@ def test_demonstrations_are_what_was_said(tmp_path: Path) -> None:
         max_turns=2,
         partner={},
     )
-    rows = env.demonstrate(1, torch.Generator().manual_seed(0), judged=True)
+    rows = env.demonstrate(1, torch.Generator().manual_seed(0), with_rewards=True)
     assert rows is not None
     length = int(rows.length_B[0])
     assert "".join(env.spec.alphabet[i] for i in rows.observation_BS[0, : length + 1].tolist()) == "hello\nhi yhow\nfine"
@@ -124,7 +124,7 @@ def test_demonstrations_are_what_was_said(tmp_path: Path) -> None:
         torch.device("cpu"), lambda node: Wordle(1, 0, False, words="bundled"), num_envs=1, utterance_length=6, max_turns=6,
         partner={},
     )  # fmt: skip
-    assert silent.demonstrate(1, torch.Generator(), judged=False) is None
+    assert silent.demonstrate(1, torch.Generator(), with_rewards=False) is None
 
 
 SETTINGS = [

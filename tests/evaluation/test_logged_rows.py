@@ -18,12 +18,12 @@ from dqnlm.data.trajectories.records import Trajectory, dialogue
 from dqnlm.data.trajectories.rows import token_rows
 from dqnlm.errors import UserError
 from dqnlm.evaluation.logged import LogEvaluator
-from dqnlm.evaluation.logged_rows import best_rows, decisions, returns_that_came, row_sums, value_figures
+from dqnlm.evaluation.logged_rows import best_rows, decisions, returns_that_came, row_sums, value_metrics
 from dqnlm.heads.scalar import Scalar
 from dqnlm.networks.base import QNetwork, TokenEncoder
 from dqnlm.networks.projections import Linear
 from dqnlm.networks.transformer import Transformer
-from dqnlm.rewards.base import Episodes, JudgedReward
+from dqnlm.rewards.base import Episodes, SequenceReward
 from dqnlm.types import DECISION, Bounds
 from tests.helpers.tasks import task_spec
 
@@ -146,14 +146,14 @@ def test_returns_that_came_by_hand() -> None:
 def test_value_figures_by_hand() -> None:
     """Bug: another correlation, a baseline of zero, or pairs of different prompts. Oracle: numpy, and counting."""
     q, came = [0.5, 1.0, 3.0, 2.0, 9.0], [1.0, 0.0, 2.0, 2.0, math.nan]
-    figures = value_figures(torch.tensor(q).double(), torch.tensor(came).double(), ["a", "a", "a", "b", "b"])
+    figures = value_metrics(torch.tensor(q).double(), torch.tensor(came).double(), ["a", "a", "a", "b", "b"])
     known = np.array(q[:4]), np.array(came[:4])
     assert figures["eval/return_correlation"] == pytest.approx(np.corrcoef(*known)[0, 1])
     explained = 1 - np.mean((known[1] - known[0]) ** 2) / np.var(known[1])
     assert figures["eval/return_explained"] == pytest.approx(explained)
     assert figures["eval/pair_accuracy"] == pytest.approx(2 / 3)  # of a: (1, 0) wrong, (1, 2) and (0, 2) right
     assert figures["eval/q_taken"] == pytest.approx(3.1) and figures["eval/overestimation"] == pytest.approx(1.5 / 4)
-    same = value_figures(torch.tensor([1.0, 2.0]), torch.tensor([3.0, 3.0]), ["a", "a"])
+    same = value_metrics(torch.tensor([1.0, 2.0]), torch.tensor([3.0, 3.0]), ["a", "a"])
     assert same["eval/return_correlation"] == 0 == same["eval/return_explained"] and "eval/pair_accuracy" not in same
 
 
@@ -163,7 +163,7 @@ def test_best_rows_take_ties() -> None:
     assert best_rows(torch.tensor([math.nan])).tolist() == [True]
 
 
-class CountsA(JudgedReward):
+class CountsA(SequenceReward):
     """One point for each a that was said."""
 
     @property

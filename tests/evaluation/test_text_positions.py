@@ -24,12 +24,12 @@ def policy_and_text(folder: Path, *overrides: str) -> tuple[Policy, torch.Tensor
     """A fresh network with outputs of some size, and a held-out text with some characters that it does not know."""
     text = tools.write_text(folder / "text.txt", 5000)
     trainer = launch.build(tools.settings(tools.tiny(text, *overrides))[0], RunDirectory(folder))
-    policy: Any = trainer.parts.policy
+    policy: Any = trainer.components.policy
     with torch.no_grad():
         for parameter in policy.network.projections["q"].parameters():
             parameter.mul_(20)
     policy.network.eval()
-    ids = trainer.parts.task.data.heldout_ids.clone()
+    ids = trainer.components.task.data.heldout_ids.clone()
     if policy.tokenizer.unknown_id is not None:
         ids[7::31] = policy.tokenizer.unknown_id
     return policy, ids

@@ -63,7 +63,7 @@ def test_reports_show_it_by_the_names_of_today(run: Run, place: Path) -> None:
     before = (place / driver.FOLDER / "metrics.jsonl").read_text()
     assert "eval/nats" in before and "declared_policy" in (place / driver.FOLDER / "config.yaml").read_text()
     loaded = loading.load_run(place / driver.FOLDER, "old")
-    assert "eval/nll" in loaded.figures() and not any("nats" in name for name in loaded.figures())
+    assert "eval/nll" in loaded.metric_names() and not any("nats" in name for name in loaded.metric_names())
     assert loaded.config["policy"]["kind"] and "declared_policy" not in loaded.config["trainer"]
     assert len(loaded.points) == len(before.splitlines())
 

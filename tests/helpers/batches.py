@@ -45,9 +45,9 @@ def make_batch(
     )
 
 
-def decisions(batch: Batch, legal_A: Tensor | None = None, interleaved: bool = False) -> Decisions:
+def decisions(batch: Batch, legal_A: Tensor | None = None, multi_turn: bool = False) -> Decisions:
     """The batch as objectives read it; with the same actions legal everywhere."""
-    return batch.from_first_decision(lambda observation_BS: legal_A, interleaved)
+    return batch.from_first_decision(lambda observation_BS: legal_A, multi_turn)
 
 
 def random_batch(

@@ -31,14 +31,14 @@ def make(kind: type[AnyBuffer], rows: int = 8, seed: int = 0, **changes: Any) ->
 
 
 def random_rows(
-    count: int, seed: int, short: bool = True, end: int = TERMINATED, interleaved: bool = False, size: int = 0
+    count: int, seed: int, short: bool = True, end: int = TERMINATED, multi_turn: bool = False, size: int = 0
 ) -> Rows:
-    """A prompt without a decision, then decisions (`interleaved`: at random, the last step always) up to a random length."""
+    """A prompt without a decision, then decisions (`multi_turn`: at random, the last step always) up to a random length."""
     g = torch.Generator().manual_seed(seed)
     length_B = torch.randint(FIRST + 1, T + 1, (count,), generator=g) if short else torch.full((count,), T)
     time = torch.arange(T)
     within, last = time < length_B[:, None], time == length_B[:, None] - 1
-    own = (torch.rand(count, T, generator=g) < 0.5) | last if interleaved else torch.ones(count, T, dtype=torch.bool)
+    own = (torch.rand(count, T, generator=g) < 0.5) | last if multi_turn else torch.ones(count, T, dtype=torch.bool)
     flag_BT = ((time >= FIRST) & within & own) * DECISION + last * end
     seen = torch.arange(T + 1) <= length_B[:, None]
     token_BS = torch.randint(ACTIONS, (count, T + 1), generator=g)

@@ -100,7 +100,7 @@ def adam(network: QNetwork, updates: int = 100, lr: float = 0.01) -> OptimizerWi
 
 
 def make_learner(
-    *objectives: Objective, seed: int = 0, period: int | None = 100, polyak_rate: float | None = None, restart: int = 0,
+    *objectives: Objective, seed: int = 0, period: int | None = 100, polyak_rate: float | None = None, context_carry: int = 0,
     target_of: Callable[[QNetwork], Target] | None = None, **settings: Any,
 ) -> Learner:  # fmt: skip
     """A learner of the objectives (one-step TD unless told), with the settings of `learner_settings`."""
@@ -109,7 +109,7 @@ def make_learner(
     if target.copies and target_of is None:
         target.network.load_state_dict(make_network(seed + 50).state_dict())  # so that a mix-up of the two shows
     named = {"cross_entropy" if isinstance(o, CrossEntropy) else "td": o for o in objectives or (make_td(),)}
-    return Learner(network, target, named, adam(network), Accumulator(CPU), restart, **learner_settings(**settings))
+    return Learner(network, target, named, adam(network), Accumulator(CPU), context_carry, **learner_settings(**settings))
 
 
 def gradient(learner: Learner, batch: Batch) -> list[Tensor]:

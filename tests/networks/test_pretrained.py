@@ -347,7 +347,7 @@ def test_the_experiment_runs_with_a_network_of_our_own(tmp_path: Path) -> None:
     settings = walks_settings(tmp_path, *small, own_network=True)
     trainer = launch.build(settings, RunDirectory(tmp_path))
     trainer.train_round(trainer.phase)
-    assert trainer.parts.policy.network.body.recipe is None
+    assert trainer.components.policy.network.body.recipe is None
 
 
 def test_a_model_must_be_named(tmp_path: Path) -> None:

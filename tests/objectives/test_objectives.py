@@ -76,7 +76,7 @@ def test_a_partners_steps_carry_the_value() -> None:
     """
     target = torch.tensor([[[9.0, 9, 9], [3, 7, 5], [8, 4, 9]]])[..., None]
     batch = replace(batch_of_two_steps([0.5, 1.0]), mask_BT=torch.tensor([[1.0, 0.0]]))
-    result = make_td(bootstrap="max")({"q": torch.zeros(1, 3, 3, 1)}, {"q": target}, decisions(batch, interleaved=True))
+    result = make_td(bootstrap="max")({"q": torch.zeros(1, 3, 3, 1)}, {"q": target}, decisions(batch, multi_turn=True))
     assert float(result.metrics["target/mean"][0, 0]) == 6.5
 
 

@@ -121,11 +121,11 @@ def test_the_reference_is_the_cloned_policy_and_is_read(tmp_path: Path) -> None:
         trainer = launch.build(checked, run)
         while trainer.phase.name == "pretraining":
             trainer.train_round(trainer.phase)
-        learner = trainer.parts.learner
+        learner = trainer.components.learner
         assert learner.reference is not None
         cloned = learner.network.state_dict()
         assert all(torch.equal(value, cloned[name]) for name, value in learner.reference.state_dict().items())
-        trainer.parts.accumulator.pop_means()
+        trainer.components.accumulator.pop_means()
         trainer.train_round(trainer.phase)
-        losses.append(trainer.parts.accumulator.pop_means()["loss/td"])
+        losses.append(trainer.components.accumulator.pop_means()["loss/td"])
     assert losses[0] != losses[1]

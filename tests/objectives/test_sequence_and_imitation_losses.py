@@ -231,12 +231,12 @@ def test_heads_only_gives_the_gradient_of_two_forwards() -> None:
 def test_a_rows_end_is_valued_as_the_next_row_will_see_it() -> None:
     """Bug: where rows begin afresh after a cut, the bootstrap reads a value in a context that no decision ever has.
 
-    With restart 2 the value at a row's end equals that of a row of its last two observations alone; values before the end,
+    With context_carry=2 the value at a row's end equals that of a row of its last two observations alone; values before the end,
     and gradients of what is learned, keep their context.
     """
     batch = random_batch()
     network, target = make_network(0), make_network(50)
-    learner = make_learner(make_td(bootstrap="max"), restart=2)
+    learner = make_learner(make_td(bootstrap="max"), context_carry=2)
     with torch.no_grad():
         online, found, _ = learner.forwards(decisions(batch))
         whole = target(batch.observation_BS)["q"]
@@ -247,7 +247,7 @@ def test_a_rows_end_is_valued_as_the_next_row_will_see_it() -> None:
             torch.testing.assert_close(found["q"][b, :length], whole[b, :length])
             assert not torch.allclose(found["q"][b, length], whole[b, length])
         torch.testing.assert_close(online["q"], network(batch.observation_BS[:, :-1])["q"])
-    double = make_learner(make_td(bootstrap="double"), restart=2)
+    double = make_learner(make_td(bootstrap="double"), context_carry=2)
     chosen = double.forwards(decisions(batch)).online
     alone = network(batch.observation_BS[:1, T - 1 : T + 1])["q"][0, -1]
     torch.testing.assert_close(chosen["q"][0, T], alone)

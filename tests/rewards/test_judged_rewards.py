@@ -12,7 +12,7 @@ from torch import Tensor
 
 from dqnlm.builder import launch
 from dqnlm.errors import UserError
-from dqnlm.rewards.base import Episodes, JudgedReward, without_prompt
+from dqnlm.rewards.base import Episodes, SequenceReward, without_prompt
 from dqnlm.rewards.exact_match import ExactMatch
 from dqnlm.rewards.mixture import Mixture
 from dqnlm.runs.directory import RunDirectory
@@ -22,7 +22,7 @@ from tests.helpers import runs as tools
 from tests.helpers.environments import A, continuation, given, random_actions
 
 
-class Telling(JudgedReward):
+class Telling(SequenceReward):
     """Pays each decision 1000 x last prompt token + 10 x reference token there + action; shows which episode it was given."""
 
     def __init__(self) -> None:
@@ -108,7 +108,7 @@ def trainer(tmp_path: Path, request: pytest.FixtureRequest) -> Any:
     checked, _ = tools.settings(tools.tiny(text, *overrides))
     (tmp_path / "run").mkdir()
     built = launch.build(checked, RunDirectory(tmp_path / "run"))
-    env = built.parts.actor.env
+    env = built.components.actor.env
     parts = iter([Telling(), ExactMatch(env.spec.num_actions, match=1.0, mismatch=0.0)])
     env.reward = Mixture(env.spec.num_actions, lambda _: next(parts), parts={"told": {"weight": 1}, "exact": {"weight": -2}})
     return built
@@ -124,7 +124,7 @@ def test_rows_returns_and_parts_of_the_actor(trainer: Any, monkeypatch: pytest.M
     Under `free` a row tells all that was said, but not the reference; what is left of a reward after 1000 x last prompt
     token and the action is 10 x reference - 2 [action = reference].
     """
-    actor, rows, returns = trainer.parts.actor, [], []
+    actor, rows, returns = trainer.components.actor, [], []
 
     def add(new: Rows, keep_B: Tensor | None = None) -> None:
         keep_B = torch.ones_like(new.length_B, dtype=torch.bool) if keep_B is None else keep_B
@@ -132,7 +132,7 @@ def test_rows_returns_and_parts_of_the_actor(trainer: Any, monkeypatch: pytest.M
 
     monkeypatch.setattr(actor.buffer, "add", add)
     monkeypatch.setattr(actor.buffer, "finished", lambda return_E, end_E: returns.extend(return_E[end_E].tolist()))
-    trainer.parts.exploration.advance(0.0, 0.0)
+    trainer.components.exploration.advance(0.0, 0.0)
     for _ in range(4):
         actor.rollout()
     assert len(rows) >= 16 and len({int(row[4]) for row in rows}) == (1 if actor.env.spec.lockstep else 5)
@@ -154,7 +154,7 @@ def test_rows_returns_and_parts_of_the_actor(trainer: Any, monkeypatch: pytest.M
 @pytest.mark.parametrize("trainer", [[], STOPS], ids=["together", "apart"], indirect=True)
 def test_the_best_constant_is_judged_too(trainer: Any) -> None:
     """Guards a table that says that nothing can be earned by one character. The same episodes through a plain loop."""
-    evaluator = trainer.parts.evaluator
+    evaluator = trainer.components.evaluator
 
     def make_env(make: Any = evaluator.make_env) -> Any:
         env = make()

@@ -236,8 +236,8 @@ def test_language_model_pays_the_log_probability_of_each_token() -> None:
     whole = build("language_model", order=3, floor=-4.0, per_token=False).judge(said)
     torch.testing.assert_close(whole[:, -1] + whole[:, 1], reward_BH.sum(1) / torch.tensor([4, 2]))
     shifted = build("language_model", order=3, floor=-4.0, offset=1.5, scale=2.0)
-    said_BH = torch.arange(4) < torch.tensor([[4], [2]])
-    torch.testing.assert_close(shifted.judge(said), torch.where(said_BH, 2.0 * (reward_BH + 1.5), 0.0))
+    completion_BH = torch.arange(4) < torch.tensor([[4], [2]])
+    torch.testing.assert_close(shifted.judge(said), torch.where(completion_BH, 2.0 * (reward_BH + 1.5), 0.0))
     assert shifted.bounds == (-5.0, 3.0)
 
 
@@ -315,7 +315,7 @@ def test_classifier(tmp_path: Path) -> None:
     ).eval()  # fmt: skip
     words.save_pretrained(folder), model.save_pretrained(folder)
     said = ["the cat sat", "sat on|", "cat cat"]
-    found = build("classifier", name_or_path=str(folder), label="good", batch_rows=2).judge(
+    found = build("classifier", name_or_path=str(folder), label="good", batch_size=2).judge(
         episodes(["a "] * 3, said, [""] * 3)
     )
     with torch.no_grad():
@@ -352,7 +352,7 @@ def test_causal_model(tmp_path: Path) -> None:
         pretrained.loaded.cache_clear()
         begin = 0
     prompts, said = ["a ", "the cat sat on the", ""], ["cat|", "on a", "|"]
-    reward = build("causal_model", name_or_path=str(tmp_path / "gpt"), max_tokens=12, batch_rows=2, floor=-4.0)
+    reward = build("causal_model", name_or_path=str(tmp_path / "gpt"), max_tokens=12, batch_size=2, floor=-4.0)
     found = reward.judge(episodes(prompts, said, [""] * 3)).sum(1).tolist()
     for prompt, text, mean in list(zip(prompts, said, found, strict=True))[:2]:
         tokens = words(text.rstrip("|"), add_special_tokens=False).input_ids

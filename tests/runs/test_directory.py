@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from dqnlm.errors import UserError
-from dqnlm.runs.directory import RunDirectory, find_run, list_runs, require_fresh, reserve, safe_name
+from dqnlm.runs.directory import RunDirectory, find_run, list_runs, require_unused, reserve, safe_name
 
 NOON = datetime(2026, 11, 20, 12, 0, 0)
 
@@ -66,10 +66,10 @@ def test_require_fresh_refuses_a_run_and_a_sweep_but_not_hydras_own_files(tmp_pa
     make_run(tmp_path / "sweep" / "0-seed=0")
     for name in ("old", "sweep"):
         with pytest.raises(UserError, match=r"already contains a run\n.*dqnlm resume"):
-            require_fresh(tmp_path / name)
+            require_unused(tmp_path / name)
     make_run(tmp_path / "refused" / ".hydra", manifest=False)
-    assert require_fresh(tmp_path / "refused") == tmp_path / "refused"
-    assert require_fresh(tmp_path / "new" / "deep").is_dir()
+    assert require_unused(tmp_path / "refused") == tmp_path / "refused"
+    assert require_unused(tmp_path / "new" / "deep").is_dir()
 
 
 def test_list_runs_finds_jobs_of_sweeps_in_the_order_of_their_numbers(outputs: Path) -> None:

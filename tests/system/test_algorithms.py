@@ -69,7 +69,7 @@ def test_every_algorithm_learns_with_every_network(tmp_path: Path, algorithm: st
             build(tmp_path, f"algorithm={algorithm}", f"network={network}")
         return
     trainer = build(tmp_path, f"algorithm={algorithm}", f"network={network}")
-    learner, batch = trainer.parts.learner, trainer.parts.buffer.sample(32)
+    learner, batch = trainer.components.learner, trainer.components.buffer.sample(32)
     learner.target.period = learner.target.polyak_rate = None  # a target that stands still: one regression
     losses = []
     for update in range(60):
@@ -89,7 +89,7 @@ def after_three_rounds(tmp_path: Path, *overrides: str, **changes: Any) -> list[
     trainer = build(tmp_path, *overrides, **changes)
     for _ in range(3):
         trainer.train_round(trainer.phase)
-    return [p.detach().clone() for p in trainer.parts.learner.network.parameters()]
+    return [p.detach().clone() for p in trainer.components.learner.network.parameters()]
 
 
 LEARNING_GROUPS = ("bootstrap", "returns", "head", "projection", "buffer", "target", "objective")

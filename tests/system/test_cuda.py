@@ -43,4 +43,4 @@ def test_training_on_cuda_waits_for_nothing(tmp_path: Path) -> None:
         trainer.train_round(trainer.phase)
     finally:
         torch.cuda.set_sync_debug_mode("default")
-    assert trainer.parts.learner.updates == 2
+    assert trainer.components.learner.updates == 2

@@ -106,7 +106,7 @@ def test_every_target_but_the_last_bootstraps(text: Path, sample: str, horizon_e
         "network.context=8" if sample == "rows" else "network.context=3", f"buffer.sample={sample}", "head.loss=squared",
         f"env.horizon_end={horizon_end}", "gamma=0.5", "target=none", "reward.match=0.0", "reward.mismatch=1e-9",
     )  # fmt: skip
-    parts = trainer.parts
+    parts = trainer.components
     parts.exploration.advance(0.0, 0)
     for _ in range(30):
         parts.actor.rollout()
@@ -128,7 +128,7 @@ def test_evaluation_where_episodes_end_apart(text: Path) -> None:
     'n' plays whole horizons and meets an n in some of the 4 episodes.
     """
     trainer = built(text, "env.transition=free", "env.prompt_length=9", "env.horizon=3", "env.stop_token=.")
-    parts = trainer.parts
+    parts = trainer.components
     projection: Any = parts.policy.network.projections["q"]
     lengths = {}
     for character in ".n":

@@ -256,7 +256,7 @@ def test_settings_that_cannot_be(tmp_path: Path, more: list[str], message: str) 
     log = write_log(tmp_path / "log.jsonl")
     with pytest.raises(UserError, match=message):
         trainer = launch.build(settings(log, *more), RunDirectory(tmp_path))
-        trainer.parts.evaluator.evaluate(trainer.parts.policy)
+        trainer.components.evaluator.evaluate(trainer.components.policy)
 
 
 def test_a_capacity_of_null_needs_logged_data(tmp_path: Path) -> None:

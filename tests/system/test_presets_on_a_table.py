@@ -56,7 +56,7 @@ def test_presets_find_the_optimal_values(tmp_path: Path, algorithm: str) -> None
     trainer = launch.build(validation.validate(composed, choices, typed), RunDirectory(tmp_path))
     while trainer.rounds_done < trainer.total_rounds:
         trainer.train_round(trainer.phase)
-    env, policy = trainer.parts.actor.env, trainer.parts.policy
+    env, policy = trainer.components.actor.env, trainer.components.policy
     assert isinstance(env, Tabular)
     answer_SA = value_iteration(env.transition_SAS, env.reward_SA, env.terminal_SAS, GAMMA).float()
     policy.network.eval()

@@ -180,7 +180,7 @@ def test_nothing_waits_for_the_device_between_two_log_points(tmp_path: Path, tex
     with NoWaitOnAcceleratorsMode():
         for _ in range(5):
             trainer.train_round(trainer.phase)
-    assert trainer.parts.learner.updates >= 3
+    assert trainer.components.learner.updates >= 3
 
 
 @pytest.mark.parametrize("extra", [["env.transition=teacher"], FREE, [*FREE, "env.prompt_length=3"]])
@@ -253,7 +253,7 @@ def test_idle_components_are_named(tmp_path: Path, text: Path, overrides: list[s
     """Bug: supervised learning in the form of DQN is presented as reinforcement learning."""
     config, choices = tools.settings(tools.tiny(text, *overrides))
     trainer = launch.build(config, RunDirectory(tmp_path), choices=choices)
-    idle = " ".join(run_summary.idle_components(config["pretraining"], trainer.parts.context))
+    idle = " ".join(run_summary.idle_components(config["pretraining"], trainer.components.context))
     assert not idle if parts is None else all(part in idle for part in parts)
 
 

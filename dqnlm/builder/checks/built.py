@@ -135,7 +135,7 @@ def _check_data(config: Config, parts: Components) -> None:
     """Checks that required logged data exists, with rows of the kind that objectives or metrics need."""
     settings, env, spec = config["trainer"], parts.env, parts.task.spec
     for group, key in (("pretraining", "updates"), ("trainer", "demonstration_fraction")):
-        if config[group][key] and env.demonstrate(1, torch.Generator(env.device), judged=False) is None:
+        if config[group][key] and env.demonstrate(1, torch.Generator(env.device), with_rewards=False) is None:
             raise UserError(
                 f"{group}.{key} needs a task with answers of its own, such as a text, and env="
                 f"{parts.context.option('env')} has none"

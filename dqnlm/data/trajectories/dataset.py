@@ -204,12 +204,12 @@ def wordle_log(
     known = wordle_words.word_list(words)
     items = []
     for number, turns in enumerate(wordle_players.logged_games(seed, games, known.words)):
-        said = [(wordle.OPENING, False, 0.0)]
+        utterances = [(wordle.OPENING, False, 0.0)]
         for turn in turns:
-            said.append((turn.utterance, True, turn.verdict.reward))
+            utterances.append((turn.utterance, True, turn.verdict.reward))
             if turn.verdict.answer:
-                said.append((turn.verdict.answer, False, 0.0))
-        items.append(dialogue(said, number, f"Wordle game {number}"))
+                utterances.append((turn.verdict.answer, False, 0.0))
+        items.append(dialogue(utterances, number, f"Wordle game {number}"))
     source = _generated("Wordle games", f"seed {seed}, {games:,} games with {known.origin}", items)
     return _prepared(items, source, keep_best, reward_scaling)
 
