@@ -51,12 +51,12 @@ class RolloutBuffer(Buffer):
         """The next rows of this epoch. A batch larger than the rest of it continues with the next epoch's rows."""
         self.seen.copy_(self.storage.added)
         groups, count = batch_size // self.copies, self._groups().clamp(min=1)
-        fresh_G = self._shuffled()
+        shuffled_G = self._shuffled()
         place_G = torch.arange(groups, device=self.device)
         from_old_G = self.order_G[(count - self.left + place_G).clamp(max=len(self.order_G) - 1)]
-        group_G = torch.where(place_G < self.left, from_old_G, fresh_G[(place_G - self.left) % count])
+        group_G = torch.where(place_G < self.left, from_old_G, shuffled_G[(place_G - self.left) % count])
         over = self.left < groups
-        self.order_G.copy_(torch.where(over, fresh_G, self.order_G))
+        self.order_G.copy_(torch.where(over, shuffled_G, self.order_G))
         self.left.copy_((self.left - groups) % count)  # no less than 0: Python's remainder
         return self._whole(group_G)
 

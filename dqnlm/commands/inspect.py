@@ -101,8 +101,9 @@ def heading(policy: Policy, config: dict[str, Any], folder: Path, arguments: arg
     facts += [("step", f"{policy.step:,}"), ("gamma", str(config["gamma"]))]
     facts += [("network", option("network")), ("head", option("head"))]
     return Heading(
-        name, facts, [*_of_q(policy, config, option), _of_value(policy), _of_probability(policy), *_notes(config)]
-    )
+        name, facts,
+        [*_describe_q(policy, config, option), _describe_value(policy), _describe_probability(policy), *_notes(config)],
+    )  # fmt: skip
 
 
 def _choices(folder: Path) -> dict[str, Any]:
@@ -116,7 +117,7 @@ def _choices(folder: Path) -> dict[str, Any]:
         return {}
 
 
-def _of_q(policy: Policy, config: dict[str, Any], option: Callable[[str], str]) -> list[str]:
+def _describe_q(policy: Policy, config: dict[str, Any], option: Callable[[str], str]) -> list[str]:
     from dqnlm.builder.agent import objectives_without_env
     from dqnlm.builder.q_semantics import why_q_is_no_expected_return, why_q_is_not_in_reward_units
     from dqnlm.tasks.select import task_class
@@ -139,13 +140,13 @@ def _of_q(policy: Policy, config: dict[str, Any], option: Callable[[str], str]) 
     return [*told, meaning] if meaning else told
 
 
-def _of_value(policy: Policy) -> str:
+def _describe_value(policy: Policy) -> str:
     if "v" in policy.outputs:
         return "V is an output of the network's own, so that advantages can be above 0."
     return "V is the greatest Q of the tokens that may be chosen: the advantage is 0 for the best token, else below."
 
 
-def _of_probability(policy: Policy) -> str:
+def _describe_probability(policy: Policy) -> str:
     from dqnlm.evaluation.inspection import has_probabilities
 
     if not has_probabilities(policy):

@@ -99,9 +99,9 @@ class LogEvaluator(Evaluator):
         """Computes all metrics; changes only the policy's fitted temperature."""
         policy.network.eval()
         set_noise(policy.network, False)
-        metrics = self._of_rows(policy)
+        metrics = self._measure_rows(policy)
         completions = self._answers(policy)
-        metrics |= self._of_answers(policy, completions)
+        metrics |= self._measure_completions(policy, completions)
         decode = policy.tokenizer.decode
         shown = [
             (decode(self.rows[place].ids[: self.rows[place].prompt].tolist()), decode(ids))
@@ -109,7 +109,7 @@ class LogEvaluator(Evaluator):
         ]
         return Evaluation(metrics, shown, policy.temperature)
 
-    def _of_rows(self, policy: Policy) -> Metrics:
+    def _measure_rows(self, policy: Policy) -> Metrics:
         sums = row_sums(policy, self.rows, self.betas)
         count, best = sums.count_B.sum(), self.best_B
         metrics = {
@@ -142,7 +142,7 @@ class LogEvaluator(Evaluator):
                 completions[place] = row[:count]
         return [completions[place] for place in self.asked]
 
-    def _of_answers(self, policy: Policy, completions: list[list[int]]) -> Metrics:
+    def _measure_completions(self, policy: Policy, completions: list[list[int]]) -> Metrics:
         eos_id = policy.tokenizer.eos_id
         metrics = {"eval/length": sum(map(len, completions)) / len(completions)}
         if eos_id is not None:

@@ -185,10 +185,10 @@ class StatefulReward(Reward):
         """The state after one decision of every environment, and reward_E; must change no tensor of `state`."""
 
     def reset(self, reference_EH: Tensor, mask_E: Tensor | None = None) -> None:
-        fresh = self._start(reference_EH)
+        started = self._start(reference_EH)
         if mask_E is not None and self._state:
-            fresh = {name: rows_where(mask_E, new, self._state[name]) for name, new in fresh.items()}
-        self._state = fresh
+            started = {name: rows_where(mask_E, new, self._state[name]) for name, new in started.items()}
+        self._state = started
 
     def step(self, action_E: Tensor, active_E: Tensor | None = None) -> Tensor:
         state, reward_E = self._advance(self._state, action_E)

@@ -88,7 +88,7 @@ def show(config: Config, trainer: Trainer, resumed_from: Path | None = None) -> 
     lines = [
         f"{label:<11} {data}",
         f"environment {task.describe_env(rollout_steps)}",
-        f"learning    {_of_learning(config, components.context)}",
+        f"learning    {_learning_line(config, components.context)}",
         f"network     {option('network')}, {parameters:,} parameters, head {option('head')}, context "
         f"{components.policy.network.context}",
         f"memory      weights and optimizer {weights / 2**20:.1f} MiB; buffer {buffer.rows:,} rows, "
@@ -108,7 +108,7 @@ def show(config: Config, trainer: Trainer, resumed_from: Path | None = None) -> 
     components.console.panel("dqnlm", lines)
 
 
-def _of_learning(config: Config, context: RunContext) -> str:
+def _learning_line(config: Config, context: RunContext) -> str:
     option = context.option
     td = f" (bootstrap={option('bootstrap')}, returns={option('returns')})" if context.uses_bootstrap else ""
     return (

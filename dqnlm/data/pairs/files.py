@@ -84,11 +84,11 @@ def dialogues(
     spoken, source = read_dialogues(path, "data.path")
     parts = divided([_turns(turns, context_turns) for turns in spoken], heldout_fraction)
     known = {pair for dialogue in parts["train"] for pair in dialogue}
-    fresh = {name: [d for d in part if name == "train" or known.isdisjoint(d)] for name, part in parts.items()}
-    if left_out := len(spoken) - sum(map(len, fresh.values())):
+    kept = {name: [d for d in part if name == "train" or known.isdisjoint(d)] for name, part in parts.items()}
+    if left_out := len(spoken) - sum(map(len, kept.values())):
         note = f"{left_out:,} held-out dialogues that share a turn and its context with the training part are left out"
         source = replace(source, notes=[*source.notes, note])
-    return {name: [pair for dialogue in part for pair in dialogue] for name, part in fresh.items()}, source
+    return {name: [pair for dialogue in part for pair in dialogue] for name, part in kept.items()}, source
 
 
 def read_dialogues(path: str | None, setting: str) -> tuple[list[list[str]], DataSource]:

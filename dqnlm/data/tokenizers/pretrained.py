@@ -151,11 +151,11 @@ def _file(where: str, name: str) -> Path | None:
     elif path.is_dir() or where.startswith((".", "/", "~")) or where.count("/") != 1:
         path = path / name
     else:
-        return _of_hub(where, name)
+        return _hub_folder(where, name)
     return path if path.is_file() else None
 
 
-def _of_hub(where: str, name: str) -> Path | None:
+def _hub_folder(where: str, name: str) -> Path | None:
     """A file of the Hub, or its local copy; None where there is neither."""
     import huggingface_hub
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
