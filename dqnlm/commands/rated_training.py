@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import re
 import shlex
 from collections import Counter
 from pathlib import Path
 
+from dqnlm.config.composition import quoted
 from dqnlm.data.trajectories.ratings import Ratings
 from dqnlm.runs.directory import RunDirectory
 
@@ -54,5 +56,5 @@ def typed(folder: Path) -> list[str]:
 
 
 def _quoted(path: Path) -> str:
-    """Quotes a value for Hydra's grammar, in which a space or a comma is special."""
-    return "'" + str(path).replace("'", "\\'") + "'"
+    """Quotes a value for Hydra's grammar, in which a space or a comma is special; a plain name stays as it is, to be read."""
+    return str(path) if re.fullmatch(r"[\w./-]+\.jsonl?", str(path), re.ASCII) else quoted(path)
