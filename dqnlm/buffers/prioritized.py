@@ -6,18 +6,19 @@
 A decision has its own p. A row has p = eta max + (1 - eta) mean over the errors of its learned decisions, plus epsilon
 (Kapturowski et al. 2019). New rows get the largest p seen so far, so that they are drawn soon.
 
-In place of a sum tree: a cumulative sum and a binary search, a few whole-tensor operations on the device.
+Masses p^alpha lie in a sum tree of wide nodes (`dqnlm.buffers.sum_tree`), so a draw takes as long for many as for few.
 """
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
 from dqnlm.buffers.base import Buffer, Setup
 from dqnlm.buffers.storage import decision
+from dqnlm.buffers.sum_tree import SumTree, leaves
 from dqnlm.errors import UserError
 from dqnlm.types import Batch, Rows
 
@@ -53,7 +54,9 @@ class PrioritizedBuffer(Buffer):
         self.alpha, self.beta_start, self.eta, self.epsilon = alpha, beta_start, eta, epsilon
         # p^alpha of each row (one column), or of each time (0 where there is no decision).
         self.columns = 1 if sample == "rows" else setup.spec.row_transitions
-        self.mass_CN = self.storage.zeros(self.columns, dtype=torch.float32)
+        leaf_N = leaves((self.rows + 1) * self.columns, torch.float32, setup.device)
+        self.tree = SumTree(leaf_N, self.rows * self.columns)
+        self.mass_CN = self.tree.leaf_N[: (self.rows + 1) * self.columns].view(-1, self.columns)
         self.largest = torch.ones((), device=setup.device)  # p
         self.beta = torch.full((), beta_start, dtype=torch.float64, device=setup.device)
 
@@ -63,6 +66,8 @@ class PrioritizedBuffer(Buffer):
         drawable_BT = decision(rows.flag_BT)
         drawable_BN = drawable_BT if self.mode == "transitions" else drawable_BT.any(1, keepdim=True)
         self.mass_CN[slot_B] = drawable_BN * self.largest.pow(self.alpha)
+        self.mass_CN[self.rows] = 0.0  # where rows that are not kept are written
+        self.tree.refresh(slot_B * self.columns, self.columns)
 
     def advance(self, progress: float) -> None:
         """Anneals beta linearly from `beta_start` to 1."""
@@ -70,16 +75,11 @@ class PrioritizedBuffer(Buffer):
 
     def sample(self, batch_size: int) -> Batch:
         """Samples rows, or decisions, with `weight_B`; `index_B` is the place in `mass_CN`, flattened."""
-        mass_X = self.mass_CN[: self.rows].flatten()
-        end_X = mass_X.cumsum(0, dtype=torch.float64)
         slice_B = torch.arange(batch_size, device=self.device) + self._random(batch_size)
-        # Below the sum also after rounding: beyond it lies nothing that could be drawn.
-        below = torch.nextafter(end_X[-1], torch.zeros_like(end_X[-1]))
-        place_B = torch.minimum(slice_B * (end_X[-1] / batch_size), below)
-        index_B = torch.searchsorted(end_X, place_B, right=True).clamp(max=len(mass_X) - 1)
+        index_B, _ = self.tree.find(slice_B * (self.tree.total() / batch_size))
         row_B, time_B = index_B // self.columns, index_B % self.columns
         batch = self._whole(row_B) if self.mode == "rows" else self._windows(row_B, time_B)
-        mass_B = mass_X[index_B].double().clamp(min=torch.finfo(torch.float32).tiny)  # 0 only in an empty buffer
+        mass_B = self.tree.leaf_N[index_B].double().clamp(min=torch.finfo(torch.float32).tiny)  # 0 only in an empty buffer
         batch.weight_B = (mass_B / mass_B.min()).pow(-self.beta).float()
         return batch
 
@@ -105,7 +105,13 @@ class PrioritizedBuffer(Buffer):
         mass_X = self.mass_CN.view(-1)
         mass_X.index_fill_(0, batch.index_B, 0.0)
         mass_X.scatter_reduce_(0, batch.index_B, mass_B, "amax")
+        self.tree.refresh(batch.index_B)
         self.largest.copy_(torch.maximum(self.largest, priority_B.max()))
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        super().load_state_dict(state)
+        self.mass_CN[self.rows] = 0.0  # of earlier versions, which left it as it was written
+        self.tree.rebuild()
 
     def _tensors(self) -> dict[str, Tensor]:
         return super()._tensors() | {"mass_CN": self.mass_CN, "largest": self.largest, "beta": self.beta}

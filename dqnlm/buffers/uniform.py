@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 import torch
+from torch import Tensor
 
 from dqnlm.buffers.base import Buffer, Setup
-from dqnlm.types import Batch
+from dqnlm.buffers.sum_tree import SumTree, leaves
+from dqnlm.types import Batch, Rows
 
 
 class UniformBuffer(Buffer):
@@ -16,16 +18,27 @@ class UniformBuffer(Buffer):
     def __init__(self, setup: Setup, *, capacity: int | None, sample: Literal["rows", "transitions"]) -> None:
         super().__init__(setup, capacity=capacity, sample=sample)
         self.can_mix_demonstrations = sample == "rows"
+        leaf_N = leaves(self.rows + 1, torch.int32, setup.device)
+        self.tree = SumTree(leaf_N, self.rows) if sample == "transitions" else None
+
+    def add(self, rows: Rows, keep_B: Tensor | None = None) -> None:
+        slot_B = self.storage.add(rows, keep_B)
+        if self.tree is not None:
+            self.tree.leaf_N[slot_B] = self.storage.decisions_C[slot_B].int()
+            self.tree.leaf_N[self.rows] = 0  # where rows that are not kept are written
+            self.tree.refresh(slot_B)
 
     def sample(self, batch_size: int) -> Batch:
         """`rows`: each row (or group) is equally likely. `transitions`: each decision, so long rows come more often.
         """
-        if self.mode == "rows":
+        if self.tree is None:
             groups = self.storage.filled() // self.copies
             return self._whole((self._random(batch_size // self.copies) * groups).long())
-        decisions_C = self._decisions_C()
-        end_C = decisions_C.cumsum(0)
-        place_B = (self._random(batch_size) * end_C[-1]).long()
-        row_B = torch.searchsorted(end_C, place_B, right=True).clamp(max=self.rows - 1)
-        number_B = place_B - (end_C[row_B] - decisions_C[row_B])
-        return self._windows(row_B, self.storage.decision_time(row_B, number_B))
+        row_B, number_B = self.tree.find((self._random(batch_size) * self.tree.total()).floor())
+        return self._windows(row_B, self.storage.decision_time(row_B, number_B.long()))
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        super().load_state_dict(state)
+        if self.tree is not None:
+            self.tree.leaf_N[: self.rows] = self._decisions_C()
+            self.tree.rebuild()
