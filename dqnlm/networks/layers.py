@@ -9,6 +9,8 @@ features, turned by one complex multiplication, instead of distant halves (1.1 m
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
@@ -65,6 +67,24 @@ def rotate(x_BSGK: Tensor, table_SP2: Tensor) -> Tensor:
     return torch.view_as_real(pairs * turn).flatten(-2).to(x_BSGK.dtype)
 
 
+class CachePlace(NamedTuple):
+    """Where in the cache the next observation of each environment stands; the same for all blocks.
+
+    Attributes:
+        row_E: 0, 1, ... E - 1.
+        position_E: int64, slot of each environment's observation.
+        table_E1P2: rows of `rotary_table`.
+        mask_E11M: bool, slots that hold an observation, this one included; M = `used`.
+        used: slots that are read, from the first; behind them no environment has anything.
+    """
+
+    row_E: Tensor
+    position_E: Tensor
+    table_E1P2: Tensor
+    mask_E11M: Tensor
+    used: int
+
+
 class Attention(nn.Module):
     """Causal multi-head self-attention with rotary positions and one fused projection for query, key and value.
 
@@ -95,16 +115,14 @@ class Attention(nn.Module):
         )
         return self.out(y_BGSK.transpose(1, 2).flatten(2)), key_BGSK, value_BGSK
 
-    def step(self, x_ED: Tensor, table_EP2: Tensor, cache_2EGMK: Tensor, position_E: Tensor, mask_EM: Tensor) -> Tensor:
-        """One observation an environment: y_ED. Its key and value are written into the cache at `position_E`."""
-        query_EGSK, key_EGSK, value_EGSK = self._project(x_ED[:, None], table_EP2[:, None])
-        row = torch.arange(x_ED.shape[0], device=x_ED.device)
+    def step(self, x_ED: Tensor, cache_2EGMK: Tensor, place: CachePlace) -> Tensor:
+        """One observation an environment: y_ED. Its key and value are written into the cache at `place`."""
+        query_EGSK, key_EGSK, value_EGSK = self._project(x_ED[:, None], place.table_E1P2)
         dtype = cache_2EGMK.dtype
-        cache_2EGMK[0, row, :, position_E] = key_EGSK[:, :, 0].to(dtype)
-        cache_2EGMK[1, row, :, position_E] = value_EGSK[:, :, 0].to(dtype)
-        y_EGSK = functional.scaled_dot_product_attention(
-            query_EGSK.to(dtype), cache_2EGMK[0], cache_2EGMK[1], mask_EM[:, None, None]
-        )
+        written_E2GK = torch.stack([key_EGSK[:, :, 0], value_EGSK[:, :, 0]], 1)
+        cache_2EGMK[:, place.row_E, :, place.position_E] = written_E2GK.to(dtype)
+        key_EGMK, value_EGMK = cache_2EGMK[:, :, :, : place.used].unbind(0)
+        y_EGSK = functional.scaled_dot_product_attention(query_EGSK.to(dtype), key_EGMK, value_EGMK, place.mask_E11M)
         return self.out(y_EGSK.flatten(1).to(x_ED.dtype))
 
     def _project(self, x_BSD: Tensor, table_SP2: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -145,9 +163,9 @@ class Block(nn.Module):
         y_BSD, key_BGSK, value_BGSK = self.attention(self.attention_norm(x_BSD), table_SP2, first)
         return self._mlp(x_BSD[:, first:] + self.dropout(y_BSD)), key_BGSK, value_BGSK
 
-    def step(self, x_ED: Tensor, table_EP2: Tensor, cache_2EGMK: Tensor, position_E: Tensor, mask_EM: Tensor) -> Tensor:
+    def step(self, x_ED: Tensor, cache_2EGMK: Tensor, place: CachePlace) -> Tensor:
         """One observation an environment: x_ED -> y_ED; the cache is written in place."""
-        y_ED = self.attention.step(self.attention_norm(x_ED), table_EP2, cache_2EGMK, position_E, mask_EM)
+        y_ED = self.attention.step(self.attention_norm(x_ED), cache_2EGMK, place)
         return self._mlp(x_ED + self.dropout(y_ED))
 
     def _mlp(self, x_BSD: Tensor) -> Tensor:

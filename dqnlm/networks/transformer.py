@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from dqnlm.errors import UserError
 from dqnlm.networks.base import Body, State
-from dqnlm.networks.layers import Block, make_norm, require_at_least, require_share, rotary_table
+from dqnlm.networks.layers import Block, CachePlace, make_norm, require_at_least, require_share, rotary_table
 
 _STD = 0.02
 
@@ -97,13 +97,13 @@ class Transformer(Body):
             UserError: an environment's cache is full (on the CPU; a CUDA device reports an index out of range).
         """
         position_E = state["position"]
-        self._check_room(position_E)
-        slot_M = torch.arange(self.max_observations, device=x_ED.device)
-        mask_EM = slot_M <= position_E[:, None]
-        table_EP2 = self.rotary[position_E]
+        used = self._used(position_E)
+        mask_EM = torch.arange(used, device=x_ED.device) <= position_E[:, None]
+        row_E = torch.arange(len(position_E), device=x_ED.device)
+        place = CachePlace(row_E, position_E, self.rotary[position_E][:, None], mask_EM[:, None, None], used)
         x_ED = self.dropout(x_ED)
-        for block, cache_2EGMK in zip(self._blocks(), state["cache"], strict=True):
-            x_ED = block.step(x_ED, table_EP2, cache_2EGMK, position_E, mask_EM)
+        for block, cache_2EGMK in zip(self._blocks(), state["cache"].unbind(0), strict=True):
+            x_ED = block.step(x_ED, cache_2EGMK, place)
         position_E += 1
         return self.norm(x_ED), state
 
@@ -154,10 +154,15 @@ class Transformer(Body):
     def _blocks(self) -> Iterator[Block]:
         return cast("Iterator[Block]", iter(self.blocks))
 
-    def _check_room(self, position_E: Tensor) -> None:
-        # On an accelerator this comparison would wait for the device; there, writing out of range fails by itself.
-        if position_E.device.type == "cpu" and bool((position_E >= self.max_observations).any()):
+    def _used(self, position_E: Tensor) -> int:
+        """Slots of the cache that the next observation reads, at most."""
+        # Asking an accelerator would wait for it: there all slots are read, and writing out of range fails by itself.
+        if position_E.device.type != "cpu":
+            return self.max_observations
+        used = int(position_E.max()) + 1
+        if used > self.max_observations:
             raise UserError(self._too_long(f"{self.max_observations + 1} observations or more"))
+        return used
 
     def _too_long(self, what: str) -> str:
         return (
