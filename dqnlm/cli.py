@@ -26,6 +26,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "export": ("dqnlm.commands.export", "write a run on a pretrained model as a folder for transformers"),
     "report": ("dqnlm.commands.report", "curves and a comparison of runs as one HTML page"),
     "compare": ("dqnlm.commands.compare", "train algorithms on tasks with several seeds: means and intervals"),
+    "bench": ("dqnlm.commands.bench", "time updates, replay, acting and start, as ratios within one run"),
     "runs": ("dqnlm.commands.runs", "a table of the runs with their main metrics"),
     "configs": ("dqnlm.commands.configs", "every group and option with its one-line description"),
     "info": ("dqnlm.commands.info", "versions, devices and the data that is found"),

@@ -20,6 +20,7 @@ LAYERS: list[list[str]] = [
     ["tasks"],
     ["training"],
     ["builder", "reporting"],
+    ["benchmarks"],
     ["commands"],
     ["__init__", "__main__", "cli"],  # __init__ opens a door to `load_policy`
 ]

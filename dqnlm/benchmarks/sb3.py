@@ -7,6 +7,7 @@ for the Q-values of its last position. That is what a library without sequence m
 from __future__ import annotations
 
 import copy
+import statistics
 import time
 from typing import Any
 
@@ -16,10 +17,13 @@ from stable_baselines3 import DQN
 from stable_baselines3.common.torch_layers import BaseFeaturesExtractor
 from torch import Tensor
 
+from dqnlm.benchmarks.runs import SMALL, TEXT, built
+from dqnlm.benchmarks.timing import Row
 from dqnlm.data.text.bundled import write_plays
 from dqnlm.networks.base import QNetwork
 
 WINDOW = 64
+DECISIONS = 640  # that stable-baselines3 is timed on, after its warm-up
 
 
 class GuessNext(gymnasium.Env[Any, Any]):
@@ -53,6 +57,19 @@ class Features(BaseFeaturesExtractor):
 
     def forward(self, observations: Tensor) -> Tensor:
         return self.body(self.encoder(observations.long()), observations.shape[1] - 1)[:, -1]
+
+
+def row(rounds: int) -> Row:
+    """Transitions that enter updates in a second: an update of 16 x 64 of ours, and theirs, acting included."""
+    with built(*TEXT, SMALL, "device=cpu", "gamma=0.5", "trainer.batch_size=16") as run:
+        run.train_round(run.phase)
+        parts, times = run.components, []
+        for _ in range(rounds):
+            started = time.perf_counter()
+            parts.learner.update(parts.buffer.sample(16))
+            times.append(time.perf_counter() - started)
+        ours, peer = 16 * WINDOW / statistics.median(times), transitions_per_second(parts.policy.network, DECISIONS)
+    return Row("peer", "transitions trained a second: ours / stable-baselines3", ours, peer, "/s", ours / peer, ">= 50")
 
 
 def transitions_per_second(network: QNetwork, decisions: int) -> float:

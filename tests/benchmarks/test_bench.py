@@ -1,0 +1,86 @@
+"""`dqnlm bench` times what it says, on both sides; its numbers are checked for form here, never for speed."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+
+import pytest
+import torch
+
+from dqnlm import cli
+from dqnlm.benchmarks import acting, replay, timing, update
+from dqnlm.benchmarks.runs import SMALL, TEXT, built
+
+CPU = torch.device("cpu")
+
+
+def test_the_ratio_is_the_median_of_the_rounds() -> None:
+    """Bug: a ratio of medians, which a pause of the machine in one side's rounds moves; sides swapped."""
+    row = timing.compared("a", "b", {"first": [1.0, 9.0, 4.0], "second": [2.0, 3.0, 1.0]})
+    assert row.ratio == 3.0 and (row.first, row.second) == (4000.0, 2000.0)
+
+
+def test_both_sides_run_in_each_round_after_a_warm_up() -> None:
+    """Bug: one side is timed after the other, or the first, slow rounds count."""
+    order: list[str] = []
+    times = timing.alternate({"a": lambda: order.append("a"), "b": lambda: order.append("b")}, rounds=3)
+    assert order == ["a", "b"] * (3 + timing.WARM_UP) and [len(t) for t in times.values()] == [3, 3]
+
+
+def test_the_supervised_side_learns_and_reads_the_same_rows() -> None:
+    """Bug: the other side of the update is no training step, so that the ratio says nothing."""
+    settings = (*TEXT, SMALL, "device=cpu", "trainer.batch_size=16")
+    with built(*settings, "gamma=0.5") as ours, built(*settings, "algorithm=behaviour_cloning") as twin:
+        ours.train_round(ours.phase)
+        before = [p.detach().clone() for p in twin.components.policy.network.parameters()]
+        update._supervised(ours, twin)()
+        after = list(twin.components.policy.network.parameters())
+        assert all(not torch.equal(a, b) for a, b in zip(before, after, strict=True))
+        count = ours.components.learner.updates
+        update._update(ours)()
+        assert ours.components.learner.updates == count + 1
+
+
+def test_the_rings_hold_what_they_are_said_to_hold() -> None:
+    """Bug: a draw is timed from a ring that is nearly empty."""
+    for _, mode, length, prioritised in replay.KINDS:
+        ring = replay._filled(6400, mode, length, prioritised, CPU)
+        assert int(ring.transitions()) == 6400 and ring.sample(64).mask_BT.shape[0] == 64
+    rows = list(replay.rows(1, "cpu", sizes=(640, 6400)))
+    assert [row.ratio is not None and row.ratio >= 1 for row in rows] == [True] * 4
+
+
+def test_both_ways_of_acting_write_the_same_tokens(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Bug: the quick side does less than the slow one."""
+    seen = []
+    with built(*TEXT, SMALL, "device=cpu") as ours:
+        network = ours.components.policy.network.eval()
+        cached = torch.stack(acting._cached(network, 2, CPU)(), 1)  # type: ignore[arg-type]
+        monkeypatch.setattr(torch, "cat", lambda parts, dim, cat=torch.cat: seen.append(cat(parts, dim)) or seen[-1])
+        acting._anew(network, 2, CPU)()
+    assert cached.shape == (2, acting.TOKENS) and torch.equal(seen[-1][:, 1:], cached)
+
+
+def test_the_command_writes_all_rows(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Bug: a group that cannot run is left out in silence; JSON that does not hold what the table shows."""
+    file = tmp_path / "bench.json"
+    assert cli.main(["bench", "--only", "update", "--rounds", "1", "--device", "cpu", "--profile", "--json", str(file)]) == 0
+    out, found = capsys.readouterr().out, json.loads(file.read_text())
+    assert [row["what"] for row in found["rows"]] == ["update", "memory", *["profile"] * update.COSTS]
+    assert found["threads"] == 1 and found["rows"][0]["ratio"] > 0 and "DQN update / cross-entropy step" in out
+    shares = [row["first"] for row in found["rows"][2:]]
+    assert shares == sorted(shares, reverse=True) and 0 < sum(shares) <= 100 and all(map(math.isfinite, shares))
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--only", "repaly"], "there is no such group; groups: update, replay"),
+        (["--rounds", "0"], "1 or more"),
+        (["--json", "nowhere/b.json"], "there is no folder"),
+    ],
+)
+def test_refusals(words: list[str], said: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["bench", *words]) == 2 and said in capsys.readouterr().err
