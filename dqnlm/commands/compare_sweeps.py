@@ -13,8 +13,9 @@ from typing import Any, TextIO
 import yaml
 
 from dqnlm.commands.compare_plan import Job, Plan, Task, sweeps
-from dqnlm.commands.train import check, outcomes, run_sweep
+from dqnlm.commands.train import check, run_sweep
 from dqnlm.commands.train_arguments import expand
+from dqnlm.commands.train_sweep import outcomes
 from dqnlm.config.paths import anchored
 from dqnlm.errors import UserError
 from dqnlm.reporting.compare import flatten

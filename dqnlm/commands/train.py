@@ -8,7 +8,7 @@ Hydra owns overrides, sweeps and launchers; its own messages, logs and folders n
 from __future__ import annotations
 
 import gc
-import json
+import math
 import os
 import shutil
 import sys
@@ -23,20 +23,22 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
+from dqnlm.commands import train_sweep
 from dqnlm.commands.train_arguments import HELP, Request, expand, parse, swept_keys
 from dqnlm.config.composition import VERSION_BASE, choices_of, compose, expanded, hydra_setting, plain, quoted
 from dqnlm.config.inapplicable import drop_inapplicable
 from dqnlm.config.paths import anchored, permit_code
+from dqnlm.config.run_config import load_run_config
 from dqnlm.config.validation import validate
 from dqnlm.errors import UserError, print_error
-from dqnlm.runs.directory import RunDirectory, natural, require_unused, reserve, safe_name
+from dqnlm.reporting.compare import flatten
+from dqnlm.runs.directory import RunDirectory, require_unused, reserve, safe_name
 from dqnlm.utils import user_code
-from dqnlm.utils.files import write_json_atomic
 
 PREFLIGHT_LIMIT = 64  # jobs of a sweep that are checked before the first one starts
 INTERRUPTED = 130
+STATES = {"new": "", "begun": ", resumed", "finished": ", finished before"}  # of a job when a sweep is started again
 OWN_CODE = "the cause may be what your own code returns (another shape or type than its base class describes):"
-OUTCOME = Path(".hydra") / "outcome.json"  # how a job of a sweep ended: a file, as a launcher may use processes
 
 
 def main(argv: list[str]) -> int:
@@ -53,7 +55,7 @@ def main(argv: list[str]) -> int:
     checked = [check(request, overrides) for overrides in jobs]
     if request.cfg:
         return hand_over(request, [])
-    folder, own = run_folder(request, *checked[0])
+    folder, own = run_folder(request, argv, jobs[0], *checked[0])
     if not request.multirun:
         try:
             code = hand_over(request, [f"hydra.run.dir={quoted(folder)}"])
@@ -63,14 +65,22 @@ def main(argv: list[str]) -> int:
         if own and code in (2, INTERRUPTED) and not RunDirectory(folder).manifest.exists():
             shutil.rmtree(folder)  # made for this run a moment ago, and nothing came of it
         return code
-    return run_sweep(request, folder) or report_failures(folder)
+    train_sweep.begin(folder, argv)
+    try:
+        code = run_sweep(request, folder)
+    except KeyboardInterrupt:
+        code = INTERRUPTED
+        print("\ninterrupted", file=sys.stderr)
+    if code == INTERRUPTED:
+        print(f"to go on: {train_sweep.how_to_go_on(folder, ['dqnlm', 'train', *train_sweep.command_of(argv)])}")
+    return code or train_sweep.report(folder)
 
 
 def run_sweep(request: Request, folder: Path) -> int:
     """Runs the jobs of a sweep, each in a folder of its own below `folder`, named by its number and what it varies.
 
     Returns:
-        0 also where jobs failed (`outcomes` says which); 130 or another code where the sweep ended early.
+        0 also where jobs failed (`train_sweep.outcomes` says which); 130 or another code where the sweep ended early.
     """
     excluded = ",".join(quoted(key) for key in swept_keys(request, swept=False))
     names = f"hydra.job.config.override_dirname.exclude_keys=[{excluded}]"
@@ -87,11 +97,14 @@ def check(request: Request, overrides: list[str]) -> tuple[dict[str, Any], dict[
     return validate(config, choices, overrides, config_dir=request.config_dir), choices
 
 
-def run_folder(request: Request, config: dict[str, Any], choices: dict[str, Any]) -> tuple[Path, bool]:
-    """A folder for the run (or sweep), and whether it was created for it; else the user named it."""
-    key = "hydra.sweep.dir" if request.multirun else "hydra.run.dir"
+def run_folder(
+    request: Request, argv: list[str], job: list[str], config: dict[str, Any], choices: dict[str, Any]
+) -> tuple[Path, bool]:
+    """A folder for the run (or sweep, of which `job` is the first), and whether it was created for it; else it was named."""
+    key = train_sweep.FOLDER if request.multirun else "hydra.run.dir"
     if request.pop_override(key):
-        return require_unused(Path(hydra_setting(request.removed, request.config_dir, key))), False
+        named = Path(hydra_setting(job, request.config_dir, key))
+        return train_sweep.reopen(named, argv) if request.multirun else require_unused(named), False
     name = str(choices.get("experiment") or choices.get("debug") or "train")
     if request.multirun and "experiment" in swept_keys(request, swept=True):
         name = "sweep"
@@ -122,15 +135,20 @@ def _argv(arguments: list[str]) -> Iterator[None]:
 
 
 def run_job(cfg: DictConfig) -> Any:
-    """Runs one job. A sweep continues after a failed job, but not after an interruption."""
+    """Runs one job. A sweep continues after a failed job, but not after an interruption.
+
+    Returns:
+        In a sweep the best value of `evaluation.best_metric`, for sweepers that search; NaN where the job failed.
+    """
     settings = HydraConfig.get()
     directory = Path(settings.runtime.output_dir)
     sweeping = settings.mode == RunMode.MULTIRUN
+    state = train_sweep.state_of(directory) if sweeping else "new"
     if sweeping:
-        print(f"job {settings.job.num}: {directory.name}", flush=True)
+        print(f"job {settings.job.num}: {directory.name}{STATES[state]}", flush=True)
     outcome, message = "crash", ""
     try:
-        outcome = _start(cfg, settings, directory)
+        outcome = "finished" if state == "finished" else _start(cfg, settings, directory, state)
         message = f"status {outcome}"
     except UserError as error:
         outcome, message = "mistake", str(error)
@@ -145,9 +163,9 @@ def run_job(cfg: DictConfig) -> Any:
     if outcome == "interrupted":
         raise SystemExit(INTERRUPTED)
     if sweeping:
-        (directory / OUTCOME).parent.mkdir(parents=True, exist_ok=True)
-        write_json_atomic(directory / OUTCOME, {"outcome": outcome, "message": message})
-    elif outcome in ("crash", "failed", "mistake"):
+        train_sweep.note_outcome(directory, outcome, message)
+        return train_sweep.best_of(directory)[1] if outcome == "finished" else math.nan
+    if outcome in ("crash", "failed", "mistake"):
         raise SystemExit(2 if outcome == "mistake" else 1)
     return None
 
@@ -155,8 +173,8 @@ def run_job(cfg: DictConfig) -> Any:
 launch = hydra.main(version_base=VERSION_BASE, config_path="pkg://dqnlm.configs", config_name="train")(run_job)
 
 
-def _start(cfg: DictConfig, settings: Any, directory: Path) -> str:
-    """Validates and trains; returns the summary's status: finished, interrupted or failed."""
+def _start(cfg: DictConfig, settings: Any, directory: Path, state: train_sweep.State) -> str:
+    """Validates and trains, or goes on with a run; returns the summary's status: finished, interrupted or failed."""
     overrides = [str(text) for text in settings.overrides.task]
     sources = [str(s.path) for s in settings.runtime.config_sources if s.provider == "command-line"]
     config_dir = sources[0] if sources else None
@@ -170,8 +188,24 @@ def _start(cfg: DictConfig, settings: Any, directory: Path) -> str:
     flags = ["--config-dir", config_dir] if config_dir else []
     from dqnlm.builder import launch
 
+    if state == "begun":
+        _require_same_settings(config, directory)
+        return str(launch.resume(directory, []).get("status", "finished"))
+    if settings.mode == RunMode.MULTIRUN:
+        train_sweep.clear(directory)
     summary = launch.start(config, directory, choices=choices, command_line=["dqnlm", "train", *flags, *overrides])
     return str(summary.get("status", "finished"))
+
+
+def _require_same_settings(config: dict[str, Any], directory: Path) -> None:
+    """Raises UserError where a file has changed since a job began, so that its rest would be another run's."""
+    before, now = flatten(load_run_config(directory / "config.yaml")), flatten(config)
+    differ = sorted(key for key in before.keys() | now.keys() if before.get(key) != now.get(key) and key != "output_dir")
+    if differ:
+        raise UserError(
+            f"{directory} was begun with other settings: {', '.join(differ[:3])} differ\n"
+            "  go on with it as it is by dqnlm resume, or remove its folder to train it anew"
+        )
 
 
 def _free_memory() -> None:
@@ -180,24 +214,6 @@ def _free_memory() -> None:
     torch = sys.modules.get("torch")
     if torch is not None and torch.cuda.is_available():
         torch.cuda.empty_cache()
-
-
-def outcomes(sweep: Path) -> dict[Path, dict[str, str]]:
-    """Folder -> {"outcome": finished, failed, crash or mistake; "message"} of the jobs of a sweep that have ended."""
-    files = sorted(sweep.glob(f"*/{OUTCOME}"), key=natural)
-    return {path.parent.parent: json.loads(path.read_text(encoding="utf-8")) for path in files}
-
-
-def report_failures(sweep: Path) -> int:
-    """Lists the failed jobs of a sweep; returns 1 after a crash or a failed run, 2 after mistakes only, else 0."""
-    ended = outcomes(sweep)
-    failed = {folder.name: o for folder, o in ended.items() if o["outcome"] != "finished"}
-    if not failed:
-        return 0
-    print(f"error: {len(failed)} of {len(ended)} jobs failed", file=sys.stderr)
-    for name, outcome in failed.items():
-        print(f"  {name}: {outcome['message'].splitlines()[0]}", file=sys.stderr)
-    return 2 if all(o["outcome"] == "mistake" for o in failed.values()) else 1
 
 
 def _job_folder(number: Any, differing: Any) -> str:

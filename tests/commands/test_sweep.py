@@ -1,0 +1,127 @@
+"""A sweep that is started again keeps finished jobs, resumes what was begun, and tries the others again."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from dqnlm import cli
+from dqnlm.commands import train_sweep
+from dqnlm.training.trainer import Trainer
+from tests.helpers import runs as tools
+
+Sweep = Callable[..., tuple[int, str, str]]
+JOBS = ["0-seed=0", "1-seed=1", "2-seed=2"]
+
+
+@pytest.fixture
+def sweep(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Sweep:
+    """`sweep("seed=0,1,2")` runs the sweep in the folder `s`: code, stdout, stderr."""
+    tools.write_text(tmp_path / "text.txt")
+    monkeypatch.chdir(tmp_path)
+    # A job counts settings that never change here in its name, unless they are typed alike each time.
+    settings = tools.tiny(Path("text.txt"), "trainer.rollouts=4", "checkpoint.every=2")
+
+    def run(*words: str) -> tuple[int, str, str]:
+        capfd.readouterr()  # of a sweep that was killed
+        code = cli.main(["train", "-m", *settings, *words, "hydra.sweep.dir=s"])
+        out, err = capfd.readouterr()
+        return code, out, err
+
+    return run
+
+
+def weights(job: Path) -> dict[str, Any]:
+    last = sorted((job / "checkpoints").glob("step-*"))[-1]
+    found: dict[str, Any] = torch.load(last / "policy.pt", weights_only=True)["network"]
+    return found
+
+
+def test_started_again(sweep: Sweep, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Bug: finished jobs are trained again, or their files are touched; one that was killed starts anew or is lost.
+
+    Job 0 finishes, job 1 is killed after its first checkpoint, and job 2 never begins. Job 1 must end where a run that
+    nobody killed ends.
+    """
+    with monkeypatch.context() as patch:
+        def kill_the_second(self: Trainer, phase: Any, original: Any = Trainer.train_round) -> None:
+            if self.components.directory.path.name == JOBS[1] and self.rounds_done == 3:
+                raise tools.Killed
+            original(self, phase)
+
+        patch.setattr(Trainer, "train_round", kill_the_second)
+        with pytest.raises(tools.Killed):
+            sweep("seed=0,1,2")
+    assert not Path("s", JOBS[2]).exists() and not Path("s", JOBS[1], train_sweep.OUTCOME).exists()
+    Path("s", JOBS[1], "summary.json").unlink(missing_ok=True)  # which no killed process has written
+    before = {path: path.read_bytes() for path in Path("s", JOBS[0]).rglob("*") if path.is_file() and ".hydra" not in path.parts}
+    code, out, err = sweep("seed=0,1,2")
+    assert code == 0, err
+    assert [f"{JOBS[0]}, finished before", f"{JOBS[1]}, resumed", JOBS[2]] == [
+        line.split(": ", 1)[1] for line in out.splitlines() if line.startswith("job ") and ": " in line
+    ]
+    assert before == {path: path.read_bytes() for path in before}
+    shutil.move("s", "first")
+    assert sweep("seed=0,1,2")[0] == 0
+    for job in JOBS:
+        old, new = weights(Path("first", job)), weights(Path("s", job))
+        assert all(torch.equal(old[name], new[name]) for name in new), job
+    table = [line for line in out.splitlines() if line.startswith(tuple(JOBS))]
+    assert len(table) == 3 and all("finished" in line for line in table) and "best eval/" in out
+
+
+def test_a_failed_job_is_tried_again(sweep: Sweep, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Bug: a job that failed once counts as done; what it left stands in the way of its new start."""
+    with monkeypatch.context() as patch:
+
+        def fail(self: Trainer, phase: Any, original: Any = Trainer.train_round) -> None:
+            if self.components.directory.path.name == "1-seed=1":
+                raise RuntimeError("no more of this")
+            original(self, phase)
+
+        patch.setattr(Trainer, "train_round", fail)
+        code, _, err = sweep("seed=0,1")
+    assert code == 1 and "1 of 2 jobs failed" in err and "hydra.sweep.dir=" in err
+    shutil.rmtree("s/1-seed=1/checkpoints")
+    code, out, err = sweep("seed=0,1")
+    assert code == 0, err
+    assert "0-seed=0, finished before" in out and "1-seed=1," not in out
+    steps = [json.loads(line)["step"] for line in Path("s/1-seed=1/metrics.jsonl").read_text().splitlines()]
+    assert steps == sorted(steps) and steps.count(2) == 1, steps
+
+
+def test_another_command_is_refused(sweep: Sweep) -> None:
+    """Bug: jobs of two sweeps are mixed in one folder, and their numbers do not tell them apart."""
+    assert sweep("seed=0,1")[0] == 0
+    code, _, err = sweep("seed=0,1,2")
+    assert code == 2 and "holds the sweep of another command" in err and "seed=0,1 hydra.sweep.dir=" in err
+
+
+def test_a_job_whose_settings_changed_is_refused(sweep: Sweep, tmp_path: Path) -> None:
+    """Bug: a file of the user's own options was changed, and the rest of a run is trained by other settings in silence."""
+    (tmp_path / "options" / "experiment").mkdir(parents=True)
+    own = tmp_path / "options" / "experiment" / "own.yaml"
+    own.write_text("# @package _global_\n# own: x\ngamma: 0.5\n")
+    words = ["--config-dir", "options", "+experiment=own", "seed=0,1"]
+    assert sweep(*words)[0] == 0
+    Path("s/1-seed=1/summary.json").unlink()
+    own.write_text("# @package _global_\n# own: x\ngamma: 0.25\n")
+    code, _, err = sweep(*words)
+    assert code == 2 and "was begun with other settings: gamma differ" in err
+
+
+def test_the_best_value_is_what_a_search_gets(sweep: Sweep) -> None:
+    """Bug: a sweeper that searches is given the last value, or none; a job without a value ends the search."""
+    assert sweep("seed=0,1")[0] == 0
+    job = Path("s/0-seed=0")
+    name, value = train_sweep.best_of(job)
+    summary = json.loads((job / "summary.json").read_text())
+    assert (name, value) == (summary["best_metric"], summary["best"][summary["best_metric"]])
+    (job / "summary.json").unlink()
+    assert str(train_sweep.best_of(job)[1]) == "nan"
