@@ -12,6 +12,7 @@ import os
 import sys
 
 from dqnlm import __version__
+from dqnlm.commands import permission_words
 from dqnlm.errors import UserError, print_error
 from dqnlm.utils import interrupts, user_code
 
@@ -80,7 +81,7 @@ def _dispatch(arguments: list[str]) -> int:
         return complete(arguments, COMMANDS)
     if name not in COMMANDS:
         raise UserError(_unknown(name, rest))
-    return importlib.import_module(COMMANDS[name][0]).main(rest)
+    return importlib.import_module(COMMANDS[name][0]).main(permission_words.unified(name, rest))
 
 
 def _unknown(name: str, rest: list[str]) -> str:

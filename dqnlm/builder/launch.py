@@ -33,6 +33,7 @@ from dqnlm.training.trainer import Trainer
 from dqnlm.utils import streams, user_code
 from dqnlm.utils.failures import explain_disk_error, explain_memory_error
 from dqnlm.utils.files import write_json_atomic
+from dqnlm.utils.permissions import resume_command
 
 Config = dict[str, Any]
 
@@ -57,8 +58,7 @@ def start(config: Config, directory: Path, *, choices: dict[str, Any], command_l
             ),
         )  # fmt: skip
         summary.show(config, trainer)
-        with user_code.explaining():
-            return trainer.run()
+        return _run(trainer)
 
 
 def resume(directory: Path, overrides: list[str]) -> dict[str, Any]:
@@ -90,7 +90,7 @@ def _resume(run: RunDirectory, before: Config, config: Config) -> dict[str, Any]
         key = "offline_rounds" if config["trainer"]["offline_rounds"] and not config["trainer"]["rollouts"] else "rollouts"
         raise UserError(
             f"{run.path} is finished ({trainer.rounds_done} {trainer.rounds}); to train on: "
-            f"dqnlm resume {run.path} trainer.{key}={config['trainer'][key] * 2 or 'N'}"
+            + resume_command(run.path, f"trainer.{key}={config['trainer'][key] * 2 or 'N'}")
         )
     if trainer.rounds_done > trainer.total_rounds:
         both = " with trainer.offline_rounds" if config["trainer"]["offline_rounds"] else ""
@@ -103,7 +103,21 @@ def _resume(run: RunDirectory, before: Config, config: Config) -> dict[str, Any]
         save_run_config(config, run.config)
     run.summary.unlink(missing_ok=True)
     summary.show(config, trainer, resumed_from=path)
-    return trainer.run()
+    return _run(trainer)
+
+
+def _run(trainer: Trainer) -> dict[str, Any]:
+    """Trains; a mistake that ends the run comes with the command that goes on from the last checkpoint."""
+    try:
+        with user_code.explaining():
+            return trainer.run()
+    except UserError as error:
+        directory = trainer.components.directory
+        steps = checkpoint.step_folders(directory.checkpoints)
+        if "dqnlm resume" in str(error) or not steps:
+            raise
+        kept = f"\n  saved up to {steps[-1].name}; go on, once that is mended: {resume_command(directory.path)}"
+        raise UserError(f"{error}{kept}") from (error.__cause__ or error)
 
 
 def build(

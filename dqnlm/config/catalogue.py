@@ -106,8 +106,9 @@ def unknown_option(group: str, option: str, config_dir: str | Path | None = None
     """The message for an unknown `group=option`."""
     names = [name for name, _ in options(group, config_dir)]
     plus = "+" if group in ADDED else ""
+    near = suggestion(option, names, f"{plus}{group}=")
+    own = f"\n  for a file of your own, {group}/{option}.yaml in a folder: --config-dir FOLDER"
     return (
         f"{group}: there is no option {option!r}{f' ({origin})' if origin else ''}"
-        f"{suggestion(option, names, f'{plus}{group}=')}\n"
-        f"  options: {', '.join(names)}"
+        f"{near}\n  options: {', '.join(names)}{'' if config_dir or near else own}"
     )

@@ -19,7 +19,10 @@ ALIASES = {
     "learning_rate": "lr", "bs": "batch_size", "tau": "polyak_rate", "epsilon": "start",
     "n_layer": "layers", "n_head": "heads", "n_embd": "width", "hidden": "width", "block_size": "context",
     "discount": "gamma", "updates": "rollouts", "max_steps": "rollouts", "steps": "rollouts", "dtype": "precision",
-    "grad_clip": "gradient_clip", "tokens": "horizon",
+    "grad_clip": "gradient_clip", "tokens": "horizon", "epsilon_start": "start", "epsilon_end": "end",
+    "exploration_fraction": "fraction", "eval_every": "evaluation.every", "eval_interval": "evaluation.every",
+    "save_every": "checkpoint.every", "save_interval": "checkpoint.every", "log_interval": "trainer.log_every",
+    "eval_episodes": "evaluation.episodes",
 }  # fmt: skip
 
 
@@ -44,12 +47,16 @@ def near_setting(key: str, settings: Mapping[str, Any], groups: Sequence[str]) -
     brothers = [k.removeprefix(prefix) for k in keys if k.startswith(prefix) and "." not in k.removeprefix(prefix)]
     if ALIASES.get(name) in brothers:
         return f"{prefix}{ALIASES[name]}"
+    if ALIASES.get(name) in keys:
+        return ALIASES[name]
     elsewhere = [k for meant in (name, ALIASES.get(name)) for k in keys if k.split(".")[-1] == meant]
     near = nearest(name, [*brothers, *([*groups, *catalogue.ADDED] if not parent else ())])
     if not elsewhere and near is not None:
         return f"+{near}" if near in catalogue.ADDED and not parent else f"{prefix}{near}"
     if elsewhere:
         return elsewhere[0]
+    if parent in settings and ALIASES.get(name) is not None:  # what it means, this option of the group has not
+        return None
     last = nearest(name, {k.split(".")[-1] for k in keys})
     return next((k for k in keys if k.split(".")[-1] == last), None)
 
@@ -68,7 +75,7 @@ def unknown_setting(key: str, origin: str, settings: Mapping[str, Any], config_d
     if parent and not isinstance(tree, Mapping):
         lines.append(f"  {parent} is a single value, without settings below it")
     elif parent:
-        lines.append(f"  {parent} has: {', '.join(k for k in tree if k != '_target_')}")
+        lines.append(f"  {parent} has: {', '.join(k for k in tree if k != '_target_') or 'no settings, as it is chosen'}")
     else:
         lines.append(f"  settings begin with: {', '.join(sorted({*settings, *groups} - {'allow_targets', key}))}")
     return "\n".join(lines)

@@ -11,7 +11,7 @@ import importlib
 import inspect
 import os
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from dqnlm.config.coerce import MismatchError, conform
@@ -48,14 +48,8 @@ def resolve_target(dotted: Any, key: str = "", where: Where = nowhere) -> Callab
     node = f"{key}.{TARGET}" if key else TARGET
     if not isinstance(dotted, str) or "." not in dotted or not all(part.isidentifier() for part in dotted.split(".")):
         raise UserError(f"{node}: {dotted!r} is no dotted path of a class or function ({where(node)})")
-    allowed = {OWN_PREFIX, *permitted()}
-    if not any(dotted.startswith(f"{prefix}.") for prefix in allowed):
-        owner = dotted.rpartition(".")[0]
-        raise UserError(
-            f"{node}: {dotted} is code outside {', '.join(sorted(allowed))} ({where(node)})\n"
-            f"  if you trust it, permit it: train and resume +allow_targets=[{owner}], eval and generate --allow-targets "
-            f"{owner}, load_policy(..., allow_targets=['{owner}'])"
-        )
+    if not _is_allowed(dotted):
+        raise UserError(_not_permitted(node, dotted, [dotted.rpartition(".")[0]], where))
     module_name, _, name = dotted.rpartition(".")
     own = dotted.startswith(f"{OWN_PREFIX}.")
     if own and not any(f"{module_name}.".startswith(f"{OWN_PREFIX}.{part}.") for part in PARTS):
@@ -67,8 +61,9 @@ def resolve_target(dotted: Any, key: str = "", where: Where = nowhere) -> Callab
     except ModuleNotFoundError as error:
         # A module missing inside the target's own imports is its author's mistake, or a package to install.
         if error.name is None or not (module_name == error.name or module_name.startswith(f"{error.name}.")):
-            raise UserError(f"{node}: {module_name} needs the package {error.name}, which is not installed") from error
-        hint = "" if own else "\n  put it into the current folder, or its folder on the path: PYTHONPATH=. dqnlm ..."
+            wrong = "" if own else f"\n  {user_code.blame(error, module_name)}"
+            raise UserError(f"{node}: {module_name} needs the package {error.name}, which is not installed{wrong}") from error
+        hint = "" if own else "\n  put it into the current folder, or its folder on the path: PYTHONPATH=FOLDER dqnlm ..."
         raise UserError(f"{node}: there is no module {module_name} ({where(node)}){hint}") from error
     except user_code.ERRORS as error:
         if own:
@@ -79,8 +74,42 @@ def resolve_target(dotted: Any, key: str = "", where: Where = nowhere) -> Callab
     if not callable(target) or (own and target.__module__ != module_name):  # what a module imports is not its own
         public = [n for n, v in vars(module).items() if callable(v) and not n.startswith("_")]
         near = suggestion(name, public, f"{module_name}.")
-        raise UserError(f"{node}: {module_name} has no {name} ({where(node)}){near}")
+        has = "" if own or near else f"\n  it has: {', '.join(public) or 'no class and no function'}"
+        raise UserError(f"{node}: {module_name} has no {name} ({where(node)}){near}{has}")
     return target
+
+
+def require_permitted(config: Mapping[str, Any], where: Where = nowhere) -> None:
+    """Raises UserError that names all modules at once that a configuration uses without permission."""
+    found = [(key, target) for key, target in _targets(config) if not _is_allowed(target)]
+    if found:
+        owners = list(dict.fromkeys(target.rpartition(".")[0] for _, target in found))
+        raise UserError(_not_permitted(*found[0], owners, where))
+
+
+def _targets(node: Any, key: str = "") -> Iterator[tuple[str, str]]:
+    """Dotted key and value of each `_target_` that is a dotted name."""
+    children = node.items() if isinstance(node, Mapping) else enumerate(node) if isinstance(node, list) else ()
+    for name, value in children:
+        inner = f"{key}.{name}" if key else str(name)
+        if name == TARGET and isinstance(value, str) and "." in value:
+            yield inner, value
+        else:
+            yield from _targets(value, inner)
+
+
+def _is_allowed(dotted: str) -> bool:
+    return any(dotted.startswith(f"{prefix}.") for prefix in (OWN_PREFIX, *permitted()))
+
+
+def _not_permitted(node: str, dotted: str, owners: Sequence[str], where: Where) -> str:
+    """The message for code without permission; what is typed permits it beside all that is permitted already."""
+    all_of_them = ",".join([*sorted(permitted()), *owners])
+    return (
+        f"{node}: {dotted} is code outside dqnlm that is not permitted ({where(node)})\n"
+        f"  if you trust it, permit it: '+allow_targets=[{all_of_them}]'; from Python: "
+        f"load_policy(..., allow_targets={all_of_them.split(',')})"
+    )
 
 
 def unwritten(target: Any) -> list[str]:

@@ -11,7 +11,7 @@ from dqnlm.config.catalogue import PRESETS, options
 from dqnlm.config.composition import origin
 from dqnlm.config.inapplicable import drop_inapplicable
 from dqnlm.config.messages import unknown_setting
-from dqnlm.config.schema import TARGET, Where, check_node, check_value
+from dqnlm.config.schema import TARGET, Where, check_node, check_value, require_permitted
 from dqnlm.errors import UserError
 from dqnlm.utils.paths import FilePath
 from dqnlm.utils.permissions import permit_targets
@@ -51,6 +51,7 @@ def validate(
     where = where or (lambda key: origin(key, overrides, config_dir))
     config, _ = drop_inapplicable(config, overrides, config_dir)
     _permit(config.pop(ALLOW_TARGETS, None), overrides, where)
+    require_permitted(config, where)
     known = [*PLAIN, "learner", *(g for g in catalogue.groups(config_dir) if g not in PRESETS)]
     for key in config:
         if key not in known:

@@ -157,9 +157,7 @@ class Transformer(Body):
     def _used(self, position_E: Tensor) -> int:
         """Slots of the cache that the next observation reads, at most."""
         # Asking an accelerator would wait for it: there all slots are read, and writing out of range fails by itself.
-        if position_E.device.type != "cpu":
-            return self.max_observations
-        used = int(position_E.max()) + 1
+        used = int(position_E.max()) + 1 if position_E.device.type == "cpu" else self.max_observations
         if used > self.max_observations:
             raise UserError(self._too_long(f"{self.max_observations + 1} observations or more"))
         return used

@@ -17,12 +17,12 @@ class Returns(ABC):
 
     Attributes:
         lookahead: decisions that a target spans; None: to the row's end.
-        is_affine: each target is R + G v of one observation, so `affine` exists and distributional heads can learn it.
+        is_affine: each target is R + G v of one observation, which `affine` gives, so distributional heads can learn it.
         bootstraps_inside: uses values of observations before a row's end.
     """
 
     lookahead: int | None = None
-    is_affine: bool = True
+    is_affine: bool = False
     bootstraps_inside: bool = True
 
     def check(self, context: RunContext) -> None:  # noqa: B027
@@ -36,7 +36,7 @@ class Returns(ABC):
 
     def affine(self, reward_BT: Tensor, discount_BT: Tensor, mask_BT: Tensor, carry_BT: Tensor | None) -> AffineReturn:
         """R, G and the index of the bootstrapped observation; for those with `is_affine`."""
-        raise NotImplementedError(f"{type(self).__name__} mixes the values of several observations")
+        raise NotImplementedError(f"{type(self).__name__} has no `affine`")
 
 
 class NStep(Returns):
@@ -48,6 +48,8 @@ class NStep(Returns):
     Raises:
         UserError: n below 1.
     """
+
+    is_affine = True
 
     def __init__(self, *, n: int) -> None:
         if n < 1:
@@ -97,8 +99,6 @@ class Lambda(Returns):
     Raises:
         UserError: outside [0, 1].
     """
-
-    is_affine = False
 
     def __init__(self, *, trace: float) -> None:
         if not 0 <= trace <= 1:

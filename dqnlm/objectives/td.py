@@ -110,13 +110,13 @@ class TDObjective(Objective, ABC):
             return batch.reward_BT.new_zeros(rows, times + 1)
         own, other = self._state_values(online), self._state_values(target)
         value_BS = self.bootstrap.value(own, other, batch.legal_at(other.q_BSA.shape[1]))
-        require_shape(value_BS, other.q_BSA.shape[:2], f"{full_name(self.bootstrap)}: the value")
+        require_shape(value_BS, other.q_BSA.shape[:2], f"{full_name(self.bootstrap)}: value_BS (rows, observations) of value")
         return value_BS if value_BS.shape[1] > times else torch.cat([value_BS, value_BS.new_zeros(rows, 1)], 1)
 
     def _output(self, losses: Iterable[Tensor], online: Outputs, target_BT: Tensor, batch: Decisions) -> LossOutput:
         """The sum of the losses of q and q2, with the metrics and the TD error y_t - Q(s_t, a_t) of q."""
         loss_BT = reduce(torch.add, losses)
-        require_shape(loss_BT, target_BT.shape, f"{full_name(self.head)}: the loss")
+        require_shape(loss_BT, target_BT.shape, f"{full_name(self.head)}: loss_BT (rows, transitions)")
         q_BTA = self.head.value(batch.at_decisions(online["q"].detach()))
         taken_BT = value_taken(q_BTA, batch.action_BT)
         metrics = {
@@ -143,7 +143,7 @@ class TD(TDObjective):
         reward_BT = batch.reward_BT + self._bonus(target, batch)
         value_BS = self._value(online, target, batch)
         target_BT = self.returns.target(reward_BT, batch.discount_BT, batch.mask_BT, batch.carry_BT, value_BS)
-        require_shape(target_BT, reward_BT.shape, f"{full_name(self.returns)}: the target")
+        require_shape(target_BT, reward_BT.shape, f"{full_name(self.returns)}: target_BT (rows, transitions) of target")
         losses = (self.head.loss_taken(raw, batch.action_BT, target_BT) for raw in self._predictions(online, batch))
         return self._output(losses, online, target_BT, batch)
 
@@ -176,7 +176,8 @@ class DistributionalTD(TDObjective):
     ) -> tuple[Tensor, Tensor]:
         """Values R_t + G_t z of the M target atoms, and their probabilities: BTM each."""
         affine = self.returns.affine(batch.reward_BT, batch.discount_BT, batch.mask_BT, batch.carry_BT)
-        require_shape(affine.reward_BT, batch.reward_BT.shape, f"{full_name(self.returns)}: the reward of affine")
+        what = f"{full_name(self.returns)}: reward_BT (rows, transitions) of affine"
+        require_shape(affine.reward_BT, batch.reward_BT.shape, what)
         if target is None or not self.values_matter:
             z_BTM = affine.reward_BT[..., None]
             return z_BTM, torch.ones_like(z_BTM)

@@ -1,4 +1,4 @@
-"""The partner in Wordle: draws the secret word and gives the feedback; rules in dqnlm/tasks/wordle.py."""
+"""The partner in Wordle: draws the secret word and gives the feedback; rules in dqnlm/problems/wordle.py."""
 
 from __future__ import annotations
 

@@ -192,7 +192,7 @@ class StatefulReward(Reward):
 
     def step(self, action_E: Tensor, active_E: Tensor | None = None) -> Tensor:
         state, reward_E = self._advance(self._state, action_E)
-        require_shape(reward_E, action_E.shape, f"{full_name(self)}: the reward of _advance")
+        require_shape(reward_E, action_E.shape, f"{full_name(self)}: reward_E of _advance")
         if active_E is not None:
             state = {name: rows_where(active_E, new, self._state[name]) for name, new in state.items()}
             reward_E = torch.where(active_E, reward_E, 0.0)
@@ -203,7 +203,7 @@ class StatefulReward(Reward):
         state, rewards = self._start(reference_BH), []
         for action_B in action_BH.unbind(1):
             state, reward_B = self._advance(state, action_B)
-            require_shape(reward_B, action_B.shape, f"{full_name(self)}: the reward of _advance")
+            require_shape(reward_B, action_B.shape, f"{full_name(self)}: reward_E of _advance")
             rewards.append(reward_B)
         return torch.stack(rewards, 1)
 

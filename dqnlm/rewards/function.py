@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import math
 from collections.abc import Sequence
 from numbers import Real
@@ -50,6 +51,16 @@ class FunctionReward(TextReward):
             )
         self.path, self.file = path, user_code.split(path, SETTING, "function")[0]
         self._function = user_code.load(path, SETTING, "function")
+        try:
+            inspect.signature(self._function).bind([], [], [])
+        except TypeError as error:
+            name = path.rpartition(":")[2]
+            raise UserError(
+                f"{SETTING}={path}: it is called with three lists, and {name}{inspect.signature(self._function)} takes others "
+                f"({error})\n  write: def {name}(prompts, completions, references)"
+            ) from error
+        except ValueError:  # a function of C without a signature: its first call tells
+            pass
 
     def score(self, prompts: list[str], completions: list[str], references: list[str]) -> list[float]:
         answer = self._call(prompts, completions, references)

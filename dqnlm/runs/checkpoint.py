@@ -24,6 +24,7 @@ import torch
 
 from dqnlm.errors import UserError
 from dqnlm.utils.files import fsync_folder, sha256_of_file, write_json_atomic
+from dqnlm.utils.permissions import resume_command
 
 State = dict[str, Any]
 BEST = "best"
@@ -72,7 +73,7 @@ class Checkpoints:
             kept = [p.name for p in step_folders(self.folder)]
             raise UserError(
                 f"could not write the checkpoint {final}: {error}. Checkpoints that are safe: {', '.join(kept) or 'none'}. "
-                f"Free space or mend the folder's permissions, then: dqnlm resume {self.folder.parent}"
+                f"Free space or mend the folder's permissions, then: {resume_command(self.folder.parent)}"
             ) from error
         return final
 
@@ -129,7 +130,8 @@ def find(folder: Path, which: str) -> Path:
             return path
     there = [str(step_of(p)) for p in steps]
     names = ([BEST] if best else []) + (["last"] if steps else []) + there
-    raise UserError(f"no checkpoint {which!r} in {folder}; there are: {', '.join(names) or 'none'}")
+    hint = f"\n  take one of them: --checkpoint {names[0]}" if names else ""
+    raise UserError(f"no checkpoint {which!r} in {folder}; there are: {', '.join(names) or 'none'}{hint}")
 
 
 def is_whole(path: Path) -> bool:

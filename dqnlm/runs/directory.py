@@ -9,6 +9,7 @@ from datetime import datetime
 from pathlib import Path
 
 from dqnlm.errors import UserError
+from dqnlm.utils.permissions import resume_command
 from dqnlm.utils.suggest import nearest
 
 RUN_FILES = ("manifest.json", "config.yaml")  # either of them makes a folder a run
@@ -116,7 +117,7 @@ def require_unused(folder: Path) -> Path:
     if held:
         raise UserError(
             f"{folder} already contains a run\n"
-            f"  to continue it: dqnlm resume {held[0]}\n  to start another, name another folder"
+            f"  to continue it: {resume_command(held[0])}\n  to start another, name another folder"
         )
     try:
         folder.mkdir(parents=True, exist_ok=True)

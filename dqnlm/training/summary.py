@@ -19,7 +19,8 @@ Config = dict[str, Any]
 
 def idle_components(settings: Config, context: RunContext) -> list[str]:
     """Components without effect in this run, each with the reason; `settings` are those of `pretraining`."""
-    idle = [] if context.is_on_text else ["reward: the environment has its own rewards"]
+    own_rewards = not context.is_on_text and context.option("reward") != "none"
+    idle = ["reward: the environment has its own rewards"] if own_rewards else []
     for key in ("lr", "batch_size"):
         if settings[key] is not None and not settings["updates"]:
             idle.append(f"pretraining.{key}: this run has no pretraining")
@@ -88,17 +89,19 @@ def show(config: Config, trainer: Trainer, resumed_from: Path | None = None) -> 
     lines = [
         f"{label:<11} {data}",
         f"environment {task.describe_env(rollout_steps)}",
-        f"learning    {_learning_line(config, components.context)}",
+        f"learning    {_learning_line(config, trainer)}",
+        f"policy      {_policy_line(config, trainer)}",
         f"network     {option('network')}, {parameters:,} parameters, head {option('head')}, context "
         f"{components.policy.network.context}",
         f"memory      weights and optimizer {weights / 2**20:.1f} MiB; buffer {buffer.rows:,} rows, "
         f"{buffer.bytes_per_transition} bytes a transition, {ring / 2**20:.1f} MiB",
         f"device      {device}, {torch.get_num_threads()} threads, {learner['precision']}"
         + (", compiled" if learner["compile"] else ""),
-        f"length      {trainer.total_rounds:,} {trainer.rounds}, {updates:,} updates of {trainer.batch_size} rows; about "
+        f"length      {_phases(trainer)}, {updates:,} updates of {trainer.batch_size} rows; about "
         f"{clock(estimated_seconds(trainer, rollout_steps))} (estimated from three passes)",
         f"folder      {components.directory.path}",
     ]
+    lines += [f"your own    {text}" for text in _own_parts(config)]
     lines += [f"note        {text}" for text in components.notes if not source.bundled]
     lines += [f"inactive    {text}" for text in idle_components(config["pretraining"], components.context)]
     if not task.spec.exact_resume:
@@ -108,13 +111,47 @@ def show(config: Config, trainer: Trainer, resumed_from: Path | None = None) -> 
     components.console.panel("dqnlm", lines)
 
 
-def _learning_line(config: Config, context: RunContext) -> str:
+def _learning_line(config: Config, trainer: Trainer) -> str:
+    context, objectives = trainer.components.context, trainer.components.learner.objectives
     option = context.option
+    weighted = [name if o.weight == 1 else f"{o.weight:g} {name}" for name, o in objectives.items()]
     td = f" (bootstrap={option('bootstrap')}, returns={option('returns')})" if context.uses_bootstrap else ""
     return (
-        f"{' + '.join(context.objectives)}{td}, feedback {config['feedback']}, gamma {config['gamma']}, target="
-        f"{option('target')}, exploration={option('exploration')}"
+        f"{' + '.join(weighted)}{td}, feedback {config['feedback']}, gamma {config['gamma']}, target="
+        f"{option('target')}, exploration={option('exploration')}, optimizer={option('optimizer')}"
     )
+
+
+def _policy_line(config: Config, trainer: Trainer) -> str:
+    """What is evaluated, how often, and when the run is saved."""
+    components, policy, saved = trainer.components, config["policy"], config["checkpoint"]
+    beta = "" if policy["beta"] is None else f" with beta {policy['beta']:g}"
+    every = [f"every {saved['every']:,} rounds"] if saved["every"] is not None else []
+    every += [f"every {saved['minutes']:g} minutes"] if saved["minutes"] is not None else []
+    return (
+        f"{components.policy.declared}{beta}; evaluated every {components.evaluation.every:,} rounds, the best kept by "
+        f"{trainer.recorder.best_metric}; saved {', '.join([*every, 'at the end'])}"
+    )
+
+
+def _phases(trainer: Trainer) -> str:
+    """The phases with their rounds."""
+    if trainer.rounds == "rollouts":
+        return f"{trainer.total_rounds:,} rollouts"
+    return " + ".join(f"{phase.rounds:,} {phase.name}" for phase in trainer.phases) + " rounds"
+
+
+def _own_parts(config: Config, key: str = "") -> list[str]:
+    """The settings of the parts whose class is outside dqnlm."""
+    found = []
+    for name, node in config.items():
+        inner = f"{key}.{name}" if key else name
+        if isinstance(node, dict) and not str(node.get("_target_", "dqnlm.")).startswith("dqnlm."):
+            values = ", ".join(f"{k}={v}" for k, v in node.items() if k != "_target_" and not isinstance(v, dict))
+            found += [f"{inner}: {values}"] if values else []
+        if isinstance(node, dict):
+            found += _own_parts(node, inner)
+    return found
 
 
 def estimated_seconds(trainer: Trainer, rollout_steps: int | None) -> float:

@@ -21,6 +21,7 @@ from dqnlm.training.phases import Phase
 from dqnlm.training.recorder import Recorder
 from dqnlm.utils.failures import explain_memory_error
 from dqnlm.utils.files import write_json_atomic
+from dqnlm.utils.permissions import resume_command
 from dqnlm.utils.signals import Stopped, listening_to_signals
 
 
@@ -96,7 +97,7 @@ class Trainer:
         finally:
             summary = self._close(status)
         if self._stop_signal is not None:
-            components.console.print(f"stopped and saved; go on with: dqnlm resume {components.directory.path}")
+            components.console.print(f"stopped and saved; go on with: {resume_command(components.directory.path)}")
             raise Stopped(128 + self._stop_signal)
         return summary
 

@@ -10,6 +10,7 @@ from pathlib import Path
 import torch
 
 from dqnlm.errors import UserError
+from dqnlm.utils.permissions import resume_command
 
 DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO)
 
@@ -38,5 +39,5 @@ def explain_disk_error(folder: Path) -> Iterator[None]:
             raise
         raise UserError(
             f"{error.filename or folder}: {error.strerror}. Free space or correct the folder's permissions; earlier "
-            f"checkpoints are kept. If {folder}/checkpoints contains a checkpoint, continue with: dqnlm resume {folder}"
+            f"checkpoints are kept. If {folder}/checkpoints contains a checkpoint, continue with: {resume_command(folder)}"
         ) from error

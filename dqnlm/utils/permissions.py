@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +43,12 @@ def is_permitted_module(name: str) -> bool:
 def forget_permissions() -> None:
     """Revokes the permissions of `permit_targets` (for tests and long-lived sessions)."""
     _permitted.clear()
+
+
+def resume_command(folder: Path, *overrides: str) -> str:
+    """The command that goes on with a run, with the permissions that this process has."""
+    allowed = [f"+allow_targets=[{','.join(sorted(_permitted))}]"] if _permitted else []
+    return shlex.join(["dqnlm", "resume", str(folder), *overrides, *allowed])
 
 
 def permitted() -> frozenset[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 
 from torch import Tensor
@@ -15,7 +16,7 @@ def require_shape(tensor: Tensor, shape: Sequence[int], what: str) -> None:
     Args:
         tensor: the answer of a part that a user may write.
         shape: the shape of its contract.
-        what: the answer in words, such as `my_rewards.Fresh: the reward of _advance`.
+        what: the answer in words, with its axes, such as `my_rewards.Fresh: reward_E of _advance`.
 
     Raises:
         UserError: the shapes differ.
@@ -25,5 +26,6 @@ def require_shape(tensor: Tensor, shape: Sequence[int], what: str) -> None:
 
 
 def full_name(part: object) -> str:
-    """`module.Class` of an object, as `_target_` writes it."""
-    return f"{type(part).__module__}.{type(part).__qualname__}"
+    """`module.Class` of an object, as `_target_` writes it, and the file that holds it."""
+    file = getattr(sys.modules.get(type(part).__module__), "__file__", None)
+    return f"{type(part).__module__}.{type(part).__qualname__}{f' ({file})' if file else ''}"

@@ -133,9 +133,9 @@ def test_a_file_that_is_no_python(run: Run) -> None:
 @pytest.mark.parametrize(
     ("where", "code", "said"),
     [
-        ("advance", "reward_E = torch.zeros(3)", "own_mistakes.Fresh: the reward of _advance has the shape (3,), where (4,)"),
-        ("target", "target_BT = target_BT.mean(0)", "own_mistakes.Later: the target has the shape (8,), where (4, 8)"),
-        ("value", "value_BS = value_BS[:, :1]", "own_mistakes.Best: the value has the shape (4, 1), where (4, 8)"),
+        ("advance", "reward_E = torch.zeros(3)", ": reward_E of _advance has the shape (3,), where (4,)"),
+        ("target", "target_BT = target_BT.mean(0)", ": target_BT (rows, transitions) of target has the shape (8,), where (4, 8)"),
+        ("value", "value_BS = value_BS[:, :1]", ": value_BS (rows, observations) of value has the shape (4, 1), where (4, 8)"),
     ],
 )
 def test_an_answer_of_another_shape(run: Run, where: str, code: str, said: str) -> None:
@@ -170,3 +170,33 @@ def test_an_error_of_the_package_is_not_blamed_on_the_user(run: Run, monkeypatch
     monkeypatch.setattr(Trainer, "_loop", crash)
     code, err = run("train")
     assert code == 1 and "Traceback" in err and "deep inside" in err and "your own code" in err and "own_mistakes" in err
+
+
+def test_it_says_how_to_go_on(run: Run) -> None:
+    """Bug: the way back to a run that an error ended is not told, or lacks the permission that it needs."""
+    assert run("train", advance="if int(state['steps'].max()) == 7 and not reward_E.any(): pass")[0] == 0
+    code, err = run("resume", "trainer.rollouts=4", target="raise LookupError('once')")
+    assert code == 2 and "saved up to step-" in err and "dqnlm resume" in err and "'+allow_targets=[own_mistakes]'" in err
+
+
+def test_targets_alone_are_no_affine_returns(run: Run) -> None:
+    """Bug: a class with `target` alone passes for one that distributional heads can learn, and fails at its first update."""
+    top = (
+        "from dqnlm.objectives.returns import Returns\n\n\nclass Plain(Returns):\n    lookahead = 1\n\n"
+        "    def target(self, reward_BT, discount_BT, mask_BT, carry_BT, value_BS):\n        return reward_BT\n"
+    )
+    Path("options/returns/plain.yaml").write_text("# plain: x\n_target_: own_mistakes.Plain\n")
+    code, err = run("train", "returns=plain", "head=categorical", top=top)
+    assert code == 2 and "returns=plain" in err and "head=categorical" in err and "Traceback" not in err, err
+    assert run("train", "returns=plain", top=top)[0] == 0
+
+
+def test_all_missing_permissions_are_named_at_once(run: Run) -> None:
+    """Bug: one module is named after the other, and following the advice takes back what was permitted before."""
+    Path("other_mistakes.py").write_text("from dqnlm.objectives.returns import NStep as Mine\n")
+    Path("third.py").write_text("from dqnlm.objectives.bootstrap import Max\n")
+    Path("options/returns/mine.yaml").write_text("# mine: x\n_target_: other_mistakes.Mine\nn: 1  # decisions\n")
+    Path("options/bootstrap/third.yaml").write_text("# third: x\n_target_: third.Max\n")
+    code, err = run("train", "returns=mine", "bootstrap=third")
+    named = err.split("+allow_targets=[")[1].split("]")[0].split(",")
+    assert code == 2 and sorted(named) == ["other_mistakes", "own_mistakes", "third"]

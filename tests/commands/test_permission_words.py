@@ -1,0 +1,40 @@
+"""Both ways of typing a permission are understood by every command that needs one."""
+
+from __future__ import annotations
+
+import pytest
+
+from dqnlm.commands.permission_words import unified
+
+
+@pytest.mark.parametrize("command", ["train", "resume"])
+@pytest.mark.parametrize(
+    ("typed", "read"),
+    [
+        (["run", "--allow-targets", "a"], ["run", "+allow_targets=[a]"]),
+        (["--allow-targets=a", "seed=1", "--allow-targets", "b.c"], ["seed=1", "+allow_targets=[a,b.c]"]),
+        (["run", "+allow_targets=[a]"], ["run", "+allow_targets=[a]"]),
+        (["run"], ["run"]),
+    ],
+)
+def test_as_a_setting(command: str, typed: list[str], read: list[str]) -> None:
+    """Bug: the flag of the other commands is refused, or only the last of several counts."""
+    assert unified(command, typed) == read
+
+
+@pytest.mark.parametrize("command", ["eval", "generate", "chat", "inspect", "rate", "export"])
+@pytest.mark.parametrize(
+    ("typed", "read"),
+    [
+        (["run", "+allow_targets=[a,b.c]"], ["run", "--allow-targets", "a", "--allow-targets", "b.c"]),
+        (["allow_targets=a", "run"], ["--allow-targets", "a", "run"]),
+        (["run", "--allow-targets", "a"], ["run", "--allow-targets", "a"]),
+    ],
+)
+def test_as_a_flag(command: str, typed: list[str], read: list[str]) -> None:
+    """Bug: the setting of train is refused as an unrecognized argument."""
+    assert unified(command, typed) == read
+
+
+def test_other_commands_read_their_own_words() -> None:
+    assert unified("report", ["a", "--allow-targets", "b"]) == ["a", "--allow-targets", "b"]
