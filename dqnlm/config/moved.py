@@ -101,6 +101,7 @@ def renewed_config(config: Mapping[str, Any]) -> dict[str, Any]:
         node = _node(found, path)
         if node is not None and node.get(name) == old:
             node[name] = new
+    found.setdefault("max_rounds", None)
     best = found.get("evaluation", {}).get("best_metric")
     if isinstance(best, str):
         found["evaluation"]["best_metric"] = renewed_metric(best)

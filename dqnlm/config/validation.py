@@ -19,7 +19,7 @@ from dqnlm.utils.permissions import permit_targets
 # Settings that belong to no group (train.yaml gives defaults and meanings).
 PLAIN: dict[str, Any] = {
     "gamma": float, "feedback": Literal["taken", "all_actions"],
-    "seed": int, "device": str, "threads": int | None, "progress": bool, "output_dir": FilePath,
+    "seed": int, "device": str, "max_rounds": int | None, "threads": int | None, "progress": bool, "output_dir": FilePath,
 }  # fmt: skip
 ALLOW_TARGETS = "allow_targets"
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import ast
+import json
 from pathlib import Path
 
 import pytest
 
 from dqnlm.builder import launch
 from dqnlm.config import catalogue, composition, validation
+from dqnlm.errors import UserError
 from dqnlm.runs.directory import RunDirectory
 from scripts import structure
 from tests.helpers import runs as tools
@@ -123,6 +125,36 @@ def test_every_experiment_builds(tmp_path: Path, name: str) -> None:
         checked["data"]["path"] = str(text)
     trainer = launch.build(checked, RunDirectory(tmp_path))
     assert trainer.total_rounds >= 1 and trainer.components.notes is not None
+
+
+@pytest.mark.parametrize("name", EXPERIMENTS)
+def test_smoke_shortens_every_experiment_and_changes_none(tmp_path: Path, name: str) -> None:
+    """Bug: +debug=smoke gives rollouts to a run on logged data, or leaves its offline rounds or its pretraining as they are."""
+    words = [f"+experiment={name}", "+debug=smoke", "device=cpu", "threads=1", "logger=none"]
+    words += PAIRS_OF[name](tmp_path) if name in PAIRS_OF else []
+    if name in PAIRS_OF:
+        pytest.importorskip("tokenizers")
+    if "path" in composition.compose(words)[0]["data"] and name not in PAIRS_OF:
+        words += ["data=text_file", f"data.path={tools.write_text(tmp_path / 'text.txt', 5000)}"]
+    composed, choices = composition.compose(words)
+    plain, _ = composition.compose([word for word in words if word != "+debug=smoke"])
+    trainer = launch.build(validation.validate(composed, choices, words), RunDirectory(tmp_path))
+    wanted = {
+        "pretraining": plain["pretraining"]["updates"], "offline": plain["trainer"]["offline_rounds"],
+        "online": plain["trainer"]["rollouts"],
+    }  # fmt: skip
+    assert {phase.name: phase.rounds for phase in trainer.phases} == {n: min(k, 6) for n, k in wanted.items() if k}
+
+
+def test_the_limit_holds_for_each_phase_and_is_lifted_on_resume(tmp_path: Path) -> None:
+    """Bug: a run that a limit ended cannot be made longer; or is told to raise a setting that the limit overrules."""
+    words = tools.tiny(tools.write_text(tmp_path / "text.txt"), "max_rounds=2", "trainer.rollouts=5")
+    tools.start(tmp_path / "run", None, *words)
+    with pytest.raises(UserError, match="max_rounds=4"):
+        launch.resume(tmp_path / "run", [])
+    launch.resume(tmp_path / "run", ["max_rounds=4"])
+    assert tools.state(tmp_path / "run")["training"]["trainer"]["rollouts_done"] == 4
+    assert json.loads((tmp_path / "run/summary.json").read_text())["status"] == "finished"
 
 
 @pytest.mark.fault("settings that nothing reads")
