@@ -75,7 +75,8 @@ class SumTree:
         """
         node_B, rest_B1 = torch.zeros_like(place_B, dtype=torch.int64), place_B[:, None]
         for below in reversed(self._blocks):
-            end_BW = below[node_B].cumsum(1, dtype=torch.float64)
+            # Beyond the last block only where all masses are 0.
+            end_BW = below[node_B.clamp(max=len(below) - 1)].cumsum(1, dtype=torch.float64)
             # A node's own sum may exceed its last end by rounding, and beyond that end lies no mass.
             rest_B1 = torch.minimum(rest_B1, torch.nextafter(end_BW[:, -1:], end_BW.new_zeros(())))
             child_B1 = torch.searchsorted(end_BW, rest_B1, right=True).clamp_(max=WIDTH - 1)

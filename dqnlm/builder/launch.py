@@ -87,9 +87,10 @@ def _resume(run: RunDirectory, before: Config, config: Config) -> dict[str, Any]
     saved_state.restore(trainer.components, policy, training)
     trainer.load_state_dict(training["trainer"])
     if trainer.rounds_done >= trainer.total_rounds and has_finished(run):
+        key = "offline_rounds" if config["trainer"]["offline_rounds"] and not config["trainer"]["rollouts"] else "rollouts"
         raise UserError(
             f"{run.path} is finished ({trainer.rounds_done} {trainer.rounds}); to train on: "
-            + resume_command(run.path, _longer(config))
+            + resume_command(run.path, f"trainer.{key}={config['trainer'][key] * 2 or 'N'}")
         )
     if trainer.rounds_done > trainer.total_rounds:
         both = " with trainer.offline_rounds" if config["trainer"]["offline_rounds"] else ""
@@ -115,7 +116,7 @@ def _run(trainer: Trainer) -> dict[str, Any]:
         steps = checkpoint.step_folders(directory.checkpoints)
         if "dqnlm resume" in str(error) or not steps:
             raise
-        kept = f"\n  saved up to {steps[-1].name}; go on, once that is mended: {resume_command(directory.path)}"
+        kept = f"\n  saved up to {steps[-1].name}; to go on with the same settings: {resume_command(directory.path)}"
         raise UserError(f"{error}{kept}") from (error.__cause__ or error)
 
 
@@ -130,7 +131,6 @@ def build(
         UserError: a combination that cannot work, or data that is not there.
     """
     check_settings(config)
-    config = _limited(config)
     if config["threads"] is not None:
         torch.set_num_threads(config["threads"])
     device, seed, settings = agent.choose_device(config["device"]), config["seed"], config["trainer"]
@@ -179,26 +179,6 @@ def build(
 def max_lookahead(objectives: dict[str, Objective]) -> int | None:
     """Decisions that the objective which looks ahead the most spans; None: to the row's end."""
     return combined(objective.requires for objective in objectives.values()).lookahead
-
-
-def _limited(config: Config) -> Config:
-    """The configuration with at most `max_rounds` rounds in each phase."""
-    limit = config["max_rounds"]
-    if limit is None:
-        return config
-    shorter = {key: min(config["trainer"][key], limit) for key in ("rollouts", "offline_rounds")}
-    pretraining = {"updates": min(config["pretraining"]["updates"], limit)}
-    return config | {
-        "trainer": config["trainer"] | shorter, "pretraining": config["pretraining"] | pretraining,
-    }  # fmt: skip
-
-
-def _longer(config: Config) -> str:
-    """The setting that makes a finished run twice as long."""
-    if config["max_rounds"] is not None:
-        return f"max_rounds={config['max_rounds'] * 2}"
-    key = "offline_rounds" if config["trainer"]["offline_rounds"] and not config["trainer"]["rollouts"] else "rollouts"
-    return f"trainer.{key}={config['trainer'][key] * 2 or 'N'}"
 
 
 def choices_of(run: RunDirectory) -> dict[str, Any]:

@@ -148,7 +148,7 @@ def run_job(cfg: DictConfig) -> Any:
         print(f"job {settings.job.num}: {directory.name}{STATES[state]}", flush=True)
     outcome, message = "crash", ""
     try:
-        outcome = "finished" if state == "finished" else _start(cfg, settings, directory, state)
+        outcome = _start(cfg, settings, directory, state)
         message = f"status {outcome}"
     except UserError as error:
         outcome, message = "mistake", str(error)
@@ -188,8 +188,11 @@ def _start(cfg: DictConfig, settings: Any, directory: Path, state: train_sweep.S
     flags = ["--config-dir", config_dir] if config_dir else []
     from dqnlm.builder import launch
 
-    if state == "begun":
+    if state != "new":
         _require_same_settings(config, directory)
+    if state == "finished":
+        return state
+    if state == "begun":
         return str(launch.resume(directory, []).get("status", "finished"))
     if settings.mode == RunMode.MULTIRUN:
         train_sweep.clear(directory)
@@ -203,8 +206,8 @@ def _require_same_settings(config: dict[str, Any], directory: Path) -> None:
     differ = sorted(key for key in before.keys() | now.keys() if before.get(key) != now.get(key) and key != "output_dir")
     if differ:
         raise UserError(
-            f"{directory} was begun with other settings: {', '.join(differ[:3])} differ\n"
-            "  go on with it as it is by dqnlm resume, or remove its folder to train it anew"
+            f"{directory} was trained with other settings: {', '.join(differ[:3])} differ\n"
+            "  remove the folder to train the job anew, or name another folder for the sweep"
         )
 
 

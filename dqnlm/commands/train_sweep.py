@@ -73,11 +73,12 @@ def state_of(job: Path) -> State:
 
 
 def clear(job: Path) -> None:
-    """Removes what a job left that came to no checkpoint; Hydra's own files are those of its new start."""
-    for child in job.iterdir():
-        if child.name != OUTCOME.parts[0]:
-            shutil.rmtree(child) if child.is_dir() else child.unlink()
-    (job / OUTCOME).unlink(missing_ok=True)
+    """Removes the files of a run that came to no checkpoint; nothing else that lies there."""
+    run = RunDirectory(job)
+    for file in (run.config, run.manifest, run.metrics, run.samples, run.summary, run.log, job / OUTCOME):
+        file.unlink(missing_ok=True)
+    for folder in (run.checkpoints, run.tensorboard):
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def note_outcome(job: Path, outcome: str, message: str) -> None:

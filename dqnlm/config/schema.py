@@ -10,6 +10,7 @@ from __future__ import annotations
 import importlib
 import inspect
 import os
+import shlex
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
@@ -18,7 +19,7 @@ from dqnlm.config.coerce import MismatchError, conform
 from dqnlm.config.moved import VALUES, new_name
 from dqnlm.errors import UserError
 from dqnlm.utils import user_code
-from dqnlm.utils.permissions import permitted
+from dqnlm.utils.permissions import allowing, permitted
 from dqnlm.utils.suggest import suggestion
 
 TARGET = "_target_"
@@ -104,11 +105,10 @@ def _is_allowed(dotted: str) -> bool:
 
 def _not_permitted(node: str, dotted: str, owners: Sequence[str], where: Where) -> str:
     """The message for code without permission; what is typed permits it beside all that is permitted already."""
-    all_of_them = ",".join([*sorted(permitted()), *owners])
     return (
         f"{node}: {dotted} is code outside dqnlm that is not permitted ({where(node)})\n"
-        f"  if you trust it, permit it: '+allow_targets=[{all_of_them}]'; from Python: "
-        f"load_policy(..., allow_targets={all_of_them.split(',')})"
+        f"  if you trust it, permit it: {shlex.quote(allowing(*owners))}; from Python: "
+        f"load_policy(..., allow_targets={[*sorted(permitted()), *owners]})"
     )
 
 

@@ -64,7 +64,33 @@ def validate(
             checked[key] = check_value(config[key], PLAIN[key], key, where)
         else:
             checked[key] = _part(config.get(key), key, where, config_dir)
-    return checked
+    return _limited(checked, where)
+
+
+PHASES = (("trainer", "rollouts"), ("trainer", "offline_rounds"), ("pretraining", "updates"))  # their lengths
+
+
+def _limited(config: dict[str, Any], where: Where) -> dict[str, Any]:
+    """The configuration with at most `max_rounds` rounds in each phase, and without this limit: a run keeps its lengths.
+
+    Raises:
+        UserError: the limit is below 1, or below a number of rounds that was typed.
+    """
+    limit = config["max_rounds"]
+    if limit is None:
+        return config
+    if limit < 1:
+        raise UserError(f"max_rounds must be at least 1 (or null for no limit), not {limit}")
+    limited = config | {"max_rounds": None} | {group: dict(config[group]) for group, _ in PHASES}
+    for group, name in PHASES:
+        rounds = config[group][name]
+        if rounds > limit and where(f"{group}.{name}").startswith("command line"):
+            raise UserError(
+                f"{group}.{name}={rounds} is above max_rounds={limit} ({where('max_rounds')}), which limits every phase\n"
+                f"  set max_rounds={rounds}, or max_rounds=null for no limit"
+            )
+        limited[group][name] = min(rounds, limit)
+    return limited
 
 
 def _part(value: Any, key: str, where: Where, config_dir: str | Path | None) -> dict[str, Any]:

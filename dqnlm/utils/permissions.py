@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 from pathlib import Path
 from typing import Any
@@ -47,8 +48,15 @@ def forget_permissions() -> None:
 
 def resume_command(folder: Path, *overrides: str) -> str:
     """The command that goes on with a run, with the permissions that this process has."""
-    allowed = [f"+allow_targets=[{','.join(sorted(_permitted))}]"] if _permitted else []
+    allowed = [allowing()] if _permitted else []
     return shlex.join(["dqnlm", "resume", str(folder), *overrides, *allowed])
+
+
+def allowing(*more: str) -> str:
+    """The setting that permits all that is permitted, and these modules and files, in Hydra's grammar."""
+    names = [*sorted(_permitted), *more]
+    quoted = [name if re.fullmatch(r"[\w./-]+", name, re.ASCII) else "'" + name.replace("'", "\\'") + "'" for name in names]
+    return f"+allow_targets=[{','.join(quoted)}]"
 
 
 def permitted() -> frozenset[str]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import functools
 import importlib.util
 import inspect
+import shlex
 import sys
 import traceback
 from collections.abc import Callable, Iterator
@@ -18,7 +19,7 @@ from types import FrameType, ModuleType
 from typing import Any, Literal, cast
 
 from dqnlm.errors import UserError
-from dqnlm.utils.permissions import is_permitted, is_permitted_module, permitted
+from dqnlm.utils.permissions import allowing, is_permitted, is_permitted_module, permitted
 from dqnlm.utils.suggest import suggestion
 
 Kind = Literal["function", "class"]
@@ -53,7 +54,7 @@ def load(path: str, setting: str, kind: Kind) -> Callable[..., Any]:
     if not is_permitted(str(file)):
         raise UserError(
             f"{setting}={path} would run {file}, and this run's folder alone may not do that\n"
-            f"  if you trust it, permit it: dqnlm resume RUN '+allow_targets=[{file}]', dqnlm eval RUN --allow-targets {file}"
+            f"  if you trust it, permit it: {shlex.quote(allowing(str(file)))}, for every command on the run"
         )
     if not file.is_file():
         raise UserError(f"{setting}={path}: there is no file {file}")

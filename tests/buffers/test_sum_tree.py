@@ -68,6 +68,13 @@ def test_a_hundred_million_places_are_told_apart() -> None:
     assert index_B.tolist() == place_B.tolist() and rest_B.tolist() == [0.5] * 7 and tree.total() >= count
 
 
+@pytest.mark.parametrize("count", [1, 300, 70_000])
+def test_an_empty_tree_gives_a_place(count: int) -> None:
+    """Bug: a draw before there is anything to draw leads behind the last block."""
+    index_B, _ = tree_of(torch.zeros(count)).find(torch.tensor([0.0, 0.5], dtype=torch.float64))
+    assert index_B.tolist() == [count - 1] * 2
+
+
 @pytest.mark.parametrize("count", [1, 2, WIDTH, WIDTH + 1, 700])
 def test_changes_and_a_tree_built_anew_are_the_same(count: int) -> None:
     """Bug: a changed leaf leaves an old sum above it; sums drift; or a resumed run, which builds anew, draws others."""

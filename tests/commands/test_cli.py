@@ -302,7 +302,7 @@ def announced():
 interrupts.remembering = announced
 sys.exit(cli.main(sys.argv[1:]))
 """
-    command = [sys.executable, "-c", code, "train", "+debug=smoke", "data=bundled", "trainer.rollouts=100000"]
+    command = [sys.executable, "-c", code, "train", "+debug=smoke", "data=bundled", "max_rounds=null", "trainer.rollouts=99999"]
     with processes.started(command, cwd=tmp_path) as process:
         assert process.stdout is not None and process.stdout.readline() == "up\n"
         time.sleep(delay)

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import shlex
+from pathlib import Path
+
 import pytest
 
 from dqnlm.commands.permission_words import unified
+from dqnlm.config.composition import parse_overrides
+from dqnlm.utils import permissions
 
 
 @pytest.mark.parametrize("command", ["train", "resume"])
@@ -38,3 +43,14 @@ def test_as_a_flag(command: str, typed: list[str], read: list[str]) -> None:
 
 def test_other_commands_read_their_own_words() -> None:
     assert unified("report", ["a", "--allow-targets", "b"]) == ["a", "--allow-targets", "b"]
+
+
+def test_a_printed_permission_can_be_typed(tmp_path: Path) -> None:
+    """Bug: a path with brackets, commas or quotes in the proposed command is no word of Hydra's grammar."""
+    names = ["a.b", str(tmp_path / "it's (1), new/my.py")]
+    permissions.forget_permissions()
+    permissions.permit_targets(names)
+    words = shlex.split(permissions.resume_command(tmp_path / "a run", "trainer.rollouts=4"))
+    assert words[:4] == ["dqnlm", "resume", str(tmp_path / "a run"), "trainer.rollouts=4"]
+    assert sorted(parse_overrides(words[4:])[0].value()) == sorted(names)
+    permissions.forget_permissions()

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from dqnlm import cli
 from dqnlm.builder import launch
 from dqnlm.config import catalogue, composition, validation
 from dqnlm.errors import UserError
@@ -149,15 +150,25 @@ def test_smoke_shortens_every_experiment_and_changes_none(tmp_path: Path, name: 
     assert (0 < cloned <= 6) == bool(wanted["pretraining"])
 
 
-def test_the_limit_holds_for_each_phase_and_is_lifted_on_resume(tmp_path: Path) -> None:
-    """Bug: a run that a limit ended cannot be made longer; or is told to raise a setting that the limit overrules."""
-    words = tools.tiny(tools.write_text(tmp_path / "text.txt"), "max_rounds=2", "trainer.rollouts=5")
-    tools.start(tmp_path / "run", None, *words)
-    with pytest.raises(UserError, match="max_rounds=4"):
+CLONING = ["pretraining.updates=1", "head.loss=squared", "env.transition=free"]
+
+
+def test_a_run_that_a_limit_ended_can_be_made_longer(tmp_path: Path) -> None:
+    """Bug: the limit overrules what a resume asks for; a resume repeats or prolongs the pretraining."""
+    tools.start(tmp_path / "run", tools.write_text(tmp_path / "text.txt"), "max_rounds=2", *CLONING)
+    with pytest.raises(UserError, match=r"trainer\.rollouts=4"):
         launch.resume(tmp_path / "run", [])
-    launch.resume(tmp_path / "run", ["max_rounds=4"])
-    assert tools.state(tmp_path / "run")["training"]["trainer"]["rollouts_done"] == 4
+    launch.resume(tmp_path / "run", ["trainer.rollouts=4"])
+    assert tools.state(tmp_path / "run")["training"]["trainer"]["rollouts_done"] == 5
     assert json.loads((tmp_path / "run/summary.json").read_text())["status"] == "finished"
+
+
+def test_a_typed_number_of_rounds_above_the_limit_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    """Bug: +debug=smoke overrules what was typed beside it, without a word."""
+    assert cli.main(["train", "+debug=smoke", "trainer.rollouts=7"]) == 2
+    assert "trainer.rollouts=7 is above max_rounds=6 (configs/debug/smoke.yaml)" in capsys.readouterr().err
+    assert cli.main(["train", "max_rounds=0"]) == 2
+    assert "max_rounds must be at least 1" in capsys.readouterr().err
 
 
 @pytest.mark.fault("settings that nothing reads")

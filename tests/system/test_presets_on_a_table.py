@@ -16,7 +16,8 @@ from dqnlm.runs.directory import RunDirectory
 GAMMA = 0.8
 # Rows of one transition, so that n-step and lambda returns are one step and share the fixed point Q*; behaviour is uniform.
 TYPED = [
-    "+experiment=debug/smoke", "env=tabular", "data=none", "network=table", "device=cpu", "threads=1", "logger=none",
+    "+experiment=debug/smoke", "max_rounds=null", "env=tabular", "data=none", "network=table", "device=cpu", "threads=1",
+    "logger=none",
     "env.states=5", "env.actions=3", "env.branching=1", "env.horizon=1", "env.terminal_probability=0.1", "env.num_envs=60",
     "trainer.rollouts=700", "trainer.rollout_steps=1", "trainer.updates_per_rollout=2", "trainer.batch_size=60",
     "trainer.log_every=1000", "progress=false", f"gamma={GAMMA}", "learner.gradient_clip=null",

@@ -36,8 +36,6 @@ def _check_numbers(config: Config) -> None:
         raise UserError(f"gamma is a discount, between 0 and 1, not {config['gamma']}")
     if not 0 <= config["seed"] < 2**50:  # the run's random streams are numbered seed * 1000 + 1, 2 ...
         raise UserError(f"seed must be at least 0 and below 2^50, not {config['seed']}")
-    if config["max_rounds"] is not None and config["max_rounds"] < 1:
-        raise UserError(f"max_rounds must be at least 1 (or null for no limit), not {config['max_rounds']}")
     if config["threads"] is not None and config["threads"] < 1:
         raise UserError(f"threads must be at least 1 (or null for torch's own choice), not {config['threads']}")
 
