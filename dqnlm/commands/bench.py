@@ -37,8 +37,11 @@ def main(argv: list[str]) -> int:
             raise UserError(f"--only {name}: there is no such group; groups: {', '.join(GROUPS)}")
     if min(arguments.rounds, arguments.threads) < 1:
         raise UserError("--rounds and --threads must be 1 or more")
-    if arguments.json is not None and not arguments.json.resolve().parent.is_dir():
-        raise UserError(f"--json {arguments.json}: there is no folder {arguments.json.resolve().parent}")
+    if arguments.json is not None:
+        if not arguments.json.resolve().parent.is_dir():
+            raise UserError(f"--json {arguments.json}: there is no folder {arguments.json.resolve().parent}")
+        if arguments.json.is_dir():
+            raise UserError(f"--json {arguments.json}: this is a folder; name a file in it")
     import torch
 
     torch.set_num_threads(arguments.threads)

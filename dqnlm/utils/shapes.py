@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from typing import Any
 
 from torch import Tensor
 
 from dqnlm.errors import UserError
 
 
-def require_shape(tensor: Tensor, shape: Sequence[int], what: str) -> None:
+def require_shape(tensor: Any, shape: Sequence[int], what: str) -> None:
     """Refuses an answer of another shape, which would be broadcast and train something else, or fail far from its cause.
 
     Args:
@@ -19,8 +20,10 @@ def require_shape(tensor: Tensor, shape: Sequence[int], what: str) -> None:
         what: the answer in words, with its axes, such as `my_rewards.Fresh: reward_E of _advance`.
 
     Raises:
-        UserError: the shapes differ.
+        UserError: it is no tensor, or of another shape.
     """
+    if not isinstance(tensor, Tensor):
+        raise UserError(f"{what} is {tensor!r:.60}, where a tensor of the shape {tuple(shape)} is meant")
     if tuple(tensor.shape) != tuple(shape):
         raise UserError(f"{what} has the shape {tuple(tensor.shape)}, where {tuple(shape)} is meant")
 

@@ -80,6 +80,7 @@ def test_the_command_writes_all_rows(tmp_path: Path, capsys: pytest.CaptureFixtu
         (["--only", "repaly"], "there is no such group; groups: update, replay"),
         (["--rounds", "0"], "1 or more"),
         (["--json", "nowhere/b.json"], "there is no folder"),
+        (["--json", "."], "this is a folder"),
     ],
 )
 def test_refusals(words: list[str], said: str, capsys: pytest.CaptureFixture[str]) -> None:

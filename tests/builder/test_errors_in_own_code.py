@@ -134,6 +134,7 @@ def test_a_file_that_is_no_python(run: Run) -> None:
     ("where", "code", "said"),
     [
         ("advance", "reward_E = torch.zeros(3)", ": reward_E of _advance has the shape (3,), where (4,)"),
+        ("target", "target_BT = [1.0, 2.0]", "target_BT (rows, transitions) of target is [1.0, 2.0], where a tensor of"),
         ("target", "target_BT = target_BT.mean(0)", ": target_BT (rows, transitions) of target has the shape (8,), where (4, 8)"),
         ("value", "value_BS = value_BS[:, :1]", ": value_BS (rows, observations) of value has the shape (4, 1), where (4, 8)"),
     ],
