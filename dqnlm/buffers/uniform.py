@@ -25,7 +25,7 @@ class UniformBuffer(Buffer):
         slot_B = self.storage.add(rows, keep_B)
         if self.tree is not None:
             self.tree.leaf_N[slot_B] = self.storage.decisions_C[slot_B].int()
-            self.tree.leaf_N[self.rows] = 0  # where rows that are not kept are written
+            self.tree.leaf_N[self.rows : self.rows + 1] = 0  # written by rows not kept; a slice is filled, not copied to
             self.tree.refresh(slot_B)
 
     def sample(self, batch_size: int) -> Batch:

@@ -31,8 +31,8 @@ examples:
 def main(argv: list[str]) -> int:
     """Prints the table; returns 0."""
     arguments = _parser().parse_args(argv)
-    groups = arguments.only.split(",")
-    for name in groups:
+    arguments.only = [name.strip() for name in arguments.only.split(",")]
+    for name in arguments.only:
         if name not in GROUPS:
             raise UserError(f"--only {name}: there is no such group; groups: {', '.join(GROUPS)}")
     if min(arguments.rounds, arguments.threads) < 1:
@@ -62,12 +62,12 @@ def _works(arguments: argparse.Namespace, device: str) -> dict[str, Callable[[],
     """The chosen groups in their order."""
     from dqnlm.benchmarks import acting, replay, start, update
 
-    rounds, chosen = arguments.rounds, arguments.only.split(",")
+    rounds = arguments.rounds
     works: dict[str, Callable[[], Iterator[Row]]] = {
         "update": lambda: update.rows(rounds, device), "replay": lambda: replay.rows(rounds, device),
         "acting": lambda: acting.rows(max(1, rounds // 3), device), "start": start.rows,
     }  # fmt: skip
-    works = {name: work for name, work in works.items() if name in chosen}
+    works = {name: work for name, work in works.items() if name in arguments.only}
     if arguments.profile:
         works["profile"] = lambda: update.profiled(device)
     if arguments.peer:

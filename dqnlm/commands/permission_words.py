@@ -33,7 +33,7 @@ def _as_setting(words: list[str]) -> list[str]:
 def _as_flags(words: list[str]) -> list[str]:
     found = []
     for word in words:
-        if word.lstrip("+").startswith(SETTING):
+        if word.startswith(f"+{SETTING}"):  # with the plus: without it, it may be a text to continue
             modules = word.partition("=")[2].strip("[]").split(",")
             found += [part for module in modules for part in (FLAG, module.strip().strip("'\""))]
         else:

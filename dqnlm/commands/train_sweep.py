@@ -9,7 +9,6 @@ Nothing is run by what stands in the folder: who goes on types the whole command
 
 from __future__ import annotations
 
-import json
 import math
 import shlex
 import shutil
@@ -69,7 +68,8 @@ def state_of(job: Path) -> State:
     """What is there of a job before it starts."""
     if RunDirectory(job).is_run and (read_summary(job) or {}).get("status") == "finished":
         return "finished"
-    return "begun" if any(RunDirectory(job).checkpoints.glob("step-*")) else "new"
+    steps = [folder.name.removeprefix("step-") for folder in RunDirectory(job).checkpoints.glob("step-*")]
+    return "begun" if any(step.isdigit() and int(step) > 0 for step in steps) else "new"  # step 0 is before all learning
 
 
 def clear(job: Path) -> None:
@@ -89,7 +89,7 @@ def note_outcome(job: Path, outcome: str, message: str) -> None:
 def outcomes(sweep: Path) -> dict[Path, dict[str, str]]:
     """Folder -> {"outcome": finished, failed, crash or mistake; "message"} of the jobs of a sweep that have ended."""
     files = sorted(sweep.glob(f"*/{OUTCOME}"), key=natural)
-    return {path.parent.parent: json.loads(path.read_text(encoding="utf-8")) for path in files}
+    return {path.parent.parent: read_json(path) for path in files}
 
 
 def best_of(job: Path) -> tuple[str, float]:

@@ -32,7 +32,8 @@ def test_as_a_setting(command: str, typed: list[str], read: list[str]) -> None:
     ("typed", "read"),
     [
         (["run", "+allow_targets=[a,b.c]"], ["run", "--allow-targets", "a", "--allow-targets", "b.c"]),
-        (["allow_targets=a", "run"], ["--allow-targets", "a", "run"]),
+        (["+allow_targets=a", "run"], ["--allow-targets", "a", "run"]),
+        (["run", "--prompt", "allow_targets=a"], ["run", "--prompt", "allow_targets=a"]),
         (["run", "--allow-targets", "a"], ["run", "--allow-targets", "a"]),
     ],
 )

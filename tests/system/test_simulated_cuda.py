@@ -1,0 +1,149 @@
+"""Every family of runs on tensors that claim to be on a GPU: no mixed devices, no wait for the host where no part is on it.
+
+What a real device adds to this (kernels, streams, memory) is in test_cuda.py, which needs one.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from dqnlm.builder import launch
+from dqnlm.config import composition, validation
+from dqnlm.runs.directory import RunDirectory
+from dqnlm.training.trainer import Trainer
+from tests.golden import driver
+from tests.golden.runs import RUNS, Run
+from tests.helpers.simulated_cuda import CUDA, MixedDevicesError, OnCuda, SimulatedCuda, Waits
+
+ROUNDS = 3  # that are watched, after the first update
+# Where a run may wait, by its parts that are on the host: what a reward of whole texts, a partner or a game reads and answers,
+# the width of a batch of rows of very different lengths, and code of transformers.
+TEXT_REWARD = {"rewards/text.py"}
+LENGTHS = {"types.py"}
+ALLOWED: dict[str, set[str]] = {
+    "judged_munchausen": TEXT_REWARD, "logged": LENGTHS, "pretrained": LENGTHS | {"networks/pretrained.py"},
+    "pretrained_lora": LENGTHS | {"networks/pretrained.py"}, "cartpole": {"envs/gymnasium_env.py"},
+    "pairs": TEXT_REWARD | LENGTHS | {"agent/generation.py", "agent/actor.py"}, "dialogue_online": {"envs/dialogue.py"},
+    "recorded_dialogue": {"envs/dialogue.py"},
+}  # fmt: skip
+
+
+def built(run: Run, place: Path, *more: str) -> Trainer:
+    typed = [word for word in driver._typed(run) if not word.startswith("device=")] + ["device=cuda:0", *more]
+    composed, choices = composition.compose(typed)
+    Path("run").mkdir(exist_ok=True)
+    return launch.build(validation.validate(composed, choices, typed), RunDirectory(place / "run"), choices=choices)
+
+
+def watched(cuda: SimulatedCuda, trainer: Trainer) -> Waits:
+    """Trains to the first update, then a few rounds more under observation."""
+    while trainer.components.learner.updates < 1 and trainer.rounds_done < trainer.total_rounds - ROUNDS:
+        trainer.train_round(trainer.phase)
+    before = trainer.components.updates
+    with cuda.recording() as waits:
+        for _ in range(ROUNDS):
+            trainer.train_round(trainer.phase)
+    assert trainer.components.updates > before
+    return waits
+
+
+@pytest.mark.parametrize("run", [run for run in RUNS if run.killed_at is None], ids=lambda run: run.name)
+def test_a_run_on_the_device(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Bug: a tensor or a random generator made on the CPU, which a CPU run cannot notice; a wait in the loop."""
+    for package in run.packages:
+        pytest.importorskip(package)
+    driver.prepare(run, tmp_path / "place")
+    monkeypatch.chdir(tmp_path / "place")
+    monkeypatch.delenv("DQNLM_DATA_DIR", raising=False)
+    with SimulatedCuda() as cuda:
+        trainer = built(run, tmp_path / "place")
+        assert {p.device for p in trainer.components.policy.network.parameters()} == {CUDA}
+        waits = watched(cuda, trainer)
+        trainer.recorder.open()
+        trainer.components.console.start_progress(trainer.rounds_done, trainer.total_rounds, trainer.rounds)
+        trainer.recorder.log(trainer.rounds_done)
+        trainer.recorder.evaluate("evaluated")
+        trainer._save()
+        trainer.recorder.close()
+    places = {wait.rpartition(" at ")[2].split(":")[0] for wait in waits}
+    assert places <= ALLOWED.get(run.name, set()), waits
+    assert places == ALLOWED.get(run.name, set()), "a wait that is allowed and is no more: take it from the list"
+
+
+@pytest.mark.parametrize("name", ["teacher", "iqn_prioritized_transitions", "gru_burn_in", "cloning"])
+def test_saved_and_resumed(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Bug: a state that is restored to the CPU, or one of its tensors or generators."""
+    run = next(run for run in RUNS if run.name == name)
+    driver.prepare(run, tmp_path / "place")
+    monkeypatch.chdir(tmp_path / "place")
+    typed = [word for word in driver._typed(run) if not word.startswith("device=")] + ["device=cuda:0"]
+    shorter = [word for word in typed if not word.startswith("trainer.rollouts=")] + ["trainer.rollouts=6"]
+    composed, choices = composition.compose(shorter)
+    with SimulatedCuda():
+        checked = validation.validate(composed, choices, shorter)
+        Path("run").mkdir()
+        assert launch.start(checked, Path("run"), choices=choices, command_line=shorter)["status"] == "finished"
+        assert launch.resume(Path("run"), ["trainer.rollouts=9"])["status"] == "finished"
+    saved = torch.load(sorted(Path("run/checkpoints").glob("step-*"))[-1] / "policy.pt", weights_only=True)
+    assert all(type(value) is torch.Tensor and value.isfinite().all() for value in saved["network"].values())
+
+
+def test_autocast(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Bug: a forward under bfloat16 that mixes devices."""
+    run = next(run for run in RUNS if run.name == "teacher")
+    driver.prepare(run, tmp_path / "place")
+    monkeypatch.chdir(tmp_path / "place")
+    with SimulatedCuda() as cuda:
+        assert watched(cuda, built(run, tmp_path / "place", "learner.precision=bfloat16")) == {}
+
+
+# The simulation itself
+
+
+def test_mixed_devices_are_refused() -> None:
+    """Bug: the simulation lets pass what a GPU refuses."""
+    with SimulatedCuda():
+        there, here = torch.ones(3, device="cuda:0"), torch.ones(3)
+        assert isinstance(there, OnCuda) and there.device == CUDA and not isinstance(here, OnCuda)
+        for mixing in (lambda: there + here, lambda: torch.cat([here, there]), lambda: there[torch.tensor([0])].add_(here[:1])):
+            with pytest.raises(MixedDevicesError):
+                mixing()
+        assert (there + torch.tensor(2.0)).tolist() == [3.0] * 3  # a single number of the host may take part
+        with pytest.raises(MixedDevicesError, match="generator"):
+            torch.rand(3, device="cuda:0", generator=torch.Generator())
+        assert torch.rand(3, device="cuda:0", generator=torch.Generator("cuda:0")).device == CUDA
+        with pytest.raises(TypeError, match="numpy"):
+            there.numpy()
+
+
+def test_waits_are_seen() -> None:
+    """Bug: a wait that the simulation does not count, or one that it makes up."""
+    with SimulatedCuda() as cuda:
+        value = torch.arange(4.0, device="cuda:0")
+        for waiting in (
+            lambda: value.sum().item(), lambda: value[value > 1], lambda: value.nonzero(), lambda: value.cpu(),
+            lambda: bool(value[0]), lambda: torch.ones(2).to("cuda:0"), value.tolist, lambda: torch.tensor([1], device="cuda:0"),
+        ):  # fmt: skip
+            with cuda.recording() as waits:
+                waiting()
+            assert sum(waits.values()) >= 1, waiting
+        with cuda.recording() as waits:
+            ((value * 2).cumsum(0)[:2] + torch.zeros(2, device="cuda:0")).masked_fill(value[:2] > 0, 1.0).max()
+        assert not waits
+
+
+def test_gradients_are_those_of_the_cpu() -> None:
+    """Bug: the simulation computes something else, so that what it shows says nothing of the code under test."""
+    torch.manual_seed(0)
+    layer, x = torch.nn.Linear(3, 2), torch.randn(5, 3)
+    layer(x).square().sum().backward()
+    with SimulatedCuda():
+        other = torch.nn.Linear(3, 2)
+        other.load_state_dict(layer.state_dict())
+        other.to("cuda:0")
+        other(x.to("cuda:0")).square().sum().backward()
+        assert layer.weight.grad is not None and other.weight.grad is not None
+        assert torch.equal(other.weight.grad.cpu(), layer.weight.grad)
