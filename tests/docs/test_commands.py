@@ -60,6 +60,8 @@ NOT_RUN: list[tuple[str, str, Callable[[str], None]]] = [
     ("scripts/test", "runs this very test", _executable),
     ("studies/reproduce ", "trains for minutes or hours", _reproduces),
     ("scripts/python studies/", "trains for minutes or hours", _study),
+    ("dqnlm train -m hydra/launcher=joblib ", "needs the package of an extra", _nothing),
+    ("dqnlm train -m hydra/sweeper=optuna ", "needs the packages of an extra", _nothing),
     ("tensorboard ", "a server that does not end", _nothing),
 ]
 
