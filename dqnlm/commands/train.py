@@ -71,8 +71,8 @@ def main(argv: list[str]) -> int:
     except KeyboardInterrupt:
         code = INTERRUPTED
         print("\ninterrupted", file=sys.stderr)
-    if code == INTERRUPTED:
-        print(f"to go on: {train_sweep.how_to_go_on(folder, ['dqnlm', 'train', *train_sweep.command_of(argv)])}")
+    if code:  # a stop, or a launcher that lost a process
+        print(f"the sweep is not complete; to go on: {train_sweep.how_to_go_on(folder, ['dqnlm', 'train', *train_sweep.command_of(argv)])}")
     return code or train_sweep.report(folder)
 
 
