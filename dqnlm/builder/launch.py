@@ -99,6 +99,10 @@ def _resume(run: RunDirectory, before: Config, config: Config) -> dict[str, Any]
             "leave "
             f"it out to go on, or set it above {trainer.rounds_done}"
         )
+    for name in _changed_code(run):
+        trainer.components.console.warning(
+            f"{name} has changed since the run began: the rest of the run is not what it would have been"
+        )
     if config != before:
         save_run_config(config, run.config)
     run.summary.unlink(missing_ok=True)
@@ -179,6 +183,13 @@ def build(
 def max_lookahead(objectives: dict[str, Objective]) -> int | None:
     """Decisions that the objective which looks ahead the most spans; None: to the row's end."""
     return combined(objective.requires for objective in objectives.values()).lookahead
+
+
+def _changed_code(run: RunDirectory) -> list[str]:
+    """Modules and files of the user's own whose content is another than when the run began, by its manifest."""
+    began: dict[str, str] = json.loads(run.manifest.read_text()).get("own_code") or {}
+    now = user_code.checksums()
+    return [name for name, checksum in began.items() if now.get(name, checksum) != checksum]
 
 
 def choices_of(run: RunDirectory) -> dict[str, Any]:

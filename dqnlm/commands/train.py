@@ -72,7 +72,8 @@ def main(argv: list[str]) -> int:
         code = INTERRUPTED
         print("\ninterrupted", file=sys.stderr)
     if code:  # a stop, or a launcher that lost a process
-        print(f"the sweep is not complete; to go on: {train_sweep.how_to_go_on(folder, ['dqnlm', 'train', *train_sweep.command_of(argv)])}")
+        again = train_sweep.how_to_go_on(folder, ["dqnlm", "train", *train_sweep.command_of(argv)])
+        print(f"the sweep is not complete; to go on: {again}")
     return code or train_sweep.report(folder)
 
 

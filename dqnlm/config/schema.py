@@ -184,6 +184,11 @@ def check_node(
         parameters.setdefault(name, (annotation, False))
     for name in node:
         if name != TARGET and name not in parameters:
+            if name in inspect.signature(target).parameters:
+                raise UserError(
+                    f"{key}.{name}: {_place(target)} takes {name} by position; put it after the star to make it a setting:\n"
+                    f"  def __init__(self, ..., *, {name}: float)"
+                )
             raise UserError(unknown_key(f"{key}.{name}", sorted(parameters), where, f"{node[TARGET]} takes", node[TARGET]))
     missing = [name for name, (_, required) in parameters.items() if required and name not in node]
     if missing:

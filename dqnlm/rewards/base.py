@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from dqnlm.errors import UserError
 from dqnlm.ops.masking import rows_where
 from dqnlm.types import Bounds
 from dqnlm.utils.context import RunContext
@@ -191,8 +192,7 @@ class StatefulReward(Reward):
         self._state = started
 
     def step(self, action_E: Tensor, active_E: Tensor | None = None) -> Tensor:
-        state, reward_E = self._advance(self._state, action_E)
-        require_shape(reward_E, action_E.shape, f"{full_name(self)}: reward_E of _advance")
+        state, reward_E = self._checked_advance(self._state, action_E)
         if active_E is not None:
             state = {name: rows_where(active_E, new, self._state[name]) for name, new in state.items()}
             reward_E = torch.where(active_E, reward_E, 0.0)
@@ -202,10 +202,16 @@ class StatefulReward(Reward):
     def row(self, action_BH: Tensor, reference_BH: Tensor) -> Tensor:
         state, rewards = self._start(reference_BH), []
         for action_B in action_BH.unbind(1):
-            state, reward_B = self._advance(state, action_B)
-            require_shape(reward_B, action_B.shape, f"{full_name(self)}: reward_E of _advance")
+            state, reward_B = self._checked_advance(state, action_B)
             rewards.append(reward_B)
         return torch.stack(rewards, 1)
+
+    def _checked_advance(self, state: State, action_E: Tensor) -> tuple[State, Tensor]:
+        answer = self._advance(state, action_E)
+        if not (isinstance(answer, tuple) and len(answer) == 2):
+            raise UserError(f"{full_name(self)}: _advance returned {answer!r:.60}, where (state, reward_E) is meant")
+        require_shape(answer[1], action_E.shape, f"{full_name(self)}: reward_E of _advance")
+        return answer
 
     def state_dict(self) -> dict[str, Any]:
         return dict(self._state)

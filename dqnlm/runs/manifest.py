@@ -13,6 +13,7 @@ from typing import Any
 import torch
 
 from dqnlm.metrics import Metric
+from dqnlm.utils import user_code
 
 PACKAGES = ("dqnlm", "torch", "hydra-core", "omegaconf", "datasets", "numpy")
 OF_PRETRAINED = ("transformers", "peft", "tokenizers", "safetensors")  # and of runs on a pretrained model
@@ -50,6 +51,7 @@ def manifest(
         "python": platform.python_version(),
         "versions": {name: _version(name) for name in (*PACKAGES, *(OF_PRETRAINED if is_pretrained else ()))},
         "git_commit": _git_commit(),
+        "own_code": user_code.checksums(),
         "data": data,
         "metrics": [metric._asdict() for metric in metrics],
     }

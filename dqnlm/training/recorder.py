@@ -97,6 +97,8 @@ class Recorder:
 
     def _not_finite(self, name: str, value: float) -> str:
         updates = self.components.updates
+        if name.startswith("rollout/"):
+            return f"{name} became {value} after {updates} updates: the reward gave a value that is no finite number"
         return (
             f"{name} became {value} between updates {max(0, updates - self.updates_between_logs)} and {updates}: training has "
             "diverged. The last good checkpoint is kept. Try a lower optimizer.lr, a smaller learner.gradient_clip, "

@@ -20,10 +20,12 @@ def require_shape(tensor: Any, shape: Sequence[int], what: str) -> None:
         what: the answer in words, with its axes, such as `my_rewards.Fresh: reward_E of _advance`.
 
     Raises:
-        UserError: it is no tensor, or of another shape.
+        UserError: it is no tensor, of another shape, or of another type than floating-point numbers.
     """
     if not isinstance(tensor, Tensor):
         raise UserError(f"{what} is {tensor!r:.60}, where a tensor of the shape {tuple(shape)} is meant")
+    if not tensor.is_floating_point():
+        raise UserError(f"{what} has the type {tensor.dtype}, where a floating-point type is meant: add .float()")
     if tuple(tensor.shape) != tuple(shape):
         raise UserError(f"{what} has the shape {tuple(tensor.shape)}, where {tuple(shape)} is meant")
 

@@ -7,6 +7,7 @@ builds such a part from there needs the very file permitted again, `allow_target
 from __future__ import annotations
 
 import functools
+import hashlib
 import importlib.util
 import inspect
 import shlex
@@ -114,6 +115,15 @@ def blame(error: BaseException, place: Path | str) -> str:
     if isinstance(error, SyntaxError) and error.filename:
         return f"{error.filename}, line {error.lineno}: {type(error).__name__}: {error.msg}"
     return f"{place}: {message}{whole}"
+
+
+def checksums() -> dict[str, str]:
+    """Permitted module or file -> SHA-256 of its content, of those that this process has run."""
+    files = {name: Path(name) for name in permitted() if name.endswith(".py")}
+    for name, module in list(sys.modules.items()):
+        if is_permitted_module(name) and getattr(module, "__file__", None):
+            files[name] = Path(str(module.__file__))
+    return {name: hashlib.sha256(file.read_bytes()).hexdigest() for name, file in sorted(files.items()) if file.is_file()}
 
 
 def used() -> str:

@@ -134,6 +134,9 @@ def test_a_file_that_is_no_python(run: Run) -> None:
     ("where", "code", "said"),
     [
         ("advance", "reward_E = torch.zeros(3)", ": reward_E of _advance has the shape (3,), where (4,)"),
+        ("advance", "reward_E = action_E == 1", "reward_E of _advance has the type torch.bool, where a floating-point type"),
+        ("advance", "return reward_E", "_advance returned tensor([0., 0., 0., 0.]), where (state, reward_E) is meant"),
+        ("advance", "reward_E = reward_E / 0", "became nan after"),
         ("target", "target_BT = [1.0, 2.0]", "target_BT (rows, transitions) of target is [1.0, 2.0], where a tensor of"),
         ("target", "target_BT = target_BT.mean(0)", ": target_BT (rows, transitions) of target has the shape (8,), where (4, 8)"),
         ("value", "value_BS = value_BS[:, :1]", ": value_BS (rows, observations) of value has the shape (4, 1), where (4, 8)"),
@@ -201,3 +204,25 @@ def test_all_missing_permissions_are_named_at_once(run: Run) -> None:
     code, err = run("train", "returns=mine", "bootstrap=third")
     named = err.split("+allow_targets=[")[1].split("]")[0].split(",")
     assert code == 2 and sorted(named) == ["other_mistakes", "own_mistakes", "third"]
+
+
+def test_a_file_that_changed_is_told_on_resume(run: Run, capfd: pytest.CaptureFixture[str]) -> None:
+    """Bug: the code of a reward was changed in between, and the resumed run passes for one that never stopped."""
+    assert run("train")[0] == 0
+    sys.modules.pop("own_mistakes", None)
+    permissions.forget_permissions()
+    again = ["resume", "run", "+allow_targets=[own_mistakes]"]
+    assert cli.main([*again, "trainer.rollouts=3"]) == 0
+    assert "own_mistakes has changed" not in "".join(capfd.readouterr())
+    Path("own_mistakes.py").write_text(Path("own_mistakes.py").read_text() + "\n# another\n")
+    sys.modules.pop("own_mistakes", None)
+    assert cli.main([*again, "trainer.rollouts=4"]) == 0
+    assert "own_mistakes has changed since the run began" in " ".join("".join(capfd.readouterr()).split())
+
+
+def test_a_setting_before_the_star(run: Run) -> None:
+    """Bug: advice to drop the setting, where a star is missing in the constructor."""
+    top = "class Starless(NStep):\n    def __init__(self, n: int):\n        super().__init__(n=n)\n"
+    Path("options/returns/starless.yaml").write_text("# starless: x\n_target_: own_mistakes.Starless\nn: 2  # decisions\n")
+    code, err = run("train", "returns=starless", top=top)
+    assert code == 2 and "put it after the star" in err and "own_mistakes.py, line" in err and "~" not in err

@@ -39,7 +39,7 @@ class Tokenizer(ABC):
 
     @property
     def dtype(self) -> torch.dtype:
-        """The smallest integer type that holds every id and that indexing can widen: uint8 or int32."""
+        """The smaller of uint8 and int32 that holds every id; as an index use `.long()`, since torch takes uint8 for a mask."""
         return torch.uint8 if self.vocabulary_size <= 256 else torch.int32
 
     @abstractmethod
