@@ -66,10 +66,13 @@ def unknown_setting(key: str, origin: str, settings: Mapping[str, Any], config_d
     groups = catalogue.groups(config_dir)
     near = near_setting(key, settings, groups)
     parent, tree = _deepest(key, settings)
+    owners = _options_with(parent, key.rpartition(".")[2], config_dir)
     lines = [f"{key}: no such setting {origin}"]
     target = tree.get("_target_", "") if isinstance(tree, Mapping) else ""
     if (now := new_name(key, str(target))) is not None:
         lines.append(f"  it is called {now} now")
+    elif owners:
+        lines.append(f"  it is a setting of {' and '.join(f'{parent}={name}' for name in owners)}")
     elif near is not None:
         lines.append(f"  did you mean {near}?")
     if parent and not isinstance(tree, Mapping):
@@ -79,6 +82,15 @@ def unknown_setting(key: str, origin: str, settings: Mapping[str, Any], config_d
     else:
         lines.append(f"  settings begin with: {', '.join(sorted({*settings, *groups} - {'allow_targets', key}))}")
     return "\n".join(lines)
+
+
+def _options_with(group: str, name: str, config_dir: str | Path | None) -> list[str]:
+    """Options of a group that have a setting of this name."""
+    if group not in catalogue.groups(config_dir):
+        return []
+    files = {option: catalogue.option_file(group, option, config_dir) for option, _ in catalogue.options(group, config_dir)}
+    texts = {option: yaml.safe_load(file.read_text(encoding="utf-8")) for option, file in files.items() if file is not None}
+    return [option for option, text in texts.items() if isinstance(text, dict) and name in text]
 
 
 def _deepest(key: str, settings: Mapping[str, Any]) -> tuple[str, Any]:
