@@ -24,6 +24,7 @@ from dqnlm.objectives.base import Objective, combined
 from dqnlm.runs import checkpoint
 from dqnlm.runs.console import RunConsole
 from dqnlm.runs.directory import RunDirectory
+from dqnlm.runs.lock import owned
 from dqnlm.runs.manifest import manifest
 from dqnlm.tasks.base import build_data
 from dqnlm.tasks.select import task_class
@@ -41,7 +42,7 @@ Config = dict[str, Any]
 def start(config: Config, directory: Path, *, choices: dict[str, Any], command_line: list[str]) -> dict[str, Any]:
     """Builds and runs a new run in `directory`; returns its summary."""
     run = RunDirectory(directory)
-    with explain_disk_error(directory), explain_memory_error():
+    with explain_disk_error(directory), explain_memory_error(), owned(directory):
         save_run_config(config, run.config)
         try:
             with user_code.explaining():
@@ -73,7 +74,7 @@ def resume(directory: Path, overrides: list[str]) -> dict[str, Any]:
     )  # first: the overrides may renew a permission to run the user's code
     before = load_run_config(run.config)
     _refuse_another_run(before, config)
-    with explain_disk_error(directory), explain_memory_error(), user_code.explaining():
+    with explain_disk_error(directory), explain_memory_error(), owned(directory), user_code.explaining():
         return _resume(run, before, config)
 
 
