@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
 import sys
 from pathlib import Path
 
@@ -14,6 +13,7 @@ from dqnlm.builder import launch
 from dqnlm.errors import UserError
 from dqnlm.runs import lock
 from dqnlm.training.trainer import Trainer
+from tests.helpers import processes
 from tests.helpers import runs as tools
 
 pytestmark = pytest.mark.skipif(lock.fcntl is None, reason="this platform has no flock")
@@ -45,7 +45,7 @@ def test_resume_beside_the_living_run(tmp_path: Path, monkeypatch: pytest.Monkey
 
 def test_a_killed_owner_leaves_the_run_free(tmp_path: Path) -> None:
     """Bug: a lock outlives its process, and a run can never be resumed."""
-    with subprocess.Popen([sys.executable, "-c", HOLD, str(tmp_path)], stdout=subprocess.PIPE, text=True) as process:
+    with processes.started([sys.executable, "-c", HOLD, str(tmp_path)], cwd=tmp_path) as process:
         assert process.stdout is not None and process.stdout.readline() == "held\n"
         with pytest.raises(UserError, match=f"process {process.pid} on "), lock.owned(tmp_path):
             pass
