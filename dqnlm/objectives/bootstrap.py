@@ -11,6 +11,7 @@ from torch import Tensor
 from dqnlm.errors import UserError
 from dqnlm.ops import bootstrap as ops
 from dqnlm.utils.context import RunContext
+from dqnlm.utils.declared import require_method
 
 
 class StateValues(NamedTuple):
@@ -41,6 +42,9 @@ class Bootstrap(ABC):
     adds_bonus: bool = False
     adds_entropy: bool = False
     asks_online: bool = False
+
+    def __init_subclass__(cls) -> None:
+        require_method(cls, Bootstrap, "names_action", "action")
 
     def check(self, context: RunContext) -> None:  # noqa: B027
         """Raises UserError where this part cannot work in a run like this one; called once, when all parts are built."""

@@ -10,6 +10,7 @@ from dqnlm.errors import UserError
 from dqnlm.ops import returns as ops
 from dqnlm.ops.returns import AffineReturn
 from dqnlm.utils.context import RunContext
+from dqnlm.utils.declared import require_method
 
 
 class Returns(ABC):
@@ -24,6 +25,9 @@ class Returns(ABC):
     lookahead: int | None = None
     is_affine: bool = False
     bootstraps_inside: bool = True
+
+    def __init_subclass__(cls) -> None:
+        require_method(cls, Returns, "is_affine", "affine")
 
     def check(self, context: RunContext) -> None:  # noqa: B027
         """Raises UserError where this part cannot work in a run like this one; called once, when all parts are built."""

@@ -19,6 +19,7 @@ from dqnlm.errors import UserError
 from dqnlm.ops.masking import rows_where
 from dqnlm.types import Bounds
 from dqnlm.utils.context import RunContext
+from dqnlm.utils.declared import require_method
 from dqnlm.utils.shapes import full_name, require_shape
 
 State = dict[str, Tensor]  # every tensor's first axis is E
@@ -73,6 +74,10 @@ class Reward(ABC):
     is_match_indicator: bool = False
     is_none: bool = False
     sequence_level: bool = False
+
+    def __init_subclass__(cls) -> None:
+        require_method(cls, Reward, "knows_all_actions", "all_actions")
+        require_method(cls, Reward, "sequence_level", "judge")
 
     def __init__(self, num_actions: int) -> None:
         self.num_actions = num_actions
@@ -224,6 +229,9 @@ class SequenceReward(Reward):
     """A sequence-level reward; subclasses implement `judge` and the bounds."""
 
     sequence_level = True
+
+    @abstractmethod
+    def judge(self, episodes: Episodes) -> Tensor: ...
 
     def reset(self, reference_EH: Tensor, mask_E: Tensor | None = None) -> None:
         pass

@@ -226,3 +226,21 @@ def test_a_setting_before_the_star(run: Run) -> None:
     Path("options/returns/starless.yaml").write_text("# starless: x\n_target_: own_mistakes.Starless\nn: 2  # decisions\n")
     code, err = run("train", "returns=starless", top=top)
     assert code == 2 and "put it after the star" in err and "own_mistakes.py, line" in err and "~" not in err
+
+
+@pytest.mark.parametrize(
+    ("top", "said"),
+    [
+        ("from dqnlm.objectives.returns import Returns\nclass A(Returns):\n    is_affine = True",
+         "A declares is_affine = True and has no affine"),
+        ("from dqnlm.objectives.bootstrap import Bootstrap\nclass B(Bootstrap):\n    names_action = True",
+         "has no action of its own"),
+        ("class C(StatefulReward):\n    knows_all_actions = True", "has no all_actions of its own"),
+        ("class D(StatefulReward):\n    sequence_level = True", "has no judge of its own"),
+    ],
+    ids=["affine", "action", "all_actions", "judge"],
+)  # fmt: skip
+def test_a_flag_without_its_method(run: Run, top: str, said: str) -> None:
+    """Bug: a part says that it can do what it has no method for, and the run fails at its first update, far from the class."""
+    code, err = run("train", top=top)
+    assert code == 2 and "Traceback" not in err and said in err and "own_mistakes.py, line" in err, err

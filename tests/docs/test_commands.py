@@ -186,12 +186,15 @@ def test_commands_run(document: str, folder: Path, monkeypatch: pytest.MonkeyPat
 
 def test_python_blocks_are_python(folder: Path) -> None:
     """Bug: an example in Python, or in JSON, with a mistake in it."""
+    found = 0
     for document in documents.DOCUMENTS:
         for block in documents.blocks(documents.read(document)):
             if block.language == "python":
                 compile(block.text, f"{document}:{block.line}", "exec")
+                found += 1
             if block.language == "json":
                 [json.loads(line) for line in block.text.splitlines()]
+    assert found >= 6, "the search for blocks finds none"
 
 
 def test_inline_commands_exist() -> None:
