@@ -243,7 +243,7 @@ class Actor:
             now_E = at_E >= 0
             positions = {k: v.clone() for k, v in before.items() if v.dim() == 1}
             output, after = self.network.step(rows.observation_BS[self._every_E, at_E.clamp(min=0)], state)
-            state = {k: rows_where(now_E, v, positions.get(k, before[k])) for k, v in after.items()}
+            state = {k: _kept_rows(now_E, v, before[k], positions.get(k)) for k, v in after.items()}
             kept = output if kept is None else {k: rows_where(now_E, v, kept[k]) for k, v in output.items()}
         assert kept is not None
         return kept, state
@@ -270,3 +270,12 @@ class Actor:
         self.time = state["time"]
         self.return_E.copy_(state["running"]["return_E"])
         self.steps_E.copy_(state["running"]["steps_E"])
+
+
+def _kept_rows(now_E: Tensor, after: Tensor, before: Tensor, position_E: Tensor | None) -> Tensor:
+    """A tensor of the state after a step that only the rows `now_E` took; `position_E`: a copy from before it, if any.
+
+    What the step updated in place stays the same tensor, so that a state that is recorded on its device is still known.
+    """
+    kept = rows_where(now_E, after, before if position_E is None else position_E)
+    return after.copy_(kept) if after is before and kept is not after else kept

@@ -16,7 +16,10 @@ import torch
 from torch import Tensor, nn
 
 from dqnlm.errors import UserError
+from dqnlm.networks import recorded_step
+from dqnlm.networks.noisy import has_noise
 from dqnlm.networks.projections import Linear
+from dqnlm.networks.recorded_step import Recordings
 from dqnlm.ops.masking import rows_where
 from dqnlm.utils.context import RunContext
 
@@ -99,6 +102,8 @@ class Body(nn.Module, ABC):
         is_recurrent: it carries a state that the first observations of a row warm up, so that `learner.burn_in` has a use.
         is_pretrained: its first weights are those of a trained language model.
         one_hot: it reads one-hot tokens (`OneHotEncoder`), and no vectors.
+        steps_in_place: `step` updates the state's own tensors, does not depend on their contents in its course, and never waits
+            for the device, so that it can be recorded there.
         recipe: plain values that a run saves with its weights to rebuild a pretrained model; None where the settings
             suffice.
     """
@@ -114,6 +119,7 @@ class Body(nn.Module, ABC):
     is_recurrent: bool = False
     is_pretrained: bool = False
     one_hot: bool = False
+    steps_in_place: bool = False
     recipe: dict[str, Any] | None = None
 
     def check(self, context: RunContext) -> None:
@@ -200,6 +206,8 @@ class QNetwork(nn.Module):
             _tie(encoder, body, projections.get("q"))
         if body.one_hot:
             _drop_bias(projections)
+        self._recordings = Recordings()
+        self._records = body.steps_in_place and not has_noise(self)
 
     @property
     def context(self) -> int:
@@ -243,8 +251,11 @@ class QNetwork(nn.Module):
         return {name: projection(h_BSD) for name, projection in self.projections.items()}
 
     def initial_state(self, num_envs: int, device: torch.device | str, dtype: torch.dtype = torch.float32) -> State:
-        """The state of `num_envs` environments before their first observation."""
-        return self.body.initial_state(num_envs, device, dtype)
+        """The state of `num_envs` environments before their first observation. On CUDA its steps are recorded once."""
+        if not (self._records and recorded_step.can_record(device)):
+            return self.body.initial_state(num_envs, device, dtype)
+        key = (num_envs, str(device), dtype)
+        return self._recordings.lend(self, key, lambda: self.body.initial_state(num_envs, device, dtype))
 
     @torch.no_grad()
     def step(self, observation_E: Tensor, state: State) -> tuple[dict[str, Tensor], State]:
@@ -252,6 +263,12 @@ class QNetwork(nn.Module):
 
         The given state's memory may be reused: continue with the returned state.
         """
+        recording = None if self.training else self._recordings.find(state)
+        if recording is not None:
+            return recording.run(self._step, self, observation_E), state
+        return self._step(observation_E, state)
+
+    def _step(self, observation_E: Tensor, state: State) -> tuple[dict[str, Tensor], State]:
         h_ED, state = self.body.step(self.encoder(observation_E), state)
         return self.project(h_ED), state
 

@@ -62,9 +62,19 @@ def rotate(x_BSGK: Tensor, table_SP2: Tensor) -> Tensor:
         The same shape and dtype; computed in float32 at least.
     """
     dtype = torch.promote_types(x_BSGK.dtype, torch.float32)
+    if torch.compiler.is_compiling():  # compilers have no complex numbers, and fuse the real ones
+        return _rotate_real(x_BSGK.to(dtype), table_SP2.to(dtype)).to(x_BSGK.dtype)
     turn = torch.view_as_complex(table_SP2.to(dtype)).unsqueeze(-2)
     pairs = torch.view_as_complex(x_BSGK.to(dtype).unflatten(-1, (-1, 2)))
     return torch.view_as_real(pairs * turn).flatten(-2).to(x_BSGK.dtype)
+
+
+def _rotate_real(x_BSGK: Tensor, table_SP2: Tensor) -> Tensor:
+    """`rotate` in real numbers: (x + iy)(cos + i sin) = (x cos - y sin) + i (x sin + y cos)."""
+    x_BSGP, y_BSGP = x_BSGK.unflatten(-1, (-1, 2)).unbind(-1)
+    cosine_S1P, sine_S1P = table_SP2.unsqueeze(-3).unbind(-1)
+    turned = (x_BSGP * cosine_S1P - y_BSGP * sine_S1P, x_BSGP * sine_S1P + y_BSGP * cosine_S1P)
+    return torch.stack(turned, -1).flatten(-2)
 
 
 class CachePlace(NamedTuple):

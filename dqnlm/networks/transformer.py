@@ -37,6 +37,7 @@ class Transformer(Body):
 
     rotary: Tensor
     embedding_std = _STD
+    steps_in_place = True
 
     def __init__(
         self,

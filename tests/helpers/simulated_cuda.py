@@ -14,10 +14,8 @@ Not seen: kernels that CUDA lacks, memory, speed, branches that libraries take o
 from __future__ import annotations
 
 import contextlib
-import traceback
 from collections import Counter
 from collections.abc import Iterator
-from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, Self
 from unittest import mock
@@ -27,10 +25,10 @@ from torch.nn.utils import clip_grad
 from torch.utils._python_dispatch import TorchDispatchMode, return_and_correct_aliasing
 from torch.utils._pytree import tree_leaves, tree_map
 
-import dqnlm
+from dqnlm.networks import recorded_step
+from tests.helpers.device_runs import Waits, package_line
 
 CUDA, CPU, META = torch.device("cuda:0"), torch.device("cpu"), torch.device("meta")
-PACKAGE = Path(dqnlm.__file__).parent
 aten = torch.ops.aten
 READS_VALUES = {
     aten._local_scalar_dense.default, aten.nonzero.default, aten.masked_select.default, aten.equal.default,
@@ -38,7 +36,6 @@ READS_VALUES = {
 }  # fmt: skip
 COPIES = {aten.copy_.default, aten._to_copy.default}
 INDEXES = {aten.index.Tensor, aten.index_put_.default, aten.index_put.default, aten._index_put_impl_.default}
-Waits = Counter[str]
 
 
 class MixedDevicesError(RuntimeError):
@@ -143,7 +140,7 @@ class SimulatedCuda(TorchDispatchMode):
             (torch.cuda, "current_device", lambda: 0), (torch.cuda, "get_device_name", lambda *a: "simulated"),
             (torch.cuda, "get_device_properties", lambda *a: SimpleNamespace(total_memory=80 << 30, name="simulated")),
             (torch.cuda, "is_bf16_supported", lambda *a: True), (torch.cuda, "get_rng_state", lambda *a: torch.get_rng_state()),
-            (clip_grad, "_device_has_foreach_support", lambda device: True),
+            (recorded_step, "can_record", lambda device: False), (clip_grad, "_device_has_foreach_support", lambda device: True),
         ):  # fmt: skip
             self._patches.enter_context(mock.patch.object(target, name, value))
         super().__enter__()
@@ -166,7 +163,7 @@ class SimulatedCuda(TorchDispatchMode):
 
     def note(self, what: str) -> None:
         if self._waits is not None:
-            self._waits[f"{what} at {_place()}"] += 1
+            self._waits[f"{what} at {package_line()}"] += 1
 
     def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         return self.run(function, args, kwargs or {})
@@ -186,7 +183,7 @@ class SimulatedCuda(TorchDispatchMode):
         generator = kwargs.get("generator")
         made_for = "cuda" if generator is None else self._generators.get(generator._cdata, (None, "cpu"))[1]
         if made_for != "cuda" and (on_device or wanted == "cuda"):
-            raise MixedDevicesError(f"{function}: a generator of the CPU for numbers on the device, at {_place()}")
+            raise MixedDevicesError(f"{function}: a generator of the CPU for numbers on the device, at {package_line()}")
         leaves_device = function is aten._to_copy.default and on_device and wanted == "cpu"
         if leaves_device or (function is aten._to_copy.default and wanted == "cuda" and not on_device):
             self.note("a copy from the device" if leaves_device else "a copy to the device")
@@ -213,7 +210,7 @@ class SimulatedCuda(TorchDispatchMode):
             if there[0] != there[1]:
                 self.note("a copy to the device" if there[0] else "a copy from the device")
         elif function not in COPIES and any(leaf.dim() for leaf in leaves if not isinstance(leaf, OnCuda)):
-            raise MixedDevicesError(f"{function}: tensors of the host and of the device, at {_place()}")
+            raise MixedDevicesError(f"{function}: tensors of the host and of the device, at {package_line()}")
         boolean = function in INDEXES and any(
             isinstance(index, torch.Tensor) and index.dtype in (torch.bool, torch.uint8) for index in args[1]
         )
@@ -226,11 +223,3 @@ _ACTIVE: list[SimulatedCuda] = []
 
 def _active() -> SimulatedCuda:
     return _ACTIVE[-1]
-
-
-def _place() -> str:
-    """The innermost line of the package that is running."""
-    for frame in reversed(traceback.extract_stack()):
-        if PACKAGE in Path(frame.filename).parents:
-            return f"{Path(frame.filename).relative_to(PACKAGE)}:{frame.lineno} {frame.line}"
-    return "?"

@@ -12,42 +12,10 @@ import torch
 
 from dqnlm.builder import launch
 from dqnlm.config import composition, validation
-from dqnlm.runs.directory import RunDirectory
-from dqnlm.training.trainer import Trainer
 from tests.golden import driver
 from tests.golden.runs import RUNS, Run
-from tests.helpers.simulated_cuda import CUDA, MixedDevicesError, OnCuda, SimulatedCuda, Waits
-
-ROUNDS = 3  # that are watched, after the first update
-# Where a run may wait, by its parts that are on the host: what a reward of whole texts, a partner or a game reads and answers,
-# the width of a batch of rows of very different lengths, and code of transformers.
-TEXT_REWARD = {"rewards/text.py"}
-LENGTHS = {"types.py"}
-ALLOWED: dict[str, set[str]] = {
-    "judged_munchausen": TEXT_REWARD, "logged": LENGTHS, "pretrained": LENGTHS | {"networks/pretrained.py"},
-    "pretrained_lora": LENGTHS | {"networks/pretrained.py"}, "cartpole": {"envs/gymnasium_env.py"},
-    "pairs": TEXT_REWARD | LENGTHS | {"agent/generation.py", "agent/actor.py"}, "dialogue_online": {"envs/dialogue.py"},
-    "recorded_dialogue": {"envs/dialogue.py"},
-}  # fmt: skip
-
-
-def built(run: Run, place: Path, *more: str) -> Trainer:
-    typed = [word for word in driver._typed(run) if not word.startswith("device=")] + ["device=cuda:0", *more]
-    composed, choices = composition.compose(typed)
-    Path("run").mkdir(exist_ok=True)
-    return launch.build(validation.validate(composed, choices, typed), RunDirectory(place / "run"), choices=choices)
-
-
-def watched(cuda: SimulatedCuda, trainer: Trainer) -> Waits:
-    """Trains to the first update, then a few rounds more under observation."""
-    while trainer.components.learner.updates < 1 and trainer.rounds_done < trainer.total_rounds - ROUNDS:
-        trainer.train_round(trainer.phase)
-    before = trainer.components.updates
-    with cuda.recording() as waits:
-        for _ in range(ROUNDS):
-            trainer.train_round(trainer.phase)
-    assert trainer.components.updates > before
-    return waits
+from tests.helpers.device_runs import ALLOWED, built, files, finish, typed_for_device, watched
+from tests.helpers.simulated_cuda import CUDA, MixedDevicesError, OnCuda, SimulatedCuda
 
 
 @pytest.mark.parametrize("run", [run for run in RUNS if run.killed_at is None], ids=lambda run: run.name)
@@ -61,14 +29,9 @@ def test_a_run_on_the_device(run: Run, tmp_path: Path, monkeypatch: pytest.Monke
     with SimulatedCuda() as cuda:
         trainer = built(run, tmp_path / "place")
         assert {p.device for p in trainer.components.policy.network.parameters()} == {CUDA}
-        waits = watched(cuda, trainer)
-        trainer.recorder.open()
-        trainer.components.console.start_progress(trainer.rounds_done, trainer.total_rounds, trainer.rounds)
-        trainer.recorder.log(trainer.rounds_done)
-        trainer.recorder.evaluate("evaluated")
-        trainer._save()
-        trainer.recorder.close()
-    places = {wait.rpartition(" at ")[2].split(":")[0] for wait in waits}
+        waits = watched(cuda.recording, trainer)
+        finish(trainer)
+    places = files(waits)
     assert places <= ALLOWED.get(run.name, set()), waits
     assert places == ALLOWED.get(run.name, set()), "a wait that is allowed and is no more: take it from the list"
 
@@ -79,8 +42,7 @@ def test_saved_and_resumed(name: str, tmp_path: Path, monkeypatch: pytest.Monkey
     run = next(run for run in RUNS if run.name == name)
     driver.prepare(run, tmp_path / "place")
     monkeypatch.chdir(tmp_path / "place")
-    typed = [word for word in driver._typed(run) if not word.startswith("device=")] + ["device=cuda:0"]
-    shorter = [word for word in typed if not word.startswith("trainer.rollouts=")] + ["trainer.rollouts=6"]
+    shorter = [word for word in typed_for_device(run) if not word.startswith("trainer.rollouts=")] + ["trainer.rollouts=6"]
     composed, choices = composition.compose(shorter)
     with SimulatedCuda():
         checked = validation.validate(composed, choices, shorter)
@@ -97,7 +59,7 @@ def test_autocast(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     driver.prepare(run, tmp_path / "place")
     monkeypatch.chdir(tmp_path / "place")
     with SimulatedCuda() as cuda:
-        assert watched(cuda, built(run, tmp_path / "place", "learner.precision=bfloat16")) == {}
+        assert watched(cuda.recording, built(run, tmp_path / "place", "learner.precision=bfloat16")) == {}
 
 
 # The simulation itself
