@@ -69,7 +69,7 @@ class Accumulator:
         if not self._sums:
             return {}
         names, table = list(self._sums), torch.stack(list(self._sums.values())).tolist()
-        self._sums = {}
+        torch._foreach_zero_(list(self._sums.values()))  # the same tensors go on: a recorded update adds to them
         return {name: total / count for name, (total, count) in zip(names, table, strict=True) if count > 0}
 
     def state_dict(self) -> dict[str, Tensor]:

@@ -21,6 +21,7 @@ from torch import Tensor, nn
 
 from dqnlm.agent.forwards import Forwards, NetworkOutputs
 from dqnlm.agent.optimizer import OptimizerWithSchedule
+from dqnlm.agent.recorded_update import RecordedUpdate
 from dqnlm.agent.target import Target
 from dqnlm.errors import UserError
 from dqnlm.heads.base import Head
@@ -31,6 +32,7 @@ from dqnlm.objectives.base import LossOutput, Objective, Outputs, combined, requ
 from dqnlm.objectives.reference import ReferenceReward
 from dqnlm.ops.losses import masked_mean
 from dqnlm.types import Batch, Decisions, LegalActions
+from dqnlm.utils import cuda_graphs
 
 
 class LastUpdate(NamedTuple):
@@ -72,6 +74,8 @@ class Learner:
         head: meaning of the raw q; needed with a kl_weight.
         legal: observation_BS -> legal actions; None: all actions are legal.
         multi_turn: steps without a decision may follow a decision in the same row, so values are carried over them.
+        records: all parts do the same for every batch of the same shapes and wait for nothing, so that updates may be
+            recorded on a device that can.
         gradient_clip: largest global norm of the gradient, or None.
         precision: bfloat16 runs forwards under autocast.
         compile: wraps the online and the target forward in `torch.compile`.
@@ -96,6 +100,7 @@ class Learner:
         head: Head | None = None,
         legal: LegalActions | None = None,
         multi_turn: bool = False,
+        records: bool = False,
         *,
         gradient_clip: float | None,
         precision: Literal["float32", "bfloat16"],
@@ -123,6 +128,8 @@ class Learner:
         self.updates = 0
         self.last_update: LastUpdate | None = None
         self.transitions = torch.zeros((), dtype=torch.int64, device=accumulator.device)  # decisions learned from
+        records = records and not self.noisy and optimization.can_be_recorded and cuda_graphs.can_record(accumulator.device)
+        self.recorded = RecordedUpdate(self._minimise) if records else None
 
     def update(self, batch: Batch) -> Tensor | None:
         """One gradient step on one batch, followed by the target network's update.
@@ -131,6 +138,15 @@ class Learner:
             error_BT from `batch.first` on, target less prediction in return units, of the first objective that has one.
         """
         self._prepare_networks()
+        self.optimization.set_rate(self.updates)
+        error_BT = self._minimise(batch) if self.recorded is None else self.recorded(batch)
+        self.updates += 1
+        self.target.update(self.updates)
+        return error_BT
+
+    def _minimise(self, batch: Batch) -> Tensor | None:
+        """The update but for the target network's: gradients, clipping, the optimizer's step, metrics."""
+        self.last_update = None  # frees the outputs of the update before
         self.optimization.zero_grad()
         decisions = batch.from_first_decision(self.legal, self.multi_turn)
         decisions = replace(decisions, learn_BT=loss_mask(decisions, self.burn_in))
@@ -142,17 +158,14 @@ class Learner:
             parts.append(part)
         clip = float("inf") if self.gradient_clip is None else self.gradient_clip
         norm = nn.utils.clip_grad_norm_(self.parameters, clip, foreach=True)
-        self.optimization.step(self.updates)
-        self.updates += 1
-        self.target.update(self.updates)
+        self.optimization.apply()
         self.transitions += decisions.learn_BT.sum().long()
         self._log(parts, norm)
         errors = [part.error_BT for part in parts if part.error_BT is not None]
         return torch.cat(errors) if errors else None
 
     def _prepare_networks(self) -> None:
-        """Sets training mode, samples new noise for noisy layers, and frees the outputs of the update before."""
-        self.last_update = None
+        """Sets training mode, and samples new noise for noisy layers."""
         if not self.network.training:
             self.network.train()
         if self.noisy:
@@ -218,6 +231,8 @@ class Learner:
         self.optimization.load_state_dict(state["optimizer"])
         self.updates = state["updates"]
         self.transitions.copy_(state["transitions"])
+        if self.recorded is not None:
+            self.recorded.forget()  # the optimizer's moments are other tensors now
 
 
 def loss_mask(batch: Decisions, burn_in: int) -> Tensor:

@@ -6,11 +6,12 @@ import math
 from typing import Any, Literal
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from dqnlm.errors import UserError
 from dqnlm.networks.base import QNetwork
+from dqnlm.utils import cuda_graphs
 
 
 class OptimizerWithSchedule:
@@ -61,10 +62,27 @@ class OptimizerWithSchedule:
 
     def step(self, updates_done: int) -> None:
         """One step at the scheduled rate."""
+        self.set_rate(updates_done)
+        self.apply()
+
+    def set_rate(self, updates_done: int) -> None:
+        """Sets the rate of the update after `updates_done`."""
+        rate = self.rate(updates_done)
+        for group in (group for optimizer in self.optimizers for group in optimizer.param_groups):
+            if isinstance(group["lr"], Tensor):
+                group["lr"].fill_(rate)
+            else:
+                group["lr"] = rate
+
+    def apply(self) -> None:
+        """One step at the rate that is set."""
         for optimizer in self.optimizers:
-            for group in optimizer.param_groups:
-                group["lr"] = self.rate(updates_done)
             optimizer.step()
+
+    @property
+    def can_be_recorded(self) -> bool:
+        """Whether all that a step reads lies on its device."""
+        return all(group.get("capturable", False) for optimizer in self.optimizers for group in optimizer.param_groups)
 
     def state_dict(self) -> list[dict[str, Any]]:
         """The moments and step counts of each optimizer."""
@@ -78,7 +96,7 @@ class OptimizerWithSchedule:
         if isinstance(state, dict):  # of a run whose one optimizer was saved by itself
             state = [state]
         for optimizer, saved in zip(self.optimizers, state, strict=True):
-            ours = [{k: v for k, v in group.items() if k not in ("params", "lr")} for group in optimizer.param_groups]
+            ours = [{k: v for k, v in group.items() if k != "params"} for group in optimizer.param_groups]
             optimizer.load_state_dict(saved)
             for group, settings in zip(optimizer.param_groups, ours, strict=True):
                 group.update(settings)
@@ -95,7 +113,12 @@ def _adam(
     others = [p for p in parameters if p.dim() < 2]
     groups = [{"params": matrices, "weight_decay": weight_decay}, {"params": others, "weight_decay": 0.0}]
     make = torch.optim.AdamW if decoupled else torch.optim.Adam
-    return make([g for g in groups if g["params"]], lr=lr, betas=(betas[0], betas[1]), eps=eps, fused=True)
+    device = parameters[0].device
+    records = cuda_graphs.can_record(device)
+    return make(
+        [g for g in groups if g["params"]], lr=torch.tensor(lr, device=device) if records else lr, betas=(betas[0], betas[1]),
+        eps=eps, fused=True, capturable=records,
+    )  # fmt: skip
 
 
 def _check(lr: float, eps: float, weight_decay: float) -> None:

@@ -45,11 +45,13 @@ def rows(rounds: int, device: str, *smaller: str) -> Iterator[Row]:
 def _count(run: Trainer) -> float:
     """Floating-point operations of one update, counted where nothing is compiled."""
     learner, batch = run.components.learner, _batch(run)
-    compiled = learner.forwards._run_online, learner.forwards._run_target
+    compiled, recorded = (learner.forwards._run_online, learner.forwards._run_target), learner.recorded
+    learner.recorded = None
     learner.forwards._run_online, learner.forwards._run_target = learner.network, learner.target.network
     with FlopCounterMode(display=False) as counter:
         learner.update(batch)
     learner.forwards._run_online, learner.forwards._run_target = compiled
+    learner.recorded = recorded
     return float(counter.get_total_flops())
 
 

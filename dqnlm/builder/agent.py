@@ -59,6 +59,12 @@ def head_for(config: Config, bounds: Bounds, probability_of_match: bool) -> Head
     return head
 
 
+def set_precision(config: Config, device: torch.device) -> None:
+    """With bfloat16 forwards, the other matrix products of a CUDA device (acting, evaluation) are in TF32; else in float32."""
+    if device.type == "cuda":
+        torch.set_float32_matmul_precision("high" if config["learner"]["precision"] == "bfloat16" else "highest")
+
+
 def build_bootstrap(config: Config) -> Bootstrap:
     """Builds the bootstrap."""
     bootstrap: Bootstrap = instantiate_with(config["bootstrap"], {}, "bootstrap")
@@ -177,9 +183,20 @@ def build_learner(
     spec, legal = task.spec, task.env.legal
     learner: Learner = instantiate(
         config["learner"], policy.network, target, objectives, optimizer, accumulator, spec.context_carry, head, legal,
-        spec.multi_turn,
+        spec.multi_turn, updates_repeat(config, spec),
     )  # fmt: skip
     return learner
+
+
+def updates_repeat(config: Config, spec: TaskSpec) -> bool:
+    """Whether all updates do the same operations: batches have one shape, and no code is the user's, which may do anything."""
+    return not spec.variable_length and not _names_own_code(config)
+
+
+def _names_own_code(node: Config) -> bool:
+    return not str(node.get("_target_", "dqnlm.")).startswith("dqnlm.") or any(
+        _names_own_code(value) for value in node.values() if isinstance(value, dict)
+    )
 
 
 def build_buffer(

@@ -12,6 +12,7 @@ from dqnlm.agent.demonstrations import Demonstrations, Pretraining
 from dqnlm.agent.learner import Learner
 from dqnlm.agent.policy import Policy
 from dqnlm.agent.settings import PretrainingSettings
+from dqnlm.builder.agent import updates_repeat
 from dqnlm.config.schema import instantiate
 from dqnlm.envs.base import Environment
 from dqnlm.errors import UserError
@@ -43,7 +44,7 @@ def build_pretraining(config: Config, env: Environment, policy: Policy, accumula
     cloner: Learner = instantiate(
         config["learner"] | {"burn_in": 0, "kl_weight": 0.0},
         policy.network, target.none(policy.network), {"pretraining": cloning}, optimization, accumulator,
-        env.spec.context_carry, policy.head, env.legal, env.spec.multi_turn,
+        env.spec.context_carry, policy.head, env.legal, env.spec.multi_turn, updates_repeat(config, env.spec),
     )  # fmt: skip
     demonstrations = build_demonstrations(config, env, streams.PRETRAINING)
     batch_size = config["trainer"]["batch_size"] if settings.batch_size is None else settings.batch_size

@@ -139,6 +139,7 @@ def build(
     if config["threads"] is not None:
         torch.set_num_threads(config["threads"])
     device, seed, settings = agent.choose_device(config["device"]), config["seed"], config["trainer"]
+    agent.set_precision(config, device)
     kind = task_class(config)
     task = kind(config, build_data(config, resumed_from is None or was_bundled(run)), device, choices)
     console = RunConsole(run.log, config["progress"])

@@ -16,11 +16,11 @@ import torch
 from torch import Tensor, nn
 
 from dqnlm.errors import UserError
-from dqnlm.networks import recorded_step
 from dqnlm.networks.noisy import has_noise
 from dqnlm.networks.projections import Linear
 from dqnlm.networks.recorded_step import Recordings
 from dqnlm.ops.masking import rows_where
+from dqnlm.utils import cuda_graphs
 from dqnlm.utils.context import RunContext
 
 State = dict[str, Tensor]
@@ -252,7 +252,7 @@ class QNetwork(nn.Module):
 
     def initial_state(self, num_envs: int, device: torch.device | str, dtype: torch.dtype = torch.float32) -> State:
         """The state of `num_envs` environments before their first observation. On CUDA its steps are recorded once."""
-        if not (self._records and recorded_step.can_record(device)):
+        if not (self._records and cuda_graphs.can_record(device)):
             return self.body.initial_state(num_envs, device, dtype)
         key = (num_envs, str(device), dtype)
         return self._recordings.lend(self, key, lambda: self.body.initial_state(num_envs, device, dtype))

@@ -1,8 +1,8 @@
 """A step of acting recorded as a CUDA graph.
 
 A step for a few rows is some hundred kernels of a few microseconds each, and launching them from Python takes longer than they
-run. A CUDA graph launches them all at once (Gray 2019, "Getting started with CUDA graphs"). It reads and writes fixed memory,
-therefore the state that a recording works on is lent, and is free for the next borrower when the last one has dropped it.
+run. A recording reads and writes fixed memory, therefore the state that it works on is lent, and is free for the next
+borrower when the last one has dropped it.
 """
 
 from __future__ import annotations
@@ -14,16 +14,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from dqnlm.utils import cuda_graphs
+
 Outputs = dict[str, Tensor]
 State = dict[str, Tensor]
 Step = Callable[[Tensor, State], tuple[Outputs, State]]
 MOST = 4  # recordings of one network that are kept, each with a state of its own
 WARM_UPS = 2  # steps before a recording: libraries choose their kernels and allocate their workspaces in them
-
-
-def can_record(device: torch.device | str) -> bool:
-    """Whether steps on this device can be recorded."""
-    return torch.device(device).type == "cuda"
 
 
 class Recording:
@@ -70,20 +67,15 @@ class Recording:
             self._graph = None
 
     def _record(self, step: Step, network: nn.Module, observation_E: Tensor) -> None:
-        self._observation_E = observation_E.clone()
+        observation_E = self._observation_E = observation_E.clone()
         kept = {name: value.clone() for name, value in self.memory.items() if value.dim() == 1}  # positions
-        current, side = torch.cuda.current_stream(), torch.cuda.Stream()
-        side.wait_stream(current)
-        with torch.cuda.stream(side):
+        with cuda_graphs.aside():
             for _ in range(WARM_UPS):  # writes the slot that the step will write in any case
-                step(self._observation_E, self.memory)
+                step(observation_E, self.memory)
                 for name, value in kept.items():
                     self.memory[name].copy_(value)
-        current.wait_stream(side)
-        graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph, capture_error_mode="thread_local"):
-            self._outputs, _ = step(self._observation_E, self.memory)
-        self._graph, self._addresses = graph, _addresses(network)
+        self._graph, self._outputs = cuda_graphs.record(lambda: step(observation_E, self.memory)[0])
+        self._addresses = _addresses(network)
 
 
 class Recordings:

@@ -25,7 +25,7 @@ from torch.nn.utils import clip_grad
 from torch.utils._python_dispatch import TorchDispatchMode, return_and_correct_aliasing
 from torch.utils._pytree import tree_leaves, tree_map
 
-from dqnlm.networks import recorded_step
+from dqnlm.utils import cuda_graphs
 from tests.helpers.device_runs import Waits, package_line
 
 CUDA, CPU, META = torch.device("cuda:0"), torch.device("cpu"), torch.device("meta")
@@ -140,7 +140,7 @@ class SimulatedCuda(TorchDispatchMode):
             (torch.cuda, "current_device", lambda: 0), (torch.cuda, "get_device_name", lambda *a: "simulated"),
             (torch.cuda, "get_device_properties", lambda *a: SimpleNamespace(total_memory=80 << 30, name="simulated")),
             (torch.cuda, "is_bf16_supported", lambda *a: True), (torch.cuda, "get_rng_state", lambda *a: torch.get_rng_state()),
-            (recorded_step, "can_record", lambda device: False), (clip_grad, "_device_has_foreach_support", lambda device: True),
+            (cuda_graphs, "can_record", lambda device: False), (clip_grad, "_device_has_foreach_support", lambda device: True),
         ):  # fmt: skip
             self._patches.enter_context(mock.patch.object(target, name, value))
         super().__enter__()

@@ -80,6 +80,7 @@ def test_recorded_outputs_are_those_of_whole_rows() -> None:
             output, state = network.step(observation_E, state)
             steps.append(output["q"])
         torch.testing.assert_close(torch.stack(steps, 1), network(row_ES, 3)["q"], atol=1e-4, rtol=1e-4)
+        del state
     assert len(network._recordings._kept) == 1
 
 

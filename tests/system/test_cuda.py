@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import contextlib
 import json
-import warnings
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
 
 from dqnlm.cli import main
+from dqnlm.utils import cuda_graphs
 from tests.golden import driver
 from tests.golden.runs import RUNS, Run
 from tests.helpers.device_runs import ALLOWED, Waits, built, files, finish, package_line, watched
@@ -25,19 +24,9 @@ pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA d
 def recording() -> Iterator[Waits]:
     """Collects what makes the host wait for the device, which torch warns of."""
     waits: Waits = Counter()
-
-    def note(message: Warning | str, *rest: Any, **more: Any) -> None:
-        if "synchronizing" in str(message):
-            waits[f"a wait at {package_line()}"] += 1
-
-    with warnings.catch_warnings():
-        warnings.simplefilter("always")
-        warnings.showwarning = note
-        torch.cuda.set_sync_debug_mode("warn")
-        try:
-            yield waits
-        finally:
-            torch.cuda.set_sync_debug_mode("default")
+    with cuda_graphs.noting_waits(lambda: f"a wait at {package_line()}") as found:
+        yield waits
+    waits.update(found)
 
 
 @pytest.mark.parametrize("run", [run for run in RUNS if run.killed_at is None], ids=lambda run: run.name)
