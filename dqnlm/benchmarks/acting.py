@@ -2,23 +2,28 @@
 
 from __future__ import annotations
 
+import copy
+import statistics
 from collections.abc import Callable, Iterator
 from typing import cast
 
 import torch
 
 from dqnlm.agent.generation import generate
-from dqnlm.benchmarks.runs import SMALL, TEXT, built
+from dqnlm.benchmarks.runs import LARGE, SMALL, TEXT, built
 from dqnlm.benchmarks.timing import Row, alternate, compared
 from dqnlm.networks.base import QNetwork
 from dqnlm.networks.transformer import Transformer
 
+LARGE_BATCHES = (1, 64, 1024)
 TOKENS, BATCHES = 63, (1, 16, 64)  # with the first one read, a row of 64
 
 
 def rows(rounds: int, device: str) -> Iterator[Row]:
     """One row against the whole row at batch 16, and one for each batch against a GPT-2 of the same size."""
-    with built(*TEXT, SMALL, f"device={device}") as ours:
+    on_cuda = torch.device(device).type == "cuda"
+    # On CUDA both sides multiply in TF32: in float32 some products of few rows are five times as slow.
+    with built(*TEXT, SMALL, f"device={device}", *(["learner.precision=bfloat16"] if on_cuda else [])) as ours:
         network = ours.components.policy.network.eval()
         place = next(network.parameters()).device
         times = alternate({"anew": _anew(network, 16, place), "cached": _cached(network, 16, place)}, rounds)
@@ -30,6 +35,23 @@ def rows(rounds: int, device: str) -> Iterator[Row]:
                 continue
             times = alternate({"generate": peer, "cached": _cached(network, batch, place)}, rounds)
             yield compared("acting", f"generate of transformers / cache, batch {batch}", times, ">= 3")
+    if on_cuda:
+        yield from _recorded_rows(rounds, device)
+
+
+def _recorded_rows(rounds: int, device: str) -> Iterator[Row]:
+    """A step launched kernel by kernel against one that is replayed, at the size of `shakespeare_gpu`."""
+    with built(*TEXT, LARGE, "learner.compile=false", f"device={device}") as ours:
+        network = ours.components.policy.network.eval()
+        plain = copy.deepcopy(network)
+        plain._records = False
+        place = next(network.parameters()).device
+        for batch in LARGE_BATCHES:
+            works = {"plain": _cached(plain, batch, place), "recorded": _cached(network, batch, place)}
+            times = alternate(works, max(1, rounds // 2))
+            speed = batch * TOKENS / statistics.median(times["recorded"])
+            note = f"{speed:,.0f} tokens a second, {TOKENS} tokens each"
+            yield compared("acting", f"6 layers of width 384: plain / recorded step, batch {batch}", times, note=note)
 
 
 def _cached(network: QNetwork, batch: int, device: torch.device) -> Callable[[], object]:

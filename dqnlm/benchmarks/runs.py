@@ -15,6 +15,7 @@ from dqnlm.training.trainer import Trainer
 
 TEXT = ("data=bundled", "data.characters=200000")
 SMALL = "+experiment=benchmark/nanogpt_cpu"  # 4 layers, width 128, context 64
+LARGE = "+experiment=shakespeare_gpu"  # 6 layers, width 384, context 256
 
 
 @contextlib.contextmanager

@@ -13,33 +13,40 @@ from collections.abc import Callable, Iterator
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from dqnlm.benchmarks.runs import TEXT, built
+from dqnlm.benchmarks.runs import LARGE, TEXT, built
 from dqnlm.benchmarks.timing import Row
 from dqnlm.training.trainer import Trainer
 from dqnlm.types import Batch
 
-LARGE = "+experiment=shakespeare_gpu"
-VARIANTS = {"taken": (), "all actions": (
-    "feedback=all_actions", "target=none", "projection=linear", "head=scalar", "head.loss=logistic", "head.initial_return=0.015",
-    "exploration=reference", "env.guesses_per_position=1", "env.num_envs=64", "trainer.batch_size=64",
-)}  # fmt: skip
+ONE_GUESS = ("exploration=reference", "env.guesses_per_position=1", "env.num_envs=64", "trainer.batch_size=64")
+ALL_ACTIONS = (
+    "feedback=all_actions", "target=none", "projection=linear", "head=scalar", "head.loss=logistic",
+    "head.initial_return=0.015", *ONE_GUESS,
+)  # fmt: skip
+PLAIN, COMPILED = "learner.compile=false", "learner.compile=true"
+VARIANTS = {
+    "taken, plain": (PLAIN,), "taken, compiled": (COMPILED,),
+    "taken with a target network (gamma .5), compiled": (COMPILED, "gamma=0.5"),
+    "all actions, plain": (*ALL_ACTIONS, PLAIN), "all actions, compiled": (*ALL_ACTIONS, COMPILED),
+    "cloning (cross-entropy), compiled": ("algorithm=behaviour_cloning", "policy.kind=boltzmann", *ONE_GUESS, COMPILED),
+    "taken, 12 layers of width 768, compiled": ("network.layers=12", "network.heads=12", "network.width=768", COMPILED),
+}  # fmt: skip
 SIDE = 8192  # of the square matrices of the ceiling
 UPDATES = 20  # timed together: between two of them nothing waits for the device
 
 
 def rows(rounds: int, device: str, *smaller: str) -> Iterator[Row]:
-    """An update at the size of `shakespeare_gpu`, plain and compiled, for both kinds of feedback; `smaller`: further settings."""
+    """An update at the size of `shakespeare_gpu`, plain and compiled, of several kinds; `smaller`: further settings."""
     ceiling = operations_per_second(device)
     yield Row("utilisation", "bfloat16 matrix product, 8192 x 8192 x 8192", ceiling / 1e12, None, "TFLOP/s")
     for name, settings in VARIANTS.items():
-        for compiles in (False, True):
-            with built(*TEXT, LARGE, *settings, f"learner.compile={compiles}", f"device={device}", *smaller) as run:
-                count, seconds = _count(run), _seconds(run, rounds)
-            what = f"{name}, {'compiled' if compiles else 'plain'}: update / ceiling"
-            note = f"{seconds * 1e3:.2f} ms an update of {count / 1e12:.3f} TFLOP"
-            yield Row(
-                "utilisation", what, count / seconds / 1e12, ceiling / 1e12, "TFLOP/s", count / seconds / ceiling, ">= 0.40", note
-            )
+        with built(*TEXT, LARGE, *settings, f"device={device}", *smaller) as run:
+            count, seconds = _count(run), _seconds(run, rounds)
+        note = f"{seconds * 1e3:.2f} ms an update of {count / 1e12:.3f} TFLOP"
+        yield Row(
+            "utilisation", f"{name}: update / ceiling", count / seconds / 1e12, ceiling / 1e12, "TFLOP/s",
+            count / seconds / ceiling, ">= 0.40", note,
+        )  # fmt: skip
 
 
 def _count(run: Trainer) -> float:

@@ -102,8 +102,8 @@ class Body(nn.Module, ABC):
         is_recurrent: it carries a state that the first observations of a row warm up, so that `learner.burn_in` has a use.
         is_pretrained: its first weights are those of a trained language model.
         one_hot: it reads one-hot tokens (`OneHotEncoder`), and no vectors.
-        steps_in_place: `step` updates the state's own tensors, does not depend on their contents in its course, and never waits
-            for the device, so that it can be recorded there.
+        steps_in_place: `step` updates the state's own tensors and does the same operations whatever they hold, so that it can
+            be recorded on a device.
         recipe: plain values that a run saves with its weights to rebuild a pretrained model; None where the settings
             suffice.
     """

@@ -69,6 +69,7 @@ class Pretrained(Body):
     unused_VD: Tensor | None
 
     is_pretrained = True
+    steps_in_place = True
 
     def __init__(
         self,

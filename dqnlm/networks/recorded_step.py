@@ -33,6 +33,7 @@ class Recording:
         self._observation_E: Tensor | None = None
         self._outputs: Outputs = {}
         self._addresses: list[int] = []
+        self._waits = False  # the step waits for the device, so that it cannot be recorded
 
     @property
     def is_free(self) -> bool:
@@ -54,9 +55,10 @@ class Recording:
 
     def run(self, step: Step, network: nn.Module, observation_E: Tensor) -> Outputs:
         """One step of the lent state; the outputs are copies, which later steps leave alone."""
-        if self._graph is None or self._observation_E is None:
+        if self._graph is None and not self._waits:
             self._record(step, network, observation_E)
-        assert self._graph is not None and self._observation_E is not None
+        if self._graph is None or self._observation_E is None:
+            return step(observation_E, self.memory)[0]
         self._observation_E.copy_(observation_E)
         self._graph.replay()
         return {name: raw.clone() for name, raw in self._outputs.items()}
@@ -69,11 +71,14 @@ class Recording:
     def _record(self, step: Step, network: nn.Module, observation_E: Tensor) -> None:
         observation_E = self._observation_E = observation_E.clone()
         kept = {name: value.clone() for name, value in self.memory.items() if value.dim() == 1}  # positions
-        with cuda_graphs.aside():
-            for _ in range(WARM_UPS):  # writes the slot that the step will write in any case
+        for _ in range(WARM_UPS):  # they write the slot that the step will write in any case
+            with cuda_graphs.aside(), cuda_graphs.noting_waits() as waits:
                 step(observation_E, self.memory)
                 for name, value in kept.items():
                     self.memory[name].copy_(value)
+        self._waits = bool(waits)  # of the last one: the first may load a library
+        if self._waits:
+            return
         self._graph, self._outputs = cuda_graphs.record(lambda: step(observation_E, self.memory)[0])
         self._addresses = _addresses(network)
 

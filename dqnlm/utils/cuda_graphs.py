@@ -40,7 +40,7 @@ def record(work: Callable[[], Result]) -> tuple[torch.cuda.CUDAGraph, Result]:
 
 
 @contextlib.contextmanager
-def noting_waits(describe: Callable[[], str] = str) -> Iterator[list[str]]:
+def noting_waits(describe: Callable[[], str] = lambda: "") -> Iterator[list[str]]:
     """Collects `describe()` at each wait of the host for the device that torch warns of."""
     waits: list[str] = []
 

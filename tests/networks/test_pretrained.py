@@ -94,6 +94,24 @@ def test_prefill_then_steps_equal_forward(folders: dict[str, Path], kind: str, a
         close(torch.stack(outputs, 1), expected["q"])
 
 
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device here")
+@KINDS
+def test_steps_recorded_on_a_device_equal_forward(folders: dict[str, Path], kind: str) -> None:
+    """Bug: the model's code reads a position on the host, and the recording repeats the first one."""
+    network, observation = models.network(folders[kind]).cuda().eval(), models.tokens(3, 9).cuda()
+    for _ in range(2):
+        state = network.initial_state(3, "cuda")
+        output, state = network.prefill(observation[:, :4], state)
+        found = [output["q"][:, -1]]
+        for observation_E in observation[:, 4:].unbind(1):
+            output, state = network.step(observation_E, state)
+            found.append(output["q"])
+        close(torch.stack(found, 1), network(observation, 3)["q"])
+        recording = network._recordings.find(state)
+        assert recording is not None and recording._graph is not None
+        del state
+
+
 @KINDS
 def test_rows_restart_at_different_times(folders: dict[str, Path], kind: str) -> None:
     """Bug: a reset that touches other rows, or leftovers of the old episode that are still read."""
