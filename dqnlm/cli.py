@@ -15,6 +15,7 @@ from dqnlm import __version__
 from dqnlm.commands import permission_words
 from dqnlm.errors import UserError, print_error
 from dqnlm.utils import interrupts, user_code
+from dqnlm.utils.joined import is_silent
 
 COMMANDS: dict[str, tuple[str, str]] = {
     "train": ("dqnlm.commands.train", "train a Q-network; settings as key=value"),
@@ -56,7 +57,8 @@ def main(argv: list[str] | None = None) -> int:
         if interrupts.was_pressed():
             print("\ninterrupted", file=sys.stderr)
             return INTERRUPTED
-        print_error(error)
+        if not is_silent():
+            print_error(error)
         return 2
     except KeyboardInterrupt:
         print("\ninterrupted", file=sys.stderr)

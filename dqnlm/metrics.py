@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 from pathlib import Path
@@ -9,6 +10,8 @@ from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor
+
+from dqnlm.utils.ranks import ALONE, Ranks
 
 Metrics = dict[str, float]
 
@@ -34,8 +37,8 @@ class Metric(NamedTuple):
 class Accumulator:
     """Running means of metrics on the device: adding never syncs with the device; reading does, once for all."""
 
-    def __init__(self, device: torch.device) -> None:
-        self.device = device
+    def __init__(self, device: torch.device, ranks: Ranks = ALONE) -> None:
+        self.device, self.ranks = device, ranks
         self._sums: dict[str, Tensor] = {}
 
     @torch.no_grad()
@@ -65,12 +68,23 @@ class Accumulator:
         return torch.full((), value, device=self.device)
 
     def pop_means(self) -> Metrics:
-        """Means since the last call, by name; metrics without an observation are left out. One synchronisation."""
+        """Means over all ranks since the last call, by name; metrics without an observation are left out. One
+        synchronisation."""
         if not self._sums:
             return {}
-        names, table = list(self._sums), torch.stack(list(self._sums.values())).tolist()
+        names = self._names_of_all_ranks()
+        table = self.ranks.total(torch.stack([self._sums[name] for name in names])).tolist()
         torch._foreach_zero_(list(self._sums.values()))  # the same tensors go on: a recorded update adds to them
         return {name: total / count for name, (total, count) in zip(names, table, strict=True) if count > 0}
+
+    def _names_of_all_ranks(self) -> list[str]:
+        """All names in one order; those that only other ranks have are added here, without an observation."""
+        others = self.ranks.gather(list(self._sums))
+        names = self.ranks.share(lambda: list(dict.fromkeys([*self._sums, *itertools.chain(*others)])))
+        for name in names:
+            if name not in self._sums:
+                self._sums[name] = torch.zeros(2, device=self.device)
+        return names
 
     def state_dict(self) -> dict[str, Tensor]:
         return {name: pair.clone() for name, pair in self._sums.items()}
@@ -102,6 +116,18 @@ class JsonLines:
 
     def close(self) -> None:
         self._stream.close()
+
+
+class NoLines:
+    """In place of `JsonLines` where another process writes the file."""
+
+    size = 0
+
+    def write(self, record: dict[str, Any]) -> None:
+        """Does nothing."""
+
+    def close(self) -> None:
+        """Does nothing."""
 
 
 class Logger(Protocol):

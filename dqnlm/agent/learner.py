@@ -33,6 +33,7 @@ from dqnlm.objectives.reference import ReferenceReward
 from dqnlm.ops.losses import masked_mean
 from dqnlm.types import Batch, Decisions, LegalActions
 from dqnlm.utils import cuda_graphs
+from dqnlm.utils.ranks import ALONE, Ranks
 
 
 class LastUpdate(NamedTuple):
@@ -76,6 +77,7 @@ class Learner:
         multi_turn: steps without a decision may follow a decision in the same row, so values are carried over them.
         records: all parts do the same for every batch of the same shapes and wait for nothing, so that updates may be
             recorded on a device that can.
+        ranks: the processes of the run, each of which holds a part of every batch.
         gradient_clip: largest global norm of the gradient, or None.
         precision: bfloat16 runs forwards under autocast.
         compile: wraps the online and the target forward in `torch.compile`.
@@ -101,6 +103,7 @@ class Learner:
         legal: LegalActions | None = None,
         multi_turn: bool = False,
         records: bool = False,
+        ranks: Ranks = ALONE,
         *,
         gradient_clip: float | None,
         precision: Literal["float32", "bfloat16"],
@@ -111,6 +114,7 @@ class Learner:
         micro_batch_size: int | None,
     ) -> None:
         _require_ranges(gradient_clip, burn_in, kl_weight, kl_temperature)
+        self.ranks = ranks
         require_no_whole_batch(objectives, micro_batch_size)
         self.network, self.target, self.objectives, self.optimization = network, target, objectives, optimization
         self.accumulator, self.legal, self.multi_turn = accumulator, legal, multi_turn
@@ -128,8 +132,9 @@ class Learner:
         self.updates = 0
         self.last_update: LastUpdate | None = None
         self.transitions = torch.zeros((), dtype=torch.int64, device=accumulator.device)  # decisions learned from
-        records = records and not self.noisy and optimization.can_be_recorded and cuda_graphs.can_record(accumulator.device)
-        self.recorded = RecordedUpdate(self._minimise) if records else None
+        repeats = records and ranks.world == 1 and not self.noisy and optimization.can_be_recorded
+        can_record = repeats and cuda_graphs.can_record(accumulator.device)
+        self.recorded = RecordedUpdate(self._minimise) if can_record else None
 
     def update(self, batch: Batch) -> Tensor | None:
         """One gradient step on one batch, followed by the target network's update.
@@ -150,16 +155,18 @@ class Learner:
         self.optimization.zero_grad()
         decisions = batch.from_first_decision(self.legal, self.multi_turn)
         decisions = replace(decisions, learn_BT=loss_mask(decisions, self.burn_in))
-        count = decisions.learn_BT.sum().clamp(min=1)
+        learned = self.ranks.total(decisions.learn_BT.sum())
+        count, rows = learned.clamp(min=1), decisions.rows * self.ranks.world
         parts = []
         for micro_batch in decisions.split(self.micro_batch_size):
-            total, part = self._loss(self.forwards(micro_batch), micro_batch, count, decisions.rows)
+            total, part = self._loss(self.forwards(micro_batch), micro_batch, count, rows)
             total.backward()  # type: ignore[no-untyped-call]
             parts.append(part)
+        self.ranks.add_gradients(self.parameters)
         clip = float("inf") if self.gradient_clip is None else self.gradient_clip
         norm = nn.utils.clip_grad_norm_(self.parameters, clip, foreach=True)
         self.optimization.apply()
-        self.transitions += decisions.learn_BT.sum().long()
+        self.transitions += learned.long()
         self._log(parts, norm)
         errors = [part.error_BT for part in parts if part.error_BT is not None]
         return torch.cat(errors) if errors else None
@@ -204,7 +211,8 @@ class Learner:
 
     def _log(self, parts: list[MicroBatchLoss], norm: Tensor) -> None:
         for name in self.objectives:
-            self.accumulator.add(f"loss/{name}", torch.stack([part.losses[name] for part in parts]).sum())
+            # Each rank has its share of the loss of the whole batch: the shares add up, so all ranks count as one.
+            self.accumulator.add(f"loss/{name}", torch.stack([part.losses[name] for part in parts]).sum(), 1 / self.ranks.world)
         self.accumulator.add("grad/norm", norm)
 
     def sync_target_and_reference(self) -> None:

@@ -96,10 +96,12 @@ class OptimizerWithSchedule:
         if isinstance(state, dict):  # of a run whose one optimizer was saved by itself
             state = [state]
         for optimizer, saved in zip(self.optimizers, state, strict=True):
-            ours = [{k: v for k, v in group.items() if k != "params"} for group in optimizer.param_groups]
+            ours = [{k: v for k, v in group.items() if k not in ("params", "lr")} for group in optimizer.param_groups]
+            rates = [group["lr"] for group in optimizer.param_groups]
             optimizer.load_state_dict(saved)
-            for group, settings in zip(optimizer.param_groups, ours, strict=True):
-                group.update(settings)
+            for group, settings, rate in zip(optimizer.param_groups, ours, rates, strict=True):
+                saved_rate = float(group["lr"])
+                group.update(settings | {"lr": rate.fill_(saved_rate) if isinstance(rate, Tensor) else saved_rate})
 
 
 def _adam(

@@ -12,6 +12,7 @@ from dqnlm.buffers.storage import Storage
 from dqnlm.errors import UserError
 from dqnlm.types import Batch, Rows, TaskSpec
 from dqnlm.utils.context import RunContext
+from dqnlm.utils.ranks import ALONE, Ranks
 
 
 class Setup(NamedTuple):
@@ -25,6 +26,7 @@ class Setup(NamedTuple):
         logged_rows: rows of logged data that there are, which a buffer of capacity null holds; 0 for none.
         device: where the rows live.
         generator: draws rows, on that device.
+        ranks: the processes of the run, each with a buffer of its own.
     """
 
     spec: TaskSpec
@@ -34,6 +36,7 @@ class Setup(NamedTuple):
     logged_rows: int
     device: torch.device
     generator: torch.Generator
+    ranks: Ranks = ALONE
 
 
 class Buffer(ABC):
@@ -75,6 +78,7 @@ class Buffer(ABC):
         more_bytes: int = 0,
     ) -> None:
         spec, self.device, self.generator, self.mode = setup.spec, setup.device, setup.generator, sample
+        self.ranks = setup.ranks
         copies, longest = spec.guesses_per_position, spec.row_transitions
         self.copies, decisions = copies, longest - spec.first_decision
         if capacity is None and setup.logged_rows == 0:
@@ -159,6 +163,11 @@ class Buffer(ABC):
     def state_dict(self) -> dict[str, Any]:
         """The complete state as tensors, with that of the generator."""
         return self._tensors() | {"generator": self.generator.get_state()}
+
+    def clear(self) -> None:
+        """Forgets all rows; schedules stay."""
+        for tensor in self._tensors().values():
+            tensor.zero_()
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restores a state of `state_dict`."""

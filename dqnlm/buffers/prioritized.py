@@ -3,6 +3,8 @@
     P(i) = p_i^alpha / sum_k p_k^alpha        p = |target - prediction| + epsilon, in return units (not its square)
     weight_i = (N P(i))^-beta / max over the batch = (P(i) / min over the batch)^-beta        beta: beta_start -> 1
 
+(with several processes: over the batch of all of them)
+
 A decision has its own p. A row has p = eta max + (1 - eta) mean over the errors of its learned decisions, plus epsilon
 (Kapturowski et al. 2019). New rows get the largest p seen so far, so that they are drawn soon.
 
@@ -76,11 +78,12 @@ class PrioritizedBuffer(Buffer):
     def sample(self, batch_size: int) -> Batch:
         """Samples rows, or decisions, with `weight_B`; `index_B` is the place in `mass_CN`, flattened."""
         slice_B = torch.arange(batch_size, device=self.device) + self._random(batch_size)
-        index_B, _ = self.tree.find(slice_B * (self.tree.total() / batch_size))
+        total = self.tree.total()
+        index_B, _ = self.tree.find(slice_B * (total / batch_size))
         row_B, time_B = index_B // self.columns, index_B % self.columns
         batch = self._whole(row_B) if self.mode == "rows" else self._windows(row_B, time_B)
         mass_B = self.tree.leaf_N[index_B].double().clamp(min=torch.finfo(torch.float32).tiny)  # 0 only in an empty buffer
-        batch.weight_B = (mass_B / mass_B.min()).pow(-self.beta).float()
+        batch.weight_B = (mass_B / self.ranks.least_mass(mass_B.min(), total)).pow(-self.beta).float()
         return batch
 
     def update_priorities(self, batch: Batch, error_BT: Tensor | None) -> None:
@@ -107,6 +110,14 @@ class PrioritizedBuffer(Buffer):
         mass_X.scatter_reduce_(0, batch.index_B, mass_B, "amax")
         self.tree.refresh(batch.index_B)
         self.largest.copy_(torch.maximum(self.largest, priority_B.max()))
+
+    def clear(self) -> None:
+        """Forgets all rows; the largest priority seen and beta stay."""
+        kept = self.largest.clone(), self.beta.clone()
+        super().clear()
+        self.largest.copy_(kept[0])
+        self.beta.copy_(kept[1])
+        self.tree.rebuild()
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         super().load_state_dict(state)

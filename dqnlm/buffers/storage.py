@@ -75,6 +75,18 @@ class Storage:
         self.added += keep_B.sum()
         return slot_B
 
+    def rows_of(self, state: dict[str, Tensor]) -> Rows:
+        """The rows of a saved ring of any size, oldest first, where they lie."""
+        rows, added = len(state["length_C"]) - 1, int(state["added"])
+        begin = added % rows if added > rows else 0
+        order_B = (begin + torch.arange(min(added, rows))) % rows
+        order_B = order_B.to(state["length_C"].device)
+        observation_BS = state["observation_CS"][order_B]
+        action_BT = state["action_CT"][order_B] if self.stores_actions else observation_BS[:, 1:]
+        return Rows(
+            observation_BS, action_BT, state["reward_CT"][order_B], state["flag_CT"][order_B], state["length_C"][order_B]
+        )
+
     def filled(self) -> Tensor:
         """Number of rows held, a scalar on the device."""
         return self.added.clamp(max=self.rows)

@@ -11,6 +11,7 @@ from dqnlm.agent.learner import Learner
 from dqnlm.agent.policy import Policy
 from dqnlm.buffers.base import Buffer, Setup
 from dqnlm.builder.memory import check_outputs
+from dqnlm.builder.shares import logged_rows_of
 from dqnlm.config.schema import instantiate, instantiate_with
 from dqnlm.data.tokenizers.base import Tokenizer
 from dqnlm.errors import UserError
@@ -24,17 +25,18 @@ from dqnlm.objectives.returns import Returns
 from dqnlm.tasks.base import Task
 from dqnlm.types import Bounds, TaskSpec
 from dqnlm.utils import streams
+from dqnlm.utils.ranks import ALONE, Ranks
 
 Config = dict[str, Any]
 
-def choose_device(name: str) -> torch.device:
-    """`auto`, `cpu`, `cuda`, `cuda:1`.
+def choose_device(name: str, ranks: Ranks = ALONE) -> torch.device:
+    """`auto`, `cpu`, `cuda`, `cuda:1`; of several processes, each has a CUDA device of its own where there are as many.
 
     Raises:
         UserError: not a device, or none such here.
     """
     if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        return ranks.device(torch.device("cuda" if torch.cuda.is_available() else "cpu"))
     try:
         device = torch.device(name)
         torch.zeros(1, device=device)
@@ -42,7 +44,7 @@ def choose_device(name: str) -> torch.device:
         raise UserError(
             f"device={name} cannot be used here ({str(error).splitlines()[0]}); use device=auto or device=cpu"
         ) from None
-    return device
+    return ranks.device(device)
 
 
 def build_head(config: Config, task: Task) -> Head:
@@ -173,7 +175,8 @@ def outputs_of(objectives: dict[str, Objective]) -> tuple[str, ...]:
 
 
 def build_learner(
-    config: Config, task: Task, policy: Policy, head: Head, objectives: dict[str, Objective], accumulator: Accumulator
+    config: Config, task: Task, policy: Policy, head: Head, objectives: dict[str, Objective], accumulator: Accumulator,
+    ranks: Ranks,
 ) -> Learner:
     """Builds the learner with its target network and optimizer; the schedule spans the updates of all rounds."""
     settings = config["trainer"]
@@ -183,7 +186,7 @@ def build_learner(
     spec, legal = task.spec, task.env.legal
     learner: Learner = instantiate(
         config["learner"], policy.network, target, objectives, optimizer, accumulator, spec.context_carry, head, legal,
-        spec.multi_turn, updates_repeat(config, spec),
+        spec.multi_turn, updates_repeat(config, spec), ranks,
     )  # fmt: skip
     return learner
 
@@ -200,12 +203,13 @@ def _names_own_code(node: Config) -> bool:
 
 
 def build_buffer(
-    config: Config, task: Task, lookahead: int | None, context: int, device: torch.device
+    config: Config, task: Task, lookahead: int | None, context: int, device: torch.device, ranks: Ranks
 ) -> Buffer:
     """Builds the empty buffer; the network uses `context` observations, targets span `lookahead` decisions."""
     setup = Setup(
         spec=task.spec, gamma=config["gamma"], context=context, lookahead=lookahead,
-        logged_rows=task.num_logged_rows, device=device, generator=streams.stream(device, config["seed"], streams.BUFFER),
+        logged_rows=logged_rows_of(task.num_logged_rows, ranks), device=device, ranks=ranks,
+        generator=streams.stream(device, config["seed"], streams.BUFFER),
     )  # fmt: skip
     buffer: Buffer = instantiate_with(config["buffer"], {"setup": setup}, "buffer")
     return buffer

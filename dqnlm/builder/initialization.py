@@ -22,6 +22,7 @@ from dqnlm.objectives.cross_entropy import CrossEntropy
 from dqnlm.runs import checkpoint
 from dqnlm.runs.directory import RunDirectory, find_run
 from dqnlm.utils import streams
+from dqnlm.utils.ranks import Ranks
 
 Config = dict[str, Any]
 
@@ -30,7 +31,9 @@ Config = dict[str, Any]
 _NORMALISER = 0.1
 
 
-def build_pretraining(config: Config, env: Environment, policy: Policy, accumulator: Accumulator) -> Pretraining | None:
+def build_pretraining(
+    config: Config, env: Environment, policy: Policy, accumulator: Accumulator, ranks: Ranks
+) -> Pretraining | None:
     """The cloning before the run's own objectives; None for none. It writes into the output that the policy acts by."""
     settings: PretrainingSettings = instantiate(config["pretraining"])
     if settings.updates == 0:
@@ -44,7 +47,7 @@ def build_pretraining(config: Config, env: Environment, policy: Policy, accumula
     cloner: Learner = instantiate(
         config["learner"] | {"burn_in": 0, "kl_weight": 0.0},
         policy.network, target.none(policy.network), {"pretraining": cloning}, optimization, accumulator,
-        env.spec.context_carry, policy.head, env.legal, env.spec.multi_turn, updates_repeat(config, env.spec),
+        env.spec.context_carry, policy.head, env.legal, env.spec.multi_turn, updates_repeat(config, env.spec), ranks,
     )  # fmt: skip
     demonstrations = build_demonstrations(config, env, streams.PRETRAINING)
     batch_size = config["trainer"]["batch_size"] if settings.batch_size is None else settings.batch_size

@@ -4,22 +4,25 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from dqnlm.agent.actor import Actor
+from dqnlm.buffers.shard import Shard
 from dqnlm.builder import agent, initialization
 from dqnlm.builder.checks.built import ask_parts, check_parts
 from dqnlm.builder.checks.learner import check_learning
 from dqnlm.builder.checks.settings import check_settings
 from dqnlm.builder.learning_parts import build_learning_parts, run_context
 from dqnlm.builder.q_semantics import learns_returns, why_q_is_not_in_reward_units
+from dqnlm.builder.shares import share_of
 from dqnlm.config.run_config import load_run_config, save_run_config
 from dqnlm.config.schema import instantiate
 from dqnlm.errors import UserError
-from dqnlm.metrics import Accumulator
+from dqnlm.metrics import Accumulator, NoLogger
 from dqnlm.objectives.base import Objective, combined
 from dqnlm.runs import checkpoint
 from dqnlm.runs.console import RunConsole
@@ -34,22 +37,35 @@ from dqnlm.training.trainer import Trainer
 from dqnlm.utils import streams, user_code
 from dqnlm.utils.failures import explain_disk_error, explain_memory_error
 from dqnlm.utils.files import write_json_atomic
+from dqnlm.utils.joined import join
 from dqnlm.utils.permissions import resume_command
+from dqnlm.utils.ranks import ALONE, Ranks
 
 Config = dict[str, Any]
 
 
 def start(config: Config, directory: Path, *, choices: dict[str, Any], command_line: list[str]) -> dict[str, Any]:
     """Builds and runs a new run in `directory`; returns its summary."""
-    run = RunDirectory(directory)
-    with explain_disk_error(directory), explain_memory_error(), owned(directory):
-        save_run_config(config, run.config)
+    run, ranks = RunDirectory(directory), join()
+    with explain_disk_error(directory), explain_memory_error(), owned(directory) if ranks.is_first else nullcontext():
+        if ranks.is_first:
+            save_run_config(config, run.config)
         try:
             with user_code.explaining():
-                trainer = build(config, run, choices=choices)
+                trainer = build(config, run, choices=choices, ranks=ranks)
         except UserError:
-            run.abandon()
+            if ranks.is_first:
+                run.abandon()
             raise
+        _write_manifest(run, config, choices, command_line, trainer)
+        summary.show(config, trainer)
+        return _run(trainer)
+
+
+def _write_manifest(
+    run: RunDirectory, config: Config, choices: dict[str, Any], command_line: list[str], trainer: Trainer
+) -> None:
+    if trainer.components.ranks.is_first:
         write_json_atomic(
             run.manifest,
             manifest(
@@ -58,12 +74,12 @@ def start(config: Config, directory: Path, *, choices: dict[str, Any], command_l
                 is_pretrained=summary.is_pretrained(trainer),
             ),
         )  # fmt: skip
-        summary.show(config, trainer)
-        return _run(trainer)
 
 
-def resume(directory: Path, overrides: list[str]) -> dict[str, Any]:
+def resume(directory: Path, overrides: list[str], reshard: bool = False) -> dict[str, Any]:
     """Goes on with a run from its newest whole checkpoint; returns its summary.
+
+    `reshard`: with another number of processes than before.
 
     Raises:
         UserError: no checkpoint, changed data, or an override that would make it another run.
@@ -74,18 +90,20 @@ def resume(directory: Path, overrides: list[str]) -> dict[str, Any]:
     )  # first: the overrides may renew a permission to run the user's code
     before = load_run_config(run.config)
     _refuse_another_run(before, config)
-    with explain_disk_error(directory), explain_memory_error(), owned(directory), user_code.explaining():
-        return _resume(run, before, config)
+    ranks = join()
+    lock = owned(directory) if ranks.is_first else nullcontext()
+    with explain_disk_error(directory), explain_memory_error(), lock, user_code.explaining():
+        return _resume(run, before, config, ranks, reshard)
 
 
-def _resume(run: RunDirectory, before: Config, config: Config) -> dict[str, Any]:
-    path, damaged = checkpoint.newest_whole(run.checkpoints)
-    trainer = build(config, run, resumed_from=path, choices=choices_of(run))
+def _resume(run: RunDirectory, before: Config, config: Config, ranks: Ranks, reshard: bool) -> dict[str, Any]:
+    path, damaged = ranks.share(lambda: checkpoint.newest_whole(run.checkpoints))
+    trainer = build(config, run, resumed_from=path, choices=choices_of(run), ranks=ranks)
     for broken in damaged:
         trainer.components.console.warning(f"{broken} is damaged and passed over")
     cpu = torch.device("cpu")  # each part moves what it takes to its own device; states of random generators stay here
     policy, training = checkpoint.load(path, "policy", cpu), checkpoint.load(path, "training", cpu)
-    saved_state.restore(trainer.components, policy, training)
+    saved_state.restore(trainer.components, policy, training, reshard)
     trainer.load_state_dict(training["trainer"])
     if trainer.rounds_done >= trainer.total_rounds and has_finished(run):
         key = "offline_rounds" if config["trainer"]["offline_rounds"] and not config["trainer"]["rollouts"] else "rollouts"
@@ -104,9 +122,10 @@ def _resume(run: RunDirectory, before: Config, config: Config) -> dict[str, Any]
         trainer.components.console.warning(
             f"{name} has changed since the run began: the rest of the run is not what it would have been"
         )
-    if config != before:
+    if config != before and ranks.is_first:
         save_run_config(config, run.config)
-    run.summary.unlink(missing_ok=True)
+    if ranks.is_first:
+        run.summary.unlink(missing_ok=True)
     summary.show(config, trainer, resumed_from=path)
     return _run(trainer)
 
@@ -126,24 +145,26 @@ def _run(trainer: Trainer) -> dict[str, Any]:
 
 
 def build(
-    config: Config, run: RunDirectory, resumed_from: Path | None = None, choices: Mapping[str, Any] | None = None
+    config: Config, run: RunDirectory, resumed_from: Path | None = None, choices: Mapping[str, Any] | None = None,
+    ranks: Ranks = ALONE,
 ) -> Trainer:
     """All components of a run, in the order in which they need one another; `resumed_from` is the checkpoint to restore.
 
-    `choices` are the options as typed, by group, for what is shown.
+    `choices` are the options as typed, by group, for what is shown; `ranks` the processes of the run.
 
     Raises:
         UserError: a combination that cannot work, or data that is not there.
     """
     check_settings(config)
+    seed, config = config["seed"], share_of(config, ranks)
     if config["threads"] is not None:
         torch.set_num_threads(config["threads"])
-    device, seed, settings = agent.choose_device(config["device"]), config["seed"], config["trainer"]
+    device, settings = agent.choose_device(config["device"], ranks), config["trainer"]
     agent.set_precision(config, device)
     kind = task_class(config)
     task = kind(config, build_data(config, resumed_from is None or was_bundled(run)), device, choices)
-    console = RunConsole(run.log, config["progress"])
-    torch.manual_seed(seed)
+    console = RunConsole(run.log if ranks.is_first else None, config["progress"])
+    torch.manual_seed(seed)  # the same weights on all ranks
     learning = build_learning_parts(config, task)
     check_learning(config, learning)
     head, objectives = learning.head, learning.objectives
@@ -153,13 +174,13 @@ def build(
     task.check(policy)
     if config["pretraining"]["init_from"] is not None and resumed_from is None:
         initialization.load_weights(policy, config)
-    accumulator, env = Accumulator(device), task.env
-    learner = agent.build_learner(config, task, policy, head, objectives, accumulator)
+    accumulator, env = Accumulator(device, ranks), task.env
+    learner = agent.build_learner(config, task, policy, head, objectives, accumulator, ranks)
     reads = max(policy.network.context, policy.network.receptive_field or 0)
-    buffer = agent.build_buffer(config, task, max_lookahead(objectives), reads, device)
+    buffer = agent.build_buffer(config, task, max_lookahead(objectives), reads, device, ranks)
     context = run_context(config, learning, policy, learner, buffer)
     ask_parts(context, learning, policy.network.body, buffer, learner.target)
-    task.add_logged_rows(buffer, policy)
+    task.add_logged_rows(Shard(buffer, ranks) if ranks.world > 1 else buffer, policy)
     actor = None
     if kind.plays:
         actor = Actor(env, policy, learning.exploration, buffer, accumulator)
@@ -168,17 +189,21 @@ def build(
     evaluation, saving = instantiate(config["evaluation"]), instantiate(config["checkpoint"])
     evaluator = task.evaluator(evaluation, q_is_return=no_return is None, learns_returns=learns_returns(objectives))
     parts = Components(
-        directory=run, console=console, logger=instantiate(config["logger"], run.tensorboard, purge), task=task,
+        directory=run, console=console, ranks=ranks, task=task,
+        logger=instantiate(config["logger"], run.tensorboard, purge) if ranks.is_first else NoLogger(run.tensorboard, purge),
         policy=policy, actor=actor, exploration=learning.exploration, buffer=buffer, learner=learner, evaluator=evaluator,
         accumulator=accumulator, checkpoints=checkpoint.Checkpoints(run.checkpoints, saving.keep_last),
         fingerprint=task.data.fingerprint(), episode_decisions=task.spec.row_transitions - task.spec.first_decision,
         logged_rows=task.num_logged_rows, context=context, notes=task.notes(),
-        evaluation=evaluation, saving=saving, pretraining=initialization.build_pretraining(config, env, policy, accumulator),
+        evaluation=evaluation, saving=saving,
+        pretraining=initialization.build_pretraining(config, env, policy, accumulator, ranks),
         demonstrations=initialization.build_demonstrations(config, env, streams.DEMONSTRATIONS)
         if settings["demonstration_fraction"] else None,
     )  # fmt: skip
     check_parts(config, parts, learning)
     trainer: Trainer = instantiate(config["trainer"], parts)
+    if ranks.world > 1:
+        torch.manual_seed(config["seed"])  # dropout and the like differ between ranks
     return trainer
 
 

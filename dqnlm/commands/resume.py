@@ -19,13 +19,17 @@ def main(argv: list[str]) -> int:
         "overrides", nargs="*", metavar="key=value", help="settings to change: trainer.*, logger.*, device ..."
     )
     parser.add_argument("--output-dir", default="outputs", help="where runs are (default: outputs)")
+    parser.add_argument(
+        "--reshard", action="store_true", help="go on with another number of processes (torchrun) than the run had"
+    )
     arguments = parser.parse_intermixed_args(argv)
 
     from dqnlm.runs.directory import find_run
+    from dqnlm.utils.joined import join
 
-    folder = find_run(arguments.run, arguments.output_dir)
+    folder = join().share(lambda: find_run(arguments.run, arguments.output_dir))
 
     from dqnlm.builder.launch import resume
 
-    resume(folder, arguments.overrides)
+    resume(folder, arguments.overrides, arguments.reshard)
     return 0

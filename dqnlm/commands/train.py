@@ -34,6 +34,8 @@ from dqnlm.errors import UserError, print_error
 from dqnlm.reporting.compare import flatten
 from dqnlm.runs.directory import RunDirectory, require_unused, reserve, safe_name
 from dqnlm.utils import user_code
+from dqnlm.utils.joined import is_silent, join, started_with_others
+from dqnlm.utils.ranks import Ranks
 
 PREFLIGHT_LIMIT = 64  # jobs of a sweep that are checked before the first one starts
 INTERRUPTED = 130
@@ -55,10 +57,14 @@ def main(argv: list[str]) -> int:
     checked = [check(request, overrides) for overrides in jobs]
     if request.cfg:
         return hand_over(request, [])
-    folder, own = run_folder(request, argv, jobs[0], *checked[0])
+    ranks = _joined(request.multirun)
+    folder, own = ranks.share(lambda: run_folder(request, argv, jobs[0], *checked[0]))
     if not request.multirun:
+        own = own and ranks.is_first
+        request.pop_override("hydra.run.dir")  # also on ranks that did not choose the folder
         try:
-            code = hand_over(request, [f"hydra.run.dir={quoted(folder)}"])
+            records = [] if ranks.is_first else ["hydra.output_subdir=null"]
+            code = hand_over(request, [f"hydra.run.dir={quoted(folder)}", *records])
         except KeyboardInterrupt:
             code = INTERRUPTED
             print("\ninterrupted", file=sys.stderr)
@@ -77,6 +83,15 @@ def main(argv: list[str]) -> int:
     return code or train_sweep.report(folder)
 
 
+def _joined(multirun: bool) -> Ranks:
+    """The processes of the run, once all are there."""
+    if multirun and started_with_others():
+        raise UserError(
+            "-m runs one job after the other, each in one process: start a sweep without torchrun, or one run with it"
+        )
+    return join()
+
+
 def run_sweep(request: Request, folder: Path) -> int:
     """Runs the jobs of a sweep, each in a folder of its own below `folder`, named by its number and what it varies.
 
@@ -93,7 +108,7 @@ def check(request: Request, overrides: list[str]) -> tuple[dict[str, Any], dict[
     config, choices = compose(
         overrides, request.config_dir, config_path=request.config_path, config_name=request.config_name
     )
-    for note in drop_inapplicable(config, overrides, request.config_dir)[1]:
+    for note in [] if is_silent() else drop_inapplicable(config, overrides, request.config_dir)[1]:
         print(f"note: {note}", file=sys.stderr)
     return validate(config, choices, overrides, config_dir=request.config_dir), choices
 
@@ -153,7 +168,8 @@ def run_job(cfg: DictConfig) -> Any:
         message = f"status {outcome}"
     except UserError as error:
         outcome, message = "mistake", str(error)
-        print_error(error)
+        if not is_silent():
+            print_error(error)
     except Exception as error:
         message = f"{type(error).__name__}: {error}"
         traceback.print_exc()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 from pathlib import Path
@@ -14,11 +15,18 @@ from tqdm import tqdm
 
 
 class RunConsole:
-    """Prints to the terminal and to the log file; draws the progress bar, or plain lines where there is no terminal."""
+    """Prints to the terminal and to the log file; draws the progress bar, or plain lines where there is no terminal.
 
-    def __init__(self, log: Path, progress: bool) -> None:
-        self._terminal = Console(width=None if sys.stdout.isatty() else 120, highlight=False)
-        self._stream = log.open("a", encoding="utf-8")
+    Args:
+        log: the file; None: says and writes nothing, where another process does.
+        progress: whether to show the progress.
+    """
+
+    def __init__(self, log: Path | None, progress: bool) -> None:
+        self._terminal = Console(width=None if sys.stdout.isatty() else 120, highlight=False, quiet=log is None)
+        file = Path(os.devnull) if log is None else log
+        self._stream = file.open("a", encoding="utf-8")
+        progress = progress and log is not None
         self._file = Console(file=self._stream, width=120, no_color=True, highlight=False)
         self._bar: tqdm[Any] | None = None
         self.progress = progress

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from dqnlm.agent.policy import Policy
 from dqnlm.buffers.base import Buffer
+from dqnlm.buffers.shard import Shard
 from dqnlm.config.schema import instantiate, instantiate_with
 from dqnlm.config.selected import option_name
 from dqnlm.data.tokenizers.base import CharacterTokenizer, Tokenizer
@@ -175,7 +176,7 @@ class Task(ABC):
         """Number of rows of logged data."""
         return 0
 
-    def add_logged_rows(self, buffer: Buffer, policy: Policy) -> None:
+    def add_logged_rows(self, buffer: Buffer | Shard, policy: Policy) -> None:
         """Stores the logged rows in the buffer.
 
         Raises:

@@ -6,6 +6,7 @@ from typing import Any
 
 from dqnlm.agent.policy import Policy
 from dqnlm.buffers.base import Buffer
+from dqnlm.buffers.shard import Shard
 from dqnlm.config.schema import instantiate_with
 from dqnlm.data.pairs.files import read_dialogues
 from dqnlm.envs.base import Environment
@@ -54,7 +55,7 @@ class EnvironmentTask(Task):
     def num_logged_rows(self) -> int:
         return len(self.data)
 
-    def add_logged_rows(self, buffer: Buffer, policy: Policy) -> None:
+    def add_logged_rows(self, buffer: Buffer | Shard, policy: Policy) -> None:
         """Stores the logged episodes of the environment, if there are any.
 
         Raises:

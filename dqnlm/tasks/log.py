@@ -12,6 +12,7 @@ from torch import Tensor
 
 from dqnlm.agent.policy import Policy
 from dqnlm.buffers.base import Buffer
+from dqnlm.buffers.shard import Shard
 from dqnlm.data.tokenizers.base import Tokenizer
 from dqnlm.data.trajectories.log import Log
 from dqnlm.data.trajectories.rewards import episodes
@@ -107,7 +108,7 @@ class LogTask(Task):
     def num_logged_rows(self) -> int:
         return len(self.data.train)
 
-    def add_logged_rows(self, buffer: Buffer, policy: Policy) -> None:
+    def add_logged_rows(self, buffer: Buffer | Shard, policy: Policy) -> None:
         """Stores the training part in the buffer.
 
         Raises:

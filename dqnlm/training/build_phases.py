@@ -60,6 +60,7 @@ def _rollout(components: Components, steps: int | None) -> Callable[[float], Non
         episodes = actor.env_steps // (env.num_envs * components.episode_decisions)
         components.exploration.advance(progress, episodes)
         actor.rollout(steps)
+        components.count_env_steps()
         components.buffer.begin()
 
     return play

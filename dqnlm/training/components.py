@@ -20,6 +20,7 @@ from dqnlm.runs.directory import RunDirectory
 from dqnlm.runs.settings import CheckpointSettings
 from dqnlm.tasks.base import Task
 from dqnlm.utils.context import RunContext
+from dqnlm.utils.ranks import ALONE, Ranks
 
 
 @dataclass
@@ -44,6 +45,8 @@ class Components:
     episode_decisions: int  # of one environment, for schedules that count episodes
     logged_rows: int  # rows of logged data that the buffer began with
     context: RunContext  # facts of the run and flags of its parts
+    ranks: Ranks = ALONE  # the processes of the run
+    steps_of_all_ranks: int = 0  # of all environments of all ranks, at the last rollout
     notes: list[str] = field(default_factory=list)  # kept in the summary
     pretraining: Pretraining | None = None  # behaviour cloning before the first round of the run's own objectives
     demonstrations: Demonstrations | None = None  # the data's own answers, mixed into batches
@@ -55,13 +58,18 @@ class Components:
 
     @property
     def env_steps(self) -> int:
-        """Steps of all environments together; 0 without rollouts."""
-        return 0 if self.actor is None else self.actor.env_steps
+        """Steps of all environments together, until the last rollout; 0 without rollouts."""
+        return self.steps_of_all_ranks
+
+    def count_env_steps(self) -> None:
+        """Counts `env_steps`, over all ranks."""
+        if self.actor is not None:
+            self.steps_of_all_ranks = self.ranks.sum(self.actor.env_steps)
 
     @property
     def episodes(self) -> float:
-        """Episodes that have ended; 0 without rollouts. Syncs with the device."""
-        return 0.0 if self.actor is None else float(self.actor.episodes)
+        """Episodes that have ended, over all ranks; 0 without rollouts. Syncs with the device."""
+        return 0.0 if self.actor is None else float(self.ranks.total(self.actor.episodes))
 
     @property
     def updates(self) -> int:

@@ -8,8 +8,8 @@ buffer/terminal_share   share of the decisions held that ended their episode
 target/effective_period updates that the target network lags behind: its period, or 1 / polyak_rate
 time/updates_per_decision, time/replay_ratio   gradient steps, and decisions learned from, for each decision taken
 
-With learner.micro_batch_size the newest batch is the last rows of it. (eval/overestimation, Q against the return that follows:
-`dqnlm.evaluation.episodes`.)
+With learner.micro_batch_size the newest batch is the last rows of it, with several processes the rows of the first one.
+(eval/overestimation, Q against the return that follows: `dqnlm.evaluation.episodes`.)
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ def diagnostics(components: Components) -> Metrics:
     """Computes the module's metrics; copies from the device."""
     learner, buffer = components.learner, components.buffer
     metrics = {
-        "buffer/transitions": float(buffer.transitions()),
+        "buffer/transitions": float(components.ranks.total(buffer.transitions())),
         "buffer/terminal_share": float(buffer.terminal_share()),
     }
     if learner.target.copies and learner.requires.target:

@@ -8,7 +8,7 @@ from typing import Any
 
 from dqnlm.config.moved import renewed_metrics
 from dqnlm.errors import UserError
-from dqnlm.metrics import JsonLines, Metrics
+from dqnlm.metrics import JsonLines, Metrics, NoLines
 from dqnlm.training import saved_state
 from dqnlm.training.components import Components
 from dqnlm.training.diagnostics import diagnostics, warnings
@@ -36,13 +36,17 @@ class Recorder:
         self.evaluations_without_gain = 0
         self.wall_before, self._clock = 0.0, time.monotonic()
         self._mark = (0.0, 0)  # wall seconds and transitions at the last log point
+        self._communicated = 0.0  # seconds, at the last log point
         self._sizes: tuple[int | None, int | None] = (None, None)  # of the JSONL files, known after a resume
         self._warned: set[str] = set()
 
     def open(self) -> None:
         """Opens the files; what a run that was killed wrote after its checkpoint is cut off."""
-        self.metrics = JsonLines(self.components.directory.metrics, self._sizes[0])
-        self.samples = JsonLines(self.components.directory.samples, self._sizes[1])
+        if self.components.ranks.is_first:
+            self.metrics: JsonLines | NoLines = JsonLines(self.components.directory.metrics, self._sizes[0])
+            self.samples: JsonLines | NoLines = JsonLines(self.components.directory.samples, self._sizes[1])
+        else:
+            self.metrics = self.samples = NoLines()
         self._clock = time.monotonic()
 
     def close(self) -> None:
@@ -73,8 +77,12 @@ class Recorder:
         components = self.components
         metrics = components.accumulator.pop_means()
         before_s, before = self._mark
+        communicated, self._communicated = self._communicated, components.ranks.seconds
         self._mark = (self.wall_seconds, int(components.learner.transitions))
         metrics["time/transitions_per_second"] = (self._mark[1] - before) / max(self._mark[0] - before_s, 1e-9)
+        if components.ranks.world > 1:
+            spent = (self._communicated - communicated) / max(self._mark[0] - before_s, 1e-9)
+            metrics["time/communication_share"] = spent
         metrics["rollout/episodes"] = components.episodes
         metrics["rollout/epsilon"] = components.exploration.epsilon
         metrics["optimizer/lr"] = components.learner.optimization.rate(components.learner.updates)
@@ -123,6 +131,13 @@ class Recorder:
         """
         components = self.components
         self.require_finite_weights()
+        metrics, components.policy.temperature = components.ranks.share(lambda: self._evaluated(done))
+        self.record(metrics)
+        self._note_best(metrics)
+
+    def _evaluated(self, done: str) -> tuple[Metrics, float]:
+        """The figures of an evaluation, and the temperature that was fitted in it."""
+        components = self.components
         evaluation = components.evaluator.evaluate(components.policy)
         if self.best_metric not in evaluation.metrics:
             raise UserError(
@@ -133,8 +148,7 @@ class Recorder:
         for prompt, text in evaluation.samples:
             self.samples.write({"step": components.updates, "kind": components.policy.declared, "prompt": prompt, "text": text})
             components.console.panel("sample", [prompt + text if components.evaluator.shows_prompt else text], "dim")
-        self.record(evaluation.metrics)
-        self._note_best(evaluation.metrics)
+        return evaluation.metrics, components.policy.temperature
 
     def _note_best(self, metrics: Metrics) -> None:
         sign = 1 if self.components.evaluator.best_candidates()[self.best_metric] else -1
@@ -145,7 +159,8 @@ class Recorder:
         self.best = {"step": float(self.components.updates)} | metrics
         self.evaluations_without_gain = 0
         self.components.policy.step = self.components.updates
-        self.components.checkpoints.save_best(saved_state.policy_state(self.components))
+        if self.components.ranks.is_first:
+            self.components.checkpoints.save_best(saved_state.policy_state(self.components))
 
     def state_dict(self) -> dict[str, Any]:
         """Counters, the best metrics, and how many bytes of the JSONL files belong to this moment."""

@@ -10,6 +10,7 @@ import torch
 from dqnlm.config.moved import renewed_metrics
 from dqnlm.errors import UserError
 from dqnlm.runs import checkpoint
+from dqnlm.training import resharding
 from dqnlm.training.components import Components
 
 State = dict[str, Any]
@@ -29,39 +30,62 @@ def policy_state(components: Components) -> State:
 
 
 def training_state(components: Components, loop: State) -> State:
-    """State of the training besides the policy; `loop` is that of the training loop."""
+    """State of the training besides the policy; `loop` is that of the training loop.
+
+    With several processes, `others` is what the other ranks have of their own; whole on rank 0 alone.
+    """
     learner = components.learner.state_dict()
     del learner["network"]  # stands in the policy
+    own = _own_state(components)
+    cloning = {} if components.pretraining is None else components.pretraining.state_dict()
+    return own | {
+        "learner": learner, "fingerprint": components.fingerprint, "trainer": loop,
+        "warm_start": None if components.pretraining is None else cloning | own["warm_start"],
+        "others": components.ranks.gather(own),
+    }  # fmt: skip
+
+
+def _own_state(components: Components) -> State:
+    """What differs between the ranks of a run: replay, environments, random streams."""
     return {
-        "learner": learner, "buffer": components.buffer.state_dict(), "env": components.env.state_dict(),
+        "buffer": components.buffer.state_dict(), "env": components.env.state_dict(),
         "actor": None if components.actor is None else components.actor.state_dict(),
         "exploration": components.exploration.generator.get_state(),
         "accumulator": components.accumulator.state_dict(), "random": torch.get_rng_state(),
         "random_cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
-        "fingerprint": components.fingerprint, "trainer": loop,
-        "warm_start": None if components.pretraining is None else components.pretraining.state_dict(),
+        "warm_start": None if components.pretraining is None else {"generator": components.pretraining.demonstrations.state()},
         "demonstrations": None if components.demonstrations is None else components.demonstrations.state(),
     }  # fmt: skip
 
 
-def restore(components: Components, policy: State, training: State) -> None:
-    """Restores a saved run into freshly built components.
+def restore(components: Components, policy: State, training: State, reshard: bool = False) -> None:
+    """Restores a saved run into freshly built components; `reshard`: with another number of processes than before.
 
     Raises:
-        UserError: the data is not what the run was trained on, or the state is of other parts.
+        UserError: the data is not what the run was trained on, the state is of other parts or of another number of processes.
     """
     if training["fingerprint"] != components.fingerprint:
         raise UserError(
             "the data is not what this run was trained on (its fingerprint differs); give the same data.path, "
             "data.tokenizer and data.heldout_fraction, or start a new run with pretraining.init_from=RUN"
         )
+    shares = [training, *training.get("others", [])]
     with checkpoint.must_fit(components.directory.path):
-        _put_back(components, policy, training)
+        components.learner.load_state_dict(training["learner"] | {"network": policy["network"]})
+        components.policy.temperature, components.policy.step = policy["temperature"], policy["step"]
+        if len(shares) == components.ranks.world:
+            _put_back(components, training, shares[components.ranks.rank])
+        elif reshard:
+            resharding.put_back(components, training, shares)
+        else:
+            raise UserError(resharding.refusal(components.directory.path, len(shares), components.ranks.world))
+        components.count_env_steps()
 
 
-def _put_back(components: Components, policy: State, training: State) -> None:
-    components.learner.load_state_dict(training["learner"] | {"network": policy["network"]})
-    components.policy.temperature, components.policy.step = policy["temperature"], policy["step"]
+def _put_back(components: Components, training: State, own: State) -> None:
+    """Restores what is this rank's own, bit for bit."""
+    cloning = training["warm_start"]
+    training = training | own
     components.buffer.load_state_dict(training["buffer"])
     components.env.load_state_dict(training["env"])
     if components.actor is not None:
@@ -72,6 +96,6 @@ def _put_back(components: Components, policy: State, training: State) -> None:
     if training["random_cuda"] and torch.cuda.is_available():
         torch.cuda.set_rng_state_all([s.cpu() for s in training["random_cuda"]])
     if components.pretraining is not None:
-        components.pretraining.load_state_dict(training["warm_start"])
+        components.pretraining.load_state_dict(cloning | training["warm_start"])
     if components.demonstrations is not None:
         components.demonstrations.load_state(training["demonstrations"])

@@ -62,6 +62,7 @@ class Trainer:
         self.recorder = Recorder(components, log_every * updates_per_rollout)
         self.rounds_done = 0
         self._stop_signal: int | None = None
+        self._heard = 0.0  # when, by the monotonic clock
         self._saved_at, self._saved_clock = -1, time.monotonic()
 
     def train_round(self, phase: Phase) -> None:
@@ -107,7 +108,8 @@ class Trainer:
         components.console.stop_progress()
         summary = self._summary(status)
         try:
-            write_json_atomic(components.directory.summary, summary)
+            if components.ranks.is_first:
+                write_json_atomic(components.directory.summary, summary)
             self.recorder.close()
         except OSError as error:
             if status != "failed":
@@ -120,7 +122,7 @@ class Trainer:
         components.console.start_progress(self.rounds_done, self.total_rounds, self.rounds)
         if self._saved_at != self.rounds_done:
             self._save()
-        while self.rounds_done < self.total_rounds and self._stop_signal is None and not self._is_out_of_patience():
+        while self.rounds_done < self.total_rounds and not self._is_stopped() and not self._is_out_of_patience():
             phase = self.phase
             self.train_round(phase)
             components.console.advance(self.rounds_done)
@@ -130,13 +132,20 @@ class Trainer:
             pretrained = phase.name == "pretraining" and self.rounds_done == phase.end
             if self.rounds_done % components.evaluation.every == 0 or end or pretrained:
                 self.recorder.evaluate(f"{self.rounds_done}/{self.total_rounds} {self.rounds}")
-            if components.saving.is_due(self.rounds_done, time.monotonic() - self._saved_clock) or end:
+            due = components.saving.is_due(self.rounds_done, time.monotonic() - self._saved_clock) or end
+            if any(components.ranks.most(int(due))):
                 self._save()
         if self._is_out_of_patience():
             patience, best = components.evaluation.patience, self.recorder.best_metric
             components.console.print(f"early stop: {patience} evaluations without a better {best}")
         if self._saved_at != self.rounds_done:
             self._save()
+
+    def _is_stopped(self) -> bool:
+        """Whether a signal came, to any rank."""
+        signal = self.components.ranks.most(self._stop_signal or 0)[0]
+        self._stop_signal = signal or None
+        return self._stop_signal is not None
 
     def _is_out_of_patience(self) -> bool:
         patience = self.components.evaluation.patience
@@ -149,8 +158,13 @@ class Trainer:
 
     def _note_signal(self, number: int) -> None:
         if self._stop_signal is not None:
+            # Several processes are told by the terminal and again by what started them: twice in a moment is once.
+            if self.components.ranks.world > 1 and time.monotonic() - self._heard < 2.0:
+                return
             raise KeyboardInterrupt
-        self._stop_signal = number
+        self._stop_signal, self._heard = number, time.monotonic()
+        if not self.components.ranks.is_first:
+            return
         # Not by the console: the signal may have come in the middle of its printing.
         os.write(2, b"\nstopping after this rollout (once more to stop without saving) ...\n")
 
@@ -165,7 +179,8 @@ class Trainer:
         self.recorder.require_finite_weights()
         components.policy.step = components.updates
         training = saved_state.training_state(components, self.state_dict())
-        components.checkpoints.save(components.updates, saved_state.policy_state(components), training)
+        if components.ranks.is_first:
+            components.checkpoints.save(components.updates, saved_state.policy_state(components), training)
         self._saved_at, self._saved_clock = self.rounds_done, time.monotonic()
 
     def state_dict(self) -> dict[str, Any]:

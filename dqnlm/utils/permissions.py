@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shlex
 from pathlib import Path
@@ -46,10 +47,18 @@ def forget_permissions() -> None:
     _permitted.clear()
 
 
-def resume_command(folder: Path, *overrides: str) -> str:
-    """The command that goes on with a run, with the permissions that this process has."""
+def resume_command(folder: Path, *overrides: str, world: int | None = None) -> str:
+    """The command that goes on with a run, with the permissions that this process has.
+
+    Args:
+        folder: of the run.
+        overrides: settings to change.
+        world: processes; None: as many as this one was started with.
+    """
     allowed = [allowing()] if _permitted else []
-    return shlex.join(["dqnlm", "resume", str(folder), *overrides, *allowed])
+    here = int(os.environ.get("LOCAL_WORLD_SIZE") or 1) if world is None else world
+    start = ["torchrun", f"--nproc-per-node={here}", "-m", "dqnlm"] if here > 1 else ["dqnlm"]
+    return shlex.join([*start, "resume", str(folder), *overrides, *allowed])
 
 
 def allowing(*more: str) -> str:

@@ -150,7 +150,8 @@ def assert_same_run(run: Path, reference: Path) -> None:
     """Metrics, samples, and the whole saved state: weights, target, optimizer, buffer, environments, random states."""
     assert metrics(run) == metrics(reference)
     assert (run / "samples.jsonl").read_bytes() == (reference / "samples.jsonl").read_bytes()
-    assert not differences(state(run), state(reference))
+    found = differences(state(run), state(reference))
+    assert not found, found
 
 
 def whole_lines(path: Path) -> list[dict[str, Any]]:

@@ -14,6 +14,7 @@ from dqnlm.heads.scalar import Scalar
 from dqnlm.objectives.base import Requirements
 from dqnlm.training.diagnostics import diagnostics, warnings
 from dqnlm.types import Bounds
+from dqnlm.utils.ranks import ALONE
 from tests.helpers.batches import decisions, make_batch
 from tests.helpers.learners import HEADS
 
@@ -27,6 +28,7 @@ def parts(legal: Any = None, **target: Any) -> Any:
     last = LastUpdate(raw, torch.tensor([[1.0, -1.0]]), batch)
     settings: dict[str, Any] = {"copies": True, "polyak_rate": None, "period": 50} | target
     return SimpleNamespace(
+        ranks=ALONE,
         learner=SimpleNamespace(last_update=last, requires=Requirements(target=True), updates=30, transitions=torch.tensor(600),
                                 target=SimpleNamespace(**settings)),
         buffer=SimpleNamespace(transitions=lambda: torch.tensor(40), terminal_share=lambda: torch.tensor(0.25)),

@@ -1,0 +1,40 @@
+"""One rank's share of a run: its part of the environments, of the batch, of the replay buffer and of the logged rows."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from dqnlm.errors import UserError
+from dqnlm.utils.ranks import Ranks
+
+Config = dict[str, Any]
+DIVIDED = (("env", "num_envs"), ("trainer", "batch_size"), ("buffer", "capacity"), ("pretraining", "batch_size"))
+EXACTLY = ("num_envs", "batch_size")  # the others are limits, and are rounded up
+
+
+def share_of(config: Config, ranks: Ranks) -> Config:
+    """The settings of this rank: numbers for the whole run divided by the ranks, and a seed of its own.
+
+    Raises:
+        UserError: one of them cannot be divided.
+    """
+    if ranks.world == 1:
+        return config
+    divided = {group: dict(config[group]) for group, _ in DIVIDED}
+    for group, key in DIVIDED:
+        value = config[group].get(key)
+        if value is None:
+            continue
+        if key in EXACTLY and value % ranks.world:
+            low, high = value // ranks.world * ranks.world, (value // ranks.world + 1) * ranks.world
+            near = f"{low} or {high}" if low else str(high)
+            raise UserError(
+                f"{group}.{key}={value} is shared by {ranks.world} processes, each with as much: set it to {near}"
+            )
+        divided[group][key] = -(-value // ranks.world)
+    return config | divided | {"seed": ranks.seed(config["seed"])}
+
+
+def logged_rows_of(count: int, ranks: Ranks) -> int:
+    """How many of `count` logged rows this rank holds, at most."""
+    return -(-count // ranks.world)
