@@ -15,7 +15,7 @@ from dqnlm import __version__
 from dqnlm.commands import permission_words
 from dqnlm.errors import UserError, print_error
 from dqnlm.utils import interrupts, user_code
-from dqnlm.utils.joined import is_silent
+from dqnlm.utils.joined import is_silent, leave, process_name
 
 COMMANDS: dict[str, tuple[str, str]] = {
     "train": ("dqnlm.commands.train", "train a Q-network; settings as key=value"),
@@ -50,6 +50,10 @@ def usage() -> str:
 
 def main(argv: list[str] | None = None) -> int:
     """Runs one command; see the module's text for the codes."""
+    return leave(_run(argv))
+
+
+def _run(argv: list[str] | None) -> int:
     try:
         with interrupts.remembering(), user_code.explaining():
             return _dispatch(list(sys.argv[1:] if argv is None else argv))
@@ -58,7 +62,7 @@ def main(argv: list[str] | None = None) -> int:
             print("\ninterrupted", file=sys.stderr)
             return INTERRUPTED
         if not is_silent():
-            print_error(error)
+            print_error(error, process_name())
         return 2
     except KeyboardInterrupt:
         print("\ninterrupted", file=sys.stderr)

@@ -9,8 +9,11 @@ class UserError(Exception):
     """The mistake, its place, the nearest valid choice, and the correction: shown without a traceback."""
 
 
-def print_error(error: UserError) -> None:
-    """Prints the message to stderr; with HYDRA_FULL_ERROR=1, Hydra's own variable, after the traceback of what caused it."""
+def print_error(error: UserError, who: str = "") -> None:
+    """Prints the message to stderr, after the name of the process where there are several.
+
+    With HYDRA_FULL_ERROR=1, Hydra's own variable, the traceback of what caused it comes first.
+    """
     if error.__cause__ is not None and os.environ.get("HYDRA_FULL_ERROR") == "1":
         traceback.print_exception(error.__cause__)
-    print(f"error: {error}", file=sys.stderr)
+    print(f"{who}error: {error}", file=sys.stderr)

@@ -34,7 +34,7 @@ from dqnlm.errors import UserError, print_error
 from dqnlm.reporting.compare import flatten
 from dqnlm.runs.directory import RunDirectory, require_unused, reserve, safe_name
 from dqnlm.utils import user_code
-from dqnlm.utils.joined import is_silent, join, started_with_others
+from dqnlm.utils.joined import is_silent, join, process_name, started_with_others
 from dqnlm.utils.ranks import Ranks
 
 PREFLIGHT_LIMIT = 64  # jobs of a sweep that are checked before the first one starts
@@ -169,7 +169,7 @@ def run_job(cfg: DictConfig) -> Any:
     except UserError as error:
         outcome, message = "mistake", str(error)
         if not is_silent():
-            print_error(error)
+            print_error(error, process_name())
     except Exception as error:
         message = f"{type(error).__name__}: {error}"
         traceback.print_exc()

@@ -19,6 +19,18 @@ def is_silent() -> bool:
     return _joined is None and started_with_others() and int(os.environ.get("LOCAL_RANK", "0")) > 0
 
 
+def process_name() -> str:
+    """`process 1 of 2: ` for processes besides the first one, as a beginning of what they say."""
+    return "" if _joined is None or _joined.is_first else f"process {_joined.rank} of {_joined.world}: "
+
+
+def leave(code: int) -> int:
+    """Called at the end of the process with its exit code, which is returned."""
+    if _joined is not None:
+        _joined.leave(code)
+    return code
+
+
 def join() -> Ranks:
     """This process's place among those of the run; the first call waits for all of them.
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import os
+import sys
 import time
 from collections.abc import Callable, Iterator
 from datetime import timedelta
@@ -90,6 +92,16 @@ class Group(Ranks):
         with self._communicating():
             distributed.gather_object(value, found)
         return [] if found is None else found[1:]
+
+    def leave(self, code: int) -> None:
+        """Waits for the others after a success. After a failure it ends at once: they may be gone, and gloo aborts then."""
+        sys.stdout.flush()
+        sys.stderr.flush()
+        if code:
+            os._exit(code)
+        with self._communicating():
+            distributed.barrier()
+        distributed.destroy_process_group()
 
     @contextlib.contextmanager
     def _communicating(self) -> Iterator[None]:

@@ -73,5 +73,8 @@ class Ranks:
         del value
         return []
 
+    def leave(self, code: int) -> None:
+        """Called at the end of the process, which exits with `code`."""
+
 
 ALONE = Ranks()

@@ -2,7 +2,9 @@
 """Kills a run (kill -9) at random moments, resumes it each time, and compares its end with a run that was never killed.
 
     scripts/python tests/system/kill_runs.py --kills 20
+    scripts/python tests/system/kill_runs.py --kills 10 --processes 2
 
+With several processes (torchrun) one of them is killed, and the others must end by themselves within a minute.
 Moments are drawn from a seed: while it trains or evaluates, while it starts, and while it writes a checkpoint (the script
 watches for the temporary folder). At every kill, the figures that the run's checkpoints vouch for are compared with the
 reference; at the end all figures, samples, and the whole saved state (weights, target, optimizer, buffer, random states),
@@ -16,6 +18,7 @@ import contextlib
 import os
 import random
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -29,6 +32,7 @@ from dqnlm.runs import checkpoint
 from tests.helpers import runs as tools
 from tests.helpers.paths import ROOT
 
+END_WITHIN_S = 60.0  # all processes of a run after the death of one of them
 TRAINING, WRITING, STARTING = "training", "checkpoint write", "start"
 # Free-running, so that episodes are open at most checkpoints; dropout, so that the network draws random numbers too.
 SETTINGS = [
@@ -48,6 +52,7 @@ class Kill:
     step: int = 0
     resumes_from: int | None = None
     figures_equal: bool = True
+    end_s: float = 0.0  # until all processes of the run had ended
 
 
 def plan(kills: int, updates: int, seed: int) -> list[Kill]:
@@ -60,9 +65,10 @@ def plan(kills: int, updates: int, seed: int) -> list[Kill]:
     return [Kill(kind, target, draw.uniform(0, 0.3)) for kind, target in zip(kinds, targets, strict=True)]
 
 
-def command(run: Path, text: Path, rollouts: int) -> list[str]:
+def command(run: Path, text: Path, rollouts: int, processes: int = 1) -> list[str]:
     """Resumes the run if it has a whole checkpoint, else starts it (anew)."""
-    dqnlm = [sys.executable, "-m", "dqnlm"]
+    several = [sys.executable, "-m", "torch.distributed.run", f"--nproc-per-node={processes}", "-m", "dqnlm"]
+    dqnlm = [sys.executable, "-m", "dqnlm"] if processes == 1 else several
     try:
         checkpoint.newest_whole(run / "checkpoints")
         return [*dqnlm, "resume", str(run)]
@@ -99,22 +105,44 @@ def wait_for(process: subprocess.Popen[bytes], condition: Callable[[], bool], pa
     return False
 
 
-def strike(run: Path, text: Path, rollouts: int, kill: Kill) -> None:
+def children(process: subprocess.Popen[bytes]) -> list[int]:
+    """Process numbers of its children."""
+    listed = Path(f"/proc/{process.pid}/task/{process.pid}/children")
+    return [int(number) for number in listed.read_text().split()] if listed.exists() else []
+
+
+def end(process: subprocess.Popen[bytes], kill: Kill, processes: int) -> None:
+    """Kills the run, or one of its processes, and waits until all have ended."""
+    ranks = children(process) if processes > 1 else []
+    started = time.monotonic()
+    if not ranks:
+        process.kill()
+        return
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(random.Random(kill.target).choice(ranks), signal.SIGKILL)
+    try:
+        process.wait(END_WITHIN_S)
+    except subprocess.TimeoutExpired:
+        raise SystemExit(f"a process was killed, and the others go on {END_WITHIN_S:.0f} s later") from None
+    kill.end_s = time.monotonic() - started
+
+
+def strike(run: Path, text: Path, rollouts: int, kill: Kill, processes: int = 1) -> None:
     """Starts or resumes the run, kills it at its moment, and notes what is left.
 
     Raises:
         SystemExit: the run fails by itself.
     """
-    with launch(command(run, text, rollouts)) as process:
+    with launch(command(run, text, rollouts, processes)) as process:
         if kill.kind == STARTING:
             time.sleep(kill.delay * 10)
         elif wait_for(process, lambda: last_step(run) >= kill.target, 0.02):
             time.sleep(kill.delay)
             if kill.kind == WRITING:
                 wait_for(process, lambda: any((run / "checkpoints").glob(".tmp-step-*")), 0.001)
-        process.kill()
+        end(process, kill, processes)
         error = process.communicate()[1].decode()
-    if process.returncode > 0:
+    if process.returncode > 0 and "(SIGKILL)" not in error:
         raise SystemExit(f"the run failed by itself, code {process.returncode}:\n{error}")
     kill.where = "after its end" if process.returncode == 0 else kill.kind
     if kill.kind == WRITING and kill.where == WRITING and not any((run / "checkpoints").glob(".tmp-*")):
@@ -136,7 +164,8 @@ def check(run: Path, reference: Path, kill: Kill) -> None:
 def show(number: int, kill: Kill) -> None:
     start = "start" if kill.resumes_from is None else str(kill.resumes_from)
     figures = "equal" if kill.figures_equal else "DIFFERENT"
-    print(f"{number:>4}  {kill.where:<20}{kill.step:>8}{start:>14}   {figures}", flush=True)
+    ended = f", all ended after {kill.end_s:.1f} s" if kill.end_s else ""
+    print(f"{number:>4}  {kill.where:<20}{kill.step:>8}{start:>14}   {figures}{ended}", flush=True)
 
 
 def differences(run: Path, reference: Path) -> list[str]:
@@ -147,21 +176,22 @@ def differences(run: Path, reference: Path) -> list[str]:
     return found + tools.differences(tools.state(run), tools.state(reference))
 
 
-def to_its_end(run: Path, text: Path, rollouts: int) -> None:
+def to_its_end(run: Path, text: Path, rollouts: int, processes: int = 1) -> None:
     """Starts or resumes the run and lets it finish.
 
     Raises:
         SystemExit: it fails.
     """
-    with launch(command(run, text, rollouts)) as process:
+    with launch(command(run, text, rollouts, processes)) as process:
         error = process.communicate()[1]
     if process.returncode and b"is finished" not in error:
         raise SystemExit(f"{run.name} failed, code {process.returncode}:\n{error.decode()}")
 
 
 def compare(
-    folder: Path, kills: int, rollouts: int, seed: int, finish: Callable[[Path, Path, int], None] = to_its_end
-) -> tuple[list[Kill], list[str]]:
+    folder: Path, kills: int, rollouts: int, seed: int, finish: Callable[[Path, Path, int], None] = to_its_end,
+    processes: int = 1,
+) -> tuple[list[Kill], list[str]]:  # fmt: skip
     """The reference, the killed run, and what differs in the end."""
     text, reference, run = tools.write_text(folder / "text.txt", 20_000), folder / "reference", folder / "killed"
     started = time.monotonic()
@@ -173,7 +203,7 @@ def compare(
     print("kill  during             at update  resumes from   figures so far", flush=True)
     moments = plan(kills, last_step(reference), seed)
     for number, kill in enumerate(moments, 1):
-        strike(run, text, rollouts, kill)
+        strike(run, text, rollouts, kill, processes)
         check(run, reference, kill)
         show(number, kill)
     finish(run, text, rollouts)
@@ -185,10 +215,16 @@ def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n\n")[0])
     parser.add_argument("--kills", type=int, default=20, help="how often (default: 20)")
     parser.add_argument("--rollouts", type=int, default=2000, help="length of the run (default: 2000, about a minute)")
+    parser.add_argument("--processes", type=int, default=1, help="of the run, by torchrun (default: 1)")
     parser.add_argument("--seed", type=int, default=0, help="of the moments (default: 0)")
     arguments = parser.parse_args(argv)
     with tempfile.TemporaryDirectory(prefix="kill-test-") as folder:
-        kills, different = compare(Path(folder), arguments.kills, arguments.rollouts, arguments.seed)
+        processes = arguments.processes
+
+        def finish(run: Path, text: Path, rollouts: int) -> None:
+            to_its_end(run, text, rollouts, processes)
+
+        kills, different = compare(Path(folder), arguments.kills, arguments.rollouts, arguments.seed, finish, processes)
     wrong = [f"figures at kill {number}" for number, kill in enumerate(kills, 1) if not kill.figures_equal] + different
     writes = sum(kill.where == WRITING for kill in kills)
     if wrong:
