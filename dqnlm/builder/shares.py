@@ -25,11 +25,14 @@ def share_of(config: Config, ranks: Ranks) -> Config:
         value = config[group].get(key)
         if value is None:
             continue
-        if key in EXACTLY and value % ranks.world:
-            low, high = value // ranks.world * ranks.world, (value // ranks.world + 1) * ranks.world
+        unit = ranks.world * config["env"].get("guesses_per_position", 1)  # rows that belong together stay together
+        if key in EXACTLY and value % unit:
+            low, high = value // unit * unit, (value // unit + 1) * unit
             near = f"{low} or {high}" if low else str(high)
             raise UserError(
-                f"{group}.{key}={value} is shared by {ranks.world} processes, each with as much: set it to {near}"
+                f"{group}.{key}={value} is shared by {ranks.world} processes, each with as much"
+                + (f" in groups of {unit // ranks.world} (env.guesses_per_position)" if unit > ranks.world else "")
+                + f": set it to {near}"
             )
         divided[group][key] = -(-value // ranks.world)
     return config | divided | {"seed": ranks.seed(config["seed"])}

@@ -20,6 +20,7 @@ from dqnlm import cli
 from dqnlm.utils import permissions
 from tests.docs import documents, smoke
 from tests.docs.documents import ROOT
+from tests.helpers.processes import started
 from tests.helpers.runs import WORDS
 
 KEYS = "q\n"  # what is typed where a command asks
@@ -153,17 +154,29 @@ def run_dqnlm(line: str, monkeypatch: pytest.MonkeyPatch) -> None:
     assert variables.keys() <= {"PYTHONPATH"} and words[0] in ("dqnlm", "scripts/dqnlm"), f"cannot be run here: {line}"
     if variables:
         sys.path.insert(0, str(Path.cwd() / variables["PYTHONPATH"]))
-    arguments = words[1:]
-    if arguments[0] == "train":
-        arguments = ["train", *smoke.settings(arguments[1:])]
-    if arguments[0] == "resume":
-        arguments = smoke.longer(arguments)
+    arguments = shortened(words[1:])
     monkeypatch.setattr(sys, "stdin", io.StringIO(typed))
     permissions.forget_permissions()  # each line is a process of its own, for the reader
     out = io.StringIO()
     with contextlib.redirect_stdout(out), contextlib.redirect_stderr(out):
         code = cli.main(arguments)
     assert code == 0, f"{line}\nrun as: dqnlm {' '.join(arguments)}\n{out.getvalue()[-3000:]}"
+
+
+def shortened(arguments: list[str]) -> list[str]:
+    """The arguments of a command of dqnlm with settings that make it short."""
+    if arguments[0] == "train":
+        return ["train", *smoke.settings(arguments[1:])]
+    return smoke.longer(arguments) if arguments[0] == "resume" else arguments
+
+
+def run_torchrun(line: str) -> None:
+    """`torchrun ... -m dqnlm ...`, in processes of its own."""
+    words = documents.words(line)[1]
+    at = words.index("dqnlm") + 1
+    with started([*words[:at], *shortened(words[at:])]) as process:
+        out, error = process.communicate(timeout=120)
+    assert process.returncode == 0, f"{line}\n{out}{error}"[-3000:]
 
 
 @pytest.mark.parametrize("document", documents.ENGLISH)
@@ -180,6 +193,8 @@ def test_commands_run(document: str, folder: Path, monkeypatch: pytest.MonkeyPat
                 check(line)
             elif line.startswith("python "):
                 run_shell(line)
+            elif line.startswith("torchrun "):
+                run_torchrun(line)
             else:
                 run_dqnlm(line, monkeypatch)
 

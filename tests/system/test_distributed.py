@@ -190,6 +190,9 @@ def test_shares_of_the_settings() -> None:
     assert first["env"]["num_envs"] == 2 and first["trainer"]["batch_size"] == 3 and first["buffer"]["capacity"] == 34
     assert first["seed"] == 3 and second["seed"] != 3 and config["env"]["num_envs"] == 6
     assert share_of(config, ALONE) is config
+    grouped = config | {"env": {"num_envs": 6, "guesses_per_position": 2}}
+    with pytest.raises(UserError, match=r"in groups of 2 \(env\.guesses_per_position\): set it to 4 or 8"):
+        share_of(grouped, Rank(0, 2))
     with pytest.raises(UserError, match=r"env\.num_envs=6 is shared by 4 processes, each with as much: set it to 4 or 8"):
         share_of(config, Rank(0, 4))
 
