@@ -36,7 +36,7 @@ def put_back(components: Components, training: State, shares: list[State]) -> No
         generator = {"generator": components.pretraining.demonstrations.state()}
         components.pretraining.load_state_dict(training["warm_start"] | generator)
     components.console.warning(
-        f"resumed by {ranks.world} processes instead of {len(shares)}: rows are dealt out anew, environments and random numbers "
+        f"resumed by {_processes(ranks.world)} instead of {_processes(len(shares))}: rows are dealt out anew, environments and random numbers "
         "begin anew, so the rest is not what it would have been"
     )
 
@@ -58,12 +58,12 @@ def _deal_out(components: Components, shares: list[State]) -> None:
 
 def refusal(run: Path, before: int, now: int) -> str:
     """Why a run of `before` processes does not go on with `now`."""
-
-    def processes(count: int) -> str:
-        return "one process" if count == 1 else f"{count} processes"
-
     return (
-        f"{run} was trained by {processes(before)} and is resumed by {processes(now)}: each has rows, environments and random "
+        f"{run} was trained by {_processes(before)} and is resumed by {_processes(now)}: each has rows, environments and random "
         f"numbers of its own\n  to go on as before: {resume_command(run, world=before)}\n"
         f"  to deal the rows out anew: {resume_command(run, world=now)} --reshard"
     )
+
+
+def _processes(count: int) -> str:
+    return "one process" if count == 1 else f"{count} processes"
