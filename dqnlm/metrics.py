@@ -77,6 +77,19 @@ class Accumulator:
         torch._foreach_zero_(list(self._sums.values()))  # the same tensors go on: a recorded update adds to them
         return {name: total / count for name, (total, count) in zip(names, table, strict=True) if count > 0}
 
+    def pop_sums(self) -> dict[str, Tensor]:
+        """(total, count) since the last call, by name; for `add_sums` elsewhere."""
+        sums, self._sums = self._sums, {}
+        return sums
+
+    @torch.no_grad()
+    def add_sums(self, sums: dict[str, Tensor]) -> None:
+        """Adds what `pop_sums` gave elsewhere."""
+        for name, pair in sums.items():
+            if name not in self._sums:
+                self._sums[name] = torch.zeros(2, device=self.device)
+            self._sums[name] += pair.to(self.device)
+
     def _names_of_all_ranks(self) -> list[str]:
         """All names in one order; those that only other ranks have are added here, without an observation."""
         others = self.ranks.gather(list(self._sums))

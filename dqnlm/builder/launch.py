@@ -18,6 +18,7 @@ from dqnlm.builder.checks.learner import check_learning
 from dqnlm.builder.checks.settings import check_settings
 from dqnlm.builder.learning_parts import build_learning_parts, run_context
 from dqnlm.builder.q_semantics import learns_returns, why_q_is_not_in_reward_units
+from dqnlm.builder.remote_actor import remote_actors
 from dqnlm.builder.shares import share_of
 from dqnlm.config.run_config import load_run_config, save_run_config
 from dqnlm.config.schema import instantiate
@@ -201,6 +202,8 @@ def build(
         if settings["demonstration_fraction"] else None,
     )  # fmt: skip
     check_parts(config, parts, learning)
+    remote = remote_actors(config, choices)
+    parts.make_acting = (lambda steps: instantiate(config["actors"], parts, steps, remote)) if kind.plays else None
     trainer: Trainer = instantiate(config["trainer"], parts)
     if ranks.world > 1:
         torch.manual_seed(config["seed"])  # dropout and the like differ between ranks

@@ -33,7 +33,7 @@ from dqnlm.config.validation import validate
 from dqnlm.errors import UserError, print_error
 from dqnlm.reporting.compare import flatten
 from dqnlm.runs.directory import RunDirectory, require_unused, reserve, safe_name
-from dqnlm.utils import user_code
+from dqnlm.utils import interrupts, user_code
 from dqnlm.utils.joined import is_silent, join, process_name, started_with_others
 from dqnlm.utils.ranks import Ranks
 
@@ -171,6 +171,8 @@ def run_job(cfg: DictConfig) -> Any:
         if not is_silent():
             print_error(error, process_name())
     except Exception as error:
+        if interrupts.was_pressed():  # a library that was interrupted while it was imported fails later, where it is used
+            raise KeyboardInterrupt from error
         message = f"{type(error).__name__}: {error}"
         traceback.print_exc()
         if user_code.used():

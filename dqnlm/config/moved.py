@@ -102,6 +102,7 @@ def renewed_config(config: Mapping[str, Any]) -> dict[str, Any]:
         if node is not None and node.get(name) == old:
             node[name] = new
     found.setdefault("max_rounds", None)
+    found.setdefault("actors", {"_target_": "dqnlm.training.acting.Own"})
     best = found.get("evaluation", {}).get("best_metric")
     if isinstance(best, str):
         found["evaluation"]["best_metric"] = renewed_metric(best)

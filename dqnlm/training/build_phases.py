@@ -13,7 +13,6 @@ def build_phases(
     components: Components,
     rollouts: int,
     offline_rounds: int,
-    rollout_steps: int | None,
     batch_size: int,
     demonstration_fraction: float,
     updates_per_round: int,
@@ -46,20 +45,17 @@ def build_phases(
         phases.append(Phase("offline", begun, offline_rounds, learner, replay, num_updates))
     if rollouts:
         first = begun + offline_rounds
-        play = _rollout(components, rollout_steps)
-        phases.append(Phase("online", first, rollouts, learner, replay, num_updates, rollout=play))
+        phases.append(Phase("online", first, rollouts, learner, replay, num_updates, rollout=_rollout(components)))
     return phases
 
 
-def _rollout(components: Components, steps: int | None) -> Callable[[float], None]:
+def _rollout(components: Components) -> Callable[[float], None]:
     """Plays one rollout at some progress of the phase."""
-    actor, env = components.actor, components.env
-    assert actor is not None, "refused before: a run that plays has something to play"
+    acting = components.acting
+    assert acting is not None, "refused before: a run that plays has something to play"
 
     def play(progress: float) -> None:
-        episodes = actor.env_steps // (env.num_envs * components.episode_decisions)
-        components.exploration.advance(progress, episodes)
-        actor.rollout(steps)
+        acting.play(progress)
         components.count_env_steps()
         components.buffer.begin()
 

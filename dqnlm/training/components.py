@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from dqnlm.agent.actor import Actor
@@ -19,6 +20,7 @@ from dqnlm.runs.console import RunConsole
 from dqnlm.runs.directory import RunDirectory
 from dqnlm.runs.settings import CheckpointSettings
 from dqnlm.tasks.base import Task
+from dqnlm.training.phases import Acting
 from dqnlm.utils.context import RunContext
 from dqnlm.utils.ranks import ALONE, Ranks
 
@@ -45,6 +47,8 @@ class Components:
     episode_decisions: int  # of one environment, for schedules that count episodes
     logged_rows: int  # rows of logged data that the buffer began with
     context: RunContext  # facts of the run and flags of its parts
+    make_acting: Callable[[int | None], Acting] | None = None  # from the steps of a rollout; None where nothing can be played
+    acting: Acting | None = None  # plays the rollouts, where there are any
     ranks: Ranks = ALONE  # the processes of the run
     steps_of_all_ranks: int = 0  # of all environments of all ranks, at the last rollout
     notes: list[str] = field(default_factory=list)  # kept in the summary

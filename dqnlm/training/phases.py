@@ -7,16 +7,35 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 from torch import Tensor
 
 from dqnlm.agent.demonstrations import Demonstrations
 from dqnlm.agent.learner import Learner
 from dqnlm.buffers.base import Buffer
+from dqnlm.metrics import Metrics
 from dqnlm.types import Batch
+
+MakeRemote = Callable[[int, str, int | None], tuple[type, tuple[Any, ...]]]  # see `ray_actors.RayActors`
+
+
+class Acting(ABC):
+    """Plays one rollout of all environments at a time: its rows go to the replay buffer, its figures to the metrics."""
+
+    @abstractmethod
+    def play(self, progress: float) -> None:
+        """One rollout, at this progress of the online phase in [0, 1)."""
+
+    def metrics(self) -> Metrics:
+        """Counts since the start, for the log points."""
+        return {}
+
+    def close(self) -> None:  # noqa: B027
+        """Ends what was started. May be called more than once."""
 
 
 class Sampler(Protocol):

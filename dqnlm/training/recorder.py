@@ -87,6 +87,7 @@ class Recorder:
         metrics["rollout/epsilon"] = components.exploration.epsilon
         metrics["optimizer/lr"] = components.learner.optimization.rate(components.learner.updates)
         metrics |= diagnostics(components)
+        metrics |= {} if components.acting is None else components.acting.metrics()
         for name, value in metrics.items():
             if not math.isfinite(value):
                 raise UserError(self._not_finite(name, value))

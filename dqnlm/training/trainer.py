@@ -53,9 +53,11 @@ class Trainer:
         learning_starts: int,
         log_every: int,
     ) -> None:
+        if rollouts and components.make_acting is not None:
+            components.acting = components.make_acting(rollout_steps)
         self.components, self.batch_size, self.updates_per_rollout = components, batch_size, updates_per_rollout
         self.phases = build_phases(
-            components, rollouts, offline_rounds, rollout_steps, batch_size, demonstration_fraction, updates_per_rollout,
+            components, rollouts, offline_rounds, batch_size, demonstration_fraction, updates_per_rollout,
             learning_starts,
         )  # fmt: skip
         self.total_rounds, self.log_every = self.phases[-1].end, log_every
@@ -106,6 +108,8 @@ class Trainer:
         """Writes the summary and closes all files. What goes wrong here never hides the error that ended the run."""
         components = self.components
         components.console.stop_progress()
+        if components.acting is not None:
+            components.acting.close()
         summary = self._summary(status)
         try:
             if components.ranks.is_first:
