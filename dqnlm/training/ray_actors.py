@@ -7,7 +7,11 @@ and in what order rows arrive. Such a run does not repeat bit for bit.
 
 from __future__ import annotations
 
+import contextlib
 import os
+import signal
+import threading
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -91,9 +95,10 @@ class RayActors(Acting):
             address = os.environ.get("RAY_ADDRESS")
             local: dict[str, Any] = {} if address else {"num_cpus": self.count, "include_dashboard": False}
             passed = {name: value for name, value in os.environ.items() if name.startswith("DQNLM_")}
-            self._ray.init(
-                address=address, log_to_driver=False, logging_level="ERROR", runtime_env={"env_vars": passed}, **local
-            )
+            with _own_signals():
+                self._ray.init(
+                    address=address, log_to_driver=False, logging_level="ERROR", runtime_env={"env_vars": passed}, **local
+                )
         for number in range(self.count):
             self._actors.append(self._made())
             self._sent.append(-1)
@@ -156,6 +161,18 @@ class RayActors(Acting):
         )
         self._actors[number], self._sent[number] = self._made(), -1
         self._send(number, progress)
+
+
+@contextlib.contextmanager
+def _own_signals() -> Iterator[None]:
+    """Puts back the handlers of signals that Ray replaces: a run that is told to stop saves first."""
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        if threading.current_thread() is threading.main_thread():
+            for number, handler in before.items():
+                signal.signal(number, handler)
 
 
 def _ray() -> Any:
