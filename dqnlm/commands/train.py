@@ -20,10 +20,11 @@ from typing import Any
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
+from hydra.core.utils import setup_globals
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
-from dqnlm.commands import train_sweep
+from dqnlm.commands import job_process, launchers, train_sweep
 from dqnlm.commands.train_arguments import HELP, Request, expand, parse, swept_keys
 from dqnlm.config.composition import VERSION_BASE, choices_of, compose, expanded, hydra_setting, plain, quoted
 from dqnlm.config.inapplicable import drop_inapplicable
@@ -74,7 +75,7 @@ def main(argv: list[str]) -> int:
     if code:  # a stop, or a launcher that lost a process
         again = train_sweep.how_to_go_on(folder, ["dqnlm", "train", *train_sweep.command_of(argv)])
         print(f"the sweep is not complete; to go on: {again}")
-    return code or train_sweep.report(folder)
+    return train_sweep.report(folder, complete=code == 0) or code if code != INTERRUPTED else code
 
 
 def run_sweep(request: Request, folder: Path) -> int:
@@ -85,11 +86,12 @@ def run_sweep(request: Request, folder: Path) -> int:
     """
     excluded = ",".join(quoted(key) for key in swept_keys(request, swept=False))
     names = f"hydra.job.config.override_dirname.exclude_keys=[{excluded}]"
-    return hand_over(request, [f"hydra.sweep.dir={quoted(folder)}", names])
+    return hand_over(request, [f"hydra.sweep.dir={quoted(folder)}", names, *launchers.further_settings(request.overrides)])
 
 
 def check(request: Request, overrides: list[str]) -> tuple[dict[str, Any], dict[str, Any]]:
     """Composes and validates one job, so that a mistake is reported before anything is written."""
+    launchers.require(overrides)
     config, choices = compose(
         overrides, request.config_dir, config_path=request.config_path, config_name=request.config_name
     )
@@ -144,31 +146,60 @@ def run_job(cfg: DictConfig) -> Any:
     settings = HydraConfig.get()
     directory = Path(settings.runtime.output_dir)
     sweeping = settings.mode == RunMode.MULTIRUN
-    state = train_sweep.state_of(directory) if sweeping else "new"
-    if sweeping:
-        print(f"job {settings.job.num}: {directory.name}{STATES[state]}", flush=True)
-    outcome, message = "crash", ""
+    if not sweeping:
+        outcome = run_here(cfg, settings, directory, "new")[0]
+        if outcome in ("crash", "failed", "mistake"):
+            raise SystemExit(2 if outcome == "mistake" else 1)
+        return None
+    state = train_sweep.state_of(directory)
+    print(f"job {settings.job.num}: {directory.name}{STATES[state]}", flush=True)
+    if state != "finished":
+        train_sweep.forget_outcome(directory)
+    if settings.runtime.choices["hydra/launcher"] in launchers.ALONE or state == "finished":
+        train_sweep.note_outcome(directory, *run_here(cfg, settings, directory, state))
+    else:
+        code = job_process.run(run_in_child, (cfg, HydraConfig.instance().cfg, directory, state))
+        train_sweep.note_end(directory, code)
+    return train_sweep.best_of(directory)[1] if train_sweep.outcome_of(directory) == "finished" else math.nan
+
+
+def run_in_child(cfg: DictConfig, hydra_cfg: Any, directory: Path, state: train_sweep.State) -> None:
+    """Runs a job of a sweep in a process of its own, with one GPU where there are several, and notes its outcome."""
+    setup_globals()
+    HydraConfig.instance().cfg = hydra_cfg
+    from dqnlm.runs import gpus
+
+    settings = HydraConfig.get()
+    with gpus.one_gpu(settings.job.num, str(cfg.get("device")), _count_gpus) as gpu:
+        if gpu is not None:
+            print(f"job {settings.job.num} uses GPU {gpu}", flush=True)
+        train_sweep.note_outcome(directory, *run_here(cfg, settings, directory, state))
+
+
+def run_here(cfg: DictConfig, settings: Any, directory: Path, state: train_sweep.State) -> tuple[str, str]:
+    """Runs a job in this process.
+
+    Returns:
+        (finished, failed, crash or mistake; a message).
+
+    Raises:
+        SystemExit: it was interrupted.
+    """
     try:
         outcome = _start(cfg, settings, directory, state)
-        message = f"status {outcome}"
+        if outcome == "interrupted":
+            raise SystemExit(INTERRUPTED)
+        return outcome, f"status {outcome}"
     except UserError as error:
-        outcome, message = "mistake", str(error)
         print_error(error)
+        return "mistake", str(error)
     except Exception as error:
-        message = f"{type(error).__name__}: {error}"
         traceback.print_exc()
         if user_code.used():
             print(f"{OWN_CODE} {user_code.used()}", file=sys.stderr)
+        return "crash", f"{type(error).__name__}: {error}"
     finally:
         _free_memory()
-    if outcome == "interrupted":
-        raise SystemExit(INTERRUPTED)
-    if sweeping:
-        train_sweep.note_outcome(directory, outcome, message)
-        return train_sweep.best_of(directory)[1] if outcome == "finished" else math.nan
-    if outcome in ("crash", "failed", "mistake"):
-        raise SystemExit(2 if outcome == "mistake" else 1)
-    return None
 
 
 launch = hydra.main(version_base=VERSION_BASE, config_path="pkg://dqnlm.configs", config_name="train")(run_job)
@@ -210,6 +241,13 @@ def _require_same_settings(config: dict[str, Any], directory: Path) -> None:
             f"{directory} was trained with other settings: {', '.join(differ[:3])} differ\n"
             "  remove the folder to train the job anew, or name another folder for the sweep"
         )
+
+
+def _count_gpus() -> int:
+    """Of this machine; torch asks the driver's library and makes no CUDA context."""
+    import torch
+
+    return torch.cuda.device_count()
 
 
 def _free_memory() -> None:
