@@ -13,14 +13,14 @@ import os
 import shutil
 import sys
 import traceback
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
-from hydra.core.utils import setup_globals
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
@@ -38,6 +38,7 @@ from dqnlm.utils import user_code
 
 PREFLIGHT_LIMIT = 64  # jobs of a sweep that are checked before the first one starts
 INTERRUPTED = 130
+APART = "ran in a process of its own"  # which has noted how it ended
 STATES = {"new": "", "begun": ", resumed", "finished": ", finished before"}  # of a job when a sweep is started again
 OWN_CODE = "the cause may be what your own code returns (another shape or type than its base class describes):"
 
@@ -137,6 +138,26 @@ def _argv(arguments: list[str]) -> Iterator[None]:
         sys.argv = saved
 
 
+@dataclass(frozen=True)
+class Job:
+    """A job as Hydra composed it, in plain values, which another process can read.
+
+    Attributes:
+        state: what there was of it before.
+        sweeping: whether it is one of a sweep.
+    """
+
+    number: int
+    directory: Path
+    config: dict[str, Any]
+    choices: dict[str, Any]
+    overrides: list[str]
+    config_dir: str | None
+    cwd: Path
+    state: train_sweep.State
+    sweeping: bool
+
+
 def run_job(cfg: DictConfig) -> Any:
     """Runs one job. A sweep continues after a failed job, but not after an interruption.
 
@@ -145,9 +166,8 @@ def run_job(cfg: DictConfig) -> Any:
     """
     settings = HydraConfig.get()
     directory = Path(settings.runtime.output_dir)
-    sweeping = settings.mode == RunMode.MULTIRUN
-    if not sweeping:
-        outcome = run_here(cfg, settings, directory, "new")[0]
+    if settings.mode != RunMode.MULTIRUN:
+        outcome, _ = guarded(lambda: _start(describe(cfg, settings, "new")))
         if outcome in ("crash", "failed", "mistake"):
             raise SystemExit(2 if outcome == "mistake" else 1)
         return None
@@ -156,37 +176,40 @@ def run_job(cfg: DictConfig) -> Any:
     if state != "finished":
         train_sweep.forget_outcome(directory)
     if settings.runtime.choices["hydra/launcher"] in launchers.ALONE or state == "finished":
-        train_sweep.note_outcome(directory, *run_here(cfg, settings, directory, state))
+        outcome, message = guarded(lambda: _start(describe(cfg, settings, state)))
     else:
-        code = job_process.run(run_in_child, (cfg, HydraConfig.instance().cfg, directory, state))
-        train_sweep.note_end(directory, code)
+        outcome, message = guarded(lambda: _start_apart(describe(cfg, settings, state)))
+    if outcome != APART:
+        train_sweep.note_outcome(directory, outcome, message)
     return train_sweep.best_of(directory)[1] if train_sweep.outcome_of(directory) == "finished" else math.nan
 
 
-def run_in_child(cfg: DictConfig, hydra_cfg: Any, directory: Path, state: train_sweep.State) -> None:
-    """Runs a job of a sweep in a process of its own, with one GPU where there are several, and notes its outcome."""
-    setup_globals()
-    HydraConfig.instance().cfg = hydra_cfg
-    from dqnlm.runs import gpus
+def describe(cfg: DictConfig, settings: Any, state: train_sweep.State) -> Job:
+    """The job in plain values."""
+    overrides = [str(text) for text in settings.overrides.task]
+    sources = [str(s.path) for s in settings.runtime.config_sources if s.provider == "command-line"]
+    config_dir = sources[0] if sources else None
+    config = plain(cfg)
+    choices = choices_of(settings, config)
+    if expanded(overrides, config_dir) != overrides:  # a job of a sweep over algorithms
+        config, choices = compose(overrides, config_dir)
+    sweeping = settings.mode == RunMode.MULTIRUN
+    directory, cwd = Path(settings.runtime.output_dir), Path(settings.runtime.cwd)
+    number = settings.job.num if sweeping else 0
+    return Job(number, directory, config, choices, overrides, config_dir, cwd, state, sweeping)
 
-    settings = HydraConfig.get()
-    with gpus.one_gpu(settings.job.num, str(cfg.get("device")), _count_gpus) as gpu:
-        if gpu is not None:
-            print(f"job {settings.job.num} uses GPU {gpu}", flush=True)
-        train_sweep.note_outcome(directory, *run_here(cfg, settings, directory, state))
 
-
-def run_here(cfg: DictConfig, settings: Any, directory: Path, state: train_sweep.State) -> tuple[str, str]:
-    """Runs a job in this process.
+def guarded(start: Callable[[], str]) -> tuple[str, str]:
+    """Runs a job and reports its error.
 
     Returns:
-        (finished, failed, crash or mistake; a message).
+        (what `start` returned, or crash or mistake; a message).
 
     Raises:
         SystemExit: it was interrupted.
     """
     try:
-        outcome = _start(cfg, settings, directory, state)
+        outcome = start()
         if outcome == "interrupted":
             raise SystemExit(INTERRUPTED)
         return outcome, f"status {outcome}"
@@ -202,33 +225,43 @@ def run_here(cfg: DictConfig, settings: Any, directory: Path, state: train_sweep
         _free_memory()
 
 
+def _start_apart(job: Job) -> str:
+    """Runs a job of a sweep in a process of its own, which notes its outcome unless it is killed."""
+    train_sweep.note_end(job.directory, job_process.run(run_apart, [job]))
+    return APART
+
+
+def run_apart(job: Job) -> None:
+    """Runs a job of a sweep in this process, which is its own, with one GPU where there are several; notes the outcome."""
+    from dqnlm.runs import gpus
+
+    with gpus.one_gpu(job.number, str(job.config.get("device")), _count_gpus) as gpu:
+        if gpu is not None:
+            print(f"job {job.number} uses GPU {gpu}", flush=True)
+        train_sweep.note_outcome(job.directory, *guarded(lambda: _start(job)))
+
+
 launch = hydra.main(version_base=VERSION_BASE, config_path="pkg://dqnlm.configs", config_name="train")(run_job)
 
 
-def _start(cfg: DictConfig, settings: Any, directory: Path, state: train_sweep.State) -> str:
+def _start(job: Job) -> str:
     """Validates and trains, or goes on with a run; returns the summary's status: finished, interrupted or failed."""
-    overrides = [str(text) for text in settings.overrides.task]
-    sources = [str(s.path) for s in settings.runtime.config_sources if s.provider == "command-line"]
-    config_dir = sources[0] if sources else None
-    config = plain(cfg)
-    choices = choices_of(settings, config)
-    if expanded(overrides, config_dir) != overrides:  # a job of a sweep over algorithms
-        config, choices = compose(overrides, config_dir)
-    config = validate(config, choices, overrides, config_dir=config_dir)
-    config = anchored(config, Path(settings.runtime.cwd))
+    config = validate(job.config, job.choices, job.overrides, config_dir=job.config_dir)
+    config = anchored(config, job.cwd)
     permit_code(config)
-    flags = ["--config-dir", config_dir] if config_dir else []
+    flags = ["--config-dir", job.config_dir] if job.config_dir else []
     from dqnlm.builder import launch
 
-    if state != "new":
-        _require_same_settings(config, directory)
-    if state == "finished":
-        return state
-    if state == "begun":
-        return str(launch.resume(directory, []).get("status", "finished"))
-    if settings.mode == RunMode.MULTIRUN:
-        train_sweep.clear(directory)
-    summary = launch.start(config, directory, choices=choices, command_line=["dqnlm", "train", *flags, *overrides])
+    if job.state != "new":
+        _require_same_settings(config, job.directory)
+    if job.state == "finished":
+        return job.state
+    if job.state == "begun":
+        return str(launch.resume(job.directory, []).get("status", "finished"))
+    if job.sweeping:
+        train_sweep.clear(job.directory)
+    command = ["dqnlm", "train", *flags, *job.overrides]
+    summary = launch.start(config, job.directory, choices=job.choices, command_line=command)
     return str(summary.get("status", "finished"))
 
 

@@ -21,7 +21,7 @@ from dqnlm.commands.train_arguments import expand, parse
 from dqnlm.errors import UserError
 from dqnlm.reporting.loading import read_json, read_summary
 from dqnlm.reporting.sweep import COMMAND, OUTCOME, SweepData, load_sweep
-from dqnlm.reporting.sweep_table import job_cells
+from dqnlm.reporting.sweep_table import NUMBERS, job_cells
 from dqnlm.reporting.tables import make_console, print_table
 from dqnlm.runs.directory import RunDirectory, natural, require_unused
 from dqnlm.utils.files import write_json_atomic
@@ -170,4 +170,4 @@ def report(folder: Path, complete: bool = True) -> int:
 def print_jobs(sweep: SweepData) -> None:
     """Prints the table of jobs."""
     heads, rows = job_cells(sweep)
-    print_table(make_console(), heads, rows, numbers=len(heads) - heads.index("status") - 1)
+    print_table(make_console(), heads, rows, numbers=NUMBERS)

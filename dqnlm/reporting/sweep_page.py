@@ -76,16 +76,14 @@ def _best(sweep: SweepData) -> str:
 
 def _jobs(sweep: SweepData) -> str:
     heads, rows = job_cells(sweep)
-    first = heads.index("status") + 1
-    best = sweep.best()
-    lines = []
+    best, lines = sweep.best(), []
     for job, row in zip(sweep.jobs, rows, strict=True):
-        cells = [cell(text) for text in row[:first]]
-        figures, error = row[first : first + NUMBERS], row[first + NUMBERS :]
         kinds = ["number best" if job is best else "number", *["number"] * (NUMBERS - 1)]
-        cells += [cell(text, kind) for text, kind in zip(figures, kinds, strict=True)]
-        lines.append([*cells, *(cell(text) for text in error)])
-    return table(heads[:first], heads[first:], lines)  # the error is the last column, under a heading of the numbers' kind
+        cells = [cell(text) for text in row[:-NUMBERS]]
+        lines.append([*cells, *(cell(text, kind) for text, kind in zip(row[-NUMBERS:], kinds, strict=True))])
+    errors = "".join(f"<li>{escape(job.name)}: {escape(job.message)}</li>" for job in sweep.jobs if job.message)
+    told = f"<details><summary>Errors in full</summary><ul>{errors}</ul></details>" if errors else ""
+    return table(heads[:-NUMBERS], heads[-NUMBERS:], lines) + told
 
 
 def _parallel(sweep: SweepData) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Sequence
 
 from dqnlm.reporting.compare import ABSENT
@@ -9,21 +10,21 @@ from dqnlm.reporting.importance import Importance, cautions, importance
 from dqnlm.reporting.sweep import JobData, SweepData
 from dqnlm.reporting.tables import duration_text, figure_text
 
+MOST_OF_ERROR = 60  # characters; the whole stands below the table
 NUMBERS = 3  # columns of figures: best, last, wall time
 
 
 def job_cells(sweep: SweepData) -> tuple[list[str], list[list[str]]]:
-    """(headings, rows as text) of the jobs: name, settings that differ, status, `NUMBERS` figures; then errors, if there are."""
+    """(headings, rows as text) of the jobs: name, settings that differ, status, error if there is any, `NUMBERS` figures."""
     several = len({job.metric for job in sweep.jobs if job.metric}) > 1
     name = "" if several else f" {sweep.objective}" if sweep.objective else ""
-    heads = ["job", *sweep.varied, "status", f"best{name}", f"last{name}", "wall time"]
-    rows = [
-        [job.name, *(job.settings.get(key, ABSENT) for key in sweep.varied), job.status, *_figures(job, several)]
-        for job in sweep.jobs
-    ]
-    if any(job.message for job in sweep.jobs):
-        heads.append("error")
-        rows = [[*row, job.message] for row, job in zip(rows, sweep.jobs, strict=True)]
+    error = ["error"] if any(job.message for job in sweep.jobs) else []
+    heads = ["job", *sweep.varied, "status", *error, f"best{name}", f"last{name}", "wall time"]
+    rows = []
+    for job in sweep.jobs:
+        told = [textwrap.shorten(job.message, MOST_OF_ERROR, placeholder=" ...")] if error else []
+        settings = [job.settings.get(key, ABSENT) for key in sweep.varied]
+        rows.append([job.name, *settings, job.status, *told, *_figures(job, several)])
     return heads, rows
 
 
