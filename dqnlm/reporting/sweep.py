@@ -163,7 +163,15 @@ def settings_of(overrides: Sequence[Any]) -> dict[str, str]:
 def varied(jobs: Sequence[JobData]) -> list[str]:
     """The settings whose values are not the same in all jobs, in the order typed."""
     keys = dict.fromkeys(key for job in jobs for key in job.settings)
-    return [key for key in keys if len({job.settings.get(key, ABSENT) for job in jobs}) > 1]
+    return [key for key in keys if len({_canonical(job.settings.get(key, ABSENT)) for job in jobs}) > 1]
+
+
+def _canonical(value: str) -> str:
+    """One text for the ways to write a value: Hydra notes `1e+30` and `False` where `1e30` and `false` were typed."""
+    try:
+        return repr(float(value))
+    except ValueError:
+        return value.lower() if value.lower() in ("true", "false", "null") else value
 
 
 def _ended_later(folder: Path, summary: dict[str, Any]) -> bool:
