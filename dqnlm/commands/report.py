@@ -1,4 +1,4 @@
-"""`dqnlm report RUN...`: writes a page about one run, or a comparison of several, and prints a table."""
+"""`dqnlm report RUN...`: writes a page about one run, a comparison of several, or a sweep, and prints a table."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import argparse
 import os
 from pathlib import Path
 
+from dqnlm.commands import report_sweep
 from dqnlm.errors import UserError
 from dqnlm.reporting.compare import (
     ABSENT,
@@ -36,6 +37,9 @@ def main(argv: list[str]) -> int:
     """
     arguments = _parser().parse_args(argv)
     require_matplotlib()
+    sweep = report_sweep.find(arguments.runs, Path(arguments.output_dir))
+    if sweep is not None:
+        return report_sweep.main(sweep, arguments)
     paths = _find(arguments.runs, Path(arguments.output_dir))
     output = Path(arguments.output) if arguments.output else _default_output(paths, Path(arguments.output_dir))
     for target in [output, *([Path(arguments.png)] if arguments.png else [])]:
@@ -52,9 +56,11 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="dqnlm report",
         description="Write one self-contained page about runs: metrics, curves, samples, settings. Several runs are "
-        "compared by the settings in which they differ; seeds of the same settings become one curve with a band.",
+        "compared by the settings in which they differ; seeds of the same settings become one curve with a band. Of a sweep: its "
+        "jobs, parallel coordinates, the importance of each setting, and the best command.",
     )
-    parser.add_argument("runs", nargs="+", metavar="RUN", help="a folder, `latest`, or a unique prefix of a run's name")
+    parser.add_argument("runs", nargs="+", metavar="RUN", help="a folder, `latest`, or a unique prefix of a run's name; "
+                        "or the folder of a sweep")  # fmt: skip
     parser.add_argument("--output", metavar="FILE", help="path of the page (default: report.html in the run's "
                         "folder; for several runs in the output folder, or in the one that holds them all)")  # fmt: skip
     parser.add_argument(

@@ -13,8 +13,9 @@ import os
 import shutil
 import sys
 import traceback
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
-from dqnlm.commands import train_sweep
+from dqnlm.commands import job_process, launchers, train_sweep
 from dqnlm.commands.train_arguments import HELP, Request, expand, parse, swept_keys
 from dqnlm.config.composition import VERSION_BASE, choices_of, compose, expanded, hydra_setting, plain, quoted
 from dqnlm.config.inapplicable import drop_inapplicable
@@ -39,6 +40,7 @@ from dqnlm.utils.ranks import Ranks
 
 PREFLIGHT_LIMIT = 64  # jobs of a sweep that are checked before the first one starts
 INTERRUPTED = 130
+APART = "ran in a process of its own"  # which has noted how it ended
 STATES = {"new": "", "begun": ", resumed", "finished": ", finished before"}  # of a job when a sweep is started again
 OWN_CODE = "the cause may be what your own code returns (another shape or type than its base class describes):"
 
@@ -80,7 +82,7 @@ def main(argv: list[str]) -> int:
     if code:  # a stop, or a launcher that lost a process
         again = train_sweep.how_to_go_on(folder, ["dqnlm", "train", *train_sweep.command_of(argv)])
         print(f"the sweep is not complete; to go on: {again}")
-    return code or train_sweep.report(folder)
+    return train_sweep.report(folder, complete=code == 0) or code if code != INTERRUPTED else code
 
 
 def _joined(multirun: bool) -> Ranks:
@@ -100,11 +102,12 @@ def run_sweep(request: Request, folder: Path) -> int:
     """
     excluded = ",".join(quoted(key) for key in swept_keys(request, swept=False))
     names = f"hydra.job.config.override_dirname.exclude_keys=[{excluded}]"
-    return hand_over(request, [f"hydra.sweep.dir={quoted(folder)}", names])
+    return hand_over(request, [f"hydra.sweep.dir={quoted(folder)}", names, *launchers.further_settings(request.overrides)])
 
 
 def check(request: Request, overrides: list[str]) -> tuple[dict[str, Any], dict[str, Any]]:
     """Composes and validates one job, so that a mistake is reported before anything is written."""
+    launchers.require(overrides)
     config, choices = compose(
         overrides, request.config_dir, config_path=request.config_path, config_name=request.config_name
     )
@@ -150,6 +153,26 @@ def _argv(arguments: list[str]) -> Iterator[None]:
         sys.argv = saved
 
 
+@dataclass(frozen=True)
+class Job:
+    """A job as Hydra composed it, in plain values, which another process can read.
+
+    Attributes:
+        state: what there was of it before.
+        sweeping: whether it is one of a sweep.
+    """
+
+    number: int
+    directory: Path
+    config: dict[str, Any]
+    choices: dict[str, Any]
+    overrides: list[str]
+    config_dir: str | None
+    cwd: Path
+    state: train_sweep.State
+    sweeping: bool
+
+
 def run_job(cfg: DictConfig) -> Any:
     """Runs one job. A sweep continues after a failed job, but not after an interruption.
 
@@ -158,42 +181,26 @@ def run_job(cfg: DictConfig) -> Any:
     """
     settings = HydraConfig.get()
     directory = Path(settings.runtime.output_dir)
-    sweeping = settings.mode == RunMode.MULTIRUN
-    state = train_sweep.state_of(directory) if sweeping else "new"
-    if sweeping:
-        print(f"job {settings.job.num}: {directory.name}{STATES[state]}", flush=True)
-    outcome, message = "crash", ""
-    try:
-        outcome = _start(cfg, settings, directory, state)
-        message = f"status {outcome}"
-    except UserError as error:
-        outcome, message = "mistake", str(error)
-        if not is_silent():
-            print_error(error, process_name())
-    except Exception as error:
-        if interrupts.was_pressed():  # a library that was interrupted while it was imported fails later, where it is used
-            raise KeyboardInterrupt from error
-        message = f"{type(error).__name__}: {error}"
-        traceback.print_exc()
-        if user_code.used():
-            print(f"{OWN_CODE} {user_code.used()}", file=sys.stderr)
-    finally:
-        _free_memory()
-    if outcome == "interrupted":
-        raise SystemExit(INTERRUPTED)
-    if sweeping:
+    if settings.mode != RunMode.MULTIRUN:
+        outcome, _ = guarded(lambda: _start(describe(cfg, settings, "new")))
+        if outcome in ("crash", "failed", "mistake"):
+            raise SystemExit(2 if outcome == "mistake" else 1)
+        return None
+    state = train_sweep.state_of(directory)
+    print(f"job {settings.job.num}: {directory.name}{STATES[state]}", flush=True)
+    if state != "finished":
+        train_sweep.forget_outcome(directory)
+    if settings.runtime.choices["hydra/launcher"] in launchers.ALONE or state == "finished":
+        outcome, message = guarded(lambda: _start(describe(cfg, settings, state)))
+    else:
+        outcome, message = guarded(lambda: _start_apart(describe(cfg, settings, state)))
+    if outcome != APART:
         train_sweep.note_outcome(directory, outcome, message)
-        return train_sweep.best_of(directory)[1] if outcome == "finished" else math.nan
-    if outcome in ("crash", "failed", "mistake"):
-        raise SystemExit(2 if outcome == "mistake" else 1)
-    return None
+    return train_sweep.best_of(directory)[1] if train_sweep.outcome_of(directory) == "finished" else math.nan
 
 
-launch = hydra.main(version_base=VERSION_BASE, config_path="pkg://dqnlm.configs", config_name="train")(run_job)
-
-
-def _start(cfg: DictConfig, settings: Any, directory: Path, state: train_sweep.State) -> str:
-    """Validates and trains, or goes on with a run; returns the summary's status: finished, interrupted or failed."""
+def describe(cfg: DictConfig, settings: Any, state: train_sweep.State) -> Job:
+    """The job in plain values."""
     overrides = [str(text) for text in settings.overrides.task]
     sources = [str(s.path) for s in settings.runtime.config_sources if s.provider == "command-line"]
     config_dir = sources[0] if sources else None
@@ -201,21 +208,78 @@ def _start(cfg: DictConfig, settings: Any, directory: Path, state: train_sweep.S
     choices = choices_of(settings, config)
     if expanded(overrides, config_dir) != overrides:  # a job of a sweep over algorithms
         config, choices = compose(overrides, config_dir)
-    config = validate(config, choices, overrides, config_dir=config_dir)
-    config = anchored(config, Path(settings.runtime.cwd))
+    sweeping = settings.mode == RunMode.MULTIRUN
+    directory, cwd = Path(settings.runtime.output_dir), Path(settings.runtime.cwd)
+    number = settings.job.num if sweeping else 0
+    return Job(number, directory, config, choices, overrides, config_dir, cwd, state, sweeping)
+
+
+def guarded(start: Callable[[], str]) -> tuple[str, str]:
+    """Runs a job and reports its error.
+
+    Returns:
+        (what `start` returned, or crash or mistake; a message).
+
+    Raises:
+        SystemExit: it was interrupted.
+    """
+    try:
+        outcome = start()
+        if outcome == "interrupted":
+            raise SystemExit(INTERRUPTED)
+        return outcome, f"status {outcome}"
+    except UserError as error:
+        if not is_silent():
+            print_error(error, process_name())
+        return "mistake", str(error)
+    except Exception as error:
+        if interrupts.was_pressed():  # a library that was interrupted while it was imported fails later, where it is used
+            raise KeyboardInterrupt from error
+        traceback.print_exc()
+        if user_code.used():
+            print(f"{OWN_CODE} {user_code.used()}", file=sys.stderr)
+        return "crash", f"{type(error).__name__}: {error}"
+    finally:
+        _free_memory()
+
+
+def _start_apart(job: Job) -> str:
+    """Runs a job of a sweep in a process of its own, which notes its outcome unless it is killed."""
+    train_sweep.note_end(job.directory, job_process.run(run_apart, [job]))
+    return APART
+
+
+def run_apart(job: Job) -> None:
+    """Runs a job of a sweep in this process, which is its own, with one GPU where there are several; notes the outcome."""
+    from dqnlm.runs import gpus
+
+    with gpus.one_gpu(job.number, str(job.config.get("device")), _count_gpus) as gpu:
+        if gpu is not None:
+            print(f"job {job.number} uses GPU {gpu}", flush=True)
+        train_sweep.note_outcome(job.directory, *guarded(lambda: _start(job)))
+
+
+launch = hydra.main(version_base=VERSION_BASE, config_path="pkg://dqnlm.configs", config_name="train")(run_job)
+
+
+def _start(job: Job) -> str:
+    """Validates and trains, or goes on with a run; returns the summary's status: finished, interrupted or failed."""
+    config = validate(job.config, job.choices, job.overrides, config_dir=job.config_dir)
+    config = anchored(config, job.cwd)
     permit_code(config)
-    flags = ["--config-dir", config_dir] if config_dir else []
+    flags = ["--config-dir", job.config_dir] if job.config_dir else []
     from dqnlm.builder import launch
 
-    if state != "new":
-        _require_same_settings(config, directory)
-    if state == "finished":
-        return state
-    if state == "begun":
-        return str(launch.resume(directory, []).get("status", "finished"))
-    if settings.mode == RunMode.MULTIRUN:
-        train_sweep.clear(directory)
-    summary = launch.start(config, directory, choices=choices, command_line=["dqnlm", "train", *flags, *overrides])
+    if job.state != "new":
+        _require_same_settings(config, job.directory)
+    if job.state == "finished":
+        return job.state
+    if job.state == "begun":
+        return str(launch.resume(job.directory, []).get("status", "finished"))
+    if job.sweeping:
+        train_sweep.clear(job.directory)
+    command = ["dqnlm", "train", *flags, *job.overrides]
+    summary = launch.start(config, job.directory, choices=job.choices, command_line=command)
     return str(summary.get("status", "finished"))
 
 
@@ -228,6 +292,13 @@ def _require_same_settings(config: dict[str, Any], directory: Path) -> None:
             f"{directory} was trained with other settings: {', '.join(differ[:3])} differ\n"
             "  remove the folder to train the job anew, or name another folder for the sweep"
         )
+
+
+def _count_gpus() -> int:
+    """Of this machine; torch asks the driver's library and makes no CUDA context."""
+    import torch
+
+    return torch.cuda.device_count()
 
 
 def _free_memory() -> None:

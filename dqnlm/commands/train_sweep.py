@@ -1,30 +1,33 @@
 """A sweep's folder: the command that made it, how its jobs ended, what is left when it is started again, and its table.
 
-    sweep.json                  the command, without the folder; the same command with the folder goes on with the sweep
-    JOB/.hydra/outcome.json     how a job ended: a file, as a launcher may use processes
-
-Started again, a finished job is left as it is, one that has a checkpoint is resumed from it, and all others start anew.
+`dqnlm.reporting.sweep` names the files and reads them. Started again, a finished job is left as it is, one that has a
+checkpoint is resumed from it, and all others start anew.
 Nothing is run by what stands in the folder: who goes on types the whole command.
 """
 
 from __future__ import annotations
 
+import contextlib
 import math
 import shlex
 import shutil
+import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
+from dqnlm.commands.train_arguments import expand, parse
 from dqnlm.errors import UserError
 from dqnlm.reporting.loading import read_json, read_summary
-from dqnlm.reporting.tables import figure_text, make_console, print_table
+from dqnlm.reporting.sweep import COMMAND, OUTCOME, SweepData, load_sweep
+from dqnlm.reporting.sweep_table import NUMBERS, job_cells
+from dqnlm.reporting.tables import make_console, print_table
 from dqnlm.runs.directory import RunDirectory, natural, require_unused
 from dqnlm.utils.files import write_json_atomic
 
-COMMAND = "sweep.json"
-OUTCOME = Path(".hydra") / "outcome.json"
+MOST_EXPECTED = 10_000  # jobs of a sweep that are counted before they begin
+INTERRUPTING = (signal.SIGINT, signal.SIGTERM)
 FOLDER = "hydra.sweep.dir"  # the setting that names a sweep's folder
 State = Literal["new", "begun", "finished"]
 
@@ -86,8 +89,33 @@ def note_outcome(job: Path, outcome: str, message: str) -> None:
     write_json_atomic(job / OUTCOME, {"outcome": outcome, "message": message})
 
 
+def forget_outcome(job: Path) -> None:
+    """What is noted of an earlier start, so that a job without one has not ended."""
+    (job / OUTCOME).unlink(missing_ok=True)
+
+
+def note_end(job: Path, code: int) -> None:
+    """Notes how a job's own process ended, where it did not come to note it: `code` is of `job_process.run`."""
+    if code < 0:
+        name = signal.Signals(-code).name
+        reason = "; often too little memory" if name == "SIGKILL" else ""
+        note_outcome(job, "killed", f"its process was killed by signal {-code} ({name}){reason}")
+    elif code in [128 + number for number in INTERRUPTING]:
+        note_outcome(job, "interrupted", f"its process was stopped by {signal.Signals(code - 128).name}")
+    elif not (job / OUTCOME).is_file():
+        note_outcome(job, "crash", f"its process ended with code {code} before the job began")
+
+
+def outcome_of(job: Path) -> str:
+    """How a job ended; empty where it has not."""
+    return str(read_json(job / OUTCOME)["outcome"]) if (job / OUTCOME).is_file() else ""
+
+
 def outcomes(sweep: Path) -> dict[Path, dict[str, str]]:
-    """Folder -> {"outcome": finished, failed, crash or mistake; "message"} of the jobs of a sweep that have ended."""
+    """Folder -> {"outcome", "message"} of the jobs of a sweep that have ended.
+
+    An outcome is finished, failed, crash (an exception), mistake (the user's), killed or interrupted.
+    """
     files = sorted(sweep.glob(f"*/{OUTCOME}"), key=natural)
     return {path.parent.parent: read_json(path) for path in files}
 
@@ -100,27 +128,46 @@ def best_of(job: Path) -> tuple[str, float]:
     return name, float(value) if isinstance(value, int | float) else math.nan
 
 
-def report(sweep: Path) -> int:
-    """Prints the jobs with their best metric, and those that failed; returns 1 after a crash, 2 after mistakes only, else 0."""
-    ended = outcomes(sweep)
-    finished = {folder: best_of(folder) for folder, o in ended.items() if o["outcome"] == "finished"}
-    names = sorted({name for name, _ in finished.values() if name})
-    cells = [
-        [folder.name, ended[folder]["outcome"], *(_cell(finished.get(folder), name) for name in names)] for folder in ended
-    ]
-    if len(ended) > 1:
-        print_table(make_console(), ["job", "status", *(f"best {name}" for name in names)], cells, numbers=len(names))
-    failed = {folder.name: o for folder, o in ended.items() if o["outcome"] != "finished"}
+def load(folder: Path) -> SweepData:
+    """The sweep in a folder, with the jobs that its command has still to begin.
+
+    Raises:
+        UserError: a damaged file.
+    """
+    command = read_json(folder / COMMAND).get("command") if (folder / COMMAND).is_file() else None
+    expected: list[list[str]] = []
+    if isinstance(command, list) and not any(str(word).startswith("hydra/sweeper=") for word in command):
+        with contextlib.suppress(UserError):  # a file of --config-dir is gone: what has begun is shown all the same
+            expected = expand(parse([str(word) for word in command[2:]]), MOST_EXPECTED)
+    return load_sweep(folder, [[text for text in job if not is_of_hydra(text)] for job in expected])
+
+
+def is_of_hydra(text: str) -> bool:
+    """Whether an override sets Hydra itself and no setting of the run."""
+    return text.lstrip("+").startswith(("hydra.", "hydra/"))
+
+
+def report(folder: Path, complete: bool = True) -> int:
+    """Prints the jobs with their best metric, and those that failed; returns 1 after a crash, 2 after mistakes only, else 0.
+
+    Args:
+        complete: whether the launcher came to the end; otherwise how to go on has been told.
+    """
+    sweep = load(folder)
+    if len(sweep.jobs) > 1:
+        print_jobs(sweep)
+    failed = [job for job in sweep.jobs if job.status != "finished"]
     if not failed:
         return 0
-    print(f"error: {len(failed)} of {len(ended)} jobs failed", file=sys.stderr)
-    for name, outcome in failed.items():
-        print(f"  {name}: {outcome['message'].splitlines()[0]}", file=sys.stderr)
-    if (sweep / COMMAND).is_file():
-        told = how_to_go_on(sweep, read_json(sweep / COMMAND).get("command"))
-        print(f"finished jobs are kept; to try the others again: {told}", file=sys.stderr)
-    return 2 if all(o["outcome"] == "mistake" for o in failed.values()) else 1
+    print(f"error: {len(failed)} of {len(sweep.jobs)} jobs failed", file=sys.stderr)
+    for job in failed:
+        print(f"  {job.name}: {job.message or job.status}", file=sys.stderr)
+    if complete and sweep.again():
+        print(f"finished jobs are kept; to try the others again: {sweep.again()}", file=sys.stderr)
+    return 2 if all(job.status == "mistake" for job in failed) else 1
 
 
-def _cell(best: tuple[str, float] | None, name: str) -> str:
-    return figure_text(best[1] if best is not None and best[0] == name else None)
+def print_jobs(sweep: SweepData) -> None:
+    """Prints the table of jobs."""
+    heads, rows = job_cells(sweep)
+    print_table(make_console(), heads, rows, numbers=NUMBERS)

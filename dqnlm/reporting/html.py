@@ -39,12 +39,15 @@ def build_page(runs: list[RunData], figure: str) -> str:
         runs: at least one, of which at least one has log points.
         figure: the metric that comes first and by which the best run is marked, e.g. eval/accuracy.
     """
-    groups = group_runs(runs)
     title = runs[0].name if len(runs) == 1 else f"{len(runs)} runs"
-    body = [
-        f"<h1>{escape(title)}</h1>",
-        f'<p class="soft">{escape(_subtitle(runs))}</p>',
-        _warnings(warnings(runs)),
+    return page(title, subtitle(runs), comparison(runs, figure))
+
+
+def comparison(runs: list[RunData], figure: str) -> list[str]:
+    """The parts of a page about runs: warnings, tables, curves, samples, settings; arguments as for `build_page`."""
+    groups = group_runs(runs)
+    return [
+        warning(warnings(runs)),
         _tiles(runs[0], figure) if len(runs) == 1 else "",
         f"<h2>Metrics</h2>{_metrics_table(runs[0])}" if len(runs) == 1 else f"<h2>Runs</h2>{_runs_table(runs, figure)}",
         f"<h2>Seeds of the same settings</h2>{_groups_table(groups, figure)}" if len(groups) < len(runs) else "",
@@ -53,6 +56,11 @@ def build_page(runs: list[RunData], figure: str) -> str:
         "<h2>Settings and origin</h2>",
         *(_settings(run) for run in runs),
     ]
+
+
+def page(title: str, below: str, parts: list[str]) -> str:
+    """A whole page of HTML parts, of which empty ones are left out; `title` and the line `below` it are plain text."""
+    body = [f"<h1>{escape(title)}</h1>", f'<p class="soft">{escape(below)}</p>', *parts]
     return (
         '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
@@ -61,13 +69,15 @@ def build_page(runs: list[RunData], figure: str) -> str:
     )
 
 
-def _subtitle(runs: list[RunData]) -> str:
+def subtitle(runs: list[RunData]) -> str:
+    """When the page was made, and the data of the runs."""
     made = datetime.datetime.now().astimezone().strftime("%Y-%m-%d %H:%M")
     sources = {str(data.get("name")) for run in runs if (data := run.manifest.get("data") or {}).get("name")}
     return f"dqnlm report of {made}" + (f" · data: {', '.join(sorted(sources))}" if sources else "")
 
 
-def _warnings(messages: list[str]) -> str:
+def warning(messages: list[str]) -> str:
+    """A box of sentences; empty without any."""
     if not messages:
         return ""
     items = "".join(f"<li>{escape(message)}</li>" for message in messages)
@@ -97,14 +107,14 @@ def _runs_table(runs: list[RunData], figure: str) -> str:
     rows = []
     for run in runs:
         settings = run_settings(run)
-        cells = [_cell(run.name), *(_cell(settings.get(key, ABSENT)) for key in keys + seeds), _cell(run.status)]
-        cells += [_cell(figure_text(run.last("step")), "number"), _cell(duration_text(run.last("wall_s")), "number")]
+        cells = [cell(run.name), *(cell(settings.get(key, ABSENT)) for key in keys + seeds), cell(run.status)]
+        cells += [cell(figure_text(run.last("step")), "number"), cell(duration_text(run.last("wall_s")), "number")]
         for name, kinds in metrics:
             text = " · ".join(figure_text(value_of(run, name, kind)) for kind in kinds)
             marked = name == figure and top is not None and value_of(run, name, "best") == top
-            cells.append(_cell(text, "number best" if marked else "number"))
+            cells.append(cell(text, "number best" if marked else "number"))
         rows.append(cells)
-    return _table(head, numbers, rows)
+    return table(head, numbers, rows)
 
 
 def _metrics_table(run: RunData) -> str:
@@ -113,10 +123,10 @@ def _metrics_table(run: RunData) -> str:
     rows = []
     for name in names:
         best = run.best(name)
-        cells = [_cell(title if (title := title_of(name, [run])) != name else ""), _cell(figure_text(run.last(name)), "number")]
-        cells += [_cell(figure_text(best[1] if best else None), "number")]
-        rows.append([_cell(name), *cells, _cell(figure_text(best[0] if best else None), "number")])
-    return _table(["figure", "what it is"], ["last", "best", "at updates"], rows)
+        cells = [cell(title if (title := title_of(name, [run])) != name else ""), cell(figure_text(run.last(name)), "number")]
+        cells += [cell(figure_text(best[1] if best else None), "number")]
+        rows.append([cell(name), *cells, cell(figure_text(best[0] if best else None), "number")])
+    return table(["figure", "what it is"], ["last", "best", "at updates"], rows)
 
 
 def _groups_table(groups: list[Group], figure: str) -> str:
@@ -125,19 +135,20 @@ def _groups_table(groups: list[Group], figure: str) -> str:
     metrics = [name for name, kinds in columns if "best" in kinds]
     rows = []
     for group in groups:
-        cells = [_cell(group.label), _cell(str(len(group.runs)), "number")]
+        cells = [cell(group.label), cell(str(len(group.runs)), "number")]
         for name in metrics:
             values = [best[1] for run in group.runs if (best := run.best(name))]
             text = ABSENT
             if values:
                 text = figure_text(sum(values) / len(values))
                 text += f" ({figure_text(min(values))} to {figure_text(max(values))})" if len(values) > 1 else ""
-            cells.append(_cell(text, "number"))
+            cells.append(cell(text, "number"))
         rows.append(cells)
-    return _table(["settings"], ["seeds", *(f"{name}\nbest, mean (range)" for name in metrics)], rows)
+    return table(["settings"], ["seeds", *(f"{name}\nbest, mean (range)" for name in metrics)], rows)
 
 
-def _table(head: list[str], numbers: list[str], rows: list[list[str]]) -> str:
+def table(head: list[str], numbers: list[str], rows: list[list[str]]) -> str:
+    """A table of cells that `cell` made; a heading's part after a line break is small. `numbers` stand to the right."""
     def heading(text: str, kind: str) -> str:
         name, _, small = text.partition("\n")
         return f'<th class="{kind}">{escape(name)}{f"<small>{escape(small)}</small>" if small else ""}</th>'
@@ -147,7 +158,8 @@ def _table(head: list[str], numbers: list[str], rows: list[list[str]]) -> str:
     return f'<div class="scroll"><table><thead><tr>{heads}</tr></thead><tbody>{lines}</tbody></table></div>'
 
 
-def _cell(text: str, kind: str = "text") -> str:
+def cell(text: str, kind: str = "text") -> str:
+    """A cell of plain text; `kind` is text, number, or `number best`."""
     return f'<td class="{kind}">{escape(text)}</td>'
 
 

@@ -49,6 +49,21 @@ def owned(folder: Path) -> Iterator[None]:
             stream.close()
 
 
+def is_owned(folder: Path) -> bool:
+    """Whether a process on this machine (or, by way of a shared file system with locks, on another) trains the run."""
+    if fcntl is None or not (folder / NAME).is_file():
+        return False
+    with suppress(FileNotFoundError), (folder / NAME).open("a") as stream:
+        try:
+            fcntl.flock(stream, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+        except OSError as error:
+            if error.errno not in WITHOUT_LOCKS:
+                raise
+    return False
+
+
 def _acquire(path: Path) -> IO[str] | None:
     """The locked file; None where there are no locks."""
     while fcntl is not None:
