@@ -189,6 +189,15 @@ class Batch:
             fields[name] = None if fields[name] is None else fields[name][:, :times]
         return Batch(**fields)
 
+    def to(self, device: torch.device, from_pinned: bool = False) -> Batch:
+        """The batch on another device; out of pinned memory nothing waits for the copy."""
+        moved: dict[str, Any] = {
+            name: value.pin_memory().to(device, non_blocking=True) if from_pinned else value.to(device)
+            for name, value in vars(self).items()
+            if isinstance(value, Tensor)
+        }
+        return replace(self, **moved)
+
     def concat(self, other: Batch) -> Batch:
         """Rows of both, in this order; both of the same width, without copies or single learned decisions."""
         fields: dict[str, Any] = {

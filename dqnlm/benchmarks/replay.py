@@ -51,9 +51,11 @@ def _filled(size: int, mode: Mode, length: int, prioritised: bool, device: torch
     setup = Setup(spec, 0.9, 1, 1, 0, device, torch.Generator(device).manual_seed(0))
     ring: Buffer
     if prioritised:
-        ring = PrioritizedBuffer(setup, capacity=size, sample=mode, alpha=0.6, beta_start=0.4, eta=0.9, epsilon=1e-6)
+        ring = PrioritizedBuffer(
+            setup, capacity=size, sample=mode, alpha=0.6, beta_start=0.4, eta=0.9, epsilon=1e-6, place="device"
+        )
     else:
-        ring = UniformBuffer(setup, capacity=size, sample=mode)
+        ring = UniformBuffer(setup, capacity=size, sample=mode, place="device")
     for start in range(0, ring.rows, AT_ONCE):
         ring.add(_random_rows(min(AT_ONCE, ring.rows - start), length, device))
     return ring

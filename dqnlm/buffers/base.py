@@ -14,6 +14,8 @@ from dqnlm.types import Batch, Rows, TaskSpec
 from dqnlm.utils.context import RunContext
 from dqnlm.utils.ranks import ALONE, Ranks
 
+Place = Literal["device", "host", "file"]
+
 
 class Setup(NamedTuple):
     """What a buffer is built from, the same for every class of buffer.
@@ -50,6 +52,9 @@ class Buffer(ABC):
         capacity: transitions kept, where a row counts as its longest: row_transitions - first_decision; None: as many as
             the logged rows take.
         sample: whole `rows`, or windows around single `transitions`.
+        place: where the ring lives and rows are drawn: on the `device`; on the `host`, from where each batch is copied; or in a
+            `file` that the host maps into its memory, for a ring larger than that. It lies among the temporary files and
+            is gone with the process; a checkpoint holds the rows.
         more_bytes: what the buffer itself keeps for each transition.
 
     Attributes:
@@ -75,10 +80,14 @@ class Buffer(ABC):
         *,
         capacity: int | None,
         sample: Literal["rows", "transitions"],
+        place: Place = "device",
         more_bytes: int = 0,
     ) -> None:
-        spec, self.device, self.generator, self.mode = setup.spec, setup.device, setup.generator, sample
-        self.ranks = setup.ranks
+        spec, self.mode, self.ranks, self.batch_device = setup.spec, sample, setup.ranks, setup.device
+        self.device, self.generator = setup.device, setup.generator
+        if place != "device" and setup.device.type != "cpu":
+            self.device = torch.device("cpu")
+            self.generator = torch.Generator().manual_seed(setup.generator.initial_seed())
         copies, longest = spec.guesses_per_position, spec.row_transitions
         self.copies, decisions = copies, longest - spec.first_decision
         if capacity is None and setup.logged_rows == 0:
@@ -99,7 +108,7 @@ class Buffer(ABC):
         around = longest - max(0, spec.first_decision - self._before)
         window = around if self._after is None else min(self._before + self._after, around)
         self.width = longest if sample == "rows" else window
-        self.storage = Storage(self.rows, spec, setup.gamma, setup.device, capacity, more_bytes)
+        self.storage = Storage(self.rows, spec, setup.gamma, self.device, capacity, more_bytes, in_file=place == "file")
         self.bytes_per_transition = self.storage.bytes_per_transition
 
     def check(self, context: RunContext) -> None:  # noqa: B027
@@ -121,6 +130,14 @@ class Buffer(ABC):
     @abstractmethod
     def sample(self, batch_size: int) -> Batch:
         """Samples `batch_size` rows, or windows around single decisions; nothing is copied to the host."""
+
+    def deliver(self, batch: Batch) -> Batch:
+        """A batch that was drawn, on the device that learns.
+
+        From the host it is copied out of pinned memory, for which nothing waits: the next batch is drawn and copied while the
+        device still works on this one.
+        """
+        return batch if self.batch_device == self.device else batch.to(self.batch_device, from_pinned=True)
 
     def update_priorities(self, batch: Batch, error_BT: Tensor | None) -> None:  # noqa: B027
         """Receives the errors of the update on `batch`.

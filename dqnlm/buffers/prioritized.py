@@ -18,7 +18,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from dqnlm.buffers.base import Buffer, Setup
+from dqnlm.buffers.base import Buffer, Place, Setup
 from dqnlm.buffers.storage import decision
 from dqnlm.buffers.sum_tree import SumTree, leaves
 from dqnlm.errors import UserError
@@ -50,22 +50,24 @@ class PrioritizedBuffer(Buffer):
         beta_start: float,
         eta: float,
         epsilon: float,
+        place: Place,
     ) -> None:
         _check(setup.spec.guesses_per_position, alpha, beta_start, eta, epsilon)
-        super().__init__(setup, capacity=capacity, sample=sample, more_bytes=4 if sample == "transitions" else 0)
+        more_bytes = 4 if sample == "transitions" else 0
+        super().__init__(setup, capacity=capacity, sample=sample, place=place, more_bytes=more_bytes)
         self.alpha, self.beta_start, self.eta, self.epsilon = alpha, beta_start, eta, epsilon
         # p^alpha of each row (one column), or of each time (0 where there is no decision).
         self.columns = 1 if sample == "rows" else setup.spec.row_transitions
-        leaf_N = leaves((self.rows + 1) * self.columns, torch.float32, setup.device)
+        leaf_N = leaves((self.rows + 1) * self.columns, torch.float32, self.device)
         self.tree = SumTree(leaf_N, self.rows * self.columns)
         self.mass_CN = self.tree.leaf_N[: (self.rows + 1) * self.columns].view(-1, self.columns)
-        self.largest = torch.ones((), device=setup.device)  # p
-        self.beta = torch.full((), beta_start, dtype=torch.float64, device=setup.device)
+        self.largest = torch.ones((), device=self.device)  # p
+        self.beta = torch.full((), beta_start, dtype=torch.float64, device=self.device)
 
     def add(self, rows: Rows, keep_B: Tensor | None = None) -> None:
         """Appends rows with the largest priority so far; rows without a decision are never drawn."""
         slot_B = self.storage.add(rows, keep_B)
-        drawable_BT = decision(rows.flag_BT)
+        drawable_BT = decision(rows.flag_BT.to(self.device))
         drawable_BN = drawable_BT if self.mode == "transitions" else drawable_BT.any(1, keepdim=True)
         self.mass_CN[slot_B] = drawable_BN * self.largest.pow(self.alpha)
         self.mass_CN[self.rows] = 0.0  # where rows that are not kept are written

@@ -8,6 +8,10 @@ Nothing here copies to the host: how many rows came in is known on the device on
 
 from __future__ import annotations
 
+import math
+import shutil
+import tempfile
+
 import torch
 from torch import Tensor
 
@@ -26,6 +30,7 @@ class Storage:
         device: where the ring lives.
         capacity: the setting that `rows` came from, for the message; None: the logged rows.
         more_bytes: what the buffer itself keeps for each transition.
+        in_file: the ring lies in files, of which the host maps into its memory what is used; on the CPU alone.
 
     Attributes:
         bytes_per_transition: see above, and `more_bytes`; a row has one observation more, and two numbers of its own.
@@ -35,8 +40,10 @@ class Storage:
     """
 
     def __init__(
-        self, rows: int, spec: TaskSpec, gamma: float, device: torch.device, capacity: int | None, more_bytes: int
-    ) -> None:
+        self, rows: int, spec: TaskSpec, gamma: float, device: torch.device, capacity: int | None, more_bytes: int,
+        in_file: bool = False,
+    ) -> None:  # fmt: skip
+        self._in_file = in_file
         self.rows, self.first, self.gamma, self.device = rows, spec.first_decision, gamma, device
         self.row_transitions, self.stores_actions = spec.row_transitions, spec.stores_actions
         row_transitions, observation_size, stores_actions = self.row_transitions, spec.observation_size, spec.stores_actions
@@ -45,7 +52,9 @@ class Storage:
         shape = (observation_size,) if observation_size else ()
         size = observation.itemsize * (observation_size or 1) + token.itemsize * stores_actions + 5
         self.bytes_per_transition = size + more_bytes
-        refuse_if_it_cannot_fit(rows, row_transitions, self.bytes_per_transition, device, capacity)
+        free = shutil.disk_usage(tempfile.gettempdir()).free if in_file else free_bytes(device)
+        where = tempfile.gettempdir() if in_file else str(device)
+        refuse_if_it_cannot_fit(rows, row_transitions, self.bytes_per_transition, free, where, capacity)
         self.observation_CS = self.zeros(row_transitions + 1, *shape, dtype=observation)
         self.action_CT = self.zeros(row_transitions if stores_actions else 0, dtype=token)
         self.reward_CT = self.zeros(row_transitions, dtype=torch.float32)
@@ -57,10 +66,15 @@ class Storage:
     def zeros(self, *shape: int, dtype: torch.dtype) -> Tensor:
         """Zeros for each row, and one more row, where rows that are not kept are written.
         """
+        if self._in_file and shape:
+            return _zeros_in_file((self.rows + 1, *shape), dtype)
         return torch.zeros(self.rows + 1, *shape, dtype=dtype, device=self.device)
 
     def add(self, rows: Rows, keep_B: Tensor | None = None) -> Tensor:
         """Appends rows (those with keep_B True), at most `rows` at a time, overwriting the oldest; returns slot_B."""
+        if rows.length_B.device != self.device:  # the ring is on the host, and plays on the device
+            rows = Rows(**{name: value.to(self.device) for name, value in vars(rows).items()})
+            keep_B = None if keep_B is None else keep_B.to(self.device)
         count = rows.length_B.shape[0]
         keep_B = torch.ones(count, dtype=torch.bool, device=self.device) if keep_B is None else keep_B
         slot_B = (self.added + keep_B.cumsum(0) - 1) % self.rows
@@ -187,18 +201,27 @@ def token_type(ids: int) -> torch.dtype:
     return torch.uint8 if ids <= 256 else torch.int16 if ids <= 32768 else torch.int32
 
 
+def _zeros_in_file(shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
+    """Zeros in a file of the folder of temporary files, which is gone when the tensor is, however the process ends."""
+    count = math.prod(shape)
+    if not count:
+        return torch.zeros(shape, dtype=dtype)
+    with tempfile.NamedTemporaryFile(prefix="dqnlm-replay-") as file:  # removed at once; the mapping keeps its contents
+        file.truncate(count * dtype.itemsize)
+        return torch.from_file(file.name, shared=True, size=count, dtype=dtype).view(shape)
+
+
 def refuse_if_it_cannot_fit(
-    rows: int, row_transitions: int, bytes_per_transition: int, device: torch.device, capacity: int | None
+    rows: int, row_transitions: int, bytes_per_transition: int, free: int | None, where: str, capacity: int | None
 ) -> None:
-    """Raises UserError with the arithmetic when the ring is larger than the memory that is free."""
+    """Raises UserError with the arithmetic when the ring is larger than the bytes that are free."""
     needed = (rows + 1) * (row_transitions + 1) * bytes_per_transition
-    free = free_bytes(device)
     if free is None:
         return
     if needed > free and capacity is None:
         raise UserError(
             f"the log needs {rows:,} rows x {row_transitions + 1} observations (all as long as the longest) x "
-            f"{bytes_per_transition} bytes = {needed / 2**30:.2f} GiB, but {device} has {free / 2**30:.2f} GiB free; leave out "
+            f"{bytes_per_transition} bytes = {needed / 2**30:.2f} GiB, but {where} has {free / 2**30:.2f} GiB free; leave out "
             "its longest rows (data.max_tokens=N), or give fewer"
         )
     if needed > free:
@@ -206,6 +229,6 @@ def refuse_if_it_cannot_fit(
         fitting = int(free * 0.8 / needed * capacity)
         raise UserError(
             f"buffer.capacity={capacity:,} needs {rows:,} rows x {row_transitions + 1} observations x "
-            f"{bytes_per_transition} bytes = {needed / 2**30:.2f} GiB, but {device} has {free / 2**30:.2f} GiB free; "
-            f"set buffer.capacity={fitting} or less"
+            f"{bytes_per_transition} bytes = {needed / 2**30:.2f} GiB, but {where} has {free / 2**30:.2f} GiB free; "
+            f"set buffer.capacity={fitting} or less, or keep it elsewhere: buffer.place=host or file"
         )

@@ -7,7 +7,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from dqnlm.buffers.base import Buffer, Setup
+from dqnlm.buffers.base import Buffer, Place, Setup
 from dqnlm.buffers.sum_tree import SumTree, leaves
 from dqnlm.types import Batch, Rows
 
@@ -15,10 +15,12 @@ from dqnlm.types import Batch, Rows
 class UniformBuffer(Buffer):
     """Samples rows, or decisions, uniformly with replacement. Arguments: see `Buffer`."""
 
-    def __init__(self, setup: Setup, *, capacity: int | None, sample: Literal["rows", "transitions"]) -> None:
-        super().__init__(setup, capacity=capacity, sample=sample)
+    def __init__(
+        self, setup: Setup, *, capacity: int | None, sample: Literal["rows", "transitions"], place: Place
+    ) -> None:
+        super().__init__(setup, capacity=capacity, sample=sample, place=place)
         self.can_mix_demonstrations = sample == "rows"
-        leaf_N = leaves(self.rows + 1, torch.int32, setup.device)
+        leaf_N = leaves(self.rows + 1, torch.int32, self.device)
         self.tree = SumTree(leaf_N, self.rows) if sample == "transitions" else None
 
     def add(self, rows: Rows, keep_B: Tensor | None = None) -> None:

@@ -91,6 +91,9 @@ def new_name(key: str, target: str = "") -> str | None:
     return SETTINGS.get(key) if renamed is None else f"{parent}.{renamed}"
 
 
+_WITH_PLACE = ("dqnlm.buffers.uniform.UniformBuffer", "dqnlm.buffers.prioritized.PrioritizedBuffer")
+
+
 def renewed_config(config: Mapping[str, Any]) -> dict[str, Any]:
     """The saved configuration of any earlier version, in today's names; one of today is returned as it is."""
     found = renewed_targets(copy.deepcopy(dict(config)))
@@ -102,6 +105,8 @@ def renewed_config(config: Mapping[str, Any]) -> dict[str, Any]:
         if node is not None and node.get(name) == old:
             node[name] = new
     found.setdefault("max_rounds", None)
+    if str(found.get("buffer", {}).get("_target_")) in _WITH_PLACE:
+        found["buffer"].setdefault("place", "device")
     found.setdefault("actors", {"_target_": "dqnlm.training.acting.Own"})
     best = found.get("evaluation", {}).get("best_metric")
     if isinstance(best, str):

@@ -99,15 +99,18 @@ class ReplaySampler:
         self.buffer.advance((rounds_done - self.first_round) / self.rounds)
 
     def sample(self) -> Batch:
-        if self.demonstrations is None:
-            batch = self.buffer.sample(self.batch_size)
-        else:
-            batch = self.buffer.sample(self.batch_size - self.num_demonstrations)
+        count = self.batch_size if self.demonstrations is None else self.batch_size - self.num_demonstrations
+        batch = self.buffer.deliver(self.buffer.sample(count))
+        if self.demonstrations is not None:
             batch = batch.concat(self.demonstrations.batch(self.num_demonstrations, with_rewards=True))
         return batch.trim() if self.trims else batch
 
     def update_priorities(self, batch: Batch, error_BT: Tensor | None) -> None:
-        self.buffer.update_priorities(batch, error_BT)
+        if self.buffer.device == self.buffer.batch_device:
+            self.buffer.update_priorities(batch, error_BT)
+        elif self.buffer.needs_errors:  # on the host, which has to wait for the errors
+            device = self.buffer.device
+            self.buffer.update_priorities(batch.to(device), None if error_BT is None else error_BT.to(device))
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,8 @@ chance that a correct buffer fails under a newly chosen seed.
 
 from __future__ import annotations
 
+import tempfile
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -287,3 +289,28 @@ def test_the_discount_is_the_one_given() -> None:
     ring.add(random_rows(4, 0, end=TRUNCATED))
     batch = ring.sample(8)
     assert GAMMA != 0.25 and torch.equal(batch.discount_BT[batch.mask_BT > 0].unique(), torch.tensor([0.25]))
+
+
+@pytest.mark.parametrize("place", ["host", "file"])
+@pytest.mark.parametrize("sample", ["rows", "transitions"])
+def test_the_same_rows_from_wherever_they_lie(place: str, sample: str) -> None:
+    """Bug: a ring in a file that is as long as the rows but not as wide, or draws that depend on where the ring lies."""
+    here, there = buffer(8, sample), buffer(8, sample, place=place)
+    for seed in range(4):  # the ring is written more than once
+        rows = random_rows(5, seed=seed)
+        for ring in (here, there):
+            ring.add(rows)
+        drawn = [vars(ring.deliver(ring.sample(16))) for ring in (here, there)]
+        assert all(torch.equal(drawn[0][name], drawn[1][name]) for name, x in drawn[0].items() if isinstance(x, Tensor))
+    again = buffer(8, sample, place=place)
+    again.load_state_dict(here.state_dict())
+    assert torch.equal(again.sample(16).index_B, here.sample(16).index_B)
+
+
+def test_a_ring_in_a_file_leaves_none_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Bug: a run that is killed leaves gigabytes among the temporary files; or the ring is in memory after all."""
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    ring = buffer(8, place="file")
+    assert list(tmp_path.iterdir()) == [] and str(tmp_path) in Path("/proc/self/maps").read_text()
+    ring.add(random_rows(3, seed=0))
+    assert int(ring.transitions()) > 0

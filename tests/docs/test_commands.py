@@ -62,6 +62,7 @@ NOT_RUN: list[tuple[str, str, Callable[[str], None]]] = [
     ("studies/reproduce ", "trains for minutes or hours", _reproduces),
     ("scripts/python studies/", "trains for minutes or hours", _study),
     ("dqnlm train -m hydra/launcher=joblib ", "needs the package of an extra", _nothing),
+    ("dqnlm train +experiment=random_walks_online actors=ray ", "needs the package of an extra", _nothing),
     ("dqnlm train -m hydra/sweeper=optuna ", "needs the packages of an extra", _nothing),
     ("tensorboard ", "a server that does not end", _nothing),
 ]

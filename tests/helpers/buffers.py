@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from dqnlm.buffers.base import Buffer, Setup
+from dqnlm.config.schema import keyword_parameters
 from dqnlm.types import DECISION, TERMINATED, Batch, Rows, TaskSpec
 
 T, FIRST, ACTIONS, GAMMA = 6, 2, 50, 0.9
@@ -27,7 +28,8 @@ def make(kind: type[AnyBuffer], rows: int = 8, seed: int = 0, **changes: Any) ->
     of_run = {name: changes.pop(name, value) for name, value in of_run.items()}
     generator = changes.pop("generator", torch.Generator().manual_seed(seed))
     setup = Setup(TaskSpec(**facts), **of_run, device=CPU, generator=generator)
-    return kind(setup, **{"capacity": rows * (T - FIRST)} | changes)
+    usual = {"capacity": rows * (T - FIRST), "place": "device"}
+    return kind(setup, **{name: usual[name] for name in usual if name in keyword_parameters(kind)} | changes)
 
 
 def random_rows(

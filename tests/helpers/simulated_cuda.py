@@ -140,6 +140,7 @@ class SimulatedCuda(TorchDispatchMode):
             (torch.cuda, "current_device", lambda: 0), (torch.cuda, "get_device_name", lambda *a: "simulated"),
             (torch.cuda, "get_device_properties", lambda *a: SimpleNamespace(total_memory=80 << 30, name="simulated")),
             (torch.cuda, "is_bf16_supported", lambda *a: True), (torch.cuda, "get_rng_state", lambda *a: torch.get_rng_state()),
+            (torch.Tensor, "pin_memory", lambda self: self),
             (cuda_graphs, "can_record", lambda device: False), (clip_grad, "_device_has_foreach_support", lambda device: True),
         ):  # fmt: skip
             self._patches.enter_context(mock.patch.object(target, name, value))

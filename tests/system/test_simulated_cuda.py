@@ -53,6 +53,22 @@ def test_saved_and_resumed(name: str, tmp_path: Path, monkeypatch: pytest.Monkey
     assert all(type(value) is torch.Tensor and value.isfinite().all() for value in saved["network"].values())
 
 
+@pytest.mark.parametrize("name", ["teacher", "iqn_prioritized_transitions"])
+def test_replay_on_the_host(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Bug: rows are added to the host's ring from the device, or a batch is learned from where it was drawn."""
+    run = next(run for run in RUNS if run.name == name)
+    driver.prepare(run, tmp_path / "place")
+    monkeypatch.chdir(tmp_path / "place")
+    with SimulatedCuda() as cuda:
+        trainer = built(run, tmp_path / "place", "buffer.place=host")
+        assert trainer.components.buffer.device.type == "cpu"
+        waits = watched(cuda.recording, trainer)
+        finish(trainer)
+    # Rows come to the host, batches go to the device (out of pinned memory), and errors come back where they rank.
+    ranked = {"buffers/prioritized.py", "training/phases.py"} if trainer.components.buffer.needs_errors else set()
+    assert files(waits) == {"buffers/storage.py", "types.py"} | ranked, waits
+
+
 def test_autocast(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Bug: a forward under bfloat16 that mixes devices."""
     run = next(run for run in RUNS if run.name == "teacher")
