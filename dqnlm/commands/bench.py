@@ -15,12 +15,14 @@ if TYPE_CHECKING:
     from dqnlm.benchmarks.timing import Row
 
 GROUPS = ("update", "replay", "acting", "start")
+LONG = ("scaling",)  # minutes, and asked for by name
 ON_DEVICE = ("utilisation",)  # on a CUDA device alone
 EPILOG = """groups:
   update    one DQN update against a cross-entropy step of the same network and batch; bytes of a stored transition
   replay    a draw of 64 from 10^4 to 10^7 transitions: the slowest against the quickest size
   acting    greedy tokens with the cache against the whole row, and against generate of transformers if it is installed
   start     dqnlm --help, and launch to the end of a run of one update
+  scaling   (by name alone, minutes) time of updates and steps over batch, length, vocabulary, width, environments, as exponents
   utilisation   on a CUDA device: the share of its arithmetic that updates of +experiment=shakespeare_gpu use
 
 examples:
@@ -35,8 +37,8 @@ def main(argv: list[str]) -> int:
     arguments = _parser().parse_args(argv)
     arguments.only = [] if arguments.only is None else [name.strip() for name in arguments.only.split(",")]
     for name in arguments.only:
-        if name not in GROUPS + ON_DEVICE:
-            raise UserError(f"--only {name}: there is no such group; groups: {', '.join(GROUPS + ON_DEVICE)}")
+        if name not in GROUPS + LONG + ON_DEVICE:
+            raise UserError(f"--only {name}: there is no such group; groups: {', '.join(GROUPS + LONG + ON_DEVICE)}")
     if min(arguments.rounds, arguments.threads) < 1:
         raise UserError("--rounds and --threads must be 1 or more")
     if arguments.json is not None:
@@ -66,12 +68,13 @@ def main(argv: list[str]) -> int:
 
 def _works(arguments: argparse.Namespace, device: str) -> dict[str, Callable[[], Iterator[Row]]]:
     """The chosen groups in their order."""
-    from dqnlm.benchmarks import acting, replay, start, update, utilisation
+    from dqnlm.benchmarks import acting, replay, scaling, start, update, utilisation
 
     rounds = arguments.rounds
     works: dict[str, Callable[[], Iterator[Row]]] = {
         "update": lambda: update.rows(rounds, device), "replay": lambda: replay.rows(rounds, device),
         "acting": lambda: acting.rows(max(1, rounds // 3), device), "start": start.rows,
+        "scaling": lambda: scaling.rows(max(1, rounds // 3), device),
         "utilisation": lambda: utilisation.rows(max(1, rounds // 6), device),
     }  # fmt: skip
     works = {name: work for name, work in works.items() if name in arguments.only}
@@ -129,7 +132,8 @@ def _parser() -> argparse.ArgumentParser:
         prog="dqnlm bench", description=(__doc__ or "").split(": ", 1)[1], epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )  # fmt: skip
-    parser.add_argument("--only", metavar="GROUP,...", help=f"default: {','.join(GROUPS)}; and {','.join(ON_DEVICE)} on CUDA")
+    usual = f"default: {','.join(GROUPS)}; and {','.join(ON_DEVICE)} on CUDA; {','.join(LONG)} by name"
+    parser.add_argument("--only", metavar="GROUP,...", help=usual)
     parser.add_argument("--rounds", type=int, default=30, help="timed rounds of each comparison (default: 30)")
     parser.add_argument("--threads", type=int, default=1, help="of torch, for every side (default: 1)")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda ... (default: auto)")

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from dqnlm import cli
-from dqnlm.benchmarks import acting, replay, timing, update
+from dqnlm.benchmarks import acting, replay, scaling, timing, update, utilisation
 from dqnlm.benchmarks.runs import SMALL, TEXT, built
 
 CPU = torch.device("cpu")
@@ -85,3 +85,28 @@ def test_the_command_writes_all_rows(tmp_path: Path, capsys: pytest.CaptureFixtu
 )
 def test_refusals(words: list[str], said: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["bench", *words]) == 2 and said in capsys.readouterr().err
+
+
+def test_exponents() -> None:
+    """Bug: a slope of times over sizes instead of their logarithms."""
+    assert scaling.exponent({1: 2.0, 2: 8.0, 4: 32.0}) == pytest.approx(2.0)
+    assert scaling.exponent({8: 3.0, 64: 3.0}) == pytest.approx(0.0)
+
+
+def test_everything_that_is_varied_can_be_built_and_timed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Bug: a size that the settings of another group do not allow; a row without its times."""
+    pytest.importorskip("tokenizers")
+    found = list(scaling.rows(1, "cpu", most=2))
+    assert len(found) == len(scaling.UPDATES) + len(scaling.ACTING) + 1
+    assert all(row.first is not None and math.isfinite(row.first) and row.note.count("ms") == 2 for row in found)
+
+
+def test_shares_of_the_device_for_every_kind_of_update(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Bug: a kind of update that cannot be built, or whose operations are counted while nothing is learned."""
+    monkeypatch.setattr(utilisation, "operations_per_second", lambda device: 1e12)
+    monkeypatch.setattr(utilisation, "UPDATES", 1)
+    plain = {name: settings for name, settings in utilisation.VARIANTS.items() if "plain" in name}
+    monkeypatch.setattr(utilisation, "VARIANTS", plain)
+    small = ("network.layers=1", "network.width=32", "network.heads=2", "network.context=16", "env.horizon=16")
+    found = list(utilisation.rows(1, "cpu", *small, "learner.precision=float32"))
+    assert len(found) == 3 and all(row.first is not None and row.first > 0 for row in found)
