@@ -5,7 +5,8 @@ waiting for the others. Here a job that is killed (kill -9, too little memory) i
 starts without the CUDA context of the job before, so that it can be given a GPU.
 
 The child reads what to do from its standard input, which stays open as long as the launcher's process lives: its end means
-that the launcher was stopped, and the child saves and stops, as after SIGTERM.
+that the launcher was stopped, and the child saves and stops, as after SIGTERM. (joblib kills the whole tree of its workers on
+Ctrl-C: their jobs are left at their last checkpoints.)
 """
 
 from __future__ import annotations

@@ -261,7 +261,8 @@ def quoted(text: str | Path) -> str:
 def hydra_setting(overrides: Sequence[str], config_dir: str | Path | None, key: str) -> str:
     """One of Hydra's own settings (`hydra.run.dir`), interpolations resolved."""
     with _hydra(None):
-        cfg = hydra_compose("train", [*overrides, *_search(config_dir)], return_hydra_config=True)
+        typed = [*expanded(overrides, config_dir), *_search(config_dir)]
+        cfg = hydra_compose("train", typed, return_hydra_config=True)
         return str(OmegaConf.select(cfg, key))
 
 

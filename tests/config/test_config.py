@@ -38,6 +38,12 @@ def every_option() -> list[tuple[str, str]]:
     return [(group, name) for group in groups for name, _ in catalogue.options(group)]
 
 
+def test_a_setting_of_hydra_beside_an_algorithm_with_settings_of_its_own() -> None:
+    """Bug: a folder is named (hydra.run.dir) beside `algorithm=c51 head.low=-1`, whose head the experiment alone has not."""
+    typed = ["+experiment=maze", "algorithm=c51", "head.low=-1", "hydra.run.dir=here"]
+    assert composition.hydra_setting(typed, None, "hydra.run.dir") == "here"
+
+
 @pytest.mark.parametrize(("group", "option"), every_option())
 def test_every_option_composes_and_its_keys_are_its_targets_parameters(group: str, option: str) -> None:
     """Bug: a key that nothing reads, a parameter without a home, or a default in two places."""
