@@ -9,6 +9,9 @@ of training; start of the program and evaluation left out), and at the end a tab
 Its target_update_interval counts steps while it plays; during the 128 updates after each 256 steps the target stays as
 it is, so that the interval of 10 has the effect of a copy each 128 updates.
 
+`--cleanrl FILE` is CleanRL's dqn.py of a checkout, run as it is with its own settings: its wall time without the start of the
+program (a run of one step is subtracted). It reports no return of the final weights.
+
 stable-baselines3 is no dependency of dqnlm. To install it beside: pip install stable-baselines3 gymnasium
 """
 
@@ -18,9 +21,11 @@ import argparse
 import json
 import math
 import statistics
+import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -62,6 +67,26 @@ def train_peer(seed: int, steps: int) -> tuple[float, float]:
     return statistics.mean(returns), wall_s
 
 
+def train_cleanrl(script: Path, seed: int, steps: int) -> tuple[float, float]:
+    """(NaN, seconds of training) of CleanRL's script, in a process of its own.
+
+    Raises:
+        SystemExit: it fails.
+    """
+
+    def seconds(count: int) -> float:
+        with tempfile.TemporaryDirectory(prefix="peer-cleanrl-") as folder:
+            started = time.perf_counter()
+            words = [sys.executable, str(script.resolve()), "--seed", str(seed), "--total-timesteps", str(count)]
+            done = subprocess.run(words, cwd=folder, capture_output=True, text=True, check=False)
+            if done.returncode:
+                raise SystemExit(f"{script} failed:\n{done.stderr[-2000:]}")
+            return time.perf_counter() - started
+
+    start_s = seconds(1)
+    return math.nan, seconds(steps) - start_s
+
+
 def train_ours(experiment: str, seed: int, steps: int) -> tuple[float, float]:
     """(return, seconds of training) of `dqnlm train +experiment=EXPERIMENT`, in a process of its own.
 
@@ -101,6 +126,7 @@ def main() -> None:
     parser.add_argument("--seeds", default="0,1,2", help="default: %(default)s")
     parser.add_argument("--steps", type=int, default=STEPS, help="environment steps (default: %(default)s)")
     parser.add_argument("--ours", action="store_true", help="also dqnlm train +experiment=cartpole")
+    parser.add_argument("--cleanrl", type=Path, metavar="FILE", help="also CleanRL's dqn.py of a checkout")
     parser.add_argument("--ours-zoo", action="store_true", help="also dqnlm train +experiment=cartpole_zoo")
     options = parser.parse_args()
     try:
@@ -110,12 +136,16 @@ def main() -> None:
         raise SystemExit(f"{error.name} is missing: pip install stable-baselines3 gymnasium") from None
     torch.set_num_threads(1)
     ours = [name for name, asked in (("cartpole", options.ours), ("cartpole_zoo", options.ours_zoo)) if asked]
+    parties: dict[str, Callable[[int], tuple[float, float]]] = {PEER: lambda seed: train_peer(seed, options.steps)}
+    if options.cleanrl is not None:
+        parties["CleanRL dqn.py"] = lambda seed: train_cleanrl(options.cleanrl, seed, options.steps)
+    for name in ours:
+        parties[f"dqnlm {name}"] = lambda seed, name=name: train_ours(name, seed, options.steps)  # type: ignore[misc]
     results: list[dict[str, Any]] = []
     for seed in map(int, options.seeds.split(",")):
-        for party in [PEER, *ours]:
-            value, wall_s = train_peer(seed, options.steps) if party == PEER else train_ours(party, seed, options.steps)
-            name = party if party == PEER else f"dqnlm {party}"
-            results.append({"party": name, "seed": seed, "return": round(value, 2), "wall_s": round(wall_s, 2)})
+        for party, train_party in parties.items():
+            value, wall_s = train_party(seed)
+            results.append({"party": party, "seed": seed, "return": round(value, 2), "wall_s": round(wall_s, 2)})
             print(json.dumps(results[-1]), flush=True)
     show(results)
 
