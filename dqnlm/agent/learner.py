@@ -81,6 +81,7 @@ class Learner:
         gradient_clip: largest global norm of the gradient, or None.
         precision: bfloat16 runs forwards under autocast.
         compile: wraps the online and the target forward in `torch.compile`.
+        record: updates of one shape are recorded as a CUDA graph and replayed; on other devices nothing is.
         burn_in: first decisions of each row that are read but not learned from, so that a recurrent state is warm
             (Kapturowski et al. 2019); returns of later decisions are unchanged.
         kl_weight: of log pi_ref in each decision's reward, return units per nat; 0 for none. See `objectives.reference`.
@@ -108,6 +109,7 @@ class Learner:
         gradient_clip: float | None,
         precision: Literal["float32", "bfloat16"],
         compile: bool,
+        record: bool,
         burn_in: int,
         kl_weight: float,
         kl_temperature: float,
@@ -132,7 +134,7 @@ class Learner:
         self.updates = 0
         self.last_update: LastUpdate | None = None
         self.transitions = torch.zeros((), dtype=torch.int64, device=accumulator.device)  # decisions learned from
-        repeats = records and ranks.world == 1 and not self.noisy and optimization.can_be_recorded
+        repeats = record and records and ranks.world == 1 and not self.noisy and optimization.can_be_recorded
         can_record = repeats and cuda_graphs.can_record(accumulator.device)
         self.recorded = RecordedUpdate(self._minimise) if can_record else None
 

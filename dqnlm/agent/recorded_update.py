@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from dqnlm.errors import UserError
 from dqnlm.types import Batch
 from dqnlm.utils import cuda_graphs
 
@@ -26,6 +27,9 @@ class RecordedUpdate:
 
     Args:
         work: changes tensors in place and returns one; it must do the same for every batch of the same shapes.
+
+    Raises (when called):
+        UserError: something in it cannot be recorded.
     """
 
     def __init__(self, work: Work) -> None:
@@ -56,10 +60,19 @@ class RecordedUpdate:
         self._seen += 1
         if self._seen <= PLAIN:
             return self._plain(batch)
+        self._record(batch)
+        return self._replay(batch)
+
+    def _record(self, batch: Batch) -> None:
         copies: dict[str, Any] = {name: x.clone() for name, x in vars(batch).items() if isinstance(x, Tensor)}
         kept = self._batch = replace(batch, **copies)
-        self._graph, self._result = cuda_graphs.record(lambda: self.work(kept))
-        return self._replay(batch)
+        try:
+            self._graph, self._result = cuda_graphs.record(lambda: self.work(kept))
+        except RuntimeError as error:
+            reason = str(error).splitlines()[0]
+            raise UserError(
+                f"this run's updates cannot be recorded as a CUDA graph ({reason}); set learner.record=false"
+            ) from error
 
     def _plain(self, batch: Batch) -> Tensor | None:
         if self._seen < PLAIN:

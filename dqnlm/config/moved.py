@@ -105,6 +105,8 @@ def renewed_config(config: Mapping[str, Any]) -> dict[str, Any]:
         if node is not None and node.get(name) == old:
             node[name] = new
     found.setdefault("max_rounds", None)
+    if isinstance(found.get("learner"), dict):
+        found["learner"].setdefault("record", True)
     if str(found.get("buffer", {}).get("_target_")) in _WITH_PLACE:
         found["buffer"].setdefault("place", "device")
     found.setdefault("actors", {"_target_": "dqnlm.training.acting.Own"})

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from dqnlm.agent.recorded_update import PLAIN, RecordedUpdate
 from dqnlm.builder.agent import updates_repeat
+from dqnlm.errors import UserError
 from dqnlm.types import Batch, TaskSpec
 from dqnlm.utils import cuda_graphs
 from tests.helpers.batches import random_batch
@@ -101,6 +102,19 @@ def test_what_waits_is_not_recorded(simulated: list[Simulated], monkeypatch: pyt
         found = recorded(batch)
         assert found is not None and torch.equal(found, doubled(batch))
     assert not simulated and recorded.waits
+
+
+def test_what_cannot_be_recorded(simulated: list[Simulated], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Bug: a traceback of the driver in place of what to set."""
+
+    def fails(work: Callable[[], Tensor]) -> None:
+        raise RuntimeError("operation not permitted when stream is capturing\nmore")
+
+    monkeypatch.setattr(cuda_graphs, "record", fails)
+    recorded = RecordedUpdate(doubled)
+    with pytest.raises(UserError, match=r"\(operation not permitted when stream is capturing\); set learner\.record=false"):
+        for batch in batches(PLAIN + 1):
+            recorded(batch)
 
 
 def test_own_code_and_batches_of_several_widths_are_not_recorded() -> None:

@@ -9,6 +9,7 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 
 import dqnlm
+from dqnlm.agent.recorded_update import PLAIN
 from dqnlm.builder import launch
 from dqnlm.config import composition, validation
 from dqnlm.runs.directory import RunDirectory
@@ -18,7 +19,7 @@ from tests.golden.runs import Run
 
 PACKAGE = Path(dqnlm.__file__).parent
 Waits = Counter[str]  # "what at file:line code" -> how often
-ROUNDS = 3  # that are watched, after the first update
+ROUNDS = 3  # that are watched, after some updates
 # Where a run may wait, by its parts that are on the host: what a reward of whole texts, a partner or a game reads and answers,
 # the width of a batch of rows of very different lengths, and code of transformers.
 TEXT_REWARD = {"rewards/text.py"}
@@ -45,8 +46,8 @@ def built(run: Run, place: Path, *more: str) -> Trainer:
 
 
 def watched(recording: Callable[[], AbstractContextManager[Waits]], trainer: Trainer) -> Waits:
-    """Trains to the first update, then a few rounds more under observation."""
-    while trainer.components.learner.updates < 1 and trainer.rounds_done < trainer.total_rounds - ROUNDS:
+    """Trains until updates have been recorded, where they can be, then a few rounds more under observation."""
+    while trainer.components.learner.updates <= PLAIN and trainer.rounds_done < trainer.total_rounds - ROUNDS:
         trainer.train_round(trainer.phase)
     before = trainer.components.updates
     with recording() as waits:

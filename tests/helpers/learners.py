@@ -86,7 +86,7 @@ def cross_entropy(
 def learner_settings(**changes: Any) -> Any:
     """The learner's settings, plain where a test does not say otherwise."""
     settings: dict[str, Any] = {
-        "gradient_clip": None, "precision": "float32", "compile": False, "burn_in": 0, "kl_weight": 0.0,
+        "gradient_clip": None, "precision": "float32", "compile": False, "record": False, "burn_in": 0, "kl_weight": 0.0,
         "kl_temperature": 1.0, "micro_batch_size": None,
     }  # fmt: skip
     assert set(changes) <= set(settings), changes

@@ -128,6 +128,8 @@ ELSEWHERE = {
     "buffer/uniform/capacity",
     "buffer/prioritized/capacity",
     "buffer/rollout/capacity",
+    "buffer/uniform/place",  # where rows lie must change nothing: see tests/buffers/test_uniform.py
+    "buffer/prioritized/place",
     "objective/cross_entropy/output",
     "objective/trajectory/baseline",
     "head/normalised/value_weight",

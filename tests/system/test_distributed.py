@@ -22,6 +22,7 @@ from dqnlm.builder.shares import share_of
 from dqnlm.cli import main
 from dqnlm.errors import UserError
 from dqnlm.types import Rows
+from dqnlm.utils import permissions
 from dqnlm.utils.ranks import ALONE, Ranks
 from tests.helpers import ranks_worker
 from tests.helpers import runs as tools
@@ -117,6 +118,7 @@ def test_resumed_by_as_many_it_ends_as_if_never_stopped(tmp_path: Path) -> None:
 
 def test_another_number_of_processes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Bug: a run goes on with half of its rows and nobody is told; the command that the message names does not work."""
+    permissions.forget_permissions()
     text, folder = tools.write_text(tmp_path / "text.txt"), tmp_path / "run"
     assert run(2, *tiny(text, folder, "trainer.rollouts=4"))[0] == 0
     assert main(["resume", str(folder), "trainer.rollouts=6"]) == 2
