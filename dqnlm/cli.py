@@ -50,7 +50,11 @@ def usage() -> str:
 
 def main(argv: list[str] | None = None) -> int:
     """Runs one command; see the module's text for the codes."""
-    return leave(_run(argv))
+    try:
+        return leave(_run(argv))
+    except SystemExit as stop:  # a run that was told to stop
+        leave(stop.code if isinstance(stop.code, int) else 1)
+        raise
 
 
 def _run(argv: list[str] | None) -> int:

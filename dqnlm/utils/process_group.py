@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, distributed
+from torch.utils._pytree import tree_map
 
 from dqnlm.errors import UserError
 from dqnlm.utils.ranks import Ranks
@@ -89,8 +90,10 @@ class Group(Ranks):
 
     def gather(self, value: Value) -> list[Value]:
         found: list[Any] | None = [None] * self.world if self.is_first else None
+        # A tensor of another rank's GPU would be unpickled onto that GPU, by a process that has its own.
+        on_host = tree_map(lambda x: x.cpu() if isinstance(x, Tensor) else x, value)
         with self._communicating():
-            distributed.gather_object(value, found)
+            distributed.gather_object(on_host, found)
         return [] if found is None else found[1:]
 
     def leave(self, code: int) -> None:
