@@ -254,8 +254,9 @@ def _refuse_another_run(before: Config, after: Config) -> None:
         "bootstrap",
         "returns",
     )
+    only_scores = task_class(before).reward_only_scores
     for group in fixed:
-        if before[group] != after[group]:
+        if before[group] != after[group] and not (group == "reward" and only_scores):
             raise UserError(
                 f"{group} cannot change on a resume: the saved state belongs to the old setting. Start a new run from its "
                 "weights: dqnlm train ... pretraining.init_from=RUN"

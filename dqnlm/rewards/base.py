@@ -82,6 +82,9 @@ class Reward(ABC):
     def __init__(self, num_actions: int) -> None:
         self.num_actions = num_actions
 
+    def only_scores(self) -> None:  # noqa: B027
+        """Called where nothing is learned from it, so that no bound of its scores has a meaning."""
+
     def check(self, context: RunContext) -> None:  # noqa: B027
         """Raises UserError where this part cannot work in a run like this one; called once, when all parts are built."""
 

@@ -93,6 +93,10 @@ class FunctionReward(TextReward):
             raise self._wrong(f"returned {len(answer)} values for {len(completions)} completions")
         return answer
 
+    def only_scores(self) -> None:
+        """Scores of any size are taken."""
+        self.score_bounds = Bounds(-math.inf, math.inf)
+
     def _number(self, value: Any, which: str) -> float:
         if hasattr(value, "item") and getattr(value, "shape", None) == ():
             value = value.item()

@@ -81,6 +81,7 @@ class Task(ABC):
         completion_end: text at which a sample of `dqnlm rate` is cut; None for none.
         has_heldout_prompts: `heldout_prompts` gives some.
         has_text: it learns from texts, so that a run on ratings can continue it.
+        reward_only_scores: the setting `reward` is what answers are scored by in evaluations; nothing is learned from it.
         rewarded_by: the origin of rewards, where not the setting `reward`, for `dqnlm inspect`; None for that setting.
 
     Raises:
@@ -96,6 +97,7 @@ class Task(ABC):
     has_heldout_prompts: ClassVar[bool] = False
     has_text: ClassVar[bool] = True
     rewarded_by: ClassVar[str | None] = None
+    reward_only_scores: ClassVar[bool] = False
 
     def __init__(
         self, config: Config, data: Any, device: torch.device, choices: Mapping[str, Any] | None = None

@@ -36,6 +36,7 @@ class LogTask(Task):
     plays = False
     line_break_ends_turn = False
     rewarded_by = "the log"
+    reward_only_scores = True
     data: Log
 
     def wanted_data(self, env: str, data: str) -> str:
@@ -88,6 +89,7 @@ class LogTask(Task):
                 f"reward={self.option('reward')} compares token by token with a given text, and with a log there is none: set "
                 "reward=none, or a reward of the greedy answers: reward=function, classifier, language_model, lexicon"
             )
+        reward.only_scores()
         return reward
 
     def check(self, policy: Policy) -> None:

@@ -100,6 +100,18 @@ def test_greedy_answers_beat_the_cloned_ones(tmp_path: Path) -> None:
 # Runs
 
 
+def test_scores_of_any_size_where_nothing_is_learned_from_them(tmp_path: Path) -> None:
+    """Bug: after all updates the first evaluation ends the run, as the judge returned a number outside reward.low to .high; and
+    a resume with other bounds is refused, though nothing is learned from them."""
+    log, file = write_log(tmp_path / "log.jsonl", 60), tmp_path / "low.py"
+    file.write_text("def score(prompts, completions, references):\n    return [-0.35 for _ in completions]\n")
+    words = ["reward=function", f"reward.path={file}:score", "reward.low=0", "reward.high=1", f"+allow_targets=[{file}]"]
+    summary = run(tmp_path / "run", settings(log, *LEARNING, "trainer.offline_rounds=3", "evaluation.every=3", *words))
+    assert summary["status"] == "finished" and summary["last"]["eval/return"] == pytest.approx(-0.35)
+    resumed = launch.resume(tmp_path / "run", ["reward.low=-1", "trainer.offline_rounds=5"])
+    assert resumed["status"] == "finished" and resumed["totals"]["rollouts"] == 5
+
+
 @pytest.mark.parametrize("tokenizer", ["character", "byte", "bpe"])
 def test_a_run_from_scratch_resumes_exactly(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tokenizer: str) -> None:
     """Bug: rows drawn otherwise after a resume, or a tokenizer made anew; texts with line breaks that end too early."""
