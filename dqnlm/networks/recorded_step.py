@@ -19,7 +19,7 @@ from dqnlm.utils import cuda_graphs
 Outputs = dict[str, Tensor]
 State = dict[str, Tensor]
 Step = Callable[[Tensor, State], tuple[Outputs, State]]
-MOST = 4  # recordings of one network that are kept, each with a state of its own
+MOST = 2  # recordings that one network keeps, each with a state (a cache) of its own: of rollouts, and of evaluations
 WARM_UPS = 2  # steps before a recording: libraries choose their kernels and allocate their workspaces in them
 
 
