@@ -154,7 +154,9 @@ def load(path: Path, part: str, device: torch.device) -> State:
             f"the checkpoint {path} is damaged (its checksum does not match); choose another with --checkpoint"
         )
     try:
-        state: State = torch.load(path / f"{part}.pt", map_location=device, weights_only=True)
+        # Mapped, not read: what is copied to its place (a replay buffer in a file) need not fit the memory a second time.
+        mapped = torch.device(device).type == "cpu"
+        state: State = torch.load(path / f"{part}.pt", map_location=device, weights_only=True, mmap=mapped)
     except (OSError, RuntimeError, pickle.UnpicklingError, EOFError) as error:
         raise UserError(f"the checkpoint file {path / f'{part}.pt'} cannot be read: {error}") from error
     return state

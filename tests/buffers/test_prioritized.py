@@ -20,6 +20,23 @@ def buffer(rows: int = 8, sample: str = "rows", **changes: Any) -> PrioritizedBu
     return make(PrioritizedBuffer, rows, sample=sample, **settings | changes)
 
 
+@pytest.mark.parametrize("place", ["host", "file"])
+@pytest.mark.parametrize("sample", ["rows", "transitions"])
+def test_the_same_rows_from_wherever_they_lie(place: str, sample: str) -> None:
+    """Bug: priorities or draws that depend on where the ring lies."""
+    here, there = buffer(8, sample), buffer(8, sample, place=place)
+    for seed in range(4):
+        rows = random_rows(5, seed=seed)
+        for ring in (here, there):
+            ring.add(rows)
+        for _ in range(3):
+            drawn = [ring.sample(16) for ring in (here, there)]
+            assert all(torch.equal(x, vars(drawn[1])[name]) for name, x in vars(drawn[0]).items() if isinstance(x, Tensor))
+            error_BT = torch.rand(16, drawn[0].mask_BT.shape[1] - drawn[0].first, generator=torch.Generator().manual_seed(seed))
+            for ring, batch in zip((here, there), drawn, strict=True):
+                ring.update_priorities(batch, error_BT)
+
+
 def everything(ring: PrioritizedBuffer, index_B: list[int]) -> Batch:
     """A batch of these places."""
     at_B = torch.tensor(index_B)

@@ -52,9 +52,20 @@ CASES: dict[str, list[str]] = {
         *FREE, "algorithm=tbrm", "objective.trajectory.reference=start", "pretraining.updates=5",
         "trainer.demonstration_fraction=0.5", "trainer.rollouts=8", "env.prompt_length=3", "target=polyak",
     ],
+    "rows in a file": [*FREE, "buffer.place=file", "trainer.rollout_steps=5", "trainer.learning_starts=32", "buffer.capacity=80"],
+    "priorities of single transitions in a file": [*FREE, "buffer=prioritized", "buffer.sample=transitions", "buffer.place=file"],
     "Muon": ["optimizer=muon"],
     "munchausen, heads alone in the target": ["algorithm=munchausen_dqn", "target.heads_only=true"],
 }  # fmt: skip
+
+
+@pytest.mark.parametrize("buffer", ["uniform", "prioritized"])
+def test_a_run_is_the_same_wherever_its_rows_lie(buffer: str, tmp_path: Path) -> None:
+    """Bug: another row is drawn, or another learned from, where the ring lies in a file."""
+    text = tools.write_text(tmp_path / "text.txt")
+    for place in ("device", "file"):
+        tools.start(tmp_path / place, text, f"buffer={buffer}", f"buffer.place={place}")
+    tools.assert_same_run(tmp_path / "file", tmp_path / "device")
 
 
 @pytest.mark.fault("a random stream that starts again on load")
