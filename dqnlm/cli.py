@@ -15,7 +15,7 @@ from dqnlm import __version__
 from dqnlm.commands import permission_words
 from dqnlm.errors import UserError, print_error
 from dqnlm.utils import interrupts, user_code
-from dqnlm.utils.joined import is_silent, leave, process_name
+from dqnlm.utils.joined import is_silent, leave, let_the_first_speak, process_name
 
 COMMANDS: dict[str, tuple[str, str]] = {
     "train": ("dqnlm.commands.train", "train a Q-network; settings as key=value"),
@@ -66,6 +66,7 @@ def _run(argv: list[str] | None) -> int:
             print("\ninterrupted", file=sys.stderr)
             return INTERRUPTED
         if not is_silent():
+            let_the_first_speak()
             print_error(error, process_name())
         return 2
     except KeyboardInterrupt:

@@ -20,22 +20,39 @@ def share_of(config: Config, ranks: Ranks) -> Config:
     """
     if ranks.world == 1:
         return config
+    _require_equal_demonstrations(config["trainer"], ranks.world)
     divided = {group: dict(config[group]) for group, _ in DIVIDED}
     for group, key in DIVIDED:
         value = config[group].get(key)
         if value is None:
             continue
-        unit = ranks.world * config["env"].get("guesses_per_position", 1)  # rows that belong together stay together
+        unit = ranks.world * _together(config["env"], key)
         if key in EXACTLY and value % unit:
             low, high = value // unit * unit, (value // unit + 1) * unit
             near = f"{low} or {high}" if low else str(high)
             raise UserError(
                 f"{group}.{key}={value} is shared by {ranks.world} processes, each with as much"
-                + (f" in groups of {unit // ranks.world} (env.guesses_per_position)" if unit > ranks.world else "")
+                + (f" in groups of {unit // ranks.world} that belong together" if unit > ranks.world else "")
                 + f": set it to {near}"
             )
         divided[group][key] = -(-value // ranks.world)
     return config | divided | {"seed": ranks.seed(config["seed"])}
+
+
+def _together(env: Config, key: str) -> int:
+    """Environments, or rows of a batch, that belong together: guesses at the same places, answers to the same prompt."""
+    return int(env.get("guesses_per_position", 1) * (env.get("samples_per_prompt", 1) if key == "num_envs" else 1))
+
+
+def _require_equal_demonstrations(trainer: Config, world: int) -> None:
+    """Raises UserError where the demonstrations of a batch cannot be shared."""
+    wanted = round(trainer["demonstration_fraction"] * trainer["batch_size"])
+    if wanted % world:
+        near = (wanted // world + 1) * world / trainer["batch_size"]
+        raise UserError(
+            f"trainer.demonstration_fraction={trainer['demonstration_fraction']} is {wanted} of trainer.batch_size="
+            f"{trainer['batch_size']} rows, which {world} processes cannot share equally: set it to {near:.4g}"
+        )
 
 
 def logged_rows_of(count: int, ranks: Ranks) -> int:

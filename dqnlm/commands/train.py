@@ -35,7 +35,7 @@ from dqnlm.errors import UserError, print_error
 from dqnlm.reporting.compare import flatten
 from dqnlm.runs.directory import RunDirectory, require_unused, reserve, safe_name
 from dqnlm.utils import interrupts, user_code
-from dqnlm.utils.joined import is_silent, join, process_name, started_with_others
+from dqnlm.utils.joined import is_silent, join, let_the_first_speak, process_name, started_with_others
 from dqnlm.utils.ranks import Ranks
 
 PREFLIGHT_LIMIT = 64  # jobs of a sweep that are checked before the first one starts
@@ -230,6 +230,7 @@ def guarded(start: Callable[[], str]) -> tuple[str, str]:
         return outcome, f"status {outcome}"
     except UserError as error:
         if not is_silent():
+            let_the_first_speak()
             print_error(error, process_name())
         return "mistake", str(error)
     except Exception as error:

@@ -36,8 +36,8 @@ def put_back(components: Components, training: State, shares: list[State]) -> No
         generator = {"generator": components.pretraining.demonstrations.state()}
         components.pretraining.load_state_dict(training["warm_start"] | generator)
     components.console.warning(
-        f"resumed by {_processes(ranks.world)} instead of {_processes(len(shares))}: rows are dealt out anew, environments and "
-        "random numbers begin anew, so the rest is not what it would have been"
+        f"resumed by {_processes(ranks.world)} instead of {_processes(len(shares))}: rows are dealt out anew (with new "
+        "priorities), environments and random numbers begin anew, so the rest is not what it would have been"
     )
 
 

@@ -148,8 +148,9 @@ class Trainer:
     def _is_stopped(self) -> bool:
         """Whether a signal came, to any rank."""
         signal = self.components.ranks.most(self._stop_signal or 0)[0]
-        self._stop_signal = signal or None
-        return self._stop_signal is not None
+        if signal:  # one that came to this rank meanwhile is kept for the next round
+            self._stop_signal = signal
+        return bool(signal)
 
     def _is_out_of_patience(self) -> bool:
         patience = self.components.evaluation.patience

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import os
+import time
 
 from dqnlm.utils.ranks import ALONE, Ranks
+
+AFTER_THE_FIRST_S = 2.0
 
 _joined: Ranks | None = None
 
@@ -22,6 +25,12 @@ def is_silent() -> bool:
 def process_name() -> str:
     """`process 1 of 2: ` for processes besides the first one, as a beginning of what they say."""
     return "" if _joined is None or _joined.is_first else f"process {_joined.rank} of {_joined.world}: "
+
+
+def let_the_first_speak() -> None:
+    """Called before an error is printed: where the first process has it too, it ends, and torchrun this one with it."""
+    if process_name():
+        time.sleep(AFTER_THE_FIRST_S)
 
 
 def leave(code: int) -> int:

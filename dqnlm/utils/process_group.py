@@ -18,7 +18,8 @@ from dqnlm.errors import UserError
 from dqnlm.utils.ranks import Ranks
 
 Value = TypeVar("Value")
-TIMEOUT_S = 1800  # longest wait for another rank, which may be evaluating; a dead one is noticed at once
+# Longest wait for another rank, in seconds; the first one may be evaluating. One that has died is noticed at once.
+TIMEOUT_S = float(os.environ.get("DQNLM_RANK_TIMEOUT_S", "1800"))
 
 
 def join(rank: int, world: int, local_rank: int) -> Group:
@@ -74,7 +75,7 @@ class Group(Ranks):
         probability = least / total
         with self._communicating():
             distributed.all_reduce(probability, op=distributed.ReduceOp.MIN)
-        return probability * total
+        return torch.where(total > 0, probability * total, least)  # an empty buffer has no probabilities
 
     def most(self, *values: int) -> list[int]:
         found = torch.tensor(values)

@@ -102,9 +102,10 @@ def test_a_run_of_two_processes_is_one_run(tmp_path: Path) -> None:
 def test_resumed_by_as_many_it_ends_as_if_never_stopped(tmp_path: Path) -> None:
     """Bug: a rank's rows, environments or random numbers are not restored, or are those of rank 0."""
     text, folder = tools.write_text(tmp_path / "text.txt"), tmp_path / "run"
-    settings = ("env.transition=free", "trainer.rollout_steps=5", "trainer.learning_starts=40", "network.dropout=0.1",
+    settings = ("env.transition=free", "trainer.rollout_steps=5", "trainer.learning_starts=48", "network.dropout=0.1",
                 "buffer=prioritized")  # fmt: skip
-    assert run(2, *tiny(text, tmp_path / "whole", *settings, "checkpoint.every=3", "checkpoint.keep_last=9"))[0] == 0
+    code, said = run(2, *tiny(text, tmp_path / "whole", *settings, "checkpoint.every=3", "checkpoint.keep_last=9"))
+    assert code == 0, said
     shutil.copytree(tmp_path / "whole", folder)
     (folder / "summary.json").unlink()
     later = sorted((folder / "checkpoints").glob("step-*"))[2:]
@@ -185,16 +186,21 @@ def test_refusals(words: list[str], said: str, tmp_path: Path) -> None:
 def test_shares_of_the_settings() -> None:
     """Bug: a batch is as large on every rank as it was to be in all; a limit that is rounded down to too little."""
     config: dict[str, Any] = {
-        "env": {"num_envs": 6}, "trainer": {"batch_size": 9}, "buffer": {"capacity": 100}, "pretraining": {"batch_size": None},
-        "seed": 3,
+        "env": {"num_envs": 6}, "trainer": {"batch_size": 9, "demonstration_fraction": 0.0}, "buffer": {"capacity": 100},
+        "pretraining": {"batch_size": None}, "seed": 3,
     }  # fmt: skip
     first, second = (share_of(config, Rank(rank, 3)) for rank in (0, 1))
     assert first["env"]["num_envs"] == 2 and first["trainer"]["batch_size"] == 3 and first["buffer"]["capacity"] == 34
     assert first["seed"] == 3 and second["seed"] != 3 and config["env"]["num_envs"] == 6
     assert share_of(config, ALONE) is config
     grouped = config | {"env": {"num_envs": 6, "guesses_per_position": 2}}
-    with pytest.raises(UserError, match=r"in groups of 2 \(env\.guesses_per_position\): set it to 4 or 8"):
+    with pytest.raises(UserError, match="in groups of 2 that belong together: set it to 4 or 8"):
         share_of(grouped, Rank(0, 2))
+    mixed = {"batch_size": 8, "demonstration_fraction": 0.25}
+    prompts = config | {"env": {"num_envs": 6, "samples_per_prompt": 3}, "trainer": mixed}
+    assert share_of(prompts, Rank(0, 2))["env"]["num_envs"] == 3
+    with pytest.raises(UserError, match=r"rows, which 4 processes cannot share equally: set it to 0\.5"):
+        share_of(prompts | {"env": {"num_envs": 24}}, Rank(0, 4))
     with pytest.raises(UserError, match=r"env\.num_envs=6 is shared by 4 processes, each with as much: set it to 4 or 8"):
         share_of(config, Rank(0, 4))
 

@@ -121,9 +121,10 @@ def _check_learning_starts(settings: Config, parts: Components) -> None:
     env, spec = parts.env, parts.task.spec
     if settings["rollout_steps"] is None or parts.logged_rows:
         return  # whole episodes, or rows that are there already
-    rollout = env.num_envs * settings["rollout_steps"]
+    environments = env.num_envs * parts.ranks.world  # the steps of all ranks count together
+    rollout = environments * settings["rollout_steps"]
     # Environments that end apart read their prompts step by step, and these steps count.
-    first_rows = env.num_envs * (parts.episode_decisions if spec.lockstep else spec.row_transitions)
+    first_rows = environments * (parts.episode_decisions if spec.lockstep else spec.row_transitions)
     if max(settings["learning_starts"], rollout) < first_rows:
         raise UserError(
             f"trainer.learning_starts={settings['learning_starts']} is before the first episodes end; set it to at least "
