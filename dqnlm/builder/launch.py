@@ -175,16 +175,14 @@ def build(
     task.check(policy)
     if config["pretraining"]["init_from"] is not None and resumed_from is None:
         initialization.load_weights(policy, config)
-    accumulator, env = Accumulator(device, ranks), task.env
+    accumulator = Accumulator(device, ranks)
     learner = agent.build_learner(config, task, policy, head, objectives, accumulator, ranks)
     reads = max(policy.network.context, policy.network.receptive_field or 0)
     buffer = agent.build_buffer(config, task, max_lookahead(objectives), reads, device, ranks)
     context = run_context(config, learning, policy, learner, buffer)
     ask_parts(context, learning, policy.network.body, buffer, learner.target)
     task.add_logged_rows(Shard(buffer, ranks) if ranks.world > 1 else buffer, policy)
-    actor = None
-    if kind.plays:
-        actor = Actor(env, policy, learning.exploration, buffer, accumulator)
+    actor = Actor(task.env, policy, learning.exploration, buffer, accumulator) if kind.plays else None
     purge = None if resumed_from is None else checkpoint.step_of(resumed_from) + 1
     no_return = why_q_is_not_in_reward_units(config, objectives)
     evaluation, saving = instantiate(config["evaluation"]), instantiate(config["checkpoint"])
@@ -197,15 +195,21 @@ def build(
         fingerprint=task.data.fingerprint(), episode_decisions=task.spec.row_transitions - task.spec.first_decision,
         logged_rows=task.num_logged_rows, context=context, notes=task.notes(),
         evaluation=evaluation, saving=saving,
-        pretraining=initialization.build_pretraining(config, env, policy, accumulator, ranks),
-        demonstrations=initialization.build_demonstrations(config, env, streams.DEMONSTRATIONS)
+        pretraining=initialization.build_pretraining(config, task.env, policy, accumulator, ranks),
+        demonstrations=initialization.build_demonstrations(config, task.env, streams.DEMONSTRATIONS)
         if settings["demonstration_fraction"] else None,
     )  # fmt: skip
     check_parts(config, parts, learning)
-    remote = remote_actors(config, choices)
-    parts.make_acting = (lambda steps: instantiate(config["actors"], parts, steps, remote)) if kind.plays else None
+    return _trainer_of(parts, config, choices)
+
+
+def _trainer_of(parts: Components, config: Config, choices: Mapping[str, Any] | None) -> Trainer:
+    """The loop over the components of a run, with who plays its rollouts."""
+    if parts.actor is not None:
+        remote = remote_actors(config, choices)
+        parts.make_acting = lambda steps: instantiate(config["actors"], parts, steps, remote)
     trainer: Trainer = instantiate(config["trainer"], parts)
-    if ranks.world > 1:
+    if parts.ranks.world > 1:
         torch.manual_seed(config["seed"])  # dropout and the like differ between ranks
     return trainer
 

@@ -8,6 +8,8 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager
 from pathlib import Path
 
+import pytest
+
 import dqnlm
 from dqnlm.agent.recorded_update import PLAIN
 from dqnlm.builder import launch
@@ -35,6 +37,15 @@ ALLOWED: dict[str, set[str]] = {
 def typed_for_device(run: Run) -> list[str]:
     """The run's settings, on a CUDA device."""
     return [word for word in driver._typed(run) if not word.startswith("device=")] + ["device=cuda:0"]
+
+
+def prepared(run: Run, place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Goes to an empty folder with the run's data in it; skips where a package of the run is missing."""
+    for package in run.packages:
+        pytest.importorskip(package)
+    driver.prepare(run, place)
+    monkeypatch.chdir(place)
+    monkeypatch.delenv("DQNLM_DATA_DIR", raising=False)
 
 
 def built(run: Run, place: Path, *more: str) -> Trainer:

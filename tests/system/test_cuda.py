@@ -13,9 +13,8 @@ import torch
 
 from dqnlm.cli import main
 from dqnlm.utils import cuda_graphs
-from tests.golden import driver
 from tests.golden.runs import RUNS, Run
-from tests.helpers.device_runs import ALLOWED, Waits, built, files, finish, package_line, watched
+from tests.helpers.device_runs import ALLOWED, Waits, built, files, finish, package_line, prepared, watched
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device here")
 
@@ -32,11 +31,7 @@ def recording() -> Iterator[Waits]:
 @pytest.mark.parametrize("run", [run for run in RUNS if run.killed_at is None], ids=lambda run: run.name)
 def test_a_run_on_the_device(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Bug: a tensor or a random generator of the CPU; a kernel that CUDA lacks; a wait in the loop."""
-    for package in run.packages:
-        pytest.importorskip(package)
-    driver.prepare(run, tmp_path / "place")
-    monkeypatch.chdir(tmp_path / "place")
-    monkeypatch.delenv("DQNLM_DATA_DIR", raising=False)
+    prepared(run, tmp_path / "place", monkeypatch)
     trainer = built(run, tmp_path / "place")
     waits = watched(recording, trainer)
     finish(trainer)

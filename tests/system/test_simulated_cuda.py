@@ -14,18 +14,14 @@ from dqnlm.builder import launch
 from dqnlm.config import composition, validation
 from tests.golden import driver
 from tests.golden.runs import RUNS, Run
-from tests.helpers.device_runs import ALLOWED, built, files, finish, typed_for_device, watched
+from tests.helpers.device_runs import ALLOWED, built, files, finish, prepared, typed_for_device, watched
 from tests.helpers.simulated_cuda import CUDA, MixedDevicesError, OnCuda, SimulatedCuda
 
 
 @pytest.mark.parametrize("run", [run for run in RUNS if run.killed_at is None], ids=lambda run: run.name)
 def test_a_run_on_the_device(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Bug: a tensor or a random generator made on the CPU, which a CPU run cannot notice; a wait in the loop."""
-    for package in run.packages:
-        pytest.importorskip(package)
-    driver.prepare(run, tmp_path / "place")
-    monkeypatch.chdir(tmp_path / "place")
-    monkeypatch.delenv("DQNLM_DATA_DIR", raising=False)
+    prepared(run, tmp_path / "place", monkeypatch)
     with SimulatedCuda() as cuda:
         trainer = built(run, tmp_path / "place")
         assert {p.device for p in trainer.components.policy.network.parameters()} == {CUDA}
