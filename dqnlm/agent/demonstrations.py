@@ -14,6 +14,7 @@ from torch import Tensor
 
 from dqnlm.agent.learner import Learner
 from dqnlm.envs.base import Environment
+from dqnlm.networks.fixed_weights import changing_state
 from dqnlm.types import Batch
 
 
@@ -62,6 +63,6 @@ class Pretraining:
         return {"cloner": state, "generator": self.demonstrations.state()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        network = self.learner.network.state_dict()
+        network = changing_state(self.learner.network)
         self.learner.load_state_dict(state["cloner"] | {"network": network})
         self.demonstrations.load_state(state["generator"])

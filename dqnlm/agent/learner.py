@@ -26,6 +26,7 @@ from dqnlm.agent.target import Target
 from dqnlm.errors import UserError
 from dqnlm.heads.base import Head
 from dqnlm.metrics import Accumulator
+from dqnlm.networks import fixed_weights
 from dqnlm.networks.base import QNetwork
 from dqnlm.networks.noisy import has_noise, resample_noise, set_noise
 from dqnlm.objectives.base import LossOutput, Objective, Outputs, combined, require_no_whole_batch
@@ -129,7 +130,7 @@ class Learner:
             self.reference_reward = ReferenceReward(head, kl_weight, kl_temperature)
         self.reference: QNetwork | None = None
         if self.reference_reward is not None or self.requires.reference:
-            self.reference = copy.deepcopy(network).requires_grad_(False).eval()
+            self.reference = copy.deepcopy(network, fixed_weights.shared(network)).requires_grad_(False).eval()
         self.forwards = Forwards(network, target, self.reference, self.requires, context_carry, precision, compile)
         self.updates = 0
         self.last_update: LastUpdate | None = None
@@ -225,19 +226,19 @@ class Learner:
 
     def state_dict(self) -> dict[str, Any]:
         return {
-            "network": self.network.state_dict(),
+            "network": fixed_weights.changing_state(self.network),
             "target": self.target.state_dict(),
             "optimizer": self.optimization.state_dict(),
-            "reference": {} if self.reference is None else self.reference.state_dict(),
+            "reference": {} if self.reference is None else fixed_weights.changing_state(self.reference),
             "updates": self.updates,
             "transitions": self.transitions.clone(),
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        self.network.load_state_dict(state["network"])
+        fixed_weights.load_changing_state(self.network, state["network"])
         self.target.load_state_dict(state["target"])
         if self.reference is not None:
-            self.reference.load_state_dict(state["reference"])
+            fixed_weights.load_changing_state(self.reference, state["reference"])
         self.optimization.load_state_dict(state["optimizer"])
         self.updates = state["updates"]
         self.transitions.copy_(state["transitions"])

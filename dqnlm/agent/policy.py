@@ -24,6 +24,7 @@ from dqnlm.ops.bootstrap import masked_q
 from dqnlm.types import TaskSpec
 
 Kind = Literal["greedy", "boltzmann", "probability", "reweighted"]
+ActingQ = Literal["min", "first", "mean"]
 
 
 class Policy:
@@ -39,6 +40,7 @@ class Policy:
         temperature: of the boltzmann policy, fitted to held-out text at the last evaluation.
         spec: of the task that the network was made for.
         outputs: named outputs of the network beside q.
+        acting_q: of two Q-functions, the one that acts: the smaller of both for each action, the first, or their mean.
     """
 
     def __init__(
@@ -53,11 +55,12 @@ class Policy:
         beta: float = 0.0,
         spec: TaskSpec | None = None,
         outputs: tuple[str, ...] = (),
+        acting_q: ActingQ = "min",
     ) -> None:
         self.network, self.head, self.tokens, self.legal_A = network, head, tokenizer, legal_A
         self.declared, self.temperature, self.step, self.beta = declared, temperature, step, beta
         self.spec = spec or TaskSpec(num_actions=0, num_tokens=0, row_transitions=0, episode_steps=0)
-        self.outputs = outputs
+        self.outputs, self.acting_q = outputs, acting_q
 
     @property
     def device(self) -> torch.device:
@@ -78,12 +81,19 @@ class Policy:
     def preference(self, output: dict[str, Tensor]) -> Tensor:
         """The score XA that acting maximises or samples by: Q in return units, or log pi_b + beta (Q - V) in nats.
 
-        Of two Q-functions the smaller counts. V is left out, as it is the same for all actions.
+        V is left out, as it is the same for all actions.
         """
-        q_XA = self.head.q(output)
+        q_XA = self._acting_q(output)
         if self.declared != "reweighted":
             return q_XA
         return output["policy"].squeeze(-1).float().log_softmax(-1) + self.beta * q_XA
+
+    def _acting_q(self, output: dict[str, Tensor]) -> Tensor:
+        """q_XA by `acting_q`."""
+        if self.acting_q == "min" or "q2" not in output:
+            return self.head.q(output)
+        first_XA = self.head.value(output["q"])
+        return first_XA if self.acting_q == "first" else (first_XA + self.head.value(output["q2"])) / 2
 
     def log_probability(self, output: dict[str, Tensor]) -> Tensor | None:
         """See `Head.log_probability`."""

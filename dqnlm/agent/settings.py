@@ -16,6 +16,7 @@ class PolicySettings:
     Attributes:
         kind: the policy that evaluations score and that writes samples.
         beta: of the reweighted policy, nats per unit of return; None for the others.
+        acting_q: of two Q-functions (objective.td.twin), the one that acts.
 
     Raises:
         UserError: beta without the reweighted policy, or the reweighted policy without beta.
@@ -23,6 +24,7 @@ class PolicySettings:
 
     kind: Literal["boltzmann", "probability", "reweighted"]
     beta: float | None
+    acting_q: Literal["min", "first", "mean"]
 
     def __post_init__(self) -> None:
         if self.kind == "reweighted" and self.beta is None:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import copy
+from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from dqnlm.errors import UserError
+from dqnlm.networks import fixed_weights
 from dqnlm.networks.base import QNetwork
 from dqnlm.utils.context import RunContext
 
@@ -31,13 +33,14 @@ class Target:
             raise UserError(f"target.polyak_rate must lie in (0, 1], not {polyak_rate}")
         self.online, self.period, self.polyak_rate, self.heads_only = online, period, polyak_rate, heads_only
         self.copies = period is not None or polyak_rate is not None
-        self.network = copy.deepcopy(online, _shared(online) if heads_only else {}) if self.copies else online
+        self.network = copy.deepcopy(online, _shared(online, heads_only)) if self.copies else online
         self._following = self.network.projections if heads_only else self.network
         self._followed = online.projections if heads_only else online
         if self.copies:
             self._following.requires_grad_(False).eval()  # no dropout in a target
-        self._online_parameters = [p.detach() for p in self._followed.parameters()]
-        self._own_parameters = [p.detach() for p in self._following.parameters()]
+        pairs = zip(self._followed.parameters(), self._following.parameters(), strict=True)
+        moved = [(theirs.detach(), own.detach()) for theirs, own in pairs if own is not theirs]
+        self._online_parameters, self._own_parameters = [theirs for theirs, _ in moved], [own for _, own in moved]
 
     def check(self, context: RunContext) -> None:
         """Raises UserError where the shared forward of `heads_only` was to be compiled."""
@@ -60,16 +63,17 @@ class Target:
 
     def state_dict(self) -> dict[str, Tensor]:
         """The target's own weights; {} without a copy."""
-        return self._following.state_dict() if self.copies else {}
+        return fixed_weights.changing_state(self._following) if self.copies else {}
 
     def load_state_dict(self, state: dict[str, Tensor]) -> None:
         if self.copies:
-            self._following.load_state_dict(state)
+            fixed_weights.load_changing_state(self._following, state)
 
 
-def _shared(online: QNetwork) -> dict[int, nn.Module]:
-    """The modules that a copy of the heads shares: a memo for `deepcopy`."""
-    return {id(part): part for part in (online.encoder, online.body)}
+def _shared(online: QNetwork, heads_only: bool) -> dict[int, Any]:
+    """What a copy shares with the network, a memo for `deepcopy`: weights that never change, and all but the heads."""
+    parts = {id(part): part for part in (online.encoder, online.body)} if heads_only else {}
+    return parts | fixed_weights.shared(online)
 
 
 def hard(online: QNetwork, *, period: int, heads_only: bool) -> Target:

@@ -134,6 +134,7 @@ def build_policy(
     return Policy(
         network.to(device), head.to(device), tokenizer, None if legal_A is None else legal_A.to(device),
         settings["kind"], 1.0, beta=settings["beta"] or 0.0, spec=spec, outputs=outputs,
+        acting_q=settings["acting_q"],
     )  # fmt: skip
 
 

@@ -17,6 +17,7 @@ from dqnlm.config.schema import instantiate
 from dqnlm.envs.base import Environment
 from dqnlm.errors import UserError
 from dqnlm.metrics import Accumulator
+from dqnlm.networks.fixed_weights import load_changing_state
 from dqnlm.networks.projections import Dueling, Linear
 from dqnlm.objectives.cross_entropy import CrossEntropy
 from dqnlm.runs import checkpoint
@@ -77,7 +78,7 @@ def load_weights(policy: Policy, config: Config) -> None:
             f"pretraining.init_from={source}: that run has another vocabulary than this text; train on the same text"
         )
     try:
-        policy.network.load_state_dict(state["network"])
+        load_changing_state(policy.network, state["network"])
     except RuntimeError as error:
         raise UserError(
             f"pretraining.init_from={source}: the networks differ ({str(error).splitlines()[-1].strip()}); use the same "

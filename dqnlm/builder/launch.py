@@ -17,6 +17,7 @@ from dqnlm.builder.checks.built import ask_parts, check_parts
 from dqnlm.builder.checks.learner import check_learning
 from dqnlm.builder.checks.settings import check_settings
 from dqnlm.builder.learning_parts import build_learning_parts, run_context
+from dqnlm.builder.loading import with_base
 from dqnlm.builder.q_semantics import learns_returns, why_q_is_not_in_reward_units
 from dqnlm.builder.remote_actor import remote_actors
 from dqnlm.builder.shares import share_of
@@ -90,6 +91,10 @@ def resume(directory: Path, overrides: list[str], reshard: bool = False) -> dict
         run.config, overrides
     )  # first: the overrides may renew a permission to run the user's code
     before = load_run_config(run.config)
+    where = config["network"].get("name_or_path")
+    if where is not None and where != before["network"].get("name_or_path"):
+        before = with_base(before, where)  # the same model elsewhere; its checksum is compared where it is read
+        config = config | {"data": before["data"]} if config["data"] | {"tokenizer": where} == before["data"] else config
     _refuse_another_run(before, config)
     ranks = join()
     lock = owned(directory) if ranks.is_first else nullcontext()

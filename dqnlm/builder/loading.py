@@ -10,6 +10,8 @@ from dqnlm.agent.policy import Policy
 from dqnlm.builder import agent
 from dqnlm.config.run_config import load_run_config
 from dqnlm.data.tokenizers import factory
+from dqnlm.errors import UserError
+from dqnlm.networks.fixed_weights import load_changing_state
 from dqnlm.runs import checkpoint
 from dqnlm.runs.directory import RunDirectory, find_run
 from dqnlm.types import Bounds, TaskSpec
@@ -22,6 +24,7 @@ def load_policy(
     output_dir: str | Path = "outputs",
     device: str = "auto",
     allow_targets: Sequence[str] = (),
+    base: str | None = None,
 ) -> Policy:
     """Loads the policy of a run for generation; its environment and data are not needed.
 
@@ -31,6 +34,8 @@ def load_policy(
         output_dir: where short names are looked up.
         device: auto, cpu, cuda ...
         allow_targets: modules outside dqnlm whose code the run may use (a network or reward of your own).
+        base: folder of the pretrained model of a LoRA run, which keeps its adapters and outputs alone; None: where it was
+            when the run was trained.
 
     Returns:
         A `Policy` in evaluation mode, without gradients.
@@ -38,16 +43,19 @@ def load_policy(
     Raises:
         UserError: no such run or checkpoint, or it is damaged.
     """
-    policy, _ = load_policy_and_config(run, which, output_dir, device, allow_targets)
+    policy, _ = load_policy_and_config(run, which, output_dir, device, allow_targets, base)
     return policy
 
 
 def load_policy_and_config(
-    run: str | Path, which: str, output_dir: str | Path, device: str, allow_targets: Sequence[str] = ()
+    run: str | Path, which: str, output_dir: str | Path, device: str, allow_targets: Sequence[str] = (),
+    base: str | None = None,
 ) -> tuple[Policy, agent.Config]:
     """As `load_policy`, with the run's configuration."""
     directory = RunDirectory(find_run(str(run), output_dir))
     config = load_run_config(directory.config, [f"allow_targets=[{','.join(allow_targets)}]"] if allow_targets else [])
+    if base is not None:
+        config = with_base(config, base)
     where = agent.choose_device(device)
     path = checkpoint.find(directory.checkpoints, which)
     state = checkpoint.load(path, "policy", where)
@@ -57,7 +65,7 @@ def load_policy_and_config(
     spec, outputs = _spec(state["spec"])
     network = agent.build_network(config, spec, outputs, head, tokenizer, state.get("recipe")).to(where)
     with checkpoint.must_fit(directory.path):
-        network.load_state_dict(state["network"])
+        load_changing_state(network, state["network"])
     network.eval().requires_grad_(False)
     policy = Policy(
         network,
@@ -70,8 +78,24 @@ def load_policy_and_config(
         state["beta"],
         spec,
         outputs,
+        state.get("acting_q", "min"),
     )
     return policy, config
+
+
+def with_base(config: agent.Config, base: str) -> agent.Config:
+    """The configuration with the pretrained model, and its tokenizer where that is the data's, in the folder `base`.
+
+    Raises:
+        UserError: the run's network is no pretrained model.
+    """
+    network, data = config["network"], config["data"]
+    if "name_or_path" not in network:
+        raise UserError("--base is the folder of a pretrained model, and this run's network is none; leave it out")
+    where = str(Path(base).expanduser().absolute()) if Path(base).expanduser().exists() else base
+    if data.get("tokenizer") == network["name_or_path"]:
+        data = data | {"tokenizer": where}
+    return config | {"network": network | {"name_or_path": where}, "data": data}
 
 
 def _spec(saved: Any) -> tuple[TaskSpec, tuple[str, ...]]:

@@ -18,6 +18,7 @@ from dqnlm.builder import agent
 from dqnlm.builder.learning_parts import build_learning_parts
 from dqnlm.errors import UserError
 from dqnlm.metrics import Accumulator
+from dqnlm.networks.fixed_weights import load_changing_state
 from dqnlm.tasks.base import build_data
 from dqnlm.tasks.select import task_class
 from dqnlm.training.acting import Player
@@ -96,7 +97,7 @@ class RemoteActor:
             with user_code.explaining():
                 player = self._built()
                 if weights is not None:
-                    player.actor.network.load_state_dict(weights)
+                    load_changing_state(player.actor.network, weights)
                 return self._rollout(player, progress)
         except UserError as error:
             return Played(error=str(error))

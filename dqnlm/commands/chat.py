@@ -55,8 +55,9 @@ def main(argv: list[str]) -> int:
     if arguments.max_tokens < 1:
         raise UserError(f"--max-tokens must be at least 1, not {arguments.max_tokens}")
     policy, config = load_policy_and_config(
-        arguments.run, arguments.checkpoint, arguments.output_dir, arguments.device, arguments.allow_targets
-    )
+        arguments.run, arguments.checkpoint, arguments.output_dir, arguments.device, arguments.allow_targets,
+        arguments.base,
+    )  # fmt: skip
     policy.tokenizer  # noqa: B018  says so where the run's observations are no text
     partner, kind_of_task = config["env"].get("partner"), task_class(config)
     kind = arguments.policy or policy.default

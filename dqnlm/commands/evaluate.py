@@ -51,8 +51,9 @@ def main(argv: list[str]) -> int:
     from dqnlm.tasks.select import task_class
 
     policy, config = load_policy_and_config(
-        arguments.run, arguments.checkpoint, arguments.output_dir, arguments.device, arguments.allow_targets
-    )
+        arguments.run, arguments.checkpoint, arguments.output_dir, arguments.device, arguments.allow_targets,
+        arguments.base,
+    )  # fmt: skip
     kind = task_class(config)
     _refuse_options_without_meaning(kind, arguments)
     task = kind(config, _data(policy, config, arguments), policy.device)

@@ -1,4 +1,4 @@
-"""`dqnlm export RUN DIR`: exports a run on a pretrained model as a folder for `transformers`, with the value heads."""
+"""`dqnlm export RUN DIR`: writes a run on a pretrained model as a folder for other programs, which acts as the run did."""
 
 from __future__ import annotations
 
@@ -12,19 +12,33 @@ from typing import TYPE_CHECKING, Any
 from dqnlm.commands.run_arguments import add_run_arguments
 
 if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+    from dqnlm.agent.acting_layer import Layer
     from dqnlm.agent.policy import Policy
 
-HEADS, CARD = "heads.safetensors", "README.md"
+HEADS, CARD, GENERATION = "heads.safetensors", "README.md", "generation_config.json"
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="dqnlm export",
-        description="Writes a folder for transformers: the trunk with its adapters merged and the output `policy` as its output "
-        f"layer, the tokenizer, the value heads ({HEADS}) and a model card.",
+        description="Writes a folder for transformers (vLLM and llama.cpp read it as well): the trunk with its adapters merged, "
+        "an output layer that holds what Q learned, so that the model acts as the run did, the tokenizer, the value heads "
+        f"({HEADS}) and a model card.",
     )
     add_run_arguments(parser, device=False)
     parser.add_argument("dir", type=Path, metavar="DIR", help="a folder that is not there yet, or is empty")
+    parser.add_argument(
+        "--behaviour", action="store_true", help="export the cloned behaviour (beta 0) in place of the policy that acted"
+    )
+    parser.add_argument(
+        "--adapter", action="store_true", help="write an adapter for peft, a few MB, to be loaded on the model that it was "
+        "trained from; needs network.lora_rank and projection=low_rank"
+    )  # fmt: skip
+    parser.add_argument(
+        "--dtype", choices=("float32", "bfloat16", "float16"), default="float32", help="of the weights (default: float32)"
+    )
     return parser
 
 
@@ -37,7 +51,7 @@ def main(argv: list[str]) -> int:
     from dqnlm.utils.failures import explain_disk_error
 
     policy, config = load_policy_and_config(
-        arguments.run, arguments.checkpoint, arguments.output_dir, "cpu", arguments.allow_targets
+        arguments.run, arguments.checkpoint, arguments.output_dir, "cpu", arguments.allow_targets, arguments.base
     )
     _require_exportable(policy, config, arguments.run)
     summary = _summary(arguments.run, arguments.output_dir)
@@ -46,14 +60,22 @@ def main(argv: list[str]) -> int:
     with explain_disk_error(target.parent):
         try:
             temporary.mkdir(parents=True)
-            write(policy, config, summary, temporary)
+            notes = write(policy, config, summary, temporary, arguments.behaviour, arguments.adapter, arguments.dtype)
             if target.exists():
                 target.rmdir()  # it is empty
             temporary.rename(target)
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
-    print(f"wrote {arguments.dir}: {', '.join(sorted(path.name for path in target.iterdir()))}")
+    for note in notes:
+        print(note)
+    files = sorted(target.iterdir())
+    print(f"wrote {arguments.dir}: {', '.join(f'{path.name} ({_size(path)})' for path in files)}")
     return 0
+
+
+def _size(path: Path) -> str:
+    size = path.stat().st_size
+    return f"{size / 1e6:.1f} MB" if size >= 1e5 else f"{size / 1e3:.1f} kB"
 
 
 def _require_free(folder: Path) -> None:
@@ -65,11 +87,7 @@ def _require_free(folder: Path) -> None:
 
 
 def _require_exportable(policy: Policy, config: dict[str, Any], run: str) -> None:
-    """Requires a pretrained trunk with an output of log-probabilities, the condition for a language model.
-
-    Raises:
-        UserError: another network, or no output `policy`.
-    """
+    """Raises UserError for a network that transformers does not have."""
     from dqnlm.config.selected import option_name
     from dqnlm.errors import UserError
 
@@ -77,11 +95,6 @@ def _require_exportable(policy: Policy, config: dict[str, Any], run: str) -> Non
         raise UserError(
             f"{run} is a run on network={option_name(config, 'network')}, dqnlm's own, which transformers cannot load; use it "
             "with dqnlm generate, or in Python: from dqnlm import load_policy"
-        )
-    if "policy" not in policy.network.projections:
-        raise UserError(
-            f"{run} has no output `policy` to be the language model's output layer: its outputs are "
-            f"{', '.join(policy.network.projections)}; train with algorithm=ilql, or with objective.cross_entropy.output=policy"
         )
 
 
@@ -93,79 +106,80 @@ def _summary(run: str, output_dir: str) -> dict[str, Any]:
     return read_summary(find_run(run, output_dir)) or {}
 
 
-def write(policy: Policy, config: dict[str, Any], summary: dict[str, Any], folder: Path) -> None:
-    """Writes everything into the empty folder `folder`."""
+def write(
+    policy: Policy, config: dict[str, Any], summary: dict[str, Any], folder: Path, behaviour: bool, adapter: bool, dtype: str
+) -> list[str]:
+    """Writes everything into the empty folder `folder`; returns what the user should know.
+
+    Raises:
+        UserError: the policy cannot be written as a language model.
+    """
+    import torch
     import transformers
     from safetensors.torch import save_file
 
+    from dqnlm.agent.acting_layer import acting_layer, behaviour_layer
+    from dqnlm.commands.export_agreement import agreement
+    from dqnlm.commands.export_card import card, meaning
     from dqnlm.networks.pretrained import Pretrained
 
     body, projections = policy.network.body, policy.network.projections
     assert isinstance(body, Pretrained) and body.recipe is not None
     transformers.logging.disable_progress_bar()
-    body.to_transformers(projections["policy"]).save_pretrained(folder)
-    for name, text in body.recipe["files"].items():
-        (folder / name).write_text(text, encoding="utf-8")
-    heads = {k: v for k, v in projections.state_dict().items() if not k.startswith("policy.")}
+    layer, is_exact = (behaviour_layer(policy), True) if behaviour else acting_layer(policy)
+    notes = [] if is_exact else [agreement(policy, layer)]
+    if adapter:
+        from dqnlm.networks.pretrained_adapter import save_adapter
+
+        save_adapter(policy, body, folder, behaviour)
+    else:
+        _model(body, layer).to(getattr(torch, dtype)).save_pretrained(folder)
+        for name, text in body.recipe["files"].items():
+            (folder / name).write_text(text, encoding="utf-8")
+        notes += _suppress_unused(policy, body, folder)
+    heads = {k: v for k, v in projections.state_dict().items() if not k.startswith("policy.") and ".logit." not in k}
     tensors = {"model_id_A": policy.network.get_buffer("encoder.model_id_A"), **heads}
     save_file(
-        {k: v.contiguous().clone() for k, v in tensors.items()}, folder / HEADS, metadata=_meaning(policy, config)
+        {k: v.contiguous().clone() for k, v in tensors.items()}, folder / HEADS, metadata=meaning(policy, config)
     )
-    (folder / CARD).write_text(card(policy, config, summary, tensors), encoding="utf-8")
+    (folder / CARD).write_text(card(policy, config, summary, tensors, behaviour, adapter, notes), encoding="utf-8")
+    return notes
 
 
-def _meaning(policy: Policy, config: dict[str, Any]) -> dict[str, str]:
-    """The conversion of raw outputs to returns, as strings."""
-    head = {k: v for k, v in config["head"].items() if k != "_target_"}
-    body = policy.network.body
-    return {
-        "head": config["head"]["_target_"].rpartition(".")[2], "head_settings": json.dumps(head),
-        "low": str(float(policy.head.low)), "high": str(float(policy.head.high)), "beta": str(policy.beta),
-        "projection": config["projection"]["_target_"].rpartition(".")[2], "q_init": config["network"]["q_init"],
-        "q_temperature": str(getattr(body, "q_temperature", None)),
-    }  # fmt: skip
+def _model(body: Any, layer: Layer) -> PreTrainedModel:
+    """The model with this output layer.
 
+    Raises:
+        UserError: the layer has a bias for each token, and the architecture has none.
+    """
+    from dqnlm.errors import UserError
 
-def card(policy: Policy, config: dict[str, Any], summary: dict[str, Any], tensors: dict[str, Any]) -> str:
-    """The model card, Markdown."""
-    network, trainer = config["network"], config["trainer"]
-    best = summary.get("best", {})
-    rows = [f"| {name} | {value:.4g} |" for name, value in sorted(best.items()) if name.startswith("eval/")]
-    data = config["data"].get("path") or config["data"].get("name")
-    of_data = config["data"]["_target_"].rpartition(".")[2] + (f" ({Path(str(data)).name})" if data else "")
-    lora = "all weights" if network["lora_rank"] is None else f"LoRA of rank {network['lora_rank']}, merged here"
-    shapes = [f"| `{name}` | {tuple(tensor.shape)} |" for name, tensor in tensors.items()]
-    lines = [
-        "---", "library_name: transformers", "tags: [q-learning, dqnlm]", "---", "",
-        f"# {Path(str(network['name_or_path'])).name}, trained by value with dqnlm", "",
-        f"Trained from `{Path(str(network['name_or_path'])).name}` ({lora}) on {of_data}, objectives "
-        f"{' + '.join(config['objective'])}, discount {config['gamma']}, {policy.step} updates of {trainer['batch_size']} rows "
-        f"to this checkpoint, learning rate {config['optimizer']['lr']}, seed {config['seed']}.", "",
-        "| metric at the best evaluation | ||", "| --- | --- |", *(rows or ["| none was written | |"]), "",
-        "## How it acts", "",
-        "`AutoModelForCausalLM` gives the cloned behaviour pi_b. The run acted by log pi_b + beta (Q - V) with beta = "
-        f"{policy.beta:g}; V is the same for all tokens, so log pi_b + beta Q chooses alike. Q comes from the last hidden state "
-        f"h (`output_hidden_states=True`, the last one) and the tensors of `{HEADS}`; of `q` and `q2` the smaller counts.", "",
-        *_formula(policy), "",
-        "`model_id_A` holds the token id of each action (row of the heads, in order). The file's metadata defines how raw "
-        "numbers become returns (head, its settings and bounds).", "",
-        "| tensor | shape |", "| --- | --- |", *shapes, "",
-    ]  # fmt: skip
-    return "\n".join(lines)
-
-
-def _formula(policy: Policy) -> list[str]:
-    """The formula of the raw outputs from h, with the names of the file's tensors."""
-    from dqnlm.networks.pretrained_outputs import LogitQ
-
-    projection = policy.network.projections["q"]
-    if isinstance(projection, LogitQ):
-        raw = (
-            "raw = (h @ value.linear.weight.T + value.linear.bias) + q_temperature * log_softmax(h @ logit.linear.weight.T + "
-            "logit.linear.bias)"
+    model: PreTrainedModel = body.to_transformers(*layer)
+    output: Any = model.get_output_embeddings()
+    if output.bias is None and layer.bias_A is not None and bool((layer.bias_A != layer.bias_A[0]).any()):
+        raise UserError(
+            f"a {model.config.model_type} has no bias in its output layer, and Q of this run has one for each token, so the "
+            "policy cannot be folded into it. Train with projection=low_rank, or export the cloned behaviour: --behaviour"
         )
-    elif getattr(projection, "has_value_stream", False):
-        raw = "raw = value(h) + advantage(h) - mean(advantage(h)), each a linear layer (two, .0 and .2, around a ReLU)"
-    else:
-        raw = "raw = h @ linear.weight.T + linear.bias"
-    return [f"    {raw}        # the names begin with q., q2. or v. (v is always linear)"]
+    return model
+
+
+def _suppress_unused(policy: Policy, body: Any, folder: Path) -> list[str]:
+    """Tells `generate` of the tokens that the run never chooses."""
+    import torch
+
+    used = policy.network.get_buffer("encoder.model_id_A")
+    if policy.legal_A is not None:
+        used = used[policy.legal_A.cpu()]
+    is_unused = torch.ones(json.loads(body.recipe["config"])["vocab_size"], dtype=torch.bool)
+    is_unused[used] = False
+    unused = is_unused.nonzero().flatten().tolist()
+    if not unused:
+        return []
+    path = folder / GENERATION
+    settings = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    path.write_text(json.dumps(settings | {"suppress_tokens": unused}, indent=2) + "\n", encoding="utf-8")
+    return [
+        f"{len(unused):,} tokens that the run never chooses are named in {GENERATION} (suppress_tokens), which generate of "
+        "transformers heeds; a program that does not may choose them"
+    ]

@@ -57,8 +57,9 @@ def main(argv: list[str]) -> int:
             raise UserError(f"{name} must be at least 1, not {value}")
     prompt = _prompt(arguments)
     policy, config = load_policy_and_config(
-        arguments.run, arguments.checkpoint, arguments.output_dir, arguments.device, arguments.allow_targets
-    )
+        arguments.run, arguments.checkpoint, arguments.output_dir, arguments.device, arguments.allow_targets,
+        arguments.base,
+    )  # fmt: skip
     stop = arguments.stop
     if _answers(config):
         prompt, stop = _question(prompt), LINE_BREAK if stop is None else stop

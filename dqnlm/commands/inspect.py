@@ -55,8 +55,9 @@ def main(argv: list[str]) -> int:
         raise UserError(f"--output {output}: name a file in a folder that is there")
     text = _text(arguments)
     policy, config = load_policy_and_config(
-        folder, arguments.checkpoint, arguments.output_dir, arguments.device, arguments.allow_targets
-    )
+        folder, arguments.checkpoint, arguments.output_dir, arguments.device, arguments.allow_targets,
+        arguments.base,
+    )  # fmt: skip
     page = build_page(inspect_text(policy, text), heading(policy, config, folder, arguments))
     try:
         write_text_atomic(output, page)

@@ -70,8 +70,9 @@ def main(argv: list[str]) -> int:
     folder = find_run(arguments.run, arguments.output_dir)
     ratings = Ratings(Path(arguments.output) if arguments.output else folder / "ratings.jsonl", arguments.scale)
     policy, config = load_policy_and_config(
-        folder, arguments.checkpoint, arguments.output_dir, arguments.device, arguments.allow_targets
-    )
+        folder, arguments.checkpoint, arguments.output_dir, arguments.device, arguments.allow_targets,
+        arguments.base,
+    )  # fmt: skip
     name = run_name(folder, Path(arguments.output_dir))
     origin = {"run": name, "checkpoint": arguments.checkpoint, "step": policy.step}
     print(f"{name}, checkpoint {arguments.checkpoint} (step {policy.step}); ratings go to {ratings.path}")

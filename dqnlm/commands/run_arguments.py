@@ -15,4 +15,7 @@ def add_run_arguments(parser: argparse.ArgumentParser, device: bool = True) -> N
     parser.add_argument(
         "--allow-targets", action="append", default=[], metavar="MODULE", help="permit code of the run outside dqnlm"
     )
+    parser.add_argument(
+        "--base", metavar="FOLDER", help="where the pretrained model of a LoRA run is now (default: where it was trained from)"
+    )
     parser.add_argument("--output-dir", default="outputs", help="where runs are (default: outputs)")

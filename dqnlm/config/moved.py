@@ -78,7 +78,10 @@ GROUPS = {
 }
 
 # Settings that did not exist when a node was saved -> the value that does what was done then.
-ADDED = {"dqnlm.envs.gymnasium_env.Gymnasium": {"path": None}}
+ADDED: dict[str, dict[str, Any]] = {
+    "dqnlm.envs.gymnasium_env.Gymnasium": {"path": None},
+    "dqnlm.networks.pretrained.Pretrained": {"train_output_layer": True, "dtype": "float32", "gradient_checkpointing": False},
+}
 
 # Beginning of a metric's name of then -> of now.
 METRICS = {"eval/nats": "eval/nll", "loss/warm_start": "loss/pretraining"}
@@ -109,6 +112,8 @@ def renewed_config(config: Mapping[str, Any]) -> dict[str, Any]:
         found["learner"].setdefault("record", True)
     if str(found.get("buffer", {}).get("_target_")) in _WITH_PLACE:
         found["buffer"].setdefault("place", "device")
+    if isinstance(found.get("policy"), dict):
+        found["policy"].setdefault("acting_q", "min")
     found.setdefault("actors", {"_target_": "dqnlm.training.acting.Own"})
     best = found.get("evaluation", {}).get("best_metric")
     if isinstance(best, str):

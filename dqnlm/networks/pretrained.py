@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import torch
 from torch import Tensor, nn
@@ -18,12 +18,14 @@ from transformers import PreTrainedModel
 from transformers.cache_utils import DynamicCache
 
 from dqnlm.errors import UserError
+from dqnlm.networks import fixed_weights
 from dqnlm.networks import pretrained_checks as checks
 from dqnlm.networks import pretrained_source as source
 from dqnlm.networks.base import Body, State
+from dqnlm.networks.fixed_weights import fix
 from dqnlm.networks.pretrained_cache import column_mask, keys_and_values, row_cache
 from dqnlm.networks.pretrained_lora import add_lora, merged
-from dqnlm.networks.pretrained_outputs import LogitQ, own_policy, zeroed
+from dqnlm.networks.pretrained_outputs import FixedLogits, LogitQ, own_policy, zeroed
 from dqnlm.networks.projections import Linear
 from dqnlm.utils.paths import PathOrName
 
@@ -59,6 +61,9 @@ class Pretrained(Body):
         lora_rank: only matrices of this rank are learned, added to the model's; None: all of the model learns.
         lora_alpha: the added matrices are scaled by lora_alpha / lora_rank; None: 2 * lora_rank.
         lora_targets: names of the layers that get them; None: all linear ones.
+        train_output_layer: the model's output layer learns (of `policy`, and of q with `logits`); None: without LoRA.
+        dtype: of weights that never change.
+        gradient_checkpointing: layers are computed a second time in the backward pass, and their insides not kept.
         q_init: `zero`: q starts at 0 everywhere. `logits`: at q_temperature (logit - logsumexp).
         q_temperature: return units a nat, for `logits`.
 
@@ -84,18 +89,27 @@ class Pretrained(Body):
         lora_rank: int | None,
         lora_alpha: float | None,
         lora_targets: list[str] | None,
+        train_output_layer: bool | None,
+        dtype: Literal["float32", "bfloat16"],
+        gradient_checkpointing: bool,
         q_init: Literal["zero", "logits"],
         q_temperature: float | None,
     ) -> None:
         super().__init__()
         checks.check_settings(context, dropout, q_init, q_temperature)
+        self._trains_output = lora_rank is None if train_output_layer is None else train_output_layer
+        checks.check_dtype(dtype, lora_rank, self._trains_output)
         if name_or_path is None:
             raise UserError(
                 "network=pretrained needs a model: network.name_or_path=FOLDER (with config.json and model.safetensors), or its "
                 "name on the Hugging Face Hub"
             )
+        self._where, self._revision = name_or_path, revision
+        weights = torch.bfloat16 if dtype == "bfloat16" else torch.float32
         if recipe is None:
-            model, recipe = source.load(name_or_path, revision, dropout)
+            model, recipe = source.load(name_or_path, revision, dropout, weights, by_reference=lora_rank is not None)
+        elif source.is_by_reference(recipe):
+            model = source.load_base(recipe, name_or_path, revision, weights)
         else:
             model = source.rebuild(recipe)
         self.recipe: dict[str, Any] = recipe
@@ -105,18 +119,24 @@ class Pretrained(Body):
         checks.check_context(model.config, self.max_observations)
         self._model_id_A = checks.model_ids(num_tokens, tokenizer, recipe, model.config.vocab_size)
         self._take_logits(model)
-        self.width = self.features = self._weight_VD.shape[1]
+        weight_VD, bias_V = self._output_layer
+        self.width = self.features = weight_VD.shape[1]
         model.config.pad_token_id = None  # else it looks for padding in every batch, to warn
         self.model: nn.Module = model.base_model
         shapes = checks.sizes_of_cache(self.model, model.config.model_type)
         self.sizes = [((key.shape[1], key.shape[3]), (value.shape[1], value.shape[3])) for key, value in shapes]
-        checks.check_reading(self, self._weight_VD, self._bias_V, model)
+        checks.check_reading(self, weight_VD, bias_V, model)
         if lora_rank is not None:
             self.model = add_lora(self.model, lora_rank, lora_alpha, lora_targets)
+            if source.is_by_reference(recipe):
+                fix(self.model)
         elif lora_alpha is not None or lora_targets is not None:
             raise UserError(
                 "network.lora_alpha and network.lora_targets belong to network.lora_rank; set that, or drop them"
             )
+        if gradient_checkpointing:
+            checks.require_checkpointing(model)
+            model.gradient_checkpointing_enable({"use_reentrant": False})
         self.train()  # transformers hands models over in evaluation mode, without dropout
 
     def _take_logits(self, model: PreTrainedModel) -> None:
@@ -126,10 +146,11 @@ class Pretrained(Body):
             raise UserError(
                 f"network=pretrained needs a trunk and a linear output layer; a {model.config.model_type} has none"
             )
-        self._weight_VD = layer.weight.detach()
-        self._bias_V = None if layer.bias is None else layer.bias.detach()
-        some_unused = len(self._model_id_A) < len(self._weight_VD)
-        self.register_buffer("unused_VD", self._weight_VD.clone() if some_unused else None)
+        # In a tuple, as it is no parameter of this module.
+        self._output_layer: tuple[nn.Parameter, Tensor | None] = (cast(nn.Parameter, layer.weight), layer.bias)
+        some_unused = len(self._model_id_A) < len(layer.weight)
+        persistent = not source.is_by_reference(self.recipe)
+        self.register_buffer("unused_VD", layer.weight.detach().clone() if some_unused else None, persistent=persistent)
 
     def make_encoder(self) -> nn.Module:
         """See `Body.make_encoder`."""
@@ -148,30 +169,57 @@ class Pretrained(Body):
                 f"network=pretrained writes the {len(self._model_id_A)} tokens that it reads, but here are {num_actions} "
                 "actions; use another network"
             )
-        weight_AD = self._weight_VD[self._model_id_A]
-        bias_A = None if self._bias_V is None else self._bias_V[self._model_id_A]
+        make_logits = self._learned_logits if self._trains_output else self._fixed_logits()
         outputs: dict[str, nn.Module] = {}
         for name in names:
             if name == "policy":
-                outputs[name] = own_policy(weight_AD, bias_A)
+                outputs[name] = make_logits()
             elif self.q_temperature is not None and name != "v":
-                checks.require_plain(make(name))
-                outputs[name] = LogitQ(weight_AD, bias_A, self.q_temperature)
+                outputs[name] = LogitQ(make_logits(), self._beside_logits(make(name)), self.q_temperature)
             else:
-                outputs[name] = zeroed(make(name))
-        del self._weight_VD, self._bias_V  # they may be large
+                outputs[name] = self._from_zero(make(name))
+        del self._output_layer  # it may be large
         return outputs
+
+    def _from_zero(self, projection: nn.Module) -> nn.Module:
+        """Without a bias for each action where the model's output layer has none, so that q can be added to that layer."""
+        if isinstance(projection, Linear) and projection.num_actions > 1 and not self.recipe.get("q_bias", True):
+            projection.linear.register_parameter("bias", None)
+        return zeroed(projection)
+
+    def _beside_logits(self, projection: nn.Module) -> nn.Module:
+        """What is added to the logits of q: with logits that learn a number a state, else the configured projection."""
+        if self._trains_output:
+            checks.require_plain(projection)
+            return zeroed(Linear(self.features, 1, 1))
+        checks.require_one_number(projection)
+        return self._from_zero(projection)
+
+    def _learned_logits(self) -> nn.Module:
+        weight_VD, bias_V = self._output_layer
+        weight_AD = weight_VD.detach()[self._model_id_A]
+        return own_policy(weight_AD, None if bias_V is None else bias_V.detach()[self._model_id_A])
+
+    def _fixed_logits(self) -> Callable[[], nn.Module]:
+        """All outputs share one matrix: the model's own where the tokens are all of its vocabulary, which then is no copy."""
+        weight_VD, bias_V = self._output_layer
+        ids_A = self._model_id_A
+        is_whole = torch.equal(ids_A, torch.arange(len(weight_VD)))
+        weight = fixed_weights.fix_one(weight_VD) if is_whole else fixed_weights.fixed(weight_VD.detach()[ids_A])
+        bias_A = None if bias_V is None else bias_V.detach()[ids_A]
+        return lambda: FixedLogits(weight, bias_A)
 
     def forward(self, x_BSD: Tensor, first: int = 0) -> Tensor:
         """As `Body.forward`; x are the model's token ids, (B, S)."""
         if x_BSD.shape[1] > self.max_observations:
             raise UserError(self._too_long(f"{x_BSD.shape[1]} observations"))
         h_BSD: Tensor = self.model(input_ids=x_BSD, use_cache=False).last_hidden_state
-        return h_BSD[:, first:]
+        return h_BSD[:, first:].float()
 
     def initial_state(self, num_envs: int, device: torch.device | str, dtype: torch.dtype) -> State:
         """`key_0`, `value_0` ...: (E, heads, context + 1, features a head), zeros; and `position`, int64 E."""
         state = {"position": torch.zeros(num_envs, device=device, dtype=torch.int64)}
+        dtype = next(self.model.parameters()).dtype
         for i, sizes in enumerate(self.sizes):
             for name, (heads, features) in zip(("key", "value"), sizes, strict=True):
                 shape = (num_envs, heads, self.max_observations, features)
@@ -201,7 +249,7 @@ class Pretrained(Body):
             use_cache=True,
         )
         position_E += 1
-        return output.last_hidden_state[:, 0], state
+        return output.last_hidden_state[:, 0].float(), state
 
     @torch.no_grad()
     def prefill(self, x_ESD: Tensor, state: State) -> tuple[Tensor, State]:
@@ -222,7 +270,7 @@ class Pretrained(Body):
             for memory_EGMK, new_EGSK in zip(kept, read, strict=True):
                 memory_EGMK[:, :, :length] = new_EGSK.to(memory_EGMK.dtype)
         state["position"].fill_(length)
-        return output.last_hidden_state, state
+        return output.last_hidden_state.float(), state
 
     @torch.no_grad()
     def prefill_apart(self, x_EPD: Tensor, length_E: Tensor, state: State) -> tuple[Tensor, State]:
@@ -236,30 +284,27 @@ class Pretrained(Body):
         state["position"].masked_fill_(mask_E, 0)
         return state
 
+    def base_again(self) -> PreTrainedModel:
+        """The model that the run was trained from, float32, read anew from where it is; for runs that keep adapters alone."""
+        return source.load_base(self.recipe, self._where, self._revision, torch.float32)
+
     @torch.no_grad()
-    def to_transformers(self, policy: nn.Module) -> PreTrainedModel:
-        """Exports a `transformers` model on the CPU: the trunk with merged adapters, and `policy` as output layer.
+    def to_transformers(self, weight_AD: Tensor, bias_A: Tensor | None) -> PreTrainedModel:
+        """Exports a `transformers` model on the CPU: the trunk with merged adapters, and this output layer of the run's tokens.
 
         Tokens that the run never used keep the logits that the model came with (on the trunk as it is now).
-
-        Raises:
-            UserError: `policy` is no output of this body's.
         """
-        if not isinstance(policy, Linear):
-            raise UserError(
-                f"the output policy is a {type(policy).__name__}, which is no output layer of a language model"
-            )
         settings = json.loads(self.recipe["config"]) | {"tie_word_embeddings": False}
         model = source.rebuild(self.recipe | {"config": json.dumps(settings)})
         model.base_model.load_state_dict(merged(self.model).state_dict())
         layer = model.get_output_embeddings()
         assert isinstance(layer, nn.Linear)
-        for own, new in ((layer.weight, policy.linear.weight), (layer.bias, policy.linear.bias)):
-            if own is not None:
+        for own, new in ((layer.weight, weight_AD), (layer.bias, bias_A)):
+            if own is not None and new is not None:
                 own.zero_()  # all of it is overwritten, but the bias of tokens never used
                 if own.dim() == 2 and self.unused_VD is not None:
                     own.copy_(self.unused_VD)
-                own[self._model_id_A] = new.to(own.device)
+                own[self._model_id_A] = new.to(own)
         return model.eval()
 
     def _too_long(self, what: str) -> str:

@@ -78,10 +78,33 @@ def model_ids(
 
 
 def require_plain(projection: nn.Module) -> None:
+    """Raises UserError where q cannot be the model's own output layer, learned."""
     if not isinstance(projection, Linear) or projection.num_parameters != 1:
         raise UserError(
-            "network.q_init=logits defines the layers of q itself: set projection=linear and head=scalar (or network.q_init=zero)"
+            "network.q_init=logits with network.train_output_layer=true defines the layers of q itself: set projection=linear "
+            "and head=scalar (or network.q_init=zero, or network.train_output_layer=false)"
         )
+
+
+def require_one_number(projection: nn.Module) -> None:
+    """Raises UserError where an action has more numbers than one, so that logits cannot be added to them."""
+    if getattr(projection, "num_parameters", 1) != 1:
+        raise UserError("network.q_init=logits needs one number an action: set head=scalar (or network.q_init=zero)")
+
+
+def check_dtype(dtype: str, lora_rank: int | None, train_output_layer: bool) -> None:
+    """Raises UserError where weights that are learned would be kept in bfloat16, where small steps are lost."""
+    if dtype == "bfloat16" and (lora_rank is None or train_output_layer):
+        learned = "all of the model's weights" if lora_rank is None else "the model's output layer"
+        raise UserError(
+            f"network.dtype=bfloat16 keeps weights that never change, and here {learned} learn: set network.lora_rank=8 or so "
+            "(and network.train_output_layer=null), or network.dtype=float32"
+        )
+
+
+def require_checkpointing(model: PreTrainedModel) -> None:
+    if not model.supports_gradient_checkpointing:
+        raise UserError(f"network.gradient_checkpointing: a {model.config.model_type} has none; set it to false")
 
 
 @torch.no_grad()
@@ -104,14 +127,14 @@ def check_reading(body: Body, weight_VD: Tensor, bias_V: Tensor | None, model: P
     """
     kind, ids_BS = model.config.model_type, torch.arange(4)[None] % model.config.vocab_size
     whole_SD = body(ids_BS)[0]
-    logits_SV = nn.functional.linear(whole_SD, weight_VD, bias_V)
+    logits_SV = nn.functional.linear(whole_SD.to(weight_VD.dtype), weight_VD, bias_V)
     if not _alike(logits_SV, model(input_ids=ids_BS).logits[0]):
         raise UserError(
             f"network=pretrained takes logits as the output layer gives them, but a {kind} changes them afterwards; use another "
             "architecture"
         )
     try:
-        state = body.initial_state(2, "cpu", torch.float32)
+        state = body.initial_state(2, "cpu", whole_SD.dtype)
         for time in range(4):
             state = body.reset(state, torch.tensor([False, time == 2]))
             h_ED, state = body.step(torch.stack([ids_BS[0, time], ids_BS[0, time % 2]]), state)
@@ -122,7 +145,8 @@ def check_reading(body: Body, weight_VD: Tensor, bias_V: Tensor | None, model: P
 
 
 def _alike(a: Tensor, b: Tensor) -> bool:
-    return bool((a - b).abs().max() <= 1e-3 * b.abs().max().clamp(min=1e-6))
+    tolerance = 1e-3 if b.dtype == torch.float32 else 0.1  # bfloat16 has 8 bits, and rounds in every layer
+    return bool((a - b).abs().max() <= tolerance * b.abs().max().clamp(min=1e-6))
 
 
 def _cannot_act(kind: str, why: str) -> UserError:

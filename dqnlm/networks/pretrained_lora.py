@@ -50,5 +50,5 @@ def add_lora(model: nn.Module, rank: int, alpha: float | None, targets: list[str
 
 def merged(model: nn.Module) -> nn.Module:
     """A copy of the trunk with its adapters merged into the matrices; without adapters a plain copy."""
-    model = copy.deepcopy(model)
+    model = copy.deepcopy(model).float()  # in bfloat16 the sum of a matrix and its adapter would be rounded
     return model.merge_and_unload() if hasattr(model, "merge_and_unload") else model  # type: ignore[operator,no-any-return]

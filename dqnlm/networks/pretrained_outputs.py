@@ -11,38 +11,63 @@ import torch
 from torch import Tensor, nn
 
 from dqnlm.errors import UserError
-from dqnlm.networks.projections import Dueling, Linear
+from dqnlm.networks.fixed_weights import fixed
+from dqnlm.networks.projections import Dueling, Linear, LowRank
 
 
 def own_policy(weight_AD: Tensor, bias_A: Tensor | None) -> Linear:
     """The model's own logits of A tokens, trainable; without a bias where the model has none."""
     projection = Linear(weight_AD.shape[1], weight_AD.shape[0], 1)
-    projection.linear.weight = nn.Parameter(weight_AD.clone())
-    bias = None if bias_A is None else nn.Parameter(bias_A.clone())
+    projection.linear.weight = nn.Parameter(weight_AD.float())
+    bias = None if bias_A is None else nn.Parameter(bias_A.float())
     projection.linear.register_parameter("bias", bias)
     return projection
 
 
-class LogitQ(nn.Module):
-    """raw = v(h) + T log softmax(W h + b), with v = 0 at first and W, b those of the model's logits.
-
-    So Q starts at T (logit - logsumexp): at most 0, and greatest for the model's most likely token. T logsumexp(Q / T)
-    is v, so any Q can be reached.
+class FixedLogits(nn.Module):
+    """The model's own logits of A tokens, W h + b, with weights that never change and that all outputs share.
 
     Args:
-        weight_AD, bias_A: of the model's logits.
-        temperature: T, raw units (return units with head.loss=squared or huber) a nat.
+        weight_AD: a parameter of the model; it is used as it is, not copied.
+        bias_A: None where the model has none.
     """
 
-    def __init__(self, weight_AD: Tensor, bias_A: Tensor | None, temperature: float) -> None:
+    num_parameters = 1
+
+    def __init__(self, weight_AD: Tensor, bias_A: Tensor | None) -> None:
         super().__init__()
-        self.temperature = temperature
-        self.logit = own_policy(weight_AD, bias_A)
-        self.value = zeroed(Linear(weight_AD.shape[1], 1, 1))
+        self.num_actions = len(weight_AD)
+        self.linear = nn.Linear(1, 1, bias=False, device="meta")  # the names are those of `Linear`
+        self.linear.weight = weight_AD if isinstance(weight_AD, nn.Parameter) else fixed(weight_AD)
+        self.linear.register_parameter("bias", None if bias_A is None else fixed(bias_A))
 
     def forward(self, h_BSD: Tensor) -> Tensor:
         """h (..., D) -> raw (..., A, 1)."""
-        return self.value(h_BSD) + self.temperature * self.logit(h_BSD).log_softmax(-2)
+        return self.linear(h_BSD.to(self.linear.weight.dtype)).float()[..., None]
+
+
+class LogitQ(nn.Module):
+    """raw = q(h) + T log softmax(W h + b), with q = 0 at first and W, b those of the model's logits.
+
+    So Q starts at T (logit - logsumexp): at most 0, and greatest for the model's most likely token. T logsumexp(Q / T)
+    is then 0.
+
+    Args:
+        logit: h -> the model's logits. Where they are learned, `value` need not depend on the action.
+        value: h -> q, zeros at first, (..., A or 1, 1).
+        temperature: T, raw units (return units with head.loss=squared or huber) a nat.
+    """
+
+    def __init__(self, logit: nn.Module, value: nn.Module, temperature: float) -> None:
+        super().__init__()
+        self.temperature = temperature
+        self.logit = logit
+        self.value = value
+
+    def forward(self, h_BSD: Tensor) -> Tensor:
+        """h (..., D) -> raw (..., A, 1)."""
+        raw: Tensor = self.value(h_BSD) + self.temperature * self.logit(h_BSD).log_softmax(-2)
+        return raw
 
 
 def zeroed(projection: nn.Module) -> nn.Module:
@@ -62,12 +87,14 @@ def zeroed(projection: nn.Module) -> nn.Module:
 def _last_layers(projection: nn.Module) -> Iterator[nn.Linear]:
     if isinstance(projection, Linear):
         streams: list[nn.Module] = [projection.linear]
+    elif isinstance(projection, LowRank):
+        streams = [projection.up]
     elif isinstance(projection, Dueling):
         streams = [projection.value, projection.advantage]
     else:
         raise UserError(
-            f"network=pretrained starts its outputs at zero, which a {type(projection).__name__} cannot; set projection=linear "
-            "or dueling, and another head than implicit_quantile"
+            f"network=pretrained starts its outputs at zero, which a {type(projection).__name__} cannot; set projection=linear, "
+            "low_rank or dueling, and another head than implicit_quantile"
         )
     for stream in streams:
         last = stream[-1] if isinstance(stream, nn.Sequential) else stream

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import difflib
+import hashlib
 import json
 import os
 import urllib.error
@@ -23,21 +24,76 @@ from transformers import AutoConfig, AutoModelForCausalLM, PretrainedConfig, Pre
 from transformers.utils import cached_file
 
 from dqnlm.errors import UserError
+from dqnlm.utils.files import sha256_of_file
 
-Recipe = dict[str, Any]  # {"config": JSON text, "files": {name: text}}: all but the weights, as plain text
+# {"config": JSON text, "files": {name: text}}: all but the weights, as plain text. "base": {"sha256": ...} of the files with the
+# weights, where a run does not keep them. "q_bias": whether q has a bias for each action (so without this key).
+Recipe = dict[str, Any]
 CONFIG, TOKENIZER = "config.json", "tokenizer.json"
 # What a run keeps beside the weights, so that it can write them back for other programs.
 KEPT = (TOKENIZER, "tokenizer_config.json", "special_tokens_map.json", "chat_template.jinja", "generation_config.json")
 PROBE_TIMEOUT_S = 3.0
+_ELSEWHERE = " If it lies elsewhere now, name its folder: --base FOLDER, or network.name_or_path=FOLDER on a resume"
 _WEIGHTS = ("model.safetensors", "model.safetensors.index.json")
 
 
-def load(name_or_path: str, revision: str | None, dropout: float | None) -> tuple[PreTrainedModel, Recipe]:
-    """Loads the model with float32 weights, and its recipe.
+def load(
+    name_or_path: str, revision: str | None, dropout: float | None, dtype: torch.dtype, *, by_reference: bool
+) -> tuple[PreTrainedModel, Recipe]:
+    """Loads the model, and its recipe.
+
+    Args:
+        name_or_path, revision, dropout: as of `Pretrained`.
+        dtype: of the weights.
+        by_reference: the recipe names the weights by their checksum, so that a run need not keep them.
 
     Raises:
         UserError: no such folder, weights or architecture; no connection and no copy; code of its own.
     """
+    where, offline, kept = _place(name_or_path, revision)
+    with _one_message(where, offline):
+        config = AutoConfig.from_pretrained(where, trust_remote_code=False, **kept)
+        _set_dropout(config, dropout)
+        model = _weights(where, config, dtype, kept)
+        files = {name: text for name in KEPT if (text := _text(where, name, kept)) is not None}
+    # use_diff: all settings are written, as another version of transformers may have other defaults.
+    recipe = {"config": config.to_json_string(use_diff=False), "files": files, "q_bias": _has_output_bias(model)}
+    return model, recipe | ({"base": {"sha256": _digest(where, kept)}} if by_reference else {})
+
+
+def _has_output_bias(model: PreTrainedModel) -> bool:
+    return getattr(model.get_output_embeddings(), "bias", None) is not None
+
+
+def is_by_reference(recipe: Recipe) -> bool:
+    """Whether the model's own weights are not among those of the run."""
+    return "base" in recipe
+
+
+def load_base(recipe: Recipe, name_or_path: str, revision: str | None, dtype: torch.dtype) -> PreTrainedModel:
+    """Loads the weights that a recipe names, from where they are now.
+
+    Raises:
+        UserError: they are not there, or are others than the run was trained on.
+    """
+    try:
+        where, offline, kept = _place(name_or_path, revision)
+        found = _digest(where, kept)
+    except UserError as error:
+        raise UserError(
+            f"this run keeps its adapters and outputs alone, and the model that they belong to is not found: {error}{_ELSEWHERE}"
+        ) from error
+    if found != recipe["base"]["sha256"]:
+        raise UserError(
+            f"network.name_or_path={name_or_path}: its weights are not those that this run was trained on (sha256 "
+            f"{found[:12]}, then {recipe['base']['sha256'][:12]}); its adapters would be added to another model.{_ELSEWHERE}"
+        )
+    with _one_message(where, offline):
+        return _weights(where, _config_of(recipe), dtype, kept)
+
+
+def _place(name_or_path: str, revision: str | None) -> tuple[str, str | None, dict[str, Any]]:
+    """Where the model is, why the Hub is not asked (None: it is, or need not be), and the arguments of transformers."""
     folder = Path(name_or_path).expanduser()
     local = folder.is_dir()
     if local:
@@ -49,19 +105,35 @@ def load(name_or_path: str, revision: str | None, dropout: float | None) -> tupl
     where, offline = (str(folder), None) if local else (name_or_path, _offline())
     transformers.logging.set_verbosity_error()
     transformers.logging.disable_progress_bar()
-    kept = {"revision": revision or "main", "local_files_only": local or offline is not None}
-    with _one_message(where, offline):
-        config = AutoConfig.from_pretrained(where, trust_remote_code=False, **kept)
-        _set_dropout(config, dropout)
-        loaded: Any = AutoModelForCausalLM.from_pretrained(
-            where, config=config, dtype=torch.float32, use_safetensors=True, output_loading_info=True,
-            trust_remote_code=False, **kept,
-        )  # fmt: skip
-        files = {name: text for name in KEPT if (text := _text(where, name, kept)) is not None}
+    return where, offline, {"revision": revision or "main", "local_files_only": local or offline is not None}
+
+
+def _weights(where: str, config: PretrainedConfig, dtype: torch.dtype, kept: dict[str, Any]) -> PreTrainedModel:
+    """The model with its weights.
+
+    Raises:
+        UserError: some are missing.
+    """
+    loaded: Any = AutoModelForCausalLM.from_pretrained(
+        where, config=config, dtype=dtype, use_safetensors=True, output_loading_info=True, trust_remote_code=False, **kept
+    )  # fmt: skip
     model, info = loaded
     _require_all_weights(where, config.model_type, [*info["missing_keys"], *info["mismatched_keys"]])
-    # use_diff: all settings are written, as another version of transformers may have other defaults.
-    return model, {"config": config.to_json_string(use_diff=False), "files": files}
+    result: PreTrainedModel = model
+    return result
+
+
+def _digest(where: str, kept: dict[str, Any]) -> str:
+    """SHA-256 over those of the files that hold the weights, in the order of their names."""
+    if _cached(where, _WEIGHTS[0], kept) is not None:
+        names = [_WEIGHTS[0]]
+    else:
+        index = _text(where, _WEIGHTS[1], kept)
+        names = sorted(set(json.loads(index)["weight_map"].values())) if index is not None else []
+    found = [_cached(where, name, kept) for name in names]
+    if not found or None in found:
+        raise UserError(f"network.name_or_path={where}: its files of weights ({', '.join(_WEIGHTS)}) are not there")
+    return hashlib.sha256("".join(sha256_of_file(Path(str(path))) for path in found).encode()).hexdigest()
 
 
 def _require_all_weights(where: str, kind: str, bad: list[Any]) -> None:
@@ -80,15 +152,21 @@ def rebuild(recipe: Recipe) -> PreTrainedModel:
     Raises:
         UserError: the installed transformers does not know the architecture.
     """
-    settings = json.loads(recipe["config"])
     try:
-        config = AutoConfig.for_model(settings.pop("model_type"), **settings)
-        model: PreTrainedModel = AutoModelForCausalLM.from_config(config, dtype=torch.float32, trust_remote_code=False)
+        model: PreTrainedModel = AutoModelForCausalLM.from_config(
+            _config_of(recipe), dtype=torch.float32, trust_remote_code=False
+        )
     except (ValueError, KeyError, TypeError) as error:
         raise UserError(
             f"the run's network is a transformers model that version {transformers.__version__} cannot build: {error}"
         ) from error
     return model
+
+
+def _config_of(recipe: Recipe) -> PretrainedConfig:
+    settings = json.loads(recipe["config"])
+    config: PretrainedConfig = AutoConfig.for_model(settings.pop("model_type"), **settings)
+    return config
 
 
 def character_ids(recipe: Recipe, characters: str) -> Tensor:
@@ -197,7 +275,13 @@ def _set_dropout(config: PretrainedConfig, dropout: float | None) -> None:
 
 def _text(where: str, name: str, kept: dict[str, Any]) -> str | None:
     """Reads a small file of the model; None where it has none."""
-    path = cached_file(
+    path = _cached(where, name, kept)
+    return None if path is None else Path(path).read_text(encoding="utf-8")
+
+
+def _cached(where: str, name: str, kept: dict[str, Any]) -> str | None:
+    """The local path of a file of the model; None where it has none."""
+    path: str | None = cached_file(
         where, name, _raise_exceptions_for_missing_entries=False, _raise_exceptions_for_connection_errors=False, **kept
     )  # fmt: skip
-    return None if path is None else Path(path).read_text(encoding="utf-8")
+    return path

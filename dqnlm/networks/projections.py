@@ -5,6 +5,7 @@ The last layer starts small, so that the first Q-values lie close together and n
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor, nn
 
 from dqnlm.networks.layers import require_at_least
@@ -31,6 +32,57 @@ class Linear(nn.Module):
     def forward(self, h_BSD: Tensor) -> Tensor:
         """h (..., D) -> raw (..., A, N)."""
         return self.linear(h_BSD).unflatten(-1, (self.num_actions, self.num_parameters))
+
+    def at_actions(self, h_BTD: Tensor, action_BT: Tensor) -> Tensor:
+        """raw_BTN of one action each, from the rows of W that it needs."""
+        raw_BTN = _rows_times(self.linear.weight, h_BTD, action_BT, self.num_parameters)
+        if self.linear.bias is None:
+            return raw_BTN
+        return raw_BTN + nn.functional.embedding(action_BT, self.linear.bias.view(-1, self.num_parameters))
+
+
+class LowRank(nn.Module):
+    """raw = U V h + c, with thin matrices U (A N x r) and V (r x D), and one constant c for all actions.
+
+    With a vocabulary of tens of thousands, a full matrix for each Q-function is as large as the model's own output layer; this
+    one has r / D of its numbers. Without a bias for each action it can be added to the output layer of a language model.
+
+    Args:
+        features: features of the body, D.
+        num_actions: A.
+        num_parameters: N, 1 for a scalar head.
+        rank: r.
+
+    Raises:
+        UserError: a rank below 1.
+    """
+
+    def __init__(self, features: int, num_actions: int, num_parameters: int, *, rank: int) -> None:
+        super().__init__()
+        require_at_least("projection.rank", rank, 1)
+        self.num_actions = num_actions
+        self.num_parameters = num_parameters
+        self.down = nn.Linear(features, rank, bias=False)
+        self.up = nn.Linear(rank, num_actions * num_parameters, bias=False)
+        self.constant_N = nn.Parameter(torch.zeros(num_parameters))
+        nn.init.normal_(self.down.weight, std=features**-0.5)
+        nn.init.normal_(self.up.weight, std=FIRST_OUTPUT_STD / rank**0.5)
+
+    def forward(self, h_BSD: Tensor) -> Tensor:
+        """h (..., D) -> raw (..., A, N)."""
+        raw_BSAN = self.up(self.down(h_BSD)).unflatten(-1, (self.num_actions, self.num_parameters))
+        return raw_BSAN + self.constant_N
+
+    def at_actions(self, h_BTD: Tensor, action_BT: Tensor) -> Tensor:
+        """raw_BTN of one action each, from the rows of U that it needs."""
+        return _rows_times(self.up.weight, self.down(h_BTD), action_BT, self.num_parameters) + self.constant_N
+
+
+def _rows_times(weight_XD: Tensor, h_BTD: Tensor, action_BT: Tensor, num_parameters: int) -> Tensor:
+    """W[a] h, BTN, with the N rows of W that belong to each action a."""
+    rows_BTX = nn.functional.embedding(action_BT, weight_XD.view(-1, num_parameters * weight_XD.shape[1]))
+    rows_BTND = rows_BTX.unflatten(-1, (num_parameters, -1))
+    return (rows_BTND @ h_BTD[..., None].to(rows_BTND.dtype)).squeeze(-1)
 
 
 class Dueling(nn.Module):

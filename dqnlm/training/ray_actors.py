@@ -18,6 +18,7 @@ import torch
 
 from dqnlm.errors import UserError
 from dqnlm.metrics import Metrics
+from dqnlm.networks.fixed_weights import changing_state
 from dqnlm.training.components import Components
 from dqnlm.training.phases import Acting, MakeRemote
 from dqnlm.types import Rows
@@ -112,7 +113,7 @@ class RayActors(Acting):
         """Has an actor play the next rollout, with new weights where its own are old enough."""
         updates = self.components.updates
         if updates - self._weights[0] >= self.refresh_every or self._weights[0] < 0:
-            state = self.components.policy.network.state_dict()
+            state = changing_state(self.components.policy.network)
             self._weights = (updates, self._ray.put({name: value.detach().cpu() for name, value in state.items()}))
         new = self._sent[number] != self._weights[0]
         self._sent[number] = self._weights[0]

@@ -9,6 +9,7 @@ import torch
 
 from dqnlm.config.moved import renewed_metrics
 from dqnlm.errors import UserError
+from dqnlm.networks.fixed_weights import changing_state
 from dqnlm.runs import checkpoint
 from dqnlm.training import resharding
 from dqnlm.training.components import Components
@@ -20,10 +21,11 @@ def policy_state(components: Components) -> State:
     """State of the policy: network, head, tokenizer and fitted temperature."""
     policy = components.policy
     return {
-        "network": policy.network.state_dict(), "head": policy.head.state_dict(),
+        "network": changing_state(policy.network), "head": policy.head.state_dict(),
         "tokenizer": None if policy.tokens is None else policy.tokens.state(), "temperature": policy.temperature,
         "declared": policy.declared, "legal": policy.legal_A, "step": policy.step,
         "is_probability": policy.head.is_probability, "beta": policy.beta,
+        "acting_q": policy.acting_q,
         "spec": asdict(policy.spec) | {"outputs": list(policy.outputs)},
         "recipe": policy.network.body.recipe,
     }  # fmt: skip

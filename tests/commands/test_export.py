@@ -13,7 +13,7 @@ pytest.importorskip("transformers", reason="network=pretrained needs transformer
 pytest.importorskip("safetensors", reason="the value heads are written as safetensors")
 
 from dqnlm import load_policy
-from dqnlm.commands import export
+from dqnlm.commands import export, export_card
 from dqnlm.errors import UserError
 from tests.helpers import pretrained as models
 from tests.networks.test_pretrained import KINDS, lora, run_walks, walks_settings
@@ -33,7 +33,7 @@ def test_transformers_computes_what_the_run_did(run: Path, tmp_path: Path) -> No
     from safetensors.torch import load_file
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    assert export.main([str(run), str(tmp_path / "out"), "--checkpoint", "last"]) == 0
+    assert export.main([str(run), str(tmp_path / "out"), "--checkpoint", "last", "--behaviour"]) == 0
     policy = load_policy(run, "last")
     model, info = AutoModelForCausalLM.from_pretrained(tmp_path / "out", output_loading_info=True)
     tokenizer = AutoTokenizer.from_pretrained(tmp_path / "out")
@@ -51,7 +51,7 @@ def test_transformers_computes_what_the_run_did(run: Path, tmp_path: Path) -> No
     # The card's formula for Q, with h as other programs see it.
     h = result.hidden_states[-1]
     for name in ("q", "q2", "v"):
-        raw = h @ heads[f"{name}.linear.weight"].T + heads[f"{name}.linear.bias"]
+        raw = h @ heads[f"{name}.linear.weight"].T + heads.get(f"{name}.linear.bias", torch.zeros(1))
         torch.testing.assert_close(raw, output[name].squeeze(-1), rtol=1e-5, atol=1e-5)
 
 
@@ -77,7 +77,7 @@ def test_every_architecture_keeps_its_logits(tmp_path: Path, kind: str, adapted:
     folder = models.write(tmp_path / "model", kind)
     before = AutoModelForCausalLM.from_pretrained(folder).get_output_embeddings().weight.detach().clone()
     network = models.network(folder, **(lora(kind) if adapted else {}))
-    exported = network.body.to_transformers(network.projections["policy"])  # type: ignore[operator]
+    exported = network.body.to_transformers(network.projections["policy"].linear.weight, None)  # type: ignore[operator]
     exported.save_pretrained(tmp_path / "out")
     loaded = AutoModelForCausalLM.from_pretrained(tmp_path / "out")
     observation = models.tokens(3, 7)
@@ -105,7 +105,7 @@ def test_a_failed_export_leaves_nothing(run: Path, tmp_path: Path, monkeypatch: 
     def fail(*_: Any) -> str:
         raise RuntimeError("full")
 
-    monkeypatch.setattr(export, "card", fail)
+    monkeypatch.setattr(export_card, "card", fail)
     with pytest.raises(RuntimeError):
         export.main([str(run), str(tmp_path / "out")])
     assert not list(tmp_path.iterdir())

@@ -17,10 +17,11 @@ pytest.importorskip("transformers", reason="network=pretrained needs transformer
 pytest.importorskip("tokenizers", reason="network=pretrained needs tokenizers")
 
 from dqnlm import load_policy
-from dqnlm.agent.target import polyak
+from dqnlm.agent.target import hard, polyak
 from dqnlm.builder import launch
 from dqnlm.config import composition, validation
 from dqnlm.errors import UserError
+from dqnlm.networks import fixed_weights
 from dqnlm.networks.base import QNetwork
 from dqnlm.networks.pretrained_outputs import LogitQ
 from dqnlm.runs.directory import RunDirectory
@@ -198,7 +199,8 @@ def test_lora_trains_adapters_and_outputs_only(folders: dict[str, Path], kind: s
         sum(raw.square().sum() + raw.sum() for raw in network(observation).values()).backward()  # type: ignore[union-attr]
         optimizer.step()
     moved = {name for name, p in network.named_parameters() if not p.equal(before[name])}
-    assert moved == {name for name in before if "lora_" in name or name.startswith("projections.")}
+    learned = {name for name in before if "lora_" in name or name.startswith("projections.")}
+    assert moved == learned - {"projections.policy.linear.weight"}  # the model's own output layer is no adapter
     assert any("lora_A" in name for name in moved) and any("lora_B" in name for name in moved)
 
 
@@ -218,15 +220,69 @@ def test_a_target_of_the_heads_shares_the_trunk(folders: dict[str, Path]) -> Non
 
 
 def test_a_trunk_rebuilt_from_its_recipe_has_the_same_parts(folders: dict[str, Path], tmp_path: Path) -> None:
-    """Bug: a run that can be read only while the model's folder is there."""
-    network = models.network(folders["gpt2"], **lora("gpt2"))
-    recipe = network.body.recipe
-    again = models.body(tmp_path / "gone", recipe=json.loads(json.dumps(recipe)), **lora("gpt2"))
-    heads = again.make_outputs(models.OUTPUTS, 7, lambda name: models.Linear(16, 1 if name == "v" else 7, 1))
-    rebuilt = QNetwork(again.make_encoder(), again, heads).eval()
+    """Bug: a run whose whole model learns, and that can be read only while the model's folder is there."""
+    network = models.network(folders["gpt2"])
+    rebuilt = _again(network, tmp_path / "gone")
     rebuilt.load_state_dict(network.state_dict())
     for name, raw in rebuilt(models.tokens(3, 6)).items():
         close(raw, network(models.tokens(3, 6))[name])
+
+
+def _again(network: QNetwork, folder: Path, **settings: Any) -> QNetwork:
+    """A network built from the recipe that a run of `network` keeps, with the model in `folder`."""
+    again = models.body(folder, recipe=json.loads(json.dumps(network.body.recipe)), **settings)
+    heads = again.make_outputs(models.OUTPUTS, 7, lambda name: models.Linear(16, 1 if name == "v" else 7, 1))
+    return QNetwork(again.make_encoder(), again, heads).eval()
+
+
+@KINDS
+def test_adapters_are_kept_without_the_model_that_they_belong_to(tmp_path: Path, kind: str) -> None:
+    """Bug: a checkpoint of the whole model; adapters on another model's weights; a target that copies what never changes."""
+    folder = models.write(tmp_path / "model", kind)
+    network = models.network(folder, std=0, **lora(kind))
+    changing = {name: p for name, p in network.named_parameters() if p.requires_grad}
+    for parameter in changing.values():
+        torch.nn.init.normal_(parameter, std=0.3)
+    state = fixed_weights.changing_state(network)
+    assert set(state) == {*changing, "encoder.model_id_A"}
+    moved = folder.rename(tmp_path / "elsewhere")
+    again = _again(network, moved, **lora(kind))
+    fixed_weights.load_changing_state(again, state)
+    for name, raw in again(models.tokens(3, 6)).items():
+        close(raw, network(models.tokens(3, 6))[name])
+    target = hard(network, period=1, heads_only=False)
+    own, theirs = dict(target.network.named_parameters()), dict(network.named_parameters())
+    assert {name for name in own if own[name] is theirs[name]} == {n for n, p in theirs.items() if not p.requires_grad}
+    with pytest.raises(UserError, match=r"the model that they belong to is not found.*--base"):
+        _again(network, folder, **lora(kind))
+    other = models.write(tmp_path / "other", kind, alphabet=models.ALPHABET[::-1] + "h")
+    with pytest.raises(UserError, match="not those that this run was trained on"):
+        _again(network, other, **lora(kind))
+
+
+@KINDS
+def test_bfloat16_and_checkpointing_compute_nearly_the_same(folders: dict[str, Path], kind: str) -> None:
+    """Bug: features of one dtype against outputs of another; layers that are computed twice with other dropout."""
+    observation = models.tokens(3, 6)
+    plain = models.network(folders[kind], std=0, **lora(kind))
+    half = models.network(folders[kind], std=0, dtype="bfloat16", **lora(kind))
+    torch.testing.assert_close(half(observation)["policy"], plain(observation)["policy"], rtol=0.05, atol=0.05)
+    state = half.initial_state(3, "cpu")
+    _, state = half.prefill(observation[:, :3], state)
+    output, state = half.step(observation[:, 3], state)
+    torch.testing.assert_close(output["policy"], plain(observation)["policy"][:, 3], rtol=0.05, atol=0.05)
+    plain, again = (
+        models.network(folders[kind], std=0, dropout=0.0 if kind == "gpt2" else None, gradient_checkpointing=on, **lora(kind))
+        for on in (False, True)
+    )
+    again.load_state_dict(plain.state_dict())
+    again.train()
+    for network in (plain.train(), again):
+        network(observation)["policy"].square().sum().backward()
+    for (name, one), other in zip(plain.named_parameters(), again.parameters(), strict=True):
+        if one.requires_grad and "lora_B" in name:
+            assert one.grad is not None and other.grad is not None and bool(one.grad.any())
+            close(one.grad, other.grad)
 
 
 def test_characters_must_be_single_tokens(folders: dict[str, Path]) -> None:
@@ -285,6 +341,8 @@ def _edit(folder: Path, **changes: Any) -> None:
         ({"lora_rank": 2, "lora_targets": ["nothing"]}, "lora_targets.*c_attn"),
         ({"dropout": 1.0}, r"network\.dropout"),
         ({"revision": "main"}, "revision"),
+        ({"dtype": "bfloat16"}, r"dtype=bfloat16.*all of the model's weights"),
+        ({"dtype": "bfloat16", "lora_rank": 2, "train_output_layer": True}, "the model's output layer"),
     ],
 )
 def test_settings_that_cannot_be(folders: dict[str, Path], settings: dict[str, Any], message: str) -> None:
@@ -343,7 +401,7 @@ def run_walks(folder: Path, settings: dict[str, Any]) -> Path:
 def test_killed_and_resumed_ends_as_if_never_stopped(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, adapted: bool
 ) -> None:
-    """Bug: a trunk built anew on a resume, or one that needs the model's folder, which is gone by then."""
+    """Bug: a trunk built anew on a resume, or one that needs the model's folder where it was, which is gone."""
     if adapted:
         pytest.importorskip("peft", reason="LoRA needs peft")
     noisy = ["target.heads_only=false", "network.dropout=null"]  # a second trunk, and the model's own dropout
@@ -353,10 +411,16 @@ def test_killed_and_resumed_ends_as_if_never_stopped(
         tools.at_rollout(patched, 5, tools.kill)
         with pytest.raises(tools.Killed):
             run_walks(tmp_path / "killed", settings)
-    shutil.rmtree(tmp_path / "model")
-    launch.resume(tmp_path / "killed", [])
+    if adapted:  # the run keeps its adapters alone, and the model may lie elsewhere
+        (tmp_path / "model").rename(tmp_path / "elsewhere")
+        with pytest.raises(UserError, match="on a resume"):
+            launch.resume(tmp_path / "killed", [])
+    else:
+        shutil.rmtree(tmp_path / "model")
+    launch.resume(tmp_path / "killed", [f"network.name_or_path={tmp_path / 'elsewhere'}"] if adapted else [])
     tools.assert_same_run(tmp_path / "killed", reference)
-    assert len(load_policy(tmp_path / "killed").generate("b", 8, policy="greedy")[0]) == 8
+    base = str(tmp_path / "elsewhere") if adapted else None
+    assert len(load_policy(tmp_path / "killed", base=base).generate("b", 8, policy="greedy")[0]) == 8
 
 
 def test_the_experiment_runs_with_a_network_of_our_own(tmp_path: Path) -> None:
