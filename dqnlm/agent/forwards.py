@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from dqnlm.agent.target import Target
 from dqnlm.networks.base import QNetwork
+from dqnlm.networks.deferred import DeferredOutputs
 from dqnlm.objectives.base import Outputs, Requirements
 from dqnlm.types import Decisions
 
@@ -42,13 +43,15 @@ class Forwards:
             context goes on.
         precision: bfloat16 runs the forwards under autocast.
         compile: wraps the online and the target forward in `torch.compile`.
+        defers: outputs are computed where a loss reads them; without `compile` and `context_carry`.
     """
 
     def __init__(
         self, network: QNetwork, target: Target, reference: QNetwork | None, requires: Requirements, context_carry: int,
-        precision: Literal["float32", "bfloat16"], compile: bool,
+        precision: Literal["float32", "bfloat16"], compile: bool, defers: bool,
     ) -> None:  # fmt: skip
         self.network, self.target, self.reference = network, target, reference
+        self.defers = defers
         self.requires, self.context_carry, self.bfloat16 = requires, context_carry, precision == "bfloat16"
         self._run_online: Any = torch.compile(network) if compile else network
         self._run_target: Any = torch.compile(target.network) if compile else target.network
@@ -67,6 +70,8 @@ class Forwards:
         observation_BS = batch.unique_observations()
         without_last_BS = observation_BS[:, :-1]
         target_BS = observation_BS if requires.last_observation else without_last_BS
+        if self.defers:
+            return self._deferred(batch, target_BS)
         if self.target.heads_only:
             h_BSD = self.network.features(target_BS, first)
             with torch.no_grad():
@@ -76,6 +81,22 @@ class Forwards:
         online = batch.expand(self._run_online(online_BS, first))
         with torch.no_grad():
             return online, batch.expand(self._run_target(target_BS, first)) if requires.target else None
+
+    def _deferred(self, batch: Decisions, target_BS: Tensor) -> tuple[Outputs, Outputs | None]:
+        """As `_online_and_target`, with outputs that are computed where they are read."""
+        requires, target = self.requires, self.target
+        online_BS = target_BS if requires.last_observation_online or target.heads_only else batch.unique_observations()[:, :-1]
+        online = self._features(self.network, online_BS, batch)
+        if not requires.target:
+            return online, None
+        with torch.no_grad():
+            if target.heads_only:
+                return online, DeferredOutputs(target.network, online.h_BSD.detach(), self.bfloat16)
+            return online, self._features(target.network, target_BS, batch)
+
+    def _features(self, network: QNetwork, observation_BS: Tensor, batch: Decisions) -> DeferredOutputs:
+        h_BSD = network.features(observation_BS, batch.first)
+        return DeferredOutputs(network, batch.expand({"h": h_BSD})["h"], self.bfloat16)
 
     def _with_next_rows_context(
         self, online: Outputs, target: Outputs | None, batch: Decisions
@@ -91,7 +112,10 @@ class Forwards:
     def _reference(self, batch: Decisions) -> Outputs | None:
         if self.reference is None:
             return None
-        return batch.expand(self.reference(batch.unique_observations()[:, :-1], batch.first))
+        without_last_BS = batch.unique_observations()[:, :-1]
+        if self.defers:
+            return self._features(self.reference, without_last_BS, batch)
+        return batch.expand(self.reference(without_last_BS, batch.first))
 
 
 @torch.no_grad()

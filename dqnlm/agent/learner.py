@@ -28,6 +28,7 @@ from dqnlm.heads.base import Head
 from dqnlm.metrics import Accumulator
 from dqnlm.networks import fixed_weights
 from dqnlm.networks.base import QNetwork
+from dqnlm.networks.deferred import MANY_ACTIONS, DeferredOutputs, num_actions
 from dqnlm.networks.noisy import has_noise, resample_noise, set_noise
 from dqnlm.objectives.base import LossOutput, Objective, Outputs, combined, require_no_whole_batch
 from dqnlm.objectives.reference import ReferenceReward
@@ -41,14 +42,19 @@ class LastUpdate(NamedTuple):
     """Outputs and errors of the latest update, for diagnostics; with `micro_batch_size` the last rows of its batch.
 
     Attributes:
-        raw_BSAN: raw q of the online network.
+        outputs: of the online network, without gradient; `q` at least.
         error_BT: target less prediction in return units; None where no objective has one.
         batch: `learn_BT` marks the decisions of the loss.
     """
 
-    raw_BSAN: Tensor
+    outputs: Outputs
     error_BT: Tensor | None
     batch: Decisions
+
+    @property
+    def raw_BSAN(self) -> Tensor:
+        """Raw q; of deferred outputs by the output layer after the update."""
+        return self.outputs["q"]
 
 
 class MicroBatchLoss(NamedTuple):
@@ -131,7 +137,8 @@ class Learner:
         self.reference: QNetwork | None = None
         if self.reference_reward is not None or self.requires.reference:
             self.reference = copy.deepcopy(network, fixed_weights.shared(network)).requires_grad_(False).eval()
-        self.forwards = Forwards(network, target, self.reference, self.requires, context_carry, precision, compile)
+        defers = num_actions(network) >= MANY_ACTIONS and not (compile or records or context_carry)
+        self.forwards = Forwards(network, target, self.reference, self.requires, context_carry, precision, compile, defers)
         self.updates = 0
         self.last_update: LastUpdate | None = None
         self.transitions = torch.zeros((), dtype=torch.int64, device=accumulator.device)  # decisions learned from
@@ -202,7 +209,7 @@ class Learner:
             losses[name] = loss.detach()
             error_BT = result.error_BT if error_BT is None else error_BT
             self.accumulator.add_means({k: v.detach() for k, v in result.metrics.items()}, batch.learn_BT)
-        self.last_update = LastUpdate(online["q"].detach(), error_BT, batch)
+        self.last_update = LastUpdate(_without_gradient(online), error_BT, batch)
         return total, MicroBatchLoss(losses, error_BT)
 
     def _with_reference_reward(self, reward: ReferenceReward, reference: Outputs | None, batch: Decisions) -> Decisions:
@@ -244,6 +251,10 @@ class Learner:
         self.transitions.copy_(state["transitions"])
         if self.recorded is not None:
             self.recorded.forget()  # the optimizer's moments are other tensors now
+
+
+def _without_gradient(online: Outputs) -> Outputs:
+    return online.detached() if isinstance(online, DeferredOutputs) else {"q": online["q"].detach()}
 
 
 def loss_mask(batch: Decisions, burn_in: int) -> Tensor:

@@ -20,6 +20,7 @@ class Head(nn.Module, ABC):
         is_distributional: it predicts a distribution of returns (`heads.distributional.DistributionalHead`), not only a mean.
         is_probability: Q is the probability that the action is the rewarded one; `log_probability` gives its log.
         is_scaled_by_bounds: Q is limited to the bounds of the reward, so nothing may be added to the return.
+        needs_all_actions: the value of an action depends on the raw numbers of others.
         raw_is_q: a raw number is Q itself (but for a constant), so that cloned logits are a usable Q.
         low, high: bounds of the return, saved with the weights so that a policy can be loaded without its environment.
     """
@@ -28,6 +29,7 @@ class Head(nn.Module, ABC):
     is_distributional = False
     is_probability = False
     is_scaled_by_bounds = False
+    needs_all_actions = False
     raw_is_q = False
     low: Tensor
     high: Tensor

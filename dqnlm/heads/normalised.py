@@ -39,7 +39,7 @@ class Normalised(Head):
         UserError: the return has no upper bound.
     """
 
-    is_probability = is_scaled_by_bounds = True
+    is_probability = is_scaled_by_bounds = needs_all_actions = True
 
     def __init__(self, bounds: Bounds, probability_of_match: bool, *, value_weight: float) -> None:
         super().__init__(bounds)

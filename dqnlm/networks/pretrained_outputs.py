@@ -61,6 +61,7 @@ class LogitQ(nn.Module):
     def __init__(self, logit: nn.Module, value: nn.Module, temperature: float) -> None:
         super().__init__()
         self.temperature = temperature
+        self.num_actions: int = logit.num_actions  # type: ignore[assignment]
         self.logit = logit
         self.value = value
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -13,9 +13,8 @@ from dqnlm.errors import UserError
 from dqnlm.types import Decisions
 from dqnlm.utils.context import RunContext
 
-Outputs = dict[
-    str, Tensor
-]  # name -> raw outputs of a network (B, S or T, A, N), from the first decision of the batch on
+# Name -> raw outputs of a network (B, S or T, A, N), from the first decision of the batch on.
+Outputs = Mapping[str, Tensor]
 
 
 class LossOutput(NamedTuple):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from typing import NamedTuple
+from collections.abc import Callable
 
 from torch import Tensor
 
@@ -14,16 +14,23 @@ from dqnlm.utils.context import RunContext
 from dqnlm.utils.declared import require_method
 
 
-class StateValues(NamedTuple):
+class StateValues:
     """One network's values of observations, in return units.
 
-    Attributes:
-        q_BSA: values of all actions.
+    Args:
+        q_BSA: values of all actions, or a function that computes them when they are first read.
         v_BS: values of the states, where the network has that output.
     """
 
-    q_BSA: Tensor
-    v_BS: Tensor | None
+    def __init__(self, q_BSA: Tensor | Callable[[], Tensor], v_BS: Tensor | None) -> None:
+        self._q, self.v_BS = q_BSA, v_BS
+
+    @property
+    def q_BSA(self) -> Tensor:
+        """Values of all actions."""
+        if not isinstance(self._q, Tensor):
+            self._q = self._q()
+        return self._q
 
 
 class Bootstrap(ABC):

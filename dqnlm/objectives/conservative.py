@@ -8,10 +8,12 @@ The objective's weight is their alpha. With Q as logits and T = 1 this is the cr
 from __future__ import annotations
 
 import torch
+from torch import Tensor
 
 from dqnlm.errors import UserError
 from dqnlm.heads.base import Head
 from dqnlm.objectives.base import LossOutput, Objective, Outputs, value_taken
+from dqnlm.objectives.reading import over_actions
 from dqnlm.ops.bootstrap import soft_value
 from dqnlm.types import Decisions
 
@@ -41,7 +43,11 @@ class Conservative(Objective):
         gap_BT = torch.zeros_like(batch.action_BT, dtype=torch.float32)
         for name in ("q", "q2"):
             if name in online:
-                q_BTA = self.head.value(batch.at_decisions(online[name]))
-                v_BT = soft_value(q_BTA, batch.legal_BTA, self.temperature)
-                gap_BT = gap_BT + v_BT - value_taken(q_BTA, batch.action_BT)
+                v_BT, taken_BT = over_actions(online, name, batch, self._values).unbind(-1)
+                gap_BT = gap_BT + v_BT - taken_BT
         return LossOutput(gap_BT, {"conservative/gap": gap_BT})
+
+    def _values(self, raw_XAN: Tensor, action_X: Tensor, legal_XA: Tensor | None) -> Tensor:
+        """T logsumexp(Q / T), and Q of the action taken."""
+        q_XA = self.head.value(raw_XAN)
+        return torch.stack([soft_value(q_XA, legal_XA, self.temperature), value_taken(q_XA, action_X)], -1)

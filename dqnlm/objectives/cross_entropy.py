@@ -10,10 +10,13 @@ from __future__ import annotations
 
 from typing import Literal
 
+import torch
 import torch.nn.functional as F
+from torch import Tensor
 
 from dqnlm.errors import UserError
 from dqnlm.objectives.base import LossOutput, Objective, Outputs, Requirements
+from dqnlm.objectives.reading import over_actions
 from dqnlm.ops.bootstrap import masked_q
 from dqnlm.types import Decisions
 
@@ -47,12 +50,17 @@ class CrossEntropy(Objective):
         self, online: Outputs, target: Outputs | None, batch: Decisions, reference: Outputs | None = None
     ) -> LossOutput:
         """loss_BT from the online logits (times 0..T-1), actions and legal actions of the same times."""
-        action_BT = batch.action_BT
-        logit_BTA = batch.at_decisions(online[self.output].squeeze(-1)).float()
-        taken_BT1 = logit_BTA.gather(-1, action_BT[..., None])  # also where logged data took what is not legal here
-        if batch.legal_BTA is not None:
-            logit_BTA = masked_q(logit_BTA, batch.legal_BTA).scatter(-1, action_BT[..., None], taken_BT1)
-        loss_BT = F.cross_entropy(logit_BTA.flatten(0, 1), action_BT.flatten(), reduction="none").view(action_BT.shape)
+        loss_BT, hit_BT = over_actions(online, self.output, batch, self._loss_and_hit).unbind(-1)
+        return LossOutput(loss_BT, {"policy/accuracy": hit_BT})
+
+    def _loss_and_hit(self, raw_XAN: Tensor, action_X: Tensor, legal_XA: Tensor | None) -> Tensor:
+        """The loss, and 1.0 where the greatest logit is that of the data's action."""
+        logit_XA = raw_XAN.squeeze(-1).float()
+        taken_X1 = logit_XA.gather(-1, action_X[..., None])  # also where logged data took what is not legal here
+        if legal_XA is not None:
+            logit_XA = masked_q(logit_XA, legal_XA).scatter(-1, action_X[..., None], taken_X1)
+        size = logit_XA.shape[-1]
+        loss_X = F.cross_entropy(logit_XA.reshape(-1, size), action_X.flatten(), reduction="none").view(action_X.shape)
         if self.normaliser_weight:
-            loss_BT = loss_BT + 0.5 * self.normaliser_weight * logit_BTA.logsumexp(-1).square()
-        return LossOutput(loss_BT, {"policy/accuracy": (logit_BTA.argmax(-1) == action_BT).float()})
+            loss_X = loss_X + 0.5 * self.normaliser_weight * logit_XA.logsumexp(-1).square()
+        return torch.stack([loss_X, (logit_XA.argmax(-1) == action_X).float()], -1)

@@ -11,7 +11,8 @@ import torch
 
 from dqnlm.errors import UserError
 from dqnlm.heads.base import Head
-from dqnlm.objectives.base import LossOutput, Objective, Outputs, Requirements, value_taken
+from dqnlm.objectives.base import LossOutput, Objective, Outputs, Requirements
+from dqnlm.objectives.reading import q_taken
 from dqnlm.ops import losses
 from dqnlm.types import Decisions
 
@@ -46,6 +47,6 @@ class ExpectileValue(Objective):
         assert target is not None, "it is required"
         v_BT = batch.at_decisions(online["v"].flatten(2).squeeze(-1)).float()
         with torch.no_grad():
-            q_BTA = self.head.q({n: batch.at_decisions(raw) for n, raw in target.items() if n in ("q", "q2")})
-        error_BT = value_taken(q_BTA, batch.action_BT) - v_BT
+            q_BT = q_taken(self.head, target, batch)
+        error_BT = q_BT - v_BT
         return LossOutput(losses.expectile(error_BT, self.expectile), {"value/mean": v_BT, "value/advantage": error_BT})

@@ -6,10 +6,12 @@ loss_t = max_a [Q(s_t, a) + margin 1(a != a_t)] - Q(s_t, a_t)        (Piot et al
 from __future__ import annotations
 
 import torch.nn.functional as F
+from torch import Tensor
 
 from dqnlm.errors import UserError
 from dqnlm.heads.base import Head
 from dqnlm.objectives.base import LossOutput, Objective, Outputs, value_taken
+from dqnlm.objectives.reading import over_actions
 from dqnlm.ops.bootstrap import masked_q
 from dqnlm.types import Decisions
 
@@ -36,8 +38,12 @@ class LargeMargin(Objective):
         self, online: Outputs, target: Outputs | None, batch: Decisions, reference: Outputs | None = None
     ) -> LossOutput:
         """loss_BT from online q (times 0..T-1), actions and legal actions of the same times."""
-        q_BTA = self.head.value(batch.at_decisions(online["q"]))
-        taken_BT = value_taken(q_BTA, batch.action_BT)
-        rival_BTA = q_BTA + self.margin * (1 - F.one_hot(batch.action_BT, q_BTA.shape[-1]))
-        best_BT = masked_q(rival_BTA, batch.legal_BTA).amax(-1).maximum(taken_BT)
-        return LossOutput(best_BT - taken_BT, {"large_margin/violation": best_BT - taken_BT})
+        violation_BT = over_actions(online, "q", batch, self._violation).squeeze(-1)
+        return LossOutput(violation_BT, {"large_margin/violation": violation_BT})
+
+    def _violation(self, raw_XAN: Tensor, action_X: Tensor, legal_XA: Tensor | None) -> Tensor:
+        q_XA = self.head.value(raw_XAN)
+        taken_X = value_taken(q_XA, action_X)
+        rival_XA = q_XA + self.margin * (1 - F.one_hot(action_X, q_XA.shape[-1]))
+        best_X = masked_q(rival_XA, legal_XA).amax(-1).maximum(taken_X)
+        return (best_X - taken_X)[..., None]

@@ -7,10 +7,12 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+import torch
 from torch import Tensor
 
 from dqnlm.heads.base import Head
 from dqnlm.objectives.base import Outputs, value_taken
+from dqnlm.objectives.reading import over_actions
 from dqnlm.ops.bootstrap import soft_value
 from dqnlm.types import Decisions
 
@@ -38,8 +40,12 @@ def soft_advantage(head: Head, outputs: Outputs, batch: Decisions, temperature: 
         batch: actions and legal actions, times 0..T-1.
         temperature: T, return units.
     """
-    q_BTA = head.value(batch.at_decisions(outputs["q"]))
-    taken_BT, value_BT = value_taken(q_BTA, batch.action_BT), soft_value(q_BTA, batch.legal_BTA, temperature)
+
+    def taken_and_value(raw_XAN: Tensor, action_X: Tensor, legal_XA: Tensor | None) -> Tensor:
+        q_XA = head.value(raw_XAN)
+        return torch.stack([value_taken(q_XA, action_X), soft_value(q_XA, legal_XA, temperature)], -1)
+
+    taken_BT, value_BT = over_actions(outputs, "q", batch, taken_and_value).unbind(-1)
     return SoftAdvantage(taken_BT - value_BT, value_BT, taken_BT)
 
 

@@ -29,6 +29,7 @@ from dqnlm.heads.base import Head
 from dqnlm.heads.distributional import DistributionalHead
 from dqnlm.objectives.base import LossOutput, Objective, Outputs, Requirements, value_taken
 from dqnlm.objectives.bootstrap import Bootstrap, StateValues
+from dqnlm.objectives.reading import is_deferred, q_taken, raw_of_taken
 from dqnlm.objectives.returns import Returns
 from dqnlm.ops.bootstrap import max_value
 from dqnlm.types import Decisions
@@ -90,9 +91,13 @@ class TDObjective(Objective, ABC):
         )
         self.learns_outputs = ("q", "q2") if twin else ("q",)
 
-    def _q_outputs(self, outputs: Outputs) -> Outputs:
+    def _q_outputs(self, outputs: Outputs) -> dict[str, Tensor]:
         """Raw q, and q2 with `twin`."""
-        return {name: outputs[name] for name in (("q", "q2") if self.twin else ("q",))}
+        return {name: outputs[name] for name in self._names}
+
+    @property
+    def _names(self) -> tuple[str, ...]:
+        return ("q", "q2") if self.twin else ("q",)
 
     def _predictions(self, online: Outputs, batch: Decisions) -> list[Tensor]:
         """Raw q (and q2) at times 0..T-1, BTAN each."""
@@ -100,7 +105,7 @@ class TDObjective(Objective, ABC):
 
     def _state_values(self, outputs: Outputs) -> StateValues:
         v_BS = outputs["v"].flatten(2).squeeze(-1).float() if "v" in outputs else None
-        return StateValues(self.head.q(self._q_outputs(outputs)), v_BS)
+        return StateValues(lambda: self.head.q(self._q_outputs(outputs)), v_BS)
 
     @torch.no_grad()
     def _value(self, online: Outputs, target: Outputs | None, batch: Decisions) -> Tensor:
@@ -109,24 +114,33 @@ class TDObjective(Objective, ABC):
         if target is None or not self.values_matter:
             return batch.reward_BT.new_zeros(rows, times + 1)
         own, other = self._state_values(online), self._state_values(target)
-        value_BS = self.bootstrap.value(own, other, batch.legal_at(other.q_BSA.shape[1]))
-        require_shape(value_BS, other.q_BSA.shape[:2], f"{full_name(self.bootstrap)}: value_BS (rows, observations) of value")
+        shape = target["v"].shape[:2] if "v" in target else other.q_BSA.shape[:2]
+        value_BS = self.bootstrap.value(own, other, batch.legal_at(shape[1]))
+        require_shape(value_BS, shape, f"{full_name(self.bootstrap)}: value_BS (rows, observations) of value")
         return value_BS if value_BS.shape[1] > times else torch.cat([value_BS, value_BS.new_zeros(rows, 1)], 1)
 
     def _output(self, losses: Iterable[Tensor], online: Outputs, target_BT: Tensor, batch: Decisions) -> LossOutput:
         """The sum of the losses of q and q2, with the metrics and the TD error y_t - Q(s_t, a_t) of q."""
         loss_BT = reduce(torch.add, losses)
         require_shape(loss_BT, target_BT.shape, f"{full_name(self.head)}: loss_BT (rows, transitions)")
-        q_BTA = self.head.value(batch.at_decisions(online["q"].detach()))
-        taken_BT = value_taken(q_BTA, batch.action_BT)
-        metrics = {
-            "q/taken_mean": taken_BT,
-            "q/max_mean": max_value(q_BTA, batch.legal_BTA),
+        taken_BT, metrics = self._q_metrics(online, batch)
+        metrics |= {
             "target/mean": target_BT,
             "target/clamped_share": self.head.clamped(target_BT),
             "td/absolute_error": (target_BT - taken_BT).abs(),
         }
         return LossOutput(loss_BT, metrics, target_BT - taken_BT)
+
+
+    @torch.no_grad()
+    def _q_metrics(self, online: Outputs, batch: Decisions) -> tuple[Tensor, dict[str, Tensor]]:
+        """Q(s_t, a_t), BT, and metrics of Q; the greatest Q only where all actions are computed anyway."""
+        if is_deferred(online):
+            taken_BT = q_taken(self.head, online, batch, ("q",))
+            return taken_BT, {"q/taken_mean": taken_BT}
+        q_BTA = self.head.value(batch.at_decisions(online["q"].detach()))
+        taken_BT = value_taken(q_BTA, batch.action_BT)
+        return taken_BT, {"q/taken_mean": taken_BT, "q/max_mean": max_value(q_BTA, batch.legal_BTA)}
 
 
 class TD(TDObjective):
@@ -144,7 +158,14 @@ class TD(TDObjective):
         value_BS = self._value(online, target, batch)
         target_BT = self.returns.target(reward_BT, batch.discount_BT, batch.mask_BT, batch.carry_BT, value_BS)
         require_shape(target_BT, reward_BT.shape, f"{full_name(self.returns)}: target_BT (rows, transitions) of target")
-        losses = (self.head.loss_taken(raw, batch.action_BT, target_BT) for raw in self._predictions(online, batch))
+        losses = []
+        for name in self._names:
+            raw_BTXN, place_BT = (
+                (batch.at_decisions(online[name]), batch.action_BT)
+                if self.head.needs_all_actions
+                else raw_of_taken(online, name, batch)
+            )
+            losses.append(self.head.loss_taken(raw_BTXN, place_BT, target_BT))
         return self._output(losses, online, target_BT, batch)
 
     @torch.no_grad()

@@ -50,7 +50,7 @@ def test_it_is_scored_and_writes(run: Run, place: Path, capsys: pytest.CaptureFi
 @pytest.mark.parametrize("run", [run for run in SAVED if run.name == "pretrained"], ids=lambda run: run.name)
 def test_it_is_exported(run: Run, place: Path) -> None:
     """Bug: weights of an old run that the export no longer finds by their names."""
-    assert driver.command("export", str(driver.FOLDER), "exported") == 0
+    assert driver.command("export", str(driver.FOLDER), "exported", "--behaviour") == 0
     from transformers import AutoModelForCausalLM
 
     _, info = AutoModelForCausalLM.from_pretrained(place / "exported", output_loading_info=True)

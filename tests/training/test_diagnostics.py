@@ -25,7 +25,7 @@ def parts(legal: Any = None, **target: Any) -> Any:
     """Two decisions with Q 1 3 6 and 9 2 5; actions 1 and 2, targets 4 and 4, rewards 2 and 4."""
     raw = torch.tensor([[[1.0, 3.0, 6.0], [9.0, 2.0, 5.0]]])[..., None]
     batch = decisions(make_batch([[1, 2]], [[2.0, 4.0]]), legal)
-    last = LastUpdate(raw, torch.tensor([[1.0, -1.0]]), batch)
+    last = LastUpdate({"q": raw}, torch.tensor([[1.0, -1.0]]), batch)
     settings: dict[str, Any] = {"copies": True, "polyak_rate": None, "period": 50} | target
     return SimpleNamespace(
         ranks=ALONE,
