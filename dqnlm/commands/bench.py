@@ -17,12 +17,14 @@ if TYPE_CHECKING:
 GROUPS = ("update", "replay", "acting", "start")
 LONG = ("scaling",)  # minutes, and asked for by name
 ON_DEVICE = ("utilisation",)  # on a CUDA device alone
+OF_A_MODEL = ("pretrained",)  # with --model
 EPILOG = """groups:
   update    one DQN update against a cross-entropy step of the same network and batch; bytes of a stored transition
   replay    a draw of 64 from 10^4 to 10^7 transitions: the slowest against the quickest size
   acting    greedy tokens with the cache against the whole row, and against generate of transformers if it is installed
   start     dqnlm --help, and launch to the end of a run of one update
   scaling   (by name alone, minutes) time of updates and steps over batch, length, vocabulary, width, environments, as exponents
+  pretrained    (with --model FOLDER) an ILQL update with LoRA against a supervised LoRA step of transformers: time, memory, disk
   utilisation   on a CUDA device: the share of its arithmetic that updates of +experiment=shakespeare_gpu use
 
 examples:
@@ -37,8 +39,11 @@ def main(argv: list[str]) -> int:
     arguments = _parser().parse_args(argv)
     arguments.only = [] if arguments.only is None else [name.strip() for name in arguments.only.split(",")]
     for name in arguments.only:
-        if name not in GROUPS + LONG + ON_DEVICE:
-            raise UserError(f"--only {name}: there is no such group; groups: {', '.join(GROUPS + LONG + ON_DEVICE)}")
+        if name not in GROUPS + LONG + ON_DEVICE + OF_A_MODEL:
+            groups = ", ".join(GROUPS + LONG + ON_DEVICE + OF_A_MODEL)
+            raise UserError(f"--only {name}: there is no such group; groups: {groups}")
+    if set(arguments.only) & set(OF_A_MODEL) and arguments.model is None:
+        raise UserError("--only pretrained needs a model: --model FOLDER, or its name on the Hugging Face Hub")
     if min(arguments.rounds, arguments.threads) < 1:
         raise UserError("--rounds and --threads must be 1 or more")
     if arguments.json is not None:
@@ -68,7 +73,7 @@ def main(argv: list[str]) -> int:
 
 def _works(arguments: argparse.Namespace, device: str) -> dict[str, Callable[[], Iterator[Row]]]:
     """The chosen groups in their order."""
-    from dqnlm.benchmarks import acting, replay, scaling, start, update, utilisation
+    from dqnlm.benchmarks import acting, pretrained, replay, scaling, start, update, utilisation
 
     rounds = arguments.rounds
     works: dict[str, Callable[[], Iterator[Row]]] = {
@@ -77,6 +82,7 @@ def _works(arguments: argparse.Namespace, device: str) -> dict[str, Callable[[],
         "scaling": lambda: scaling.rows(max(1, rounds // 3), device),
         "utilisation": lambda: utilisation.rows(max(1, rounds // 6), device),
     }  # fmt: skip
+    works["pretrained"] = lambda: pretrained.rows(max(1, rounds // 3), arguments.model, device)
     works = {name: work for name, work in works.items() if name in arguments.only}
     if arguments.profile:
         works["profile"] = lambda: update.profiled(device)
@@ -137,6 +143,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--rounds", type=int, default=30, help="timed rounds of each comparison (default: 30)")
     parser.add_argument("--threads", type=int, default=1, help="of torch, for every side (default: 1)")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda ... (default: auto)")
+    parser.add_argument("--model", metavar="FOLDER", help="of --only pretrained: a causal language model")
     parser.add_argument("--peer", action="store_true", help="also time stable-baselines3, if it is installed")
     parser.add_argument("--profile", action="store_true", help="also name the five largest costs of an update")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write all numbers")

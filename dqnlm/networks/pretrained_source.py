@@ -57,7 +57,7 @@ def load(
         model = _weights(where, config, dtype, kept)
         files = {name: text for name in KEPT if (text := _text(where, name, kept)) is not None}
     # use_diff: all settings are written, as another version of transformers may have other defaults.
-    recipe = {"config": config.to_json_string(use_diff=False), "files": files, "q_bias": _has_output_bias(model)}
+    recipe: Recipe = {"config": config.to_json_string(use_diff=False), "files": files, "q_bias": _has_output_bias(model)}
     return model, recipe | ({"base": {"sha256": _digest(where, kept)}} if by_reference else {})
 
 
