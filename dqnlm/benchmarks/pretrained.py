@@ -1,7 +1,7 @@
 """pretrained: one ILQL update with LoRA against one supervised LoRA step by plain transformers and peft, of the same batch.
 
-The batch: 8 rows of 28 tokens, prompts of 8 tokens and answers of 20, the loss on the answers. Peak memory is that of a process of
-its own for each side.
+The batch: 8 rows of 28 tokens, prompts of 8 tokens and answers of 20, the loss on the answers. Peak memory is that of a process
+of its own for each side.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -34,7 +35,8 @@ def rows(rounds: int, model: str, device: str) -> Iterator[Row]:
         with built(*settings(log, model, device)) as ours:
             update = _update(ours)
             times = alternate({"ilql": update, "supervised": supervised(model, _ids(ours), device)}, rounds)
-            yield compared("pretrained", f"ILQL update / supervised LoRA step, {ROWS} x {PROMPT + ANSWER} tokens", times, "<= 1.40")
+            sides = f"ILQL update / supervised LoRA step, {ROWS} x {PROMPT + ANSWER} tokens"
+            yield compared("pretrained", sides, times, "<= 1.40")
             yield _checkpoint(ours)
         peaks = [_peak(side, log, model, device) for side in SIDES]
         note = "peak of a process of its own, the interpreter and the loading of the model included"
@@ -82,7 +84,8 @@ def supervised(model: str, ids_BS: Tensor, device: str) -> Callable[[], object]:
     from transformers import AutoModelForCausalLM
 
     torch.manual_seed(0)
-    base = AutoModelForCausalLM.from_pretrained(model, dtype=torch.float32).to(device)
+    base: Any = AutoModelForCausalLM.from_pretrained(model, dtype=torch.float32)
+    base = base.to(device)
     network = get_peft_model(base, LoraConfig(r=RANK, lora_alpha=2 * RANK, target_modules="all-linear", task_type="CAUSAL_LM"))
     network.train()
     learned = [parameter for parameter in network.parameters() if parameter.requires_grad]
@@ -110,8 +113,9 @@ def _checkpoint(trainer: Trainer) -> Row:
     network, heads = parts.policy.network, parts.learner.target.network.projections
     kept = {id(p): p for p in (*network.parameters(), *heads.parameters()) if p.requires_grad or not is_fixed(p)}
     learned = sum(p.numel() * p.element_size() for p in kept.values())
+    sides = "checkpoint / adapters and heads (the target's too)"
     return Row(
-        "pretrained", "checkpoint / adapters and heads (the target's too)", size / MIB, learned / MIB, "MiB", size / learned, "<= 3",
+        "pretrained", sides, size / MIB, learned / MIB, "MiB", size / learned, "<= 3",
         "both moments of the optimizer, tokenizer and replay buffer included",
     )  # fmt: skip
 
