@@ -38,6 +38,7 @@ class Policy:
         declared: boltzmann, probability or reweighted, the kind that evaluations use.
         beta: of reweighted, in nats per unit of return; 0 is the cloned behaviour.
         temperature: of the boltzmann policy, fitted to held-out text at the last evaluation.
+        has_own_temperature: it is a setting, and is not fitted.
         spec: of the task that the network was made for.
         outputs: named outputs of the network beside q.
         acting_q: of two Q-functions, the one that acts: the smaller of both for each action, the first, or their mean.
@@ -56,11 +57,12 @@ class Policy:
         spec: TaskSpec | None = None,
         outputs: tuple[str, ...] = (),
         acting_q: ActingQ = "min",
+        has_own_temperature: bool = False,
     ) -> None:
         self.network, self.head, self.tokens, self.legal_A = network, head, tokenizer, legal_A
         self.declared, self.temperature, self.step, self.beta = declared, temperature, step, beta
         self.spec = spec or TaskSpec(num_actions=0, num_tokens=0, row_transitions=0, episode_steps=0)
-        self.outputs, self.acting_q = outputs, acting_q
+        self.outputs, self.acting_q, self.has_own_temperature = outputs, acting_q, has_own_temperature
 
     @property
     def device(self) -> torch.device:
@@ -69,7 +71,8 @@ class Policy:
     @property
     def default(self) -> Kind:
         """The default kind: the declared one; greedy where no temperature has been fitted to text."""
-        return "greedy" if self.declared == "boltzmann" and self.temperature == 1.0 else self.declared
+        unfitted = self.temperature == 1.0 and not self.has_own_temperature
+        return "greedy" if self.declared == "boltzmann" and unfitted else self.declared
 
     @property
     def tokenizer(self) -> Tokenizer:
@@ -77,6 +80,11 @@ class Policy:
         if self.tokens is None:
             raise UserError("this run's environment is no text: it can be evaluated (dqnlm eval), but writes nothing")
         return self.tokens
+
+    def fit(self, temperature: float) -> None:
+        """Sets the temperature of the boltzmann policy, where it is not a setting."""
+        if not self.has_own_temperature:
+            self.temperature = temperature
 
     def preference(self, output: dict[str, Tensor]) -> Tensor:
         """The score XA that acting maximises or samples by: Q in return units, or log pi_b + beta (Q - V) in nats.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Literal
 
@@ -17,6 +18,7 @@ class PolicySettings:
         kind: the policy that evaluations score and that writes samples.
         beta: of the reweighted policy, nats per unit of return; None for the others.
         acting_q: of two Q-functions (objective.td.twin), the one that acts.
+        temperature: of the boltzmann policy, in return units; None: fitted to held-out text.
 
     Raises:
         UserError: beta without the reweighted policy, or the reweighted policy without beta.
@@ -25,12 +27,18 @@ class PolicySettings:
     kind: Literal["boltzmann", "probability", "reweighted"]
     beta: float | None
     acting_q: Literal["min", "first", "mean"]
+    temperature: float | None
 
     def __post_init__(self) -> None:
         if self.kind == "reweighted" and self.beta is None:
             raise UserError("policy.kind=reweighted needs policy.beta, in nats per unit of return (1 is a start)")
         if self.kind != "reweighted" and self.beta is not None:
             raise UserError("policy.beta belongs to policy.kind=reweighted; set policy.beta=null")
+        if self.temperature is not None and (self.kind != "boltzmann" or not 0 < self.temperature < math.inf):
+            raise UserError(
+                f"policy.temperature={self.temperature} must be a number above 0, of policy.kind=boltzmann; set it "
+                "to null"
+            )
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -29,6 +29,7 @@ class Setup(NamedTuple):
         device: where the rows live.
         generator: draws rows, on that device.
         ranks: the processes of the run, each with a buffer of its own.
+        siblings: consecutive rows of a rollout that answer the same prompt.
     """
 
     spec: TaskSpec
@@ -39,6 +40,7 @@ class Setup(NamedTuple):
     device: torch.device
     generator: torch.Generator
     ranks: Ranks = ALONE
+    siblings: int = 1
 
 
 class Buffer(ABC):
@@ -56,11 +58,13 @@ class Buffer(ABC):
             `file` that the host maps into its memory, for a ring larger than that. It lies among the temporary files and
             is gone with the process; a checkpoint holds the rows.
         more_bytes: what the buffer itself keeps for each transition.
+        together: rows that are kept and drawn together.
 
     Attributes:
         needs_errors: `update_priorities` uses the errors.
         can_mix_demonstrations: rows of a batch may be replaced by others, as all are whole rows drawn alike.
         draws_whole_rollouts: a batch as large as a rollout holds each of its rows.
+        draws_whole_groups: all answers of a rollout to the same prompt are drawn together.
         rows: rows kept.
         width: T of a batch.
         bytes_per_transition: of the ring.
@@ -73,6 +77,7 @@ class Buffer(ABC):
     needs_errors: bool = False
     can_mix_demonstrations: bool = False
     draws_whole_rollouts: bool = False
+    draws_whole_groups: bool = False
 
     def __init__(
         self,
@@ -82,6 +87,7 @@ class Buffer(ABC):
         sample: Literal["rows", "transitions"],
         place: Place = "device",
         more_bytes: int = 0,
+        together: int = 1,
     ) -> None:
         spec, self.mode, self.ranks, self.batch_device = setup.spec, sample, setup.ranks, setup.device
         self.device, self.generator = setup.device, setup.generator
@@ -92,11 +98,12 @@ class Buffer(ABC):
         self.copies, decisions = copies, longest - spec.first_decision
         if capacity is None and setup.logged_rows == 0:
             raise UserError("buffer.capacity=null is as many as logged data has, and there is none: set a number")
-        self.rows = setup.logged_rows if capacity is None else capacity // (decisions * copies) * copies
+        unit = copies * together
+        self.rows = setup.logged_rows if capacity is None else capacity // (decisions * unit) * unit
         if self.rows < 1:
             raise UserError(
-                f"buffer.capacity={capacity} transitions is less than {copies} rows of {decisions} decisions; "
-                f"set buffer.capacity to at least {copies * decisions}"
+                f"buffer.capacity={capacity} transitions is less than {unit} rows of {decisions} decisions; "
+                f"set buffer.capacity to at least {unit * decisions}"
             )
         if sample == "transitions" and copies > 1:
             raise UserError(

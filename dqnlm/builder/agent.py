@@ -133,8 +133,8 @@ def build_policy(
     network = build_network(config, spec, outputs, head, tokenizer, recipe)
     return Policy(
         network.to(device), head.to(device), tokenizer, None if legal_A is None else legal_A.to(device),
-        settings["kind"], 1.0, beta=settings["beta"] or 0.0, spec=spec, outputs=outputs,
-        acting_q=settings["acting_q"],
+        settings["kind"], settings["temperature"] or 1.0, beta=settings["beta"] or 0.0, spec=spec, outputs=outputs,
+        acting_q=settings["acting_q"], has_own_temperature=settings["temperature"] is not None,
     )  # fmt: skip
 
 
@@ -211,6 +211,7 @@ def build_buffer(
         spec=task.spec, gamma=config["gamma"], context=context, lookahead=lookahead,
         logged_rows=logged_rows_of(task.num_logged_rows, ranks), device=device, ranks=ranks,
         generator=streams.stream(device, config["seed"], streams.BUFFER),
+        siblings=config["env"].get("samples_per_prompt", 1),
     )  # fmt: skip
     buffer: Buffer = instantiate_with(config["buffer"], {"setup": setup}, "buffer")
     return buffer

@@ -95,4 +95,5 @@ def run_context(
         has_target_copy=learner.target.copies,
         draws_transitions=buffer.mode == "transitions",
         draws_whole_rollouts=buffer.draws_whole_rollouts,
+        draws_whole_groups=buffer.draws_whole_groups,
     )

@@ -79,6 +79,7 @@ def load_policy_and_config(
         spec,
         outputs,
         state.get("acting_q", "min"),
+        config["policy"]["temperature"] is not None,
     )
     return policy, config
 

@@ -114,6 +114,7 @@ def renewed_config(config: Mapping[str, Any]) -> dict[str, Any]:
         found["buffer"].setdefault("place", "device")
     if isinstance(found.get("policy"), dict):
         found["policy"].setdefault("acting_q", "min")
+        found["policy"].setdefault("temperature", None)
     found.setdefault("actors", {"_target_": "dqnlm.training.acting.Own"})
     best = found.get("evaluation", {}).get("best_metric")
     if isinstance(best, str):

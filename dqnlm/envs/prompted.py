@@ -149,7 +149,9 @@ class Prompted(CompletesPrompts):
         reward_BH = torch.zeros(action_BH.shape, device=self.device)
         if with_rewards:
             reference_BR, reference_length_B = _padded(self._references, pair_B, self._longest_reference)
-            episodes = Episodes(prompt_BP, prompt_length_B, action_BH, length_B, reference_BR, reference_length_B)
+            episodes = Episodes(
+                prompt_BP, prompt_length_B, action_BH, length_B, reference_BR, reference_length_B, pair_B
+            )
             reward_BH = self.reward.judge(episodes)
         decision_BH = place_H < length_B[:, None]
         flag_BH = decision_BH * DECISION + (place_H == length_B[:, None] - 1) * TERMINATED

@@ -145,7 +145,7 @@ def _inverse_temperatures(policy: Policy, rows: Sequence[TokenRow]) -> Tensor | 
         for block in decisions(policy, rows)
     ]
     q_XA, taken_X, half_X = (torch.cat(part) for part in zip(*kept, strict=True))
-    policy.temperature = 1.0 / fitting.fit_inverse_temperature(q_XA, taken_X)
+    policy.fit(1.0 / fitting.fit_inverse_temperature(q_XA, taken_X))
     found = []
     for other in (1, 0):  # of a log in which one half has no decision, all are taken
         of_X = half_X == other if bool((half_X == other).any()) else torch.ones_like(half_X, dtype=torch.bool)

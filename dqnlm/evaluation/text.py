@@ -85,7 +85,7 @@ class TextEvaluator(Evaluator):
         policy.network.eval()
         set_noise(policy.network, False)
         metrics = score_text(policy, self.heldout_ids)
-        policy.temperature = metrics["eval/temperature"]
+        policy.fit(metrics["eval/temperature"])
         metrics |= self._episodes(policy)
         samples = self._samples(policy)
         ids = [policy.tokenizer.encode(text).tolist() for _, text in samples]

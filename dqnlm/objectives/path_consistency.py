@@ -71,6 +71,8 @@ class PathConsistency(Objective):
         if target is not None:
             residual_BT = residual_BT + self._end_value(path, target, batch)
         metrics = {"q/taken_mean": taken_BT, "value/mean": value_BT, "td/absolute_error": residual_BT.abs()}
+        if reference is not None:
+            metrics["policy/log_ratio"] = (advantage_BT.detach() - prior_BT) / self.temperature
         return LossOutput(losses.squared(residual_BT, residual_BT.new_zeros(())), metrics, residual_BT.detach())
 
     def _end_value(self, path: AffineReturn, target: Outputs, batch: Decisions) -> Tensor:

@@ -88,6 +88,8 @@ class Trajectory(Objective):
         else:
             baseline_B = value_BT.gather(1, batch.mask_BT.argmax(1, keepdim=True)).squeeze(1)
         metrics = {"q/taken_mean": taken_BT, "value/mean": value_BT}
+        if reference is not None:
+            metrics["policy/log_ratio"] = (advantage_BT.detach() - prior_BT) / self.temperature
         error_BT = (surplus_B - baseline_B).detach()[:, None].expand_as(taken_BT)
         return LossOutput(losses.squared(surplus_B, baseline_B), metrics, error_BT)
 
@@ -96,12 +98,14 @@ def _check_siblings(context: RunContext) -> None:
     answers = "objective.trajectory.baseline=group compares the answers to one prompt in a batch: "
     if context.samples_per_prompt < 2:
         raise UserError(
-            f"{answers}set env.samples_per_prompt=4 or so, in an environment that has it (env=translation), or baseline=value"
+            f"{answers}set env.samples_per_prompt=4 or so, in an environment that has it (env=translation, env=prompts), "
+            "or baseline=value"
         )
-    if not context.draws_whole_rollouts or context.batch_size < context.num_envs:
+    whole = context.draws_whole_rollouts and context.batch_size >= context.num_envs
+    if not (whole or context.draws_whole_groups):
         raise UserError(
-            f"{answers}set buffer=rollout and trainer.batch_size={context.num_envs} (env.num_envs), a whole rollout, or "
-            "baseline=value"
+            f"{answers}set buffer=groups, or buffer=rollout and trainer.batch_size={context.num_envs} (env.num_envs), a whole "
+            "rollout, or baseline=value"
         )
     if context.demonstration_fraction:
         raise UserError(

@@ -35,6 +35,7 @@ class Episodes(NamedTuple):
         length_B: int64, decisions that count, at least 1.
         reference_BR: int64, token ids of the reference text, without a stop token; R may be 0.
         reference_length_B: int64, 0 where there is no reference.
+        prompt_index_B: int64, which prompt of the data each has; None where prompts are not numbered.
     """
 
     prompt_BP: Tensor
@@ -43,6 +44,7 @@ class Episodes(NamedTuple):
     length_B: Tensor
     reference_BR: Tensor
     reference_length_B: Tensor
+    prompt_index_B: Tensor | None = None
 
 
 def without_prompt(action_BH: Tensor, reference_BH: Tensor) -> Episodes:
@@ -81,6 +83,9 @@ class Reward(ABC):
 
     def __init__(self, num_actions: int) -> None:
         self.num_actions = num_actions
+
+    def use_columns(self, columns: dict[str, list[Any]]) -> None:  # noqa: B027
+        """Receives the further columns of the prompts, a value a prompt each, before anything is judged."""
 
     def only_scores(self) -> None:  # noqa: B027
         """Called where nothing is learned from it, so that no bound of its scores has a meaning."""

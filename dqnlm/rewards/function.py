@@ -8,7 +8,11 @@ from collections.abc import Sequence
 from numbers import Real
 from typing import Any
 
+from torch import Tensor
+
 from dqnlm.errors import UserError
+from dqnlm.rewards.base import Episodes
+from dqnlm.rewards.calling import Call
 from dqnlm.rewards.text import Decoder, Ids, TextReward
 from dqnlm.types import Bounds
 from dqnlm.utils import user_code
@@ -19,6 +23,8 @@ SETTING = "reward.path"
 
 class FunctionReward(TextReward):
     """Calls `score(prompts, completions, references)` with three lists of texts, one entry per finished episode.
+
+    Further parameters are columns of the data (`rewards.calling`).
 
     The function returns one number for each completion; with `per_token`, a list of one number a token for each. A list, an
     array or a tensor will do. A reference is "" where there is none. The stop token is no part of a completion.
@@ -50,17 +56,43 @@ class FunctionReward(TextReward):
                 "reward=function needs reward.path=FILE.py:FUNCTION, such as reward.path=my_rewards.py:score"
             )
         self.path, self.file = path, user_code.split(path, SETTING, "function")[0]
-        self._function = user_code.load(path, SETTING, "function")
+        function = user_code.load(path, SETTING, "function")
         try:
-            inspect.signature(self._function).bind([], [], [])
+            self._function = Call(function)
         except TypeError as error:
             name = path.rpartition(":")[2]
             raise UserError(
-                f"{SETTING}={path}: it is called with three lists, and {name}{inspect.signature(self._function)} takes others "
+                f"{SETTING}={path}: it is called with three lists, and {name}{inspect.signature(function)} takes others "
                 f"({error})\n  write: def {name}(prompts, completions, references)"
             ) from error
-        except ValueError:  # a function of C without a signature: its first call tells
-            pass
+        self._columns: dict[str, list[Any]] = {}
+        self._index: list[int] | None = None  # of the prompts of the episodes that are judged
+
+    def use_columns(self, columns: dict[str, list[Any]]) -> None:
+        """Hands the data's columns to the function.
+
+        Raises:
+            UserError: it requires one that the data has not.
+        """
+        self._columns = columns
+        self._require_columns()
+
+    def _require_columns(self) -> None:
+        if missing := self._function.missing(self._columns):
+            there = ", ".join(self._columns) or "none"
+            raise UserError(
+                f"{SETTING}={self.path}: the function takes {', '.join(missing)}, which is no column of the data (columns beside "
+                f"the prompt: {there}; data=prompts has them)"
+            )
+
+    def judge(self, episodes: Episodes) -> Tensor:
+        """See `TextReward.judge`; the columns are those of each episode's prompt."""
+        self._require_columns()
+        numbers = episodes.prompt_index_B
+        if self._columns and self.increments:
+            raise UserError("reward.increments=true scores parts of texts, without the columns of the data: set it to false")
+        self._index = None if numbers is None else numbers.tolist()
+        return super().judge(episodes)
 
     def score(self, prompts: list[str], completions: list[str], references: list[str]) -> list[float]:
         answer = self._call(prompts, completions, references)
@@ -81,7 +113,9 @@ class FunctionReward(TextReward):
 
     def _call(self, prompts: list[str], completions: list[str], references: list[str]) -> Sequence[Any]:
         try:
-            returned = self._function(prompts, completions, references)
+            places = self._index or []
+            columns = {name: [values[i] for i in places] for name, values in self._columns.items()}
+            returned = self._function((prompts, completions, references), columns)
         except user_code.ERRORS as error:
             raise UserError(f"{SETTING}={self.path}: {user_code.blame(error, self.file)}") from error
         answer = _as_list(returned)

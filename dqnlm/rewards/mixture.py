@@ -91,6 +91,10 @@ class Mixture(Reward):
         inner = {f"{n}/{key}": value for n, part in self._parts.items() for key, value in part.parts().items()}
         return {**self._latest, **inner}
 
+    def use_columns(self, columns: dict[str, list[Any]]) -> None:
+        for part in self._parts.values():
+            part.use_columns(columns)
+
     def state_dict(self) -> dict[str, Any]:
         if self.sequence_level:
             return {}

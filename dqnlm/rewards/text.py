@@ -176,7 +176,7 @@ class TextReward(SequenceReward):
 
 def on_host(episodes: Episodes, eos_id: int | None) -> Completions:
     """Episodes as lists of ids, in one transfer."""
-    prompt_BP, _, action_BH, length_B, reference_BR, _ = episodes
+    prompt_BP, _, action_BH, length_B, reference_BR = episodes[:5]
     lengths_B3 = torch.stack([episodes.prompt_length_B, length_B, episodes.reference_length_B], 1)
     rows = torch.cat([lengths_B3.long(), prompt_BP, action_BH, reference_BR], 1).cpu().tolist()
     completion_at = 3 + prompt_BP.shape[1]

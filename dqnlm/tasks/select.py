@@ -11,9 +11,10 @@ from dqnlm.tasks.answers import AnswersTask
 from dqnlm.tasks.base import Task
 from dqnlm.tasks.environment import EnvironmentTask
 from dqnlm.tasks.log import LogTask
+from dqnlm.tasks.prompts import PromptsTask
 from dqnlm.tasks.text import TextTask
 
-TASKS: dict[str, type[Task]] = {task.kind: task for task in (TextTask, AnswersTask, LogTask, EnvironmentTask)}
+TASKS: dict[str, type[Task]] = {task.kind: task for task in (TextTask, AnswersTask, PromptsTask, LogTask, EnvironmentTask)}
 
 
 def task_class(config: dict[str, Any]) -> type[Task]:

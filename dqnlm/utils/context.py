@@ -42,6 +42,7 @@ class RunContext:
         has_target_copy: the target network is a copy.
         draws_transitions: the buffer draws single decisions.
         draws_whole_rollouts: `Buffer.draws_whole_rollouts`.
+        draws_whole_groups: `Buffer.draws_whole_groups`.
     """
 
     option: Callable[[str], str]
@@ -75,3 +76,4 @@ class RunContext:
     has_target_copy: bool
     draws_transitions: bool
     draws_whole_rollouts: bool
+    draws_whole_groups: bool

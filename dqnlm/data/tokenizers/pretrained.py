@@ -131,16 +131,22 @@ def end_of_text(where: str) -> int | None:
     """
     tokenizer = read(where)
     for name in ("tokenizer_config.json", "special_tokens_map.json"):
-        token = _settings(where, name).get("eos_token")
+        token = settings_of(where, name).get("eos_token")
         text = token.get("content") if isinstance(token, dict) else token
         if isinstance(text, str) and (found := tokenizer.id_of(text)) is not None:
             return found
     for name in ("generation_config.json", "config.json"):
-        number = _settings(where, name).get("eos_token_id")
+        number = settings_of(where, name).get("eos_token_id")
         number = number[0] if isinstance(number, list) and number else number
         if isinstance(number, int) and 0 <= number < tokenizer.vocabulary_size:
             return number
     return None
+
+
+def read_text(where: str, name: str) -> str | None:
+    """A file of the model as text; None where it has none."""
+    path = _file(where, name)
+    return None if path is None else path.read_text(encoding="utf-8")
 
 
 def _file(where: str, name: str) -> Path | None:
@@ -166,7 +172,7 @@ def _hub_folder(where: str, name: str) -> Path | None:
         return None
 
 
-def _settings(where: str, name: str) -> dict[str, Any]:
+def settings_of(where: str, name: str) -> dict[str, Any]:
     """Reads a JSON object of the model's files; {} where there is no such file."""
     path = _file(where, name)
     if path is None:

@@ -63,9 +63,24 @@ def read_file(path: str) -> tuple[list[Trajectory], DataSource]:
         raise UserError(f"data.path: {file} is of no known kind; its name must end in {', '.join(FORMATS)}.")
     if not data.strip():
         raise _empty(str(file))
-    records = json_lines(data, file, _EXAMPLE) if kind == "json lines" else _table(data, file, kind)
+    records = records_of_file(data, file, _EXAMPLE)
     source = DataSource(file.name, str(file.absolute()), hashlib.sha256(data).hexdigest())
     return _checked(records, str(file)), source
+
+
+def records_of_file(data: bytes, file: Path, example: str) -> Iterator[Record]:
+    """The rows of a file of one of `FORMATS`, with their places.
+
+    Args:
+        data: of the file.
+        file: its name says what it is.
+        example: a whole line, for messages.
+
+    Raises:
+        UserError: it cannot be read so.
+    """
+    kind = next(kind for ending, kind in FORMATS.items() if file.name.lower().endswith(ending))
+    return json_lines(data, file, example) if kind == "json lines" else _table(data, file, kind)
 
 
 def read_hub(*, name: str, config: str | None, split: str, revision: str | None) -> tuple[list[Trajectory], DataSource]:

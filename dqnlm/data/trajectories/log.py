@@ -9,20 +9,16 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import ClassVar
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from dqnlm.data.tokenizers import factory
 from dqnlm.data.tokenizers.base import Tokenizer
-from dqnlm.data.tokenizers.bpe import train_bpe
-from dqnlm.data.tokenizers.ended import with_end
 from dqnlm.data.tokenizers.factory import TokenizerName
+from dqnlm.data.tokenizers.making import make_tokenizer
 from dqnlm.data.trajectories import split
 from dqnlm.data.trajectories.dataset import read_log
 from dqnlm.data.trajectories.files import DataSource, read_file
@@ -115,7 +111,8 @@ def logged(
     """
     items, source = read_log(path, name, config, split, revision, "logged")
     train, heldout, notes = _parts(items, heldout_path, heldout_fraction, heldout_by, source.name)
-    made = _tokenizer(tokenizer, vocabulary_size, train, end_token)
+    texts = [text for item in train for text in (item.prompt, item.completion, item.next)]
+    made = make_tokenizer(tokenizer, vocabulary_size, texts, end_token)
     if max_tokens is not None:
         train, heldout, left_out = _short(train, heldout, made, max_tokens)
         notes += left_out
@@ -154,39 +151,6 @@ def _parts(
         )
     said = f"Held out {len(heldout):,} rows of {heldout_path} (data.heldout_path) beside {len(train):,} to learn from."
     return train, heldout, [said, *([dropped] if dropped else [])]
-
-
-def _tokenizer(
-    kind: str | None, vocabulary_size: int | None, train: Sequence[Trajectory], end_token: bool
-) -> Tokenizer:
-    if kind is None:
-        raise UserError(
-            "data.tokenizer is null: set character, byte, bpe, or the folder of a pretrained model (network.name_or_path=FOLDER "
-            "gives its own)"
-        )
-    if (vocabulary_size is None) == (kind == "bpe"):
-        raise UserError(
-            "data.tokenizer=bpe needs data.vocabulary_size (such as 2000), and the other tokenizers take "
-            f"data.vocabulary_size=null; it is {vocabulary_size}"
-        )
-    texts = [text for item in train for text in (item.prompt, item.completion, item.next)]
-    if vocabulary_size is not None:
-        made: Tokenizer = train_bpe(texts, vocabulary_size)
-    else:
-        made = factory.build(kind, "".join(texts))
-    if not end_token:
-        return made
-    if kind in ("bpe", "character", "byte"):
-        return with_end(made, None)
-    from dqnlm.data.tokenizers.pretrained import end_of_text
-
-    own = end_of_text(kind)
-    if own is None:
-        raise UserError(
-            f"data.end_token: no file in {Path(kind)} names the model's end-of-text token (eos_token in tokenizer_config.json); "
-            "add it, or set data.end_token=false"
-        )
-    return with_end(made, own)
 
 
 def _short(
