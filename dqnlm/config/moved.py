@@ -108,6 +108,8 @@ def renewed_config(config: Mapping[str, Any]) -> dict[str, Any]:
         if node is not None and node.get(name) == old:
             node[name] = new
     found.setdefault("max_rounds", None)
+    if isinstance(found.get("trainer"), dict):
+        found["trainer"].setdefault("preflight", False)
     if isinstance(found.get("learner"), dict):
         found["learner"].setdefault("record", True)
     if str(found.get("buffer", {}).get("_target_")) in _WITH_PLACE:

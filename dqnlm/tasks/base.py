@@ -173,6 +173,12 @@ class Task(ABC):
             learns_returns: an objective makes Q follow the returns, in whatever units.
         """
 
+    def small_evaluator(
+        self, settings: EvaluationSettings, *, q_is_return: bool, learns_returns: bool
+    ) -> Evaluator:
+        """As `evaluator`, on so little data that it takes seconds, to try it out."""
+        return self.evaluator(settings, q_is_return=q_is_return, learns_returns=learns_returns)
+
     @property
     def num_logged_rows(self) -> int:
         """Number of rows of logged data."""

@@ -14,7 +14,7 @@ from dqnlm.agent.policy import Policy
 from dqnlm.buffers.base import Buffer
 from dqnlm.buffers.shard import Shard
 from dqnlm.data.tokenizers.base import Tokenizer
-from dqnlm.data.trajectories.log import Log
+from dqnlm.data.trajectories.log import Log, LogPart
 from dqnlm.data.trajectories.rewards import episodes
 from dqnlm.data.trajectories.rows import TokenRow, padded
 from dqnlm.envs.logged import Logged, LogShape
@@ -62,10 +62,18 @@ class LogTask(Task):
         return allowed_tokens(self.config, self.data.tokenizer)
 
     def evaluator(self, settings: EvaluationSettings, *, q_is_return: bool, learns_returns: bool) -> LogEvaluator:
+        return self._evaluator(self.data.heldout, settings, learns_returns)
+
+    def small_evaluator(self, settings: EvaluationSettings, *, q_is_return: bool, learns_returns: bool) -> LogEvaluator:
+        """See `Task.small_evaluator`: four of the held-out rows."""
+        part = self.data.heldout
+        return self._evaluator(LogPart(part.items[:4], part.rows[:4]), settings, learns_returns)
+
+    def _evaluator(self, heldout: LogPart, settings: EvaluationSettings, learns_returns: bool) -> LogEvaluator:
         env = self.env
         assert isinstance(env, Logged)
         return LogEvaluator(
-            self.data.heldout, self._judge(), env.horizon, self.config["gamma"], settings.betas,
+            heldout, self._judge(), env.horizon, self.config["gamma"], settings.betas,
             settings.samples, settings.episodes, learns_returns,
         )  # fmt: skip
 

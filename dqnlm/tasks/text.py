@@ -85,14 +85,23 @@ class TextTask(Task):
         self.data.require_tokens(max(self.spec.row_transitions + 1, 3), "an episode (env.prompt_length + env.horizon)")
 
     def evaluator(self, settings: EvaluationSettings, *, q_is_return: bool, learns_returns: bool) -> TextEvaluator:
+        return self._evaluator(self.data.heldout_ids, settings, q_is_return)
+
+    def small_evaluator(
+        self, settings: EvaluationSettings, *, q_is_return: bool, learns_returns: bool
+    ) -> TextEvaluator:
+        """See `Task.small_evaluator`: the beginning of the held-out text, as long as four episodes."""
+        return self._evaluator(self.data.heldout_ids[: 4 * (self.spec.row_transitions + 1)], settings, q_is_return)
+
+    def _evaluator(self, heldout_ids: Tensor, settings: EvaluationSettings, q_is_return: bool) -> TextEvaluator:
         data = self.data
         seed = streams.seed_of(self.config["seed"], streams.EVALUATION)
         size = data.tokenizer.vocabulary_size
         reference = data.train_ids if len(data.train_ids) else data.heldout_ids
         return TextEvaluator(
-            data.heldout_ids, lambda: self.make_env(seed, evaluating=True, num_envs=settings.episodes),
+            heldout_ids, lambda: self.make_env(seed, evaluating=True, num_envs=settings.episodes),
             self._by_frequency(), self.config["gamma"], q_is_return, settings.samples, settings.sample_tokens,
-            settings.sample_temperature, seed, baselines(reference, data.heldout_ids, size),
+            settings.sample_temperature, seed, baselines(reference, heldout_ids, size),
         )  # fmt: skip
 
     def _by_frequency(self) -> list[int]:

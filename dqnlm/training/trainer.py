@@ -14,10 +14,12 @@ import os
 import time
 from typing import Any
 
+from dqnlm.errors import UserError
 from dqnlm.training import saved_state
 from dqnlm.training.build_phases import build_phases
 from dqnlm.training.components import Components
 from dqnlm.training.phases import Phase
+from dqnlm.training.preflight import preflight
 from dqnlm.training.recorder import Recorder
 from dqnlm.utils.failures import explain_memory_error
 from dqnlm.utils.files import write_json_atomic
@@ -38,6 +40,7 @@ class Trainer:
         updates_per_rollout: gradient steps in a round.
         learning_starts: environment steps before the first update of the online phase.
         log_every: rounds between two log points.
+        preflight: before the first update, all parts are tried in small (`training.preflight`); of one process alone.
     """
 
     def __init__(
@@ -52,6 +55,7 @@ class Trainer:
         updates_per_rollout: int,
         learning_starts: int,
         log_every: int,
+        preflight: bool,
     ) -> None:
         if rollouts and components.make_acting is not None:
             components.acting = components.make_acting(rollout_steps)
@@ -62,7 +66,8 @@ class Trainer:
         )  # fmt: skip
         self.total_rounds, self.log_every = self.phases[-1].end, log_every
         self.recorder = Recorder(components, log_every * updates_per_rollout)
-        self.rounds_done = 0
+        self.rounds_done, self.preflight = 0, preflight
+        self._owes_evaluation = False  # one that was due has failed
         self._stop_signal: int | None = None
         self._heard = 0.0  # when, by the monotonic clock
         self._saved_at, self._saved_clock = -1, time.monotonic()
@@ -123,9 +128,13 @@ class Trainer:
 
     def _loop(self) -> None:
         components = self.components
+        if self.preflight and self.rounds_done == 0 and components.ranks.world == 1:
+            preflight(components, self.recorder.best_metric)
         components.console.start_progress(self.rounds_done, self.total_rounds, self.rounds)
         if self._saved_at != self.rounds_done:
             self._save()
+        if self._owes_evaluation:
+            self._evaluate()
         while self.rounds_done < self.total_rounds and not self._is_stopped() and not self._is_out_of_patience():
             phase = self.phase
             self.train_round(phase)
@@ -135,7 +144,7 @@ class Trainer:
                 self.recorder.log(self.rounds_done)
             pretrained = phase.name == "pretraining" and self.rounds_done == phase.end
             if self.rounds_done % components.evaluation.every == 0 or end or pretrained:
-                self.recorder.evaluate(f"{self.rounds_done}/{self.total_rounds} {self.rounds}")
+                self._evaluate()
             due = components.saving.is_due(self.rounds_done, time.monotonic() - self._saved_clock) or end
             if any(components.ranks.most(int(due))):
                 self._save()
@@ -144,6 +153,17 @@ class Trainer:
             components.console.print(f"early stop: {patience} evaluations without a better {best}")
         if self._saved_at != self.rounds_done:
             self._save()
+
+    def _evaluate(self) -> None:
+        """Evaluates; where that fails, what was learned is saved first, and the evaluation is owed by the resumed run."""
+        self._owes_evaluation = True
+        try:
+            self.recorder.evaluate(f"{self.rounds_done}/{self.total_rounds} {self.rounds}")
+        except UserError:
+            if self._saved_at != self.rounds_done and self.components.ranks.world == 1:
+                self._save()
+            raise
+        self._owes_evaluation = False
 
     def _is_stopped(self) -> bool:
         """Whether a signal came, to any rank."""
@@ -190,10 +210,12 @@ class Trainer:
 
     def state_dict(self) -> dict[str, Any]:
         """The position of the loop, and the recorder's state; the keys are those of the first release."""
-        return {"rollouts_done": self.rounds_done, "journal": self.recorder.state_dict()}
+        owed = {"owes_evaluation": True} if self._owes_evaluation else {}
+        return {"rollouts_done": self.rounds_done, "journal": self.recorder.state_dict()} | owed
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.rounds_done = self._saved_at = state["rollouts_done"]
+        self._owes_evaluation = state.get("owes_evaluation", False)
         self.recorder.load_state_dict(state["journal"])
 
     def _summary(self, status: str) -> dict[str, Any]:
