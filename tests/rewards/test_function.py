@@ -200,3 +200,32 @@ def test_who_may_run_it(write: Write, tmp_path: Path, capfd: Any) -> None:
     write("return [completions[0][99]]")
     code, message = dqnlm("train", *trained[:-1], f"hydra.run.dir={tmp_path / 'other'}")
     assert code == 2 and f"{path}, line 6, in score: IndexError" in message
+
+
+def test_columns_of_the_data_go_to_the_function(tmp_path: Path, write: Write) -> None:
+    """Bug: a column of another prompt, or a function of TRL's form that is refused. By hand; prompts 1 and 0 are answered."""
+    path = write("return [0.0, 0.0]")
+    numbered = SAID._replace(prompt_index_B=torch.tensor([1, 0]))
+    columns = {"answer": [0.25, 0.75], "other": ["a", "b"]}
+    forms = [
+        "def score(prompts, completions, references, answer):\n    return answer\n",
+        "def score(p, c, r, *, answer):\n    return answer\n",
+        "def score(completions, answer, **kwargs):\n    return answer if kwargs['other'] == ['b', 'a'] else None\n",
+        "def score(completions, **kwargs):\n    return kwargs['answer'] if kwargs['prompts'] == ['bc', 'd'] else None\n",
+    ]
+    for form in forms:
+        path.write_text(form)
+        user_code._run.cache_clear()
+        made = reward(path)
+        made.use_columns(columns)
+        assert made.judge(numbered).tolist() == [[0, 0, 0.75], [0.25, 0, 0]], form
+    path.write_text(forms[0])
+    user_code._run.cache_clear()
+    with pytest.raises(UserError, match=r"takes answer, which is no column of the data .*prompt: other; data=prompts"):
+        reward(path).use_columns({"other": ["a", "b"]})
+    with pytest.raises(UserError, match=r"takes answer, which is no column"):
+        reward(path).judge(SAID)
+    made = reward(path, increments=True)
+    made.use_columns(columns)
+    with pytest.raises(UserError, match=r"reward\.increments"):
+        made.judge(numbered)
