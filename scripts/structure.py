@@ -26,7 +26,8 @@ CHECKOUT = Path(__file__).resolve().parents[1]
 PACKAGE, CONFIGS = CHECKOUT / "dqnlm", CHECKOUT / "configs"
 KINDS = {
     "Corpus", "Pairs", "Log", "Trajectories", "NoData", "TextEvaluator", "PairEvaluator", "LogEvaluator", "EpisodeEvaluator",
-    "Continuation", "Prompted", "Logged", "Dialogue", "TextTask", "AnswersTask", "LogTask", "EnvironmentTask",
+    "Continuation", "Prompted", "Logged", "Dialogue", "TextTask", "AnswersTask", "LogTask", "EnvironmentTask", "Prompts",
+    "Completions", "CompletionEvaluator", "PromptsTask",
 }  # fmt: skip
 
 

@@ -129,7 +129,7 @@ def write(
     layer, is_exact = (behaviour_layer(policy), True) if behaviour else acting_layer(policy)
     notes = [] if is_exact else [agreement(policy, layer)]
     if adapter:
-        from dqnlm.networks.pretrained_adapter import save_adapter
+        from dqnlm.commands.export_adapter import save_adapter
 
         save_adapter(policy, body, folder, behaviour)
     else:

@@ -51,7 +51,10 @@ OWN_NETWORK = [
     "network=transformer", "projection=linear", "~network.lora_rank", "~network.q_init", "~network.q_temperature",
     "network.dropout=0.0", "network.layers=1", "network.width=32", "network.heads=2", "network.context=12",
 ]  # fmt: skip
-LEARNING = ["trainer.rollouts=400", "evaluation.every=400", "optimizer.lr=2e-3", "reward.scale=60", "env.num_envs=32", "trainer.batch_size=32"]
+LEARNING = [
+    "trainer.rollouts=400", "evaluation.every=400", "optimizer.lr=2e-3", "reward.scale=60", "env.num_envs=32",
+    "trainer.batch_size=32",
+]  # fmt: skip
 
 
 def run(folder: Path, checked: dict[str, Any]) -> dict[str, Any]:
