@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 
+from dqnlm.builder.q_semantics import reads_reference
 from dqnlm.errors import UserError
 from dqnlm.types import TaskSpec
 from dqnlm.utils.memory import free_bytes
@@ -44,8 +45,7 @@ def check_outputs(
     learner, group, observations = config["learner"], spec.guesses_per_position, spec.row_transitions + 1
     batch_size: int = config["trainer"]["batch_size"]
     rows = max(min(batch_size, learner["micro_batch_size"] or batch_size) // group, 1)
-    referred = learner["kl_weight"] or any(o.get("reference") == "start" for o in config["objective"].values())
-    of_one = output_bytes(1, observations, spec.num_actions, outputs, num_parameters, COPIES + bool(referred))
+    of_one = output_bytes(1, observations, spec.num_actions, outputs, num_parameters, COPIES + reads_reference(config))
     needed, there = rows * of_one, free_bytes(device)
     if there is None or needed <= there:
         return

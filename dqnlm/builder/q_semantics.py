@@ -44,3 +44,9 @@ def why_q_is_not_in_reward_units(config: Config, objectives: Objectives) -> str 
     scaling = config["data"].get("reward_scaling", "none")
     scaled = f"Q is in the units that data.reward_scaling={scaling} left, not in the rewards'."
     return why_q_is_no_expected_return(config, objectives) or (None if scaling == "none" else scaled)
+
+
+def reads_reference(config: Config) -> bool:
+    """Whether the run keeps the network as it was at the start of reinforcement learning."""
+    referred = any(node.get("reference") == "start" for node in config["objective"].values())
+    return bool(config["learner"]["kl_weight"]) or referred

@@ -24,7 +24,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
-from dqnlm.commands import job_process, launchers, train_sweep
+from dqnlm.commands import estimate, job_process, launchers, train_sweep
 from dqnlm.commands.train_arguments import HELP, Request, expand, parse, swept_keys
 from dqnlm.config.composition import VERSION_BASE, choices_of, compose, expanded, hydra_setting, plain, quoted
 from dqnlm.config.inapplicable import drop_inapplicable
@@ -59,6 +59,8 @@ def main(argv: list[str]) -> int:
     checked = [check(request, overrides) for overrides in jobs]
     if request.cfg:
         return hand_over(request, [])
+    if request.estimate:
+        return estimate.show(checked[0][0])
     ranks = _joined(request.multirun)
     folder, own = ranks.share(lambda: run_folder(request, argv, jobs[0], *checked[0]))
     if not request.multirun:

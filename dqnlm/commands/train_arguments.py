@@ -27,6 +27,7 @@ Trains a Q-network on text. Every setting is given as key=value; `dqnlm configs`
 flags:
   -m, --multirun          run every combination of the values separated by commas
   --cfg job [--resolve]   print the configuration and stop; --package GROUP prints a part of it
+  --estimate              memory and time of a run on a pretrained model, before anything is loaded; then stop
   --config-dir DIR        add a folder of your own options (DIR/experiment/mine.yaml -> +experiment=mine)
   --config-path DIR, --config-name NAME    use another configuration altogether
   --info [defaults|searchpath|plugins]     how the configuration is put together
@@ -55,6 +56,7 @@ class Request:
     resolve: bool = False
     hydra_help: bool = False
     shell_completion: bool = False
+    estimate: bool = False
     cfg: str | None = None
     info: str | None = None
     package: str | None = None
@@ -94,6 +96,7 @@ def _parser() -> _Parser:
     parser.add_argument("-r", "--run", action="store_true")
     parser.add_argument("--resolve", action="store_true")
     parser.add_argument("--hydra-help", action="store_true")
+    parser.add_argument("--estimate", action="store_true")
     parser.add_argument("-sc", "--shell-completion", action="store_true")
     parser.add_argument("-c", "--cfg", choices=["job", "hydra", "all"])
     parser.add_argument("-p", "--package")
@@ -131,6 +134,8 @@ def parse(argv: list[str]) -> Request:
         request.multirun = True
     if request.multirun and request.cfg:
         raise UserError("--cfg prints one configuration and -m makes several: leave out -m, and give one value each")
+    if request.estimate and (request.multirun or request.cfg):
+        raise UserError("--estimate is of one run, and stops before it: leave out -m and --cfg")
     if request.resolve and not request.cfg:
         raise UserError("--resolve belongs to --cfg: type --cfg job --resolve")
     return request

@@ -65,6 +65,20 @@ def _has_output_bias(model: PreTrainedModel) -> bool:
     return getattr(model.get_output_embeddings(), "bias", None) is not None
 
 
+def read_config(name_or_path: str | None, revision: str | None) -> PretrainedConfig:
+    """The model's configuration, without its weights.
+
+    Raises:
+        UserError: as `load`.
+    """
+    if name_or_path is None:
+        raise UserError("network.name_or_path must be given: a folder, or OWNER/NAME on the Hugging Face Hub")
+    where, offline, kept = _place(name_or_path, revision)
+    with _one_message(where, offline):
+        config: PretrainedConfig = AutoConfig.from_pretrained(where, trust_remote_code=False, **kept)
+    return config
+
+
 def is_by_reference(recipe: Recipe) -> bool:
     """Whether the model's own weights are not among those of the run."""
     return "base" in recipe

@@ -80,10 +80,13 @@ def show(config: Config, trainer: Trainer, resumed_from: Path | None = None) -> 
         components.console.panel(
             "NOT SHAKESPEARE", [*task.notes(), "give the real text with data.path=FILE or DQNLM_DATA_DIR"], "yellow"
         )
-    parameters = sum(p.numel() for p in components.policy.network.parameters())
+    weights_of = list(components.policy.network.parameters())
+    parameters, learned = (sum(p.numel() for p in weights_of if p.requires_grad >= least) for least in (False, True))
+    fixed = sum(p.numel() * p.element_size() for p in weights_of if not p.requires_grad)
     buffer, device = components.buffer, components.accumulator.device
     ring = (buffer.rows + 1) * (buffer.storage.row_transitions + 1) * buffer.bytes_per_transition
-    weights = parameters * 4 * (4 + components.learner.target.copies)  # weights, gradient, two moments (Muon: one), target
+    # What learns: weights, gradient, two moments (Muon: one), target.
+    weights = fixed + learned * 4 * (4 + components.learner.target.copies)
     learner, option = config["learner"], components.context.option
     rollout_steps, updates = config["trainer"]["rollout_steps"], trainer.total_rounds * trainer.updates_per_rollout
     lines = [
@@ -91,7 +94,8 @@ def show(config: Config, trainer: Trainer, resumed_from: Path | None = None) -> 
         f"environment {task.describe_env(rollout_steps)}",
         f"learning    {_learning_line(config, trainer)}",
         f"policy      {_policy_line(config, trainer)}",
-        f"network     {option('network')}, {parameters:,} parameters, head {option('head')}, context "
+        f"network     {option('network')}, {parameters:,} parameters"
+        f"{'' if learned == parameters else f', {learned:,} of them learn'}, head {option('head')}, context "
         f"{components.policy.network.context}",
         f"memory      weights and optimizer {weights / 2**20:.1f} MiB; buffer {buffer.rows:,} rows, "
         f"{buffer.bytes_per_transition} bytes a transition, {ring / 2**20:.1f} MiB",
