@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 
@@ -12,7 +13,6 @@ pytest.importorskip("peft", reason="LoRA needs peft")
 
 from dqnlm import cli
 from tests.helpers import pretrained as models
-from tests.networks.test_pretrained import walks_settings
 
 
 @pytest.mark.parametrize("kind", ["gpt2", "llama"])
@@ -24,11 +24,10 @@ def test_parameters_are_those_of_the_run(
     from dqnlm.builder import launch
     from dqnlm.config import composition, validation
     from dqnlm.runs.directory import RunDirectory
-    from tests.golden.runs import write_log
-
     monkeypatch.chdir(tmp_path)
     model = models.write(tmp_path / "model", kind, alphabet="abcdefghijklmnopqrstuvwxyz0123456789 \n.,")
-    log = write_log(tmp_path / "log.jsonl")
+    log, rows = tmp_path / "log.jsonl", [{"prompt": f"{a}b", "completion": "cd", "reward": i % 2} for i, a in enumerate("abcdefghij")]
+    log.write_text("".join(json.dumps(row) + "\n" for row in rows))
     words = [
         "+experiment=logged_pretrained", f"data.path={log}", f"network.name_or_path={model}", "network.context=11", "device=cpu",
         f"network.lora_rank={'null' if whole else 2}", "projection.rank=3", "progress=false", "logger=none", "threads=1",
@@ -42,7 +41,6 @@ def test_parameters_are_those_of_the_run(
     assert [int(number.replace(",", "")) for number in said.groups()] == [
         sum(p.numel() for p in every), sum(p.numel() for p in every if p.requires_grad)
     ]  # fmt: skip
-    del walks_settings
 
 
 def test_what_it_cannot_estimate(capsys: pytest.CaptureFixture[str]) -> None:
