@@ -114,13 +114,14 @@ class _Sizes:
     def of(cls, model: Any, node: Config, config: Config, outputs: tuple[str, ...]) -> _Sizes:
         from accelerate import init_empty_weights
         from transformers import AutoModelForCausalLM
+        from transformers.pytorch_utils import Conv1D
 
         with init_empty_weights():
             built: Any = AutoModelForCausalLM.from_config(model, trust_remote_code=False)
         base, embedding = built.base_model, built.get_input_embeddings().weight
         linear = {
             name: part for name, part in base.named_modules()
-            if hasattr(part, "weight") and part.weight.dim() == 2 and part.weight.shape != embedding.shape
+            if isinstance(part, (torch.nn.Linear, Conv1D))
         }  # fmt: skip
         config_of, head = built.config.get_text_config(), built.get_output_embeddings().weight
         # Without memory nothing is tied: a shared matrix would be counted twice.

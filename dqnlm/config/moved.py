@@ -80,6 +80,7 @@ GROUPS = {
 # Settings that did not exist when a node was saved -> the value that does what was done then.
 ADDED: dict[str, dict[str, Any]] = {
     "dqnlm.envs.gymnasium_env.Gymnasium": {"path": None},
+    "dqnlm.data.trajectories.log.logged": {"pair_rewards": [1.0, 0.0], "ratings": None},
     "dqnlm.networks.pretrained.Pretrained": {"train_output_layer": True, "dtype": "float32", "gradient_checkpointing": False},
 }
 

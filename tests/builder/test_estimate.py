@@ -26,7 +26,7 @@ def test_parameters_are_those_of_the_run(
     from dqnlm.runs.directory import RunDirectory
     monkeypatch.chdir(tmp_path)
     model = models.write(tmp_path / "model", kind, alphabet="abcdefghijklmnopqrstuvwxyz0123456789 \n.,")
-    log, rows = tmp_path / "log.jsonl", [{"prompt": f"{a}b", "completion": "cd", "reward": i % 2} for i, a in enumerate("abcdefghij")]
+    log, rows = tmp_path / "log.jsonl", [{"prompt": f"{a}b", "completion": "cd", "reward": i % 2} for i, a in enumerate("abcdef")]
     log.write_text("".join(json.dumps(row) + "\n" for row in rows))
     words = [
         "+experiment=logged_pretrained", f"data.path={log}", f"network.name_or_path={model}", "network.context=11", "device=cpu",

@@ -87,8 +87,8 @@ BAD_LINES: list[tuple[Any, str]] = [
     ('{"prompt": "a", "completion": "bc", "rewards": [0, -Infinity]}', r"line 2: rewards\[1\] is -Infinity"),
     ({**GOOD, "reward": 1e39}, r"line 2: reward is 1e\+39; .*32 bits"),
     ({**GOOD, "reward": 10**400}, r"line 2: reward is 1000.* \.\.\.; a reward must be finite"),
-    ({**GOOD, "reward": "1"}, r'line 2: reward is "1", not a number'),
-    ({**GOOD, "reward": True}, r"line 2: reward is true, not a number"),
+    ({**GOOD, "reward": "fine"}, r"line 2: reward is 'fine', which is no number.*data\.ratings=\{fine: 1\}"),
+    ({**GOOD, "reward": [1]}, r"line 2: reward is \[1\], not a number"),
     ({**GOOD, "completion": ""}, r"line 2: completion is empty"),
     ({**GOOD, "prompt": ""}, r"line 2: prompt is empty"),
     ({**GOOD, "prompt": 7}, r"line 2: prompt is 7, not a text"),
@@ -111,8 +111,9 @@ def test_files_that_cannot_be_read(tmp_path: Path) -> None:
     jsonl(tmp_path, GOOD)
     with pytest.raises(UserError, match=r"data\.path: there is no file .*lgo\.jsonl\. Did you mean .*log\.jsonl"):
         read(tmp_path / "lgo.jsonl")
-    with pytest.raises(UserError, match=r"is a folder.*data\.name="):
-        read(tmp_path)
+    (tmp_path / "nothing").mkdir()
+    with pytest.raises(UserError, match=r"the folder .* has no file that ends in \.jsonl.*it holds nothing"):
+        read(tmp_path / "nothing")
     for name, content in {"empty.jsonl": b"", "blank.jsonl": b" \n\n", "none.json": b"[]"}.items():
         (tmp_path / name).write_bytes(content)
         with pytest.raises(UserError, match=rf"{name}.*(is empty|cannot be read)"):
@@ -179,7 +180,7 @@ def test_rows_of_tables_are_named(tmp_path: Path) -> None:
     """Bug: a wrong row of a table is reported without its file and number."""
     file = tmp_path / "log.csv"
     file.write_text("prompt,completion,reward\na,b,1\na,b,much\n")
-    with pytest.raises(UserError, match=r'log\.csv, row 2: reward is "much", not a number'):
+    with pytest.raises(UserError, match=r"log\.csv, row 2: reward is 'much', which is no number"):
         read(file)
     file.write_text("prompt,completion,reward\na,b,1\na,b,\n")
     with pytest.raises(UserError, match=r"log\.csv, row 2 has no reward"):

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 
 from dqnlm.data import hub
 from dqnlm.data.text.reading import missing_file
-from dqnlm.data.trajectories.files import FORMATS, DataSource, Record, records_of_file
+from dqnlm.data.trajectories.files import ENDINGS, DataSource, Record, kind_of, records_of_file
 from dqnlm.errors import UserError
 
 PROMPT, MESSAGES, REFERENCE = "prompt", "messages", "reference"
@@ -73,8 +73,9 @@ def _from_file(file: Path) -> tuple[list[Prompt], DataSource]:
     source = DataSource(file.name, str(file.absolute()), hashlib.sha256(data).hexdigest())
     if file.name.lower().endswith(_TEXT):
         return _checked(_lines(data, file), str(file)), source
-    if not any(file.name.lower().endswith(ending) for ending in FORMATS):
-        raise UserError(f"data.path: {file} is of no known kind; its name must end in {', '.join((*FORMATS, *_TEXT))}.")
+    if kind_of(file) is None:
+        known = f"{ENDINGS} (or these and .gz), or {_TEXT[0]}"
+        raise UserError(f"data.path: {file} is of no known kind; its name must end in {known}.")
     return _checked(records_of_file(data, file, _EXAMPLE), str(file)), source
 
 

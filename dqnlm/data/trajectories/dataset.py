@@ -10,6 +10,7 @@ import torch
 
 from dqnlm.data.tokenizers.base import Tokenizer
 from dqnlm.data.trajectories.files import DataSource, read_file, read_hub
+from dqnlm.data.trajectories.forms import FormSettings
 from dqnlm.data.trajectories.records import Trajectory, content_sha256, dialogue
 from dqnlm.data.trajectories.rewards import RewardScaling, episode_returns, keep_best, scale
 from dqnlm.data.trajectories.rows import padded, token_rows
@@ -132,7 +133,8 @@ def trajectories(
 
 
 def read_log(
-    path: str | None, name: str | None, config: str | None, split: str, revision: str | None, option: str
+    path: str | None, name: str | None, config: str | None, split: str, revision: str | None, option: str,
+    forms: FormSettings | None = None,
 ) -> tuple[list[Trajectory], DataSource]:
     """Reads a log from a file, or from the Hub; `option` is the name of the data in messages.
 
@@ -140,9 +142,9 @@ def read_log(
         UserError: neither or both of path and name, or a file or a line that is wrong.
     """
     if path is not None and name is None:
-        return read_file(path)
+        return read_file(path, forms)
     if name is not None and path is None:
-        return read_hub(name=name, config=config, split=split, revision=revision)
+        return read_hub(name=name, config=config, split=split, revision=revision, forms=forms)
     what = "a file or a data set" if path is None else "only one of the two"
     raise UserError(f"data={option} needs {what}: data.path=FILE or data.name=OWNER/NAME.")
 

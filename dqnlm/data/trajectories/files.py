@@ -16,12 +16,14 @@ from typing import Any
 
 from dqnlm.data import hub
 from dqnlm.data.text.reading import missing_file
+from dqnlm.data.trajectories.forms import FormSettings, records_of
 from dqnlm.data.trajectories.records import Trajectory, content_sha256, trajectory_of
 from dqnlm.errors import UserError
 
 Record = tuple[str, Any]  # where it stands ("FILE, line 3"), and what stands there
 _EXAMPLE = '{"prompt": "a", "completion": "bc", "reward": 1.0}'
-FORMATS = {".jsonl": "json lines", ".jsonl.gz": "json lines", ".json": "json", ".parquet": "parquet", ".csv": "csv"}
+FORMATS = {".jsonl": "json lines", ".json": "json", ".parquet": "parquet", ".csv": "csv", ".tsv": "tsv"}  # each also with .gz
+ENDINGS = ", ".join(FORMATS)  # in messages
 
 
 @dataclass(frozen=True)
@@ -43,29 +45,51 @@ class DataSource:
     notes: list[str] = field(default_factory=list)
 
 
-def read_file(path: str) -> tuple[list[Trajectory], DataSource]:
-    """Reads all trajectories of a .jsonl, .jsonl.gz, .json, .parquet or .csv file.
+def read_file(path: str, forms: FormSettings | None = None) -> tuple[list[Trajectory], DataSource]:
+    """Reads all trajectories of a file, or of all files of these kinds in a folder, in the order of their names.
+
+    Args:
+        path: of the file or folder; kinds are told by the ends of names (`FORMATS`, each also with .gz).
+        forms: how other forms than the log's own are read (`forms`); what was found is noted there.
 
     Raises:
         UserError: no such file, another kind of file, or a line that is wrong (with file, line and what is wrong).
     """
-    file = Path(path).expanduser()
-    kind = next((kind for ending, kind in FORMATS.items() if file.name.lower().endswith(ending)), None)
-    if file.is_dir():
-        raise UserError(f"data.path: {file} is a folder. Name a file in it, or read the folder with data.name={file}.")
-    try:
-        data = file.read_bytes()
-    except FileNotFoundError as error:
-        raise missing_file(file, "data.path") from error
-    except OSError as error:
-        raise UserError(f"data.path: {file} cannot be read: {error.strerror}.") from error
-    if kind is None:
-        raise UserError(f"data.path: {file} is of no known kind; its name must end in {', '.join(FORMATS)}.")
-    if not data.strip():
-        raise _empty(str(file))
-    records = records_of_file(data, file, _EXAMPLE)
-    source = DataSource(file.name, str(file.absolute()), hashlib.sha256(data).hexdigest())
-    return _checked(records, str(file)), source
+    whole = Path(path).expanduser()
+    forms = FormSettings() if forms is None else forms
+    files = _files_of(whole)
+    found, digest = list[Trajectory](), hashlib.sha256()
+    for file in files:
+        try:
+            data = file.read_bytes()
+        except FileNotFoundError as error:
+            raise missing_file(file, "data.path") from error
+        except OSError as error:
+            raise UserError(f"data.path: {file} cannot be read: {error.strerror}.") from error
+        if kind_of(file) is None:
+            raise UserError(f"data.path: {file} is of no known kind; its name must end in {ENDINGS} (or these and .gz).")
+        if not data.strip():
+            raise _empty(str(file))
+        digest.update(data)
+        found += _checked(records_of_file(data, file, _EXAMPLE), str(file), forms)
+    notes = [f"{len(files):,} files of {whole.name}: {', '.join(file.name for file in files[:5])}"] if whole.is_dir() else []
+    return found, DataSource(whole.name, str(whole.absolute()), digest.hexdigest(), notes=[*notes, *forms.notes()])
+
+
+def _files_of(whole: Path) -> list[Path]:
+    if not whole.is_dir():
+        return [whole]
+    files = sorted(file for file in whole.iterdir() if file.is_file() and kind_of(file) is not None)
+    if not files:
+        there = ", ".join(sorted(file.name for file in whole.iterdir())[:5]) or "nothing"
+        raise UserError(f"data.path: the folder {whole} has no file that ends in {ENDINGS} (or these and .gz); it holds {there}.")
+    return files
+
+
+def kind_of(file: Path) -> str | None:
+    """The kind of a file by the end of its name; None for no known one."""
+    name = file.name.lower().removesuffix(".gz")
+    return next((kind for ending, kind in FORMATS.items() if name.endswith(ending)), None)
 
 
 def records_of_file(data: bytes, file: Path, example: str) -> Iterator[Record]:
@@ -79,11 +103,23 @@ def records_of_file(data: bytes, file: Path, example: str) -> Iterator[Record]:
     Raises:
         UserError: it cannot be read so.
     """
-    kind = next(kind for ending, kind in FORMATS.items() if file.name.lower().endswith(ending))
-    return json_lines(data, file, example) if kind == "json lines" else _table(data, file, kind)
+    kind = kind_of(file)
+    assert kind is not None, "the caller has asked"
+    if kind == "json lines":
+        return json_lines(data, file, example)
+    return _table(_unpacked(data, file) if file.name.lower().endswith(".gz") else data, file, kind)
 
 
-def read_hub(*, name: str, config: str | None, split: str, revision: str | None) -> tuple[list[Trajectory], DataSource]:
+def _unpacked(data: bytes, file: Path) -> bytes:
+    try:
+        return gzip.decompress(data)
+    except (OSError, EOFError, ValueError) as error:
+        raise UserError(f"data.path: {file} is no complete gzip file: {error}.") from error
+
+
+def read_hub(
+    *, name: str, config: str | None, split: str, revision: str | None, forms: FormSettings | None = None
+) -> tuple[list[Trajectory], DataSource]:
     """Reads all trajectories of a data set of the Hub, or of a local folder of data files; see `hub.hub`.
 
     Raises:
@@ -91,8 +127,9 @@ def read_hub(*, name: str, config: str | None, split: str, revision: str | None)
     """
     rows, notes, origin = hub.rows_of(name, config, split, revision, "name it with data.path={file}")
     records = ((f"{name} (split {split}), row {number}", row) for number, row in enumerate(rows, 1))
-    found = _checked(records, f"{name} (split {split})")
-    return found, DataSource(name, origin, content_sha256(found), notes=notes)
+    forms = FormSettings() if forms is None else forms
+    found = _checked(records, f"{name} (split {split})", forms)
+    return found, DataSource(name, origin, content_sha256(found), notes=[*notes, *forms.notes()])
 
 
 def json_lines(data: bytes, file: Path, example: str) -> Iterator[Record]:
@@ -107,10 +144,7 @@ def json_lines(data: bytes, file: Path, example: str) -> Iterator[Record]:
         UserError: a line that is no JSON or no UTF-8, or a broken gzip file.
     """
     if file.name.lower().endswith(".gz"):
-        try:
-            data = gzip.decompress(data)
-        except (OSError, EOFError, ValueError) as error:
-            raise UserError(f"data.path: {file} is no complete gzip file: {error}.") from error
+        data = _unpacked(data, file)
     for number, line in enumerate(data.removeprefix(b"\xef\xbb\xbf").split(b"\n"), 1):
         if line.strip():
             place = f"{file}, line {number}"
@@ -136,12 +170,13 @@ def _table(data: bytes, file: Path, kind: str) -> Iterator[Record]:
         copy = Path(folder) / f"table.{kind}"
         copy.write_bytes(data)
         try:
-            options = _csv_options(data) if kind == "csv" else {}
+            is_csv = kind in ("csv", "tsv")
+            options = _csv_options(data, "\t" if kind == "tsv" else ",") if is_csv else {}
             rows = datasets.load_dataset(
-                kind, data_files=str(copy), split="train", streaming=True, cache_dir=folder, **options
+                "csv" if is_csv else kind, data_files=str(copy), split="train", streaming=True, cache_dir=folder, **options
             )
             for number, row in enumerate(rows, 1):
-                yield f"{file}, row {number}", _from_csv(row) if kind == "csv" else row
+                yield f"{file}, row {number}", _from_csv(row) if is_csv else row
         except MemoryError:
             raise
         except Exception as error:  # as in hub._load: a dozen unrelated classes, all of them about this file
@@ -149,12 +184,12 @@ def _table(data: bytes, file: Path, kind: str) -> Iterator[Record]:
             raise UserError(f"data.path: {file} cannot be read as {kind}: {' / '.join(causes)}") from error
 
 
-def _csv_options(data: bytes) -> dict[str, Any]:
+def _csv_options(data: bytes, separator: str) -> dict[str, Any]:
     """Reads every column as text: a completion `12` stays a text, and `NA` is no missing value."""
     from datasets import Features, Value
 
-    header = next(csv.reader(io.StringIO(data.decode("utf-8-sig"), newline="")))
-    return {"features": Features({name: Value("string") for name in header}), "keep_default_na": False}
+    header = next(csv.reader(io.StringIO(data.decode("utf-8-sig"), newline=""), delimiter=separator))
+    return {"features": Features({name: Value("string") for name in header}), "keep_default_na": False, "sep": separator}
 
 
 def _from_csv(row: Mapping[str, Any]) -> dict[str, Any]:
@@ -168,8 +203,8 @@ def _from_csv(row: Mapping[str, Any]) -> dict[str, Any]:
     return cells
 
 
-def _checked(records: Iterable[Record], whole: str) -> list[Trajectory]:
-    found = [trajectory_of(place, record) for place, record in records]
+def _checked(records: Iterable[Record], whole: str, forms: FormSettings) -> list[Trajectory]:
+    found = [trajectory_of(place, record) for place, row in records for record in records_of(row, place, forms)]
     if not found:
         raise _empty(whole)
     return found

@@ -22,6 +22,7 @@ from dqnlm.data.tokenizers.making import make_tokenizer
 from dqnlm.data.trajectories import split
 from dqnlm.data.trajectories.dataset import read_log
 from dqnlm.data.trajectories.files import DataSource, read_file
+from dqnlm.data.trajectories.forms import FormSettings
 from dqnlm.data.trajectories.records import Trajectory, content_sha256
 from dqnlm.data.trajectories.rewards import RewardScaling, applied, described, episodes, keep_best, measured
 from dqnlm.data.trajectories.rows import TokenRow, token_rows
@@ -102,15 +103,20 @@ def logged(
     vocabulary_size: int | None,
     max_tokens: int | None,
     end_token: bool,
+    pair_rewards: list[float],
+    ratings: dict[str, float] | None,
 ) -> Log:
-    """Target of `data=logged`; see `trajectory_records` for the format.
+    """Target of `data=logged`; see `forms` for what is read.
 
     Raises:
         UserError: a file or a line that is wrong, no prompt left to be held out, texts that the tokenizer does not know, or
             settings that do not go together.
     """
-    items, source = read_log(path, name, config, split, revision, "logged")
-    train, heldout, notes = _parts(items, heldout_path, heldout_fraction, heldout_by, source.name)
+    if len(pair_rewards) != 2:
+        raise UserError(f"data.pair_rewards are two numbers, of the chosen and the rejected answer, not {pair_rewards}")
+    forms = FormSettings(tokenizer, (pair_rewards[0], pair_rewards[1]), ratings or {})
+    items, source = read_log(path, name, config, split, revision, "logged", forms)
+    train, heldout, notes = _parts(items, heldout_path, heldout_fraction, heldout_by, source.name, forms)
     texts = [text for item in train for text in (item.prompt, item.completion, item.next)]
     made = make_tokenizer(tokenizer, vocabulary_size, texts, end_token)
     if max_tokens is not None:
@@ -133,14 +139,14 @@ def logged(
 
 
 def _parts(
-    items: list[Trajectory], heldout_path: str | None, fraction: float, by: HeldoutBy, whole: str
+    items: list[Trajectory], heldout_path: str | None, fraction: float, by: HeldoutBy, whole: str, forms: FormSettings
 ) -> tuple[list[Trajectory], list[Trajectory], list[str]]:
     """Training part, held-out part, and notes: from one log, or the second from a file of its own."""
     if heldout_path is None:
         train, heldout, note = split.split(items, fraction, by, whole)
         return train, heldout, [note]
     try:
-        heldout, _ = read_file(heldout_path)
+        heldout, _ = read_file(heldout_path, forms)
     except UserError as error:
         raise UserError(str(error).replace("data.path:", "data.heldout_path:")) from error
     train, dropped = split.without(items, heldout, by)
