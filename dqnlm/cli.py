@@ -26,6 +26,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "inspect": ("dqnlm.commands.inspect", "Q, value and probability at every token of a text, as one HTML page"),
     "rate": ("dqnlm.commands.rate", "score a run's samples by hand, one key each, for data=trajectories"),
     "export": ("dqnlm.commands.export", "write a run on a pretrained model as a folder for transformers"),
+    "push": ("dqnlm.commands.push", "export a run and upload it to the Hugging Face Hub"),
     "report": ("dqnlm.commands.report", "curves and a comparison of runs as one HTML page"),
     "compare": ("dqnlm.commands.compare", "train algorithms on tasks with several seeds: means and intervals"),
     "bench": ("dqnlm.commands.bench", "time updates, replay, acting and start, as ratios within one run"),

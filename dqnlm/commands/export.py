@@ -33,6 +33,9 @@ def _parser() -> argparse.ArgumentParser:
         "--behaviour", action="store_true", help="export the cloned behaviour (beta 0) in place of the policy that acted"
     )
     parser.add_argument(
+        "--beta", type=float, metavar="BETA", help="in the place of policy.beta, of a run with policy.kind=reweighted"
+    )
+    parser.add_argument(
         "--adapter", action="store_true", help="write an adapter for peft, a few MB, to be loaded on the model that it was "
         "trained from; needs network.lora_rank and projection=low_rank"
     )  # fmt: skip
@@ -54,6 +57,8 @@ def main(argv: list[str]) -> int:
         arguments.run, arguments.checkpoint, arguments.output_dir, "cpu", arguments.allow_targets, arguments.base
     )
     _require_exportable(policy, config, arguments.run)
+    if arguments.beta is not None:
+        _set_beta(policy, arguments.beta)
     summary = _summary(arguments.run, arguments.output_dir)
     target = arguments.dir.absolute()
     temporary = target.with_name(f".tmp-{target.name}-{os.getpid()}")
@@ -96,6 +101,23 @@ def _require_exportable(policy: Policy, config: dict[str, Any], run: str) -> Non
             f"{run} is a run on network={option_name(config, 'network')}, dqnlm's own, which transformers cannot load; use it "
             "with dqnlm generate, or in Python: from dqnlm import load_policy"
         )
+
+
+def _set_beta(policy: Policy, beta: float) -> None:
+    """Acts at another strength of Q.
+
+    Raises:
+        UserError: the run's policy has none, or the number is none.
+    """
+    import math
+
+    from dqnlm.errors import UserError
+
+    if policy.declared != "reweighted":
+        raise UserError(f"--beta belongs to runs with policy.kind=reweighted; this one is {policy.declared}: leave it out")
+    if not 0 <= beta < math.inf:
+        raise UserError(f"--beta must be at least 0 and finite, not {beta}")
+    policy.beta = beta
 
 
 def _summary(run: str, output_dir: str) -> dict[str, Any]:

@@ -117,3 +117,58 @@ def test_networks_of_our_own_are_refused(tmp_path: Path) -> None:
     folder = run_walks(tmp_path / "run", walks_settings(tmp_path, *small, own_network=True))
     with pytest.raises(UserError, match=r"network=transformer.*load_policy"):
         export.main([str(folder), str(tmp_path / "out")])
+
+
+def test_push_without_a_token_and_without_the_hub(
+    run: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Bug: a traceback of the client, or an upload of a folder that lacks its card. The client here keeps what it is given."""
+    import huggingface_hub
+
+    from dqnlm.commands import push
+
+    monkeypatch.setattr(huggingface_hub, "get_token", lambda: None)
+    with pytest.raises(UserError, match="needs a token"):
+        push.main([str(run), "me/model"])
+    with pytest.raises(UserError, match="OWNER/NAME is 'model'"):
+        push.main([str(run), "model"])
+    monkeypatch.setattr(huggingface_hub, "get_token", lambda: "secret")
+    seen: dict[str, Any] = {}
+
+    class Client:
+        endpoint = "hub"
+
+        def __init__(self, token: str) -> None:
+            seen["token"] = token
+
+        def create_repo(self, name: str, private: bool, exist_ok: bool) -> None:
+            seen["private"] = private
+
+        def upload_folder(self, folder_path: Path, repo_id: str, commit_message: str) -> None:
+            seen["files"] = sorted(path.name for path in folder_path.iterdir())
+
+    monkeypatch.setattr(huggingface_hub, "HfApi", Client)
+    assert push.main([str(run), "me/model", "--private", "--behaviour"]) == 0
+    assert seen["token"] == "secret" and seen["private"] and {"README.md", "model.safetensors"} <= set(seen["files"])
+    assert "pushed to hub/me/model" in capsys.readouterr().out
+
+    def refuse(*_: Any, **__: Any) -> None:
+        raise ConnectionError("no route")
+
+    monkeypatch.setattr(Client, "create_repo", refuse)
+    with pytest.raises(UserError, match="did not take me/model: no route"):
+        push.main([str(run), "me/model", "--behaviour"])
+
+
+def test_another_beta(run: Path, tmp_path: Path) -> None:
+    """Bug: an option that nothing reads. beta 0 is the cloned behaviour."""
+    from safetensors.torch import load_file
+
+    weights = []
+    for name, words in (("b", ["--behaviour"]), ("0", ["--beta", "0"]), ("1", ["--beta", "1"])):
+        assert export.main([str(run), str(tmp_path / name), *words]) == 0
+        weights.append(load_file(tmp_path / name / "model.safetensors")["lm_head.weight"])
+    torch.testing.assert_close(weights[0], weights[1])
+    assert (weights[2] - weights[0]).abs().max() > 1e-4
+    with pytest.raises(UserError, match="--beta must be at least 0"):
+        export.main([str(run), str(tmp_path / "x"), "--beta", "-1"])
