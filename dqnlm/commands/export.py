@@ -202,6 +202,6 @@ def _suppress_unused(policy: Policy, body: Any, folder: Path) -> list[str]:
     settings = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
     path.write_text(json.dumps(settings | {"suppress_tokens": unused}, indent=2) + "\n", encoding="utf-8")
     return [
-        f"{len(unused):,} tokens that the run never chooses are named in {GENERATION} (suppress_tokens), which generate of "
+        f"tokens that the run never chooses ({len(unused):,}) are named in {GENERATION} (suppress_tokens), which generate of "
         "transformers heeds; a program that does not may choose them"
     ]

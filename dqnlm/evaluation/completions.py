@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import torch
+from rich.table import Table
 
 from dqnlm.agent.actor import Actor
 from dqnlm.agent.exploration import Boltzmann
@@ -20,6 +21,7 @@ from dqnlm.evaluation.episodes import (
     measure_episodes,
     play_greedily,
 )
+from dqnlm.evaluation.tables import episode_table
 from dqnlm.metrics import Accumulator, Metric, Metrics
 from dqnlm.networks.noisy import set_noise
 
@@ -59,6 +61,11 @@ class CompletionEvaluator(EpisodeEvaluator):
         if policy.declared == "reweighted":
             metrics |= self._betas(policy)
         return Evaluation(metrics, self._samples(sampled, policy), policy.temperature)
+
+    def table(self, evaluation: Evaluation, policy: Policy, step: int, done: str) -> Table:
+        """Table of the sampled completions."""
+        del policy
+        return episode_table(evaluation.metrics, METRICS, {}, step, done, policy="sampled")
 
     def _metrics(self, collector: EpisodeCollector, policy: Policy) -> Metrics:
         found = measure_episodes(collector, policy, q_is_return=False)

@@ -48,15 +48,16 @@ def evaluation_table(
 
 
 def episode_table(
-    values: dict[str, float], metrics: Sequence[Metric], references: dict[str, float], step: int, done: str
+    values: dict[str, float], metrics: Sequence[Metric], references: dict[str, float], step: int, done: str,
+    policy: str = "greedy",
 ) -> Table:
-    """Metrics of greedy episodes, one column each, above returns that are known without learning."""
+    """Metrics of episodes played by a policy, one column each, above returns that are known without learning."""
     table = Table(title=f"evaluation after {step} updates ({done})", title_justify="left")
     table.add_column("policy", no_wrap=True)
     for metric in metrics:
         table.add_column(metric.label, justify="right", no_wrap=True)
     cells = [f"{values[metric.name]:.3f}" for metric in metrics]
-    table.add_row("greedy", *cells, style="bold")
+    table.add_row(policy, *cells, style="bold")
     for name, value in values.items():
         if name.startswith("eval/return_beta_"):
             table.add_row(f"beta {name.removeprefix('eval/return_beta_')}", f"{value:.3f}")

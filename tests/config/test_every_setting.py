@@ -28,8 +28,10 @@ ELSEWHERE |= {
     ("env", "logged"),
     ("experiment", "logged"),
     ("experiment", "logged_pretrained"),
+    ("experiment", "sentiment"),
     ("reward", "none"),
 }  # test_logged.py
+ELSEWHERE |= {("env", "prompts"), ("experiment", "prompts")}  # system/test_prompts.py
 
 
 def every_option() -> list[tuple[str, str]]:
