@@ -104,8 +104,8 @@ def _check_siblings(context: RunContext) -> None:
     whole = context.draws_whole_rollouts and context.batch_size >= context.num_envs
     if not (whole or context.draws_whole_groups):
         raise UserError(
-            f"{answers}set buffer=groups, or buffer=rollout and trainer.batch_size={context.num_envs} (env.num_envs), a whole "
-            "rollout, or baseline=value"
+            f"{answers}set buffer=rollout and trainer.batch_size={context.num_envs} (env.num_envs), a whole rollout, or "
+            "buffer=groups, or baseline=value"
         )
     if context.demonstration_fraction:
         raise UserError(

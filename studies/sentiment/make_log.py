@@ -1,3 +1,4 @@
+#!/usr/bin/env -S bash -c 'exec "$(dirname "$0")/../../scripts/python" "$0" "$@"'
 """Samples completions of everyday prompts from a causal language model, scored by sentiment, as a log for `data=logged`.
 
     scripts/python studies/sentiment/make_log.py MODEL FILE.jsonl

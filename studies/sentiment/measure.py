@@ -1,3 +1,4 @@
+#!/usr/bin/env -S bash -c 'exec "$(dirname "$0")/../../scripts/python" "$0" "$@"'
 """How a model writes on held-out prompts: reward, likelihood under the model as it was, diversity, texts.
 
     scripts/python studies/sentiment/measure.py BASE MODEL [MODEL ...] --json FILE

@@ -84,7 +84,7 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFi
             "train": [
                 "--config-dir", "options", *tools.tiny(tmp_path / "text.txt", "trainer.rollouts=2", "reward=fresh"),
                 "returns=later", "bootstrap=best", "env.transition=free", "evaluation.best_metric=eval/return",
-                "hydra.run.dir=run", "+allow_targets=[own_mistakes]",
+                "hydra.run.dir=run", "+allow_targets=[own_mistakes]", "trainer.preflight=false",
             ],
             "resume": ["run", "+allow_targets=[own_mistakes]"],
             "eval": ["run", "--allow-targets", "own_mistakes"],

@@ -64,7 +64,7 @@ def test_every_algorithm_learns_with_every_network(tmp_path: Path, algorithm: st
     """Bug: a preset whose loss reaches no weight, is not finite, or does not go down on a batch seen again and again."""
     if (algorithm, network) in REFUSED:
         with pytest.raises(
-            UserError, match="set projection=linear or dueling, and another head than implicit_quantile"
+            UserError, match=r"set projection=linear or dueling \(or low_rank\), and another head than implicit_quantile"
         ):
             build(tmp_path, f"algorithm={algorithm}", f"network={network}")
         return
@@ -128,6 +128,8 @@ ELSEWHERE = {
     "buffer/uniform/capacity",
     "buffer/prioritized/capacity",
     "buffer/rollout/capacity",
+    "buffer/groups/capacity",  # needs answers to the same prompt: see tests/buffers/test_groups.py
+    "buffer/groups/newest",
     "buffer/uniform/place",  # where rows lie must change nothing: see tests/buffers/test_uniform.py
     "buffer/prioritized/place",
     "objective/cross_entropy/output",
