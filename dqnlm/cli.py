@@ -77,6 +77,11 @@ def _run(argv: list[str] | None) -> int:
         # The reader has gone (dqnlm configs | head). Python would complain once more when it flushes at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
+    except Exception:
+        if not interrupts.was_pressed():
+            raise
+        print("\ninterrupted", file=sys.stderr)  # a library has turned it into an error of its own
+        return INTERRUPTED
 
 
 def _dispatch(arguments: list[str]) -> int:
