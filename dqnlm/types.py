@@ -275,13 +275,35 @@ class Decisions:
         """B."""
         return len(self.length_B)
 
-    def split(self, rows: int | None) -> Iterator[Decisions]:
-        """Consecutive micro-batches of at most this many rows, a multiple of `copies`; the batch itself for None."""
+    def split(self, rows: int | None, trims: bool = False) -> Iterator[Decisions]:
+        """Consecutive micro-batches of at most this many rows, a multiple of `copies`; the batch itself for None.
+
+        trims: each without the padding that all its rows have; a number is copied to the host for each.
+        """
         if rows is None or rows >= self.rows:
             yield self
             return
         for begin in range(0, self.rows, rows):
-            yield self._part(begin, begin + rows)
+            part = self._part(begin, begin + rows)
+            yield part._trimmed() if trims else part
+
+    def by_length(self) -> tuple[Decisions, Tensor]:
+        """The rows in the order of their lengths, and where each row of this batch stands in it, int64 B; without copies."""
+        order_B = self.length_B.argsort(stable=True)
+        moved: dict[str, Any] = {
+            name: x[order_B] for name, x in vars(self).items() if isinstance(x, Tensor) and name != "legal_BSA"
+        }
+        if self.legal_BSA is not None and self.legal_BSA.dim() == 3 and self.legal_BSA.shape[0] > 1:
+            moved["legal_BSA"] = self.legal_BSA[order_B]
+        return replace(self, **moved), order_B.argsort()
+
+    def _trimmed(self) -> Decisions:
+        times = max(int(self.length_B.max()), self.first + 1)
+        cut: dict[str, Any] = {"observation_BS": self.observation_BS[:, : times + 1]}
+        for name in ("action_BT", "reward_BT", "discount_BT", "mask_BT", "learn_BT", "carry_BT"):
+            value = getattr(self, name)
+            cut[name] = None if value is None else value[:, : times - self.first]
+        return replace(self, **cut)
 
     def _part(self, begin: int, end: int) -> Decisions:
         """Rows `begin` .. `end` - 1; a mask of legal actions that is common to all rows is kept."""

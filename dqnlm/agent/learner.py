@@ -85,6 +85,7 @@ class Learner:
         records: all parts do the same for every batch of the same shapes and wait for nothing, so that updates may be
             recorded on a device that can.
         ranks: the processes of the run, each of which holds a part of every batch.
+        variable_length: rows differ in length, so that micro-batches are made of rows of like lengths.
         gradient_clip: largest global norm of the gradient, or None.
         precision: bfloat16 runs forwards under autocast.
         compile: wraps the online and the target forward in `torch.compile`.
@@ -112,6 +113,7 @@ class Learner:
         multi_turn: bool = False,
         records: bool = False,
         ranks: Ranks = ALONE,
+        variable_length: bool = False,
         *,
         gradient_clip: float | None,
         precision: Literal["float32", "bfloat16"],
@@ -128,6 +130,8 @@ class Learner:
         self.network, self.target, self.objectives, self.optimization = network, target, objectives, optimization
         self.accumulator, self.legal, self.multi_turn = accumulator, legal, multi_turn
         self.gradient_clip, self.burn_in, self.micro_batch_size = gradient_clip, burn_in, micro_batch_size
+        # Micro-batches of rows of like lengths have little padding. (Legal actions that differ between rows stay with theirs.)
+        self.sorts = micro_batch_size is not None and variable_length
         self.noisy, self.parameters = has_noise(network), list(network.parameters())
         self.requires = combined(objective.requires for objective in objectives.values())
         self.reference_reward: ReferenceReward | None = None
@@ -167,8 +171,10 @@ class Learner:
         decisions = replace(decisions, learn_BT=loss_mask(decisions, self.burn_in))
         learned = self.ranks.total(decisions.learn_BT.sum())
         count, rows = learned.clamp(min=1), decisions.rows * self.ranks.world
-        parts = []
-        for micro_batch in decisions.split(self.micro_batch_size):
+        parts, place_B = [], None
+        if self.sorts:
+            decisions, place_B = decisions.by_length()
+        for micro_batch in decisions.split(self.micro_batch_size, trims=self.sorts):
             total, part = self._loss(self.forwards(micro_batch), micro_batch, count, rows)
             total.backward()  # type: ignore[no-untyped-call]
             parts.append(part)
@@ -179,7 +185,9 @@ class Learner:
         self.transitions += learned.long()
         self._log(parts, norm)
         errors = [part.error_BT for part in parts if part.error_BT is not None]
-        return torch.cat(errors) if errors else None
+        if not errors:
+            return None
+        return torch.cat(errors) if place_B is None else _padded(errors, decisions.action_BT.shape[1])[place_B]
 
     def _prepare_networks(self) -> None:
         """Sets training mode, and samples new noise for noisy layers."""
@@ -251,6 +259,11 @@ class Learner:
         self.transitions.copy_(state["transitions"])
         if self.recorded is not None:
             self.recorded.forget()  # the optimizer's moments are other tensors now
+
+
+def _padded(errors: list[Tensor], times: int) -> Tensor:
+    """The errors of micro-batches of different lengths, 0 behind them: error_BT."""
+    return torch.cat([nn.functional.pad(error_BT, (0, times - error_BT.shape[1])) for error_BT in errors])
 
 
 def _without_gradient(online: Outputs) -> Outputs:

@@ -187,7 +187,7 @@ def build_learner(
     spec, legal = task.spec, task.env.legal
     learner: Learner = instantiate(
         config["learner"], policy.network, target, objectives, optimizer, accumulator, spec.context_carry, head, legal,
-        spec.multi_turn, updates_repeat(config, spec), ranks,
+        spec.multi_turn, updates_repeat(config, spec), ranks, spec.variable_length,
     )  # fmt: skip
     return learner
 

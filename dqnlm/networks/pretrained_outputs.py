@@ -94,8 +94,8 @@ def _last_layers(projection: nn.Module) -> Iterator[nn.Linear]:
         streams = [projection.value, projection.advantage]
     else:
         raise UserError(
-            f"network=pretrained starts its outputs at zero, which a {type(projection).__name__} cannot; set projection=linear or "
-            "dueling (or low_rank), and another head than implicit_quantile"
+            f"network=pretrained starts its outputs at zero, which a {type(projection).__name__} cannot; set projection=linear "
+            "or dueling (or low_rank), and another head than implicit_quantile"
         )
     for stream in streams:
         last = stream[-1] if isinstance(stream, nn.Sequential) else stream

@@ -56,7 +56,8 @@ def preflight(components: Components, best_metric: str) -> None:
         try:
             _try(components, best_metric)
         except UserError as error:
-            raise UserError(f"{error}\n  (found by trying all parts in small, before the first update: trainer.preflight)") from error
+            found = "found by trying all parts in small, before the first update: trainer.preflight"
+            raise UserError(f"{error}\n  ({found})") from error
         finally:
             cpu = torch.device("cpu")
             policy, training = (checkpoint.load(path, part, cpu) for part in ("policy", "training"))
