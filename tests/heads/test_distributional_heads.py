@@ -29,8 +29,8 @@ BOUNDS = Bounds(0.0, 2.0)
 ENDLESS = Bounds(-math.inf, math.inf)
 
 
-def categorical(low: float | None = None, high: float | None = None, atoms: int = N) -> Categorical:
-    return Categorical(BOUNDS, low=low, high=high, num_atoms=atoms)
+def categorical(low: float | None = None, high: float | None = None, atoms: int = N, eta: float | None = None) -> Categorical:
+    return Categorical(BOUNDS, low=low, high=high, num_atoms=atoms, temperature=eta)
 
 
 def quantile(number: int = N, kappa: float = 1.0) -> Quantile:
@@ -208,9 +208,9 @@ def test_categorical_support_and_its_refusals() -> None:
     narrow = categorical(low=0.5, high=1.0)
     assert narrow.clamped(torch.tensor([0.4, 0.7, 1.1])).tolist() == [1.0, 0.0, 1.0]
     half_open = Bounds(0.0, math.inf)
-    assert Categorical(half_open, low=None, high=4.0, num_atoms=3).support_K.tolist() == [0.0, 2.0, 4.0]
+    assert Categorical(half_open, low=None, high=4.0, num_atoms=3, temperature=None).support_K.tolist() == [0.0, 2.0, 4.0]
     with pytest.raises(UserError, match=r"head\.high is inf.*head\.high"):
-        Categorical(half_open, low=None, high=None, num_atoms=3)
+        Categorical(half_open, low=None, high=None, num_atoms=3, temperature=None)
     with pytest.raises(UserError, match=r"head\.low is 3\.0 and head\.high 2\.0"):
         categorical(low=3.0)
     with pytest.raises(UserError, match=r"head\.num_atoms is 1"):
@@ -222,7 +222,7 @@ def test_categorical_support_travels_with_the_weights() -> None:
     state = categorical(low=-1.0, high=3.0).state_dict()
     assert set(state) == {"low", "high"}
     saved = Bounds(float(state["low"]), float(state["high"]))
-    loaded = Categorical(saved, low=None, high=None, num_atoms=N)
+    loaded = Categorical(saved, low=None, high=None, num_atoms=N, temperature=None)
     assert torch.equal(loaded.support_K, categorical(low=-1.0, high=3.0).support_K)
 
 
