@@ -48,8 +48,8 @@ def acting_layer(policy: Policy) -> tuple[Layer, bool]:
     if isinstance(policy.head, DistributionalHead) and policy.head.temperature is not None:
         raise UserError(
             "the policy cannot be folded into an output layer: Q = eta log E exp(Z / eta) of a predicted distribution "
-            "(head.temperature) is no linear function of the features. dqnlm generate acts by it; dqnlm export --behaviour writes "
-            "the policy that it reweights"
+            "(head.temperature) is no linear function of the features. dqnlm generate acts by it; dqnlm export --behaviour "
+            "writes the policy that it reweights"
         )
     if policy.declared == "probability" or not policy.head.raw_is_q:
         raise UserError(

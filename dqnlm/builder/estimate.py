@@ -8,8 +8,8 @@
     acting       the cache of keys and values, and the outputs of one step
 
 Arithmetic: 2 operations a weight and token forward, as many for the gradient of the features, and as many again for that of the
-weights where the trunk learns; with network.lora_rank=0 forward alone (Kaplan et al. 2020, section 2.1). The rate is that of a matrix product of the model's shape,
-measured here and now.
+weights where the trunk learns (Kaplan et al. 2020, section 2.1); forward alone with network.lora_rank=0. The rate is that of a matrix
+product of the model's shape, measured here and now.
 """
 
 from __future__ import annotations
@@ -135,7 +135,8 @@ class _Sizes:
         groups = getattr(config_of, "num_key_value_heads", None) or config_of.num_attention_heads
         heads_width = getattr(config_of, "head_dim", None) or width // config_of.num_attention_heads
         numbers = config["head"].get("num_atoms") or config["head"].get("num_quantiles") or 1
-        heads = sum(_projection(config["projection"], width, vocabulary, numbers) for name in ("q", *outputs) if name in ("q", "q2"))
+        of_q = _projection(config["projection"], width, vocabulary, numbers)
+        heads = of_q * sum(name in ("q", "q2") for name in ("q", *outputs))
         heads += width + 1 if "v" in outputs else 0
         rank = node["lora_rank"]
         trains_output = rank is None if node["train_output_layer"] is None else node["train_output_layer"]

@@ -58,8 +58,8 @@ class Pretrained(Body):
         revision: branch, tag or commit on the Hub; None: the newest.
         context: longest T in transitions.
         dropout: in place of all shares of dropout that the model has; None: its own.
-        lora_rank: only matrices of this rank are learned, added to the model's; 0: none, the trunk does not change; None: all of the
-            model learns.
+        lora_rank: only matrices of this rank are learned, added to the model's; 0: none, the trunk does not change; None: all
+            of the model learns.
         lora_alpha: the added matrices are scaled by lora_alpha / lora_rank; None: 2 * lora_rank.
         lora_targets: names of the layers that get them; None: all linear ones.
         train_output_layer: the model's output layer learns (of `policy`, and of q with `logits`); None: without LoRA.

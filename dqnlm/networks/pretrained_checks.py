@@ -111,8 +111,8 @@ def check_adapters(rank: int | None, alpha: float | None, targets: list[str] | N
         )
     if not rank and (alpha is not None or targets is not None):
         raise UserError(
-            f"network.lora_alpha and network.lora_targets belong to adapters, and network.lora_rank={'null' if rank is None else 0} "
-            "has none: set network.lora_rank=8 or so, or drop them"
+            "network.lora_alpha and network.lora_targets belong to adapters, and network.lora_rank="
+            f"{'null' if rank is None else 0} has none: set network.lora_rank=8 or so, or drop them"
         )
     if rank == 0 and checkpointing:
         raise UserError(
