@@ -38,6 +38,7 @@ OBJECTIVES: dict[str, Callable[[], list[Objective]]] = {
     "trajectory": lambda: [
         Trajectory(HEADS["squared"](), weight=1.0, temperature=0.5, reference="start", baseline="value")
     ],
+    "q_sharp": lambda: [QSharp(SOFT, MaxBootstrap(), weight=1.0)],
     "cloning": lambda: [cross_entropy(normaliser_weight=0.3)],
 }  # fmt: skip
 
