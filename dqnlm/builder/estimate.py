@@ -8,8 +8,8 @@
     acting       the cache of keys and values, and the outputs of one step
 
 Arithmetic: 2 operations a weight and token forward, as many for the gradient of the features, and as many again for that of the
-weights where the trunk learns (Kaplan et al. 2020, section 2.1); forward alone with network.lora_rank=0. The rate is that of a matrix
-product of the model's shape, measured here and now.
+weights where the trunk learns (Kaplan et al. 2020, section 2.1); forward alone with network.lora_rank=0. The rate is that of a
+matrix product of the model's shape, measured here and now.
 """
 
 from __future__ import annotations
@@ -140,7 +140,8 @@ class _Sizes:
         heads += width + 1 if "v" in outputs else 0
         rank = node["lora_rank"]
         trains_output = rank is None if node["train_output_layer"] is None else node["train_output_layer"]
-        learned, fixed = heads, total
+        keeps_output = not trains_output and ("policy" in outputs or node["q_init"] == "logits")
+        learned, fixed = heads, total if keeps_output or tied else total - head.numel()
         if "policy" in outputs and trains_output:
             learned += head.numel()
             heads += head.numel()

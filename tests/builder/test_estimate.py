@@ -17,7 +17,7 @@ from tests.helpers import pretrained as models
 
 
 @pytest.mark.parametrize("kind", ["gpt2", "llama"])
-@pytest.mark.parametrize("rank", ["null", "2", "0", "0 algorithm=q_sharp"])
+@pytest.mark.parametrize("rank", ["null", "2", "0 network.train_output_layer=true", "0 algorithm=q_sharp"])
 def test_parameters_are_those_of_the_run(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], kind: str, rank: str
 ) -> None:
