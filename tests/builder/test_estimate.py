@@ -55,7 +55,8 @@ def test_a_trunk_that_does_not_change_costs_its_forward_alone(tmp_path: Path, mo
     model = models.write(tmp_path / "model", "llama")
     found = {}
     for rank in (0, 2):
-        words = ["+experiment=logged_pretrained", f"network.name_or_path={model}", "network.context=11", f"network.lora_rank={rank}"]
+        words = ["+experiment=logged_pretrained", f"network.name_or_path={model}", "network.context=11"]
+        words.append(f"network.lora_rank={rank}")
         config = validation.validate(*composition.compose(words), words)
         found[rank] = module.estimate(config, ("q2", "v", "policy"), 1, False, torch.device("cpu"))
     assert found[2].bytes_of["activations of an update"] == 2 * found[0].bytes_of["activations of an update"]

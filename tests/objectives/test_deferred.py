@@ -26,7 +26,17 @@ from dqnlm.objectives.q_sharp import QSharp
 from dqnlm.objectives.trajectory import Trajectory
 from dqnlm.types import Batch
 from tests.helpers.batches import A, T, random_batch
-from tests.helpers.learners import BOOTSTRAPS, BOUNDS, CPU, HEADS, adam, cross_entropy, differ, learner_settings, make_td
+from tests.helpers.learners import (
+    BOOTSTRAPS,
+    BOUNDS,
+    CPU,
+    HEADS,
+    adam,
+    cross_entropy,
+    differ,
+    learner_settings,
+    make_td,
+)
 
 SOFT = Categorical(BOUNDS, low=None, high=None, num_atoms=5, temperature=0.5)
 OBJECTIVES: dict[str, Callable[[], list[Objective]]] = {
