@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from dqnlm.agent.policy import ActingQ, Policy
 from dqnlm.errors import UserError
+from dqnlm.heads.distributional import DistributionalHead
 from dqnlm.networks.pretrained_outputs import FixedLogits, LogitQ
 from dqnlm.networks.projections import Dueling, Linear, LowRank
 
@@ -44,6 +45,12 @@ def acting_layer(policy: Policy) -> tuple[Layer, bool]:
     Raises:
         UserError: the policy is not of this form; with what to train instead.
     """
+    if isinstance(policy.head, DistributionalHead) and policy.head.temperature is not None:
+        raise UserError(
+            "the policy cannot be folded into an output layer: Q = eta log E exp(Z / eta) of a predicted distribution "
+            "(head.temperature) is no linear function of the features. dqnlm generate acts by it; dqnlm export --behaviour "
+            "writes the policy that it reweights"
+        )
     if policy.declared == "probability" or not policy.head.raw_is_q:
         raise UserError(
             "the policy cannot be folded into an output layer: Q of this run is no linear function of the features (policy.kind="

@@ -8,8 +8,8 @@
     acting       the cache of keys and values, and the outputs of one step
 
 Arithmetic: 2 operations a weight and token forward, as many for the gradient of the features, and as many again for that of the
-weights where the trunk learns (Kaplan et al. 2020, section 2.1). The rate is that of a matrix product of the model's shape,
-measured here and now.
+weights where the trunk learns (Kaplan et al. 2020, section 2.1); forward alone with network.lora_rank=0. The rate is that of a
+matrix product of the model's shape, measured here and now.
 """
 
 from __future__ import annotations
@@ -73,6 +73,8 @@ def estimate(config: Config, outputs: tuple[str, ...], copies: int, has_referenc
     tokens, envs = rows * width, config["env"].get("num_envs", 0) if trainer["rollouts"] else 0
     per_token = sizes.layers * (12 * sizes.width + 3 * sizes.inside) * FLOAT
     kept = sizes.layers * sizes.width * FLOAT + per_token // sizes.layers if node["gradient_checkpointing"] else per_token
+    if node["lora_rank"] == 0:
+        kept = per_token // sizes.layers  # no gradient goes into the trunk
     chunks = 1 + ("q2" in outputs) + ("policy" in outputs)
     bytes_of = {
         "weights that never change": sizes.fixed * itemsize,
@@ -83,8 +85,8 @@ def estimate(config: Config, outputs: tuple[str, ...], copies: int, has_referenc
         "acting": envs * (sizes.context * sizes.cache * itemsize + sizes.vocabulary * FLOAT * (2 + chunks)),
     }
     rate = _rate(sizes.width, sizes.inside, max(tokens, 1), device)
-    trains_all = node["lora_rank"] is None
-    passes = 2 * (3 if trains_all else 2) + 2 * (bool(copies) and not heads_only) + 2 * has_reference
+    trunk_passes = {None: 3, 0: 1}.get(node["lora_rank"], 2)
+    passes = 2 * trunk_passes + 2 * (bool(copies) and not heads_only) + 2 * has_reference
     work = trainer["batch_size"] * width * (sizes.trunk * passes + sizes.vocabulary * sizes.width * 2 * 2)
     update_s = work / rate / SHARE_OF_PRODUCTS
     slow = _rate(sizes.width, sizes.inside, max(envs, 1), device)
@@ -132,11 +134,14 @@ class _Sizes:
         inside = max(max(part.weight.shape) for part in linear.values())
         groups = getattr(config_of, "num_key_value_heads", None) or config_of.num_attention_heads
         heads_width = getattr(config_of, "head_dim", None) or width // config_of.num_attention_heads
-        heads = sum(_projection(config["projection"], width, vocabulary) for name in ("q", *outputs) if name in ("q", "q2"))
+        numbers = config["head"].get("num_atoms") or config["head"].get("num_quantiles") or 1
+        of_q = _projection(config["projection"], width, vocabulary, numbers)
+        heads = of_q * sum(name in ("q", "q2") for name in ("q", *outputs))
         heads += width + 1 if "v" in outputs else 0
         rank = node["lora_rank"]
         trains_output = rank is None if node["train_output_layer"] is None else node["train_output_layer"]
-        learned, fixed = heads, total
+        keeps_output = not trains_output and ("policy" in outputs or node["q_init"] == "logits")
+        learned, fixed = heads, total if keeps_output or tied else total - head.numel()
         if "policy" in outputs and trains_output:
             learned += head.numel()
             heads += head.numel()
@@ -152,10 +157,10 @@ class _Sizes:
         )  # fmt: skip
 
 
-def _projection(node: Config, width: int, actions: int) -> int:
-    """Numbers of one output of q."""
+def _projection(node: Config, width: int, actions: int, numbers: int) -> int:
+    """Weights of one output of q with so many numbers an action."""
     rank = node.get("rank")
-    return actions * width if rank is None else rank * (width + actions) + 1
+    return actions * numbers * width if rank is None else rank * (width + actions * numbers) + numbers
 
 
 def _rate(width: int, inside: int, tokens: int, device: torch.device) -> float:

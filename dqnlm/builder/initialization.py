@@ -19,7 +19,7 @@ from dqnlm.errors import UserError
 from dqnlm.metrics import Accumulator
 from dqnlm.networks.fixed_weights import load_changing_state
 from dqnlm.networks.projections import Dueling, Linear
-from dqnlm.objectives.cross_entropy import CrossEntropy
+from dqnlm.objectives.cross_entropy import FIXED_POLICY, CrossEntropy
 from dqnlm.runs import checkpoint
 from dqnlm.runs.directory import RunDirectory, find_run
 from dqnlm.utils import streams
@@ -40,6 +40,8 @@ def build_pretraining(
     if settings.updates == 0:
         return None
     acts_by: Literal["q", "policy"] = "policy" if policy.declared == "reweighted" else "q"
+    if acts_by == "policy" and not policy.network.learns("policy"):
+        raise UserError(FIXED_POLICY.format("pretraining.updates"))
     cloning = CrossEntropy(
         weight=1.0, output=acts_by, normaliser_weight=_NORMALISER if acts_by == "q" else 0.0
     )

@@ -34,6 +34,11 @@ def why_q_is_no_expected_return(config: Config, objectives: Objectives) -> str |
                 f"Objective {name} compares the answers to a prompt with each other (baseline=group), which leaves Q open by "
                 f"a number in each state: {_ONLY_DIFFERENCES}."
             )
+    if config["head"].get("temperature") is not None:
+        return (
+            "Q is eta log E exp(Z / eta) of the distribution of returns Z that the head predicts (head.temperature), which lies "
+            "above their mean."
+        )
     if config["learner"]["kl_weight"] > 0 or any(o.requires.reference for o in objectives.values()):
         return "Q holds log-probabilities of the policy that the run began with beside the rewards."
     return None

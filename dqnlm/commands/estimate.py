@@ -17,7 +17,6 @@ def show(config: Config) -> int:
     from dqnlm.builder.estimate import estimate
     from dqnlm.builder.q_semantics import reads_reference
     from dqnlm.errors import UserError
-    from dqnlm.heads.scalar import Scalar
     from dqnlm.reporting.tables import make_console, print_table
     from dqnlm.runs.console import clock
     from dqnlm.types import Bounds
@@ -33,7 +32,7 @@ def show(config: Config) -> int:
     if config["threads"] is not None:
         torch.set_num_threads(config["threads"])
     device = agent.choose_device(config["device"])
-    head = Scalar(Bounds(-float("inf"), float("inf")), False, loss="squared", initial_return=None)
+    head = agent.head_for(config, Bounds(-1e9, 1e9), False)  # the bounds are in the data, which are not read; any finite ones do
     outputs = agent.outputs_of(agent.objectives_without_env(config, head))
     copies = int("period" in config["target"] or "polyak_rate" in config["target"])
     found = estimate(config, outputs, copies, reads_reference(config), device)

@@ -37,7 +37,8 @@ def save_adapter(policy: Policy, body: Pretrained, folder: Path, behaviour: bool
 
     if not hasattr(body.model, "peft_config") or not source.is_by_reference(body.recipe):
         raise UserError(
-            "--adapter: this run has no adapters beside a model that it names; train with network.lora_rank, or leave it out"
+            "--adapter: this run has no adapters beside a model that it names; train with network.lora_rank=8 or so, or leave "
+            "it out"
         )
     pairs = [] if behaviour else _added(policy)
     model = body.base_again()

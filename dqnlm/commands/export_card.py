@@ -34,7 +34,8 @@ def card(
     rows = [f"| {name} | {value:.4g} |" for name, value in sorted(best.items()) if name.startswith("eval/")]
     data = config["data"].get("path") or config["data"].get("name")
     of_data = config["data"]["_target_"].rpartition(".")[2] + (f" ({Path(str(data)).name})" if data else "")
-    lora = "all weights" if network["lora_rank"] is None else f"LoRA of rank {network['lora_rank']}, merged here"
+    rank = network["lora_rank"]
+    lora = "all weights" if rank is None else f"LoRA of rank {rank}, merged here" if rank else "a trunk that does not change"
     shapes = [f"| `{name}` | {tuple(tensor.shape)} |" for name, tensor in tensors.items()]
     lines = [
         "---", f"library_name: {'peft' if adapter else 'transformers'}", "tags: [q-learning, dqnlm]", "---", "",

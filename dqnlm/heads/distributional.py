@@ -15,9 +15,14 @@ from dqnlm.heads.base import Head
 
 
 class DistributionalHead(Head):
-    """N raw outputs per action describe a distribution of returns; Q is its mean."""
+    """N raw outputs per action describe a distribution of returns; Q is its mean.
+
+    Attributes:
+        temperature: eta in return units, where Q is eta log E exp(Z / eta) of the distribution; None: Q is the mean.
+    """
 
     is_distributional = True
+    temperature: float | None = None
 
     @abstractmethod
     def atoms(self, raw_XN: Tensor) -> tuple[Tensor, Tensor]:

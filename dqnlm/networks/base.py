@@ -250,6 +250,11 @@ class QNetwork(nn.Module):
         """h (..., D) -> raw outputs (..., A, N) by name."""
         return {name: projection(h_BSD) for name, projection in self.projections.items()}
 
+    def learns(self, name: str) -> bool:
+        """Whether some weight that this output depends on is learned."""
+        parts = (self.encoder, self.body, self.projections[name])
+        return any(parameter.requires_grad for part in parts for parameter in part.parameters())
+
     def initial_state(self, num_envs: int, device: torch.device | str, dtype: torch.dtype = torch.float32) -> State:
         """The state of `num_envs` environments before their first observation. On CUDA its steps are recorded once."""
         if not (self._records and cuda_graphs.can_record(device)):

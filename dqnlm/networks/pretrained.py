@@ -1,4 +1,4 @@
-"""A pretrained causal language model of `transformers` as the trunk of a Q-network, with or without LoRA (Hu et al. 2021).
+"""A pretrained causal language model of `transformers` as the trunk of a Q-network: whole, with LoRA (Hu et al. 2021), or fixed.
 
 The model reads token ids of its own and embeds them itself, so `TokenIds` stands in the encoder's place and `x` here are
 ids without a feature axis. The output `policy` starts as the model's own logits; q, q2 and v start small (`q_init`).
@@ -58,7 +58,8 @@ class Pretrained(Body):
         revision: branch, tag or commit on the Hub; None: the newest.
         context: longest T in transitions.
         dropout: in place of all shares of dropout that the model has; None: its own.
-        lora_rank: only matrices of this rank are learned, added to the model's; None: all of the model learns.
+        lora_rank: only matrices of this rank are learned, added to the model's; 0: none, the trunk does not change; None: all
+            of the model learns.
         lora_alpha: the added matrices are scaled by lora_alpha / lora_rank; None: 2 * lora_rank.
         lora_targets: names of the layers that get them; None: all linear ones.
         train_output_layer: the model's output layer learns (of `policy`, and of q with `logits`); None: without LoRA.
@@ -99,6 +100,7 @@ class Pretrained(Body):
         checks.check_settings(context, dropout, q_init, q_temperature)
         self._trains_output = lora_rank is None if train_output_layer is None else train_output_layer
         checks.check_dtype(dtype, lora_rank, self._trains_output)
+        checks.check_adapters(lora_rank, lora_alpha, lora_targets, gradient_checkpointing)
         if name_or_path is None:
             raise UserError(
                 "network=pretrained needs a model: network.name_or_path=FOLDER (with config.json and model.safetensors), or its "
@@ -126,14 +128,12 @@ class Pretrained(Body):
         shapes = checks.sizes_of_cache(self.model, model.config.model_type)
         self.sizes = [((key.shape[1], key.shape[3]), (value.shape[1], value.shape[3])) for key, value in shapes]
         checks.check_reading(self, weight_VD, bias_V, model)
-        if lora_rank is not None:
+        if lora_rank:
             self.model = add_lora(self.model, lora_rank, lora_alpha, lora_targets)
-            if source.is_by_reference(recipe):
-                fix(self.model)
-        elif lora_alpha is not None or lora_targets is not None:
-            raise UserError(
-                "network.lora_alpha and network.lora_targets belong to network.lora_rank; set that, or drop them"
-            )
+        elif lora_rank == 0:
+            self.model.requires_grad_(False)
+        if lora_rank is not None and source.is_by_reference(recipe):
+            fix(self.model)
         if gradient_checkpointing:
             checks.require_checkpointing(model)
             model.gradient_checkpointing_enable({"use_reentrant": False})

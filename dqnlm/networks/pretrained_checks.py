@@ -102,6 +102,25 @@ def check_dtype(dtype: str, lora_rank: int | None, train_output_layer: bool) -> 
         )
 
 
+def check_adapters(rank: int | None, alpha: float | None, targets: list[str] | None, checkpointing: bool) -> None:
+    """Raises UserError for a rank below 0, and for settings that have no effect without adapters."""
+    if rank is not None and rank < 0:
+        raise UserError(
+            f"network.lora_rank is {rank}; the least is 0 (the trunk does not change, and the outputs alone learn): set "
+            "network.lora_rank=8 or so, 0, or null to train the whole model"
+        )
+    if not rank and (alpha is not None or targets is not None):
+        raise UserError(
+            "network.lora_alpha and network.lora_targets belong to adapters, and network.lora_rank="
+            f"{'null' if rank is None else 0} has none: set network.lora_rank=8 or so, or drop them"
+        )
+    if rank == 0 and checkpointing:
+        raise UserError(
+            "network.gradient_checkpointing saves memory in the trunk's backward pass, and network.lora_rank=0 has none: set it "
+            "to false"
+        )
+
+
 def require_checkpointing(model: PreTrainedModel) -> None:
     if not model.supports_gradient_checkpointing:
         raise UserError(f"network.gradient_checkpointing: a {model.config.model_type} has none; set it to false")

@@ -19,6 +19,12 @@ from dqnlm.objectives.base import LossOutput, Objective, Outputs, Requirements
 from dqnlm.objectives.reading import over_actions
 from dqnlm.ops.bootstrap import masked_q
 from dqnlm.types import Decisions
+from dqnlm.utils.context import RunContext
+
+FIXED_POLICY = (
+    "{} clones actions into the output `policy`, and network.lora_rank=0 leaves no weight of it that could learn: set "
+    "network.train_output_layer=true, network.lora_rank=8 or so, or algorithm=q_sharp, which needs a fixed policy"
+)
 
 
 class CrossEntropy(Objective):
@@ -45,6 +51,11 @@ class CrossEntropy(Objective):
         self.output, self.normaliser_weight = output, normaliser_weight
         self.requires = Requirements(outputs=() if output == "q" else (output,))
         self.learns_outputs = (output,)
+
+    def check(self, context: RunContext) -> None:
+        """Raises UserError where no weight that the cloned output depends on is learned."""
+        if self.output == "policy" and context.has_fixed_policy:
+            raise UserError(FIXED_POLICY.format("objective.cross_entropy.output=policy"))
 
     def __call__(
         self, online: Outputs, target: Outputs | None, batch: Decisions, reference: Outputs | None = None

@@ -23,6 +23,7 @@ class RunContext:
         samples_per_prompt: consecutive environments that answer the same prompt.
         demonstration_fraction: share of each batch that is demonstrations.
         policy: policy.kind, by which the run acts when evaluated.
+        beta: policy.beta, nats per unit of return; None where the policy has none.
         is_teacher_forced: observations do not depend on actions.
         is_on_text: tokens and rewards come from data, not from the environment.
         copies: consecutive environments that see the same observations.
@@ -38,6 +39,7 @@ class RunContext:
         is_match_indicator: `Reward.is_match_indicator`; False without a reward function.
         head_is_probability: `Head.is_probability`.
         has_value_stream: the projection of q has one.
+        has_fixed_policy: the network has an output `policy`, and no weight that it depends on is learned.
         is_recurrent: `Body.is_recurrent`.
         has_target_copy: the target network is a copy.
         draws_transitions: the buffer draws single decisions.
@@ -57,6 +59,7 @@ class RunContext:
     samples_per_prompt: int
     demonstration_fraction: float
     policy: str
+    beta: float | None
     is_teacher_forced: bool
     is_on_text: bool
     copies: int
@@ -72,6 +75,7 @@ class RunContext:
     is_match_indicator: bool
     head_is_probability: bool
     has_value_stream: bool
+    has_fixed_policy: bool
     is_recurrent: bool
     has_target_copy: bool
     draws_transitions: bool

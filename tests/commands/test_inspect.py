@@ -49,7 +49,7 @@ SIZE = len(LETTERS) + 1
 TEXT = "bag a cab\nbed dad egg fad " * 3
 HEADS: dict[str, Callable[[], Head]] = {
     "scalar": lambda: Scalar(Bounds(0.0, 2.0), False, loss="squared", initial_return=None),
-    "categorical": lambda: Categorical(Bounds(0.0, 2.0), low=None, high=None, num_atoms=7),
+    "categorical": lambda: Categorical(Bounds(0.0, 2.0), low=None, high=None, num_atoms=7, temperature=None),
     "quantile": lambda: Quantile(Bounds(0.0, 2.0), num_quantiles=5, kappa=1.0),
 }
 

@@ -31,6 +31,7 @@ ELSEWHERE |= {
     ("experiment", "sentiment"),
     ("reward", "none"),
 }  # test_logged.py
+ELSEWHERE |= {("objective", "q_sharp")}  # needs a pretrained model: system/test_q_sharp.py
 ELSEWHERE |= {("env", "prompts"), ("experiment", "prompts")}  # system/test_prompts.py
 
 

@@ -12,6 +12,7 @@ import torch
 import yaml
 from torch import Tensor, nn
 
+from dqnlm.config.moved import renewed_config
 from dqnlm.errors import UserError
 from dqnlm.heads.categorical import Categorical
 from dqnlm.heads.distributional import DistributionalHead
@@ -29,8 +30,8 @@ BOUNDS = Bounds(0.0, 2.0)
 ENDLESS = Bounds(-math.inf, math.inf)
 
 
-def categorical(low: float | None = None, high: float | None = None, atoms: int = N) -> Categorical:
-    return Categorical(BOUNDS, low=low, high=high, num_atoms=atoms)
+def categorical(low: float | None = None, high: float | None = None, atoms: int = N, eta: float | None = None) -> Categorical:
+    return Categorical(BOUNDS, low=low, high=high, num_atoms=atoms, temperature=eta)
 
 
 def quantile(number: int = N, kappa: float = 1.0) -> Quantile:
@@ -84,6 +85,48 @@ def test_means_by_hand() -> None:
     assert float(categorical().value(torch.tensor([0.2, 0.3, 0.5]).log())) == pytest.approx(1.3)
     assert float(quantile().value(torch.tensor([1.0, 2.0, 6.0]))) == pytest.approx(3.0)
     assert float(implicit().value(torch.tensor([1.0, 2.0, 6.0, 0.1, 0.5, 0.9]))) == pytest.approx(3.0)
+
+
+def test_soft_values_by_hand() -> None:
+    """Bug: a temperature that divides where it should multiply, or a log left out. Atoms 0 1 2 with probabilities .2 .3 .5:
+
+    eta 1/2: log(.2 + .3 e^2 + .5 e^4) / 2 = 1.69584. eta 1000: the mean and half the variance over eta, 1.3 + .61 / 2000. eta
+    1/1000: the greatest atom plus eta log of its probability, 2 - .000693, and 0 where that probability is none.
+    """
+    raw_N = torch.tensor([0.2, 0.3, 0.5]).log()
+    for eta, expected in ((0.5, 1.69584), (1000.0, 1.300305), (1e-3, 2 - 6.93e-4)):
+        assert float(categorical(eta=eta).value(raw_N)) == pytest.approx(expected, abs=2e-4)
+    assert float(categorical(eta=1e-3).value(torch.tensor([0.0, -math.inf, -math.inf]))) == 0.0
+    assert categorical(eta=0.5).value(torch.randn(2, 5, A, N)).shape == (2, 5, A)
+    assert categorical(eta=0.5).value(raw_N.bfloat16()).dtype == torch.float32
+
+
+def test_the_soft_value_of_a_divided_return_is_off_by_the_distance_of_atoms() -> None:
+    """Bug: a documented bias that is not the head's. A return halfway between atoms d apart is half of each: its soft value is
+    eta log cosh(d / (2 eta)) too high, about d^2 / (8 eta); here d = 1 and eta = 2, which is 0.0619 of 0.0625."""
+    head, raw = categorical(eta=2.0), torch.zeros(1, 1, A, N, requires_grad=True)
+    descend(raw, lambda: head.loss_taken(raw, torch.zeros(1, 1, dtype=torch.int64), torch.full((1, 1), 1.5)).sum(), 600, 0.2)
+    assert float(head.value(raw.detach())[0, 0, 0]) - 1.5 == pytest.approx(2 * math.log(math.cosh(0.25)), abs=2e-3)
+
+
+def test_the_temperature_does_not_reach_the_loss() -> None:
+    """Bug: a distribution that is learned otherwise because Q is read otherwise."""
+    raw_BTAN, action_BT = random_raw(categorical(), 2, 3), torch.zeros(2, 3, dtype=torch.int64)
+    losses = [head.loss_taken(raw_BTAN, action_BT, torch.ones(2, 3)) for head in (categorical(), categorical(eta=0.1))]
+    assert losses[0].equal(losses[1])
+
+
+@pytest.mark.parametrize("eta", [0.0, -1.0, math.inf, math.nan])
+def test_temperatures_that_cannot_be(eta: float) -> None:
+    """Bug: Q that is infinite or not a number."""
+    with pytest.raises(UserError, match=r"head\.temperature is .*; it must be above 0 and finite"):
+        categorical(eta=eta)
+
+
+def test_a_head_of_an_earlier_run_has_no_temperature() -> None:
+    """Bug: a run saved before the setting that can no longer be read, or that acts by another Q."""
+    old = {"head": {"_target_": "dqnlm.heads.categorical.Categorical", "low": None, "high": None, "num_atoms": 3}}
+    assert renewed_config(old)["head"] == old["head"] | {"temperature": None}
 
 
 @every_head
@@ -208,9 +251,9 @@ def test_categorical_support_and_its_refusals() -> None:
     narrow = categorical(low=0.5, high=1.0)
     assert narrow.clamped(torch.tensor([0.4, 0.7, 1.1])).tolist() == [1.0, 0.0, 1.0]
     half_open = Bounds(0.0, math.inf)
-    assert Categorical(half_open, low=None, high=4.0, num_atoms=3).support_K.tolist() == [0.0, 2.0, 4.0]
+    assert Categorical(half_open, low=None, high=4.0, num_atoms=3, temperature=None).support_K.tolist() == [0.0, 2.0, 4.0]
     with pytest.raises(UserError, match=r"head\.high is inf.*head\.high"):
-        Categorical(half_open, low=None, high=None, num_atoms=3)
+        Categorical(half_open, low=None, high=None, num_atoms=3, temperature=None)
     with pytest.raises(UserError, match=r"head\.low is 3\.0 and head\.high 2\.0"):
         categorical(low=3.0)
     with pytest.raises(UserError, match=r"head\.num_atoms is 1"):
@@ -222,7 +265,7 @@ def test_categorical_support_travels_with_the_weights() -> None:
     state = categorical(low=-1.0, high=3.0).state_dict()
     assert set(state) == {"low", "high"}
     saved = Bounds(float(state["low"]), float(state["high"]))
-    loaded = Categorical(saved, low=None, high=None, num_atoms=N)
+    loaded = Categorical(saved, low=None, high=None, num_atoms=N, temperature=None)
     assert torch.equal(loaded.support_K, categorical(low=-1.0, high=3.0).support_K)
 
 

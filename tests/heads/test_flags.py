@@ -15,8 +15,8 @@ from dqnlm.types import Bounds
 BOUNDS = Bounds(-2.0, 3.0)
 HEADS = [
     Scalar(BOUNDS, False, loss="logistic", initial_return=None), Scalar(BOUNDS, False, loss="huber", initial_return=1.0),
-    Normalised(Bounds(0.0, 3.0), True, value_weight=1.0), Categorical(BOUNDS, low=None, high=None, num_atoms=5),
-    Categorical(BOUNDS, low=-9.0, high=9.0, num_atoms=5), Quantile(BOUNDS, num_quantiles=5, kappa=1.0),
+    Normalised(Bounds(0.0, 3.0), True, value_weight=1.0), Categorical(BOUNDS, low=None, high=None, num_atoms=5, temperature=None),
+    Categorical(BOUNDS, low=-9.0, high=9.0, num_atoms=5, temperature=None), Quantile(BOUNDS, num_quantiles=5, kappa=1.0),
 ]  # fmt: skip
 
 

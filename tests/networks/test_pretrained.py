@@ -204,6 +204,37 @@ def test_lora_trains_adapters_and_outputs_only(folders: dict[str, Path], kind: s
     assert any("lora_A" in name for name in moved) and any("lora_B" in name for name in moved)
 
 
+@KINDS
+def test_without_adapters_the_outputs_alone_learn(folders: dict[str, Path], tmp_path: Path, kind: str) -> None:
+    """Bug: rank 0 that trains the whole model, or a graph through a trunk that does not learn; a policy that moves; a checkpoint
+    that holds the model, or one that goes on with another."""
+    network = models.network(folders[kind], std=0, lora_rank=0).train()
+    observation = models.tokens(4, 6)
+    h_BSD = network.features(observation)
+    assert not h_BSD.requires_grad and h_BSD.grad_fn is None
+    assert [network.learns(name) for name in models.OUTPUTS] == [True, True, True, False]
+    before = {name: p.detach().clone() for name, p in network.named_parameters()}
+    optimizer = torch.optim.AdamW([p for p in network.parameters() if p.requires_grad], lr=0.1, weight_decay=0.1)
+    sum(raw.square().sum() + raw.sum() for raw in network(observation).values()).backward()  # type: ignore[union-attr]
+    optimizer.step()
+    moved = {name for name, p in network.named_parameters() if not p.equal(before[name])}
+    assert moved == {name for name in before if name.split(".")[:2] in (["projections", n] for n in ("q", "q2", "v"))}
+    state = fixed_weights.changing_state(network)
+    assert set(state) == {*moved, "encoder.model_id_A"}
+    again = _again(network, folders[kind], lora_rank=0)
+    fixed_weights.load_changing_state(again, state)
+    for name, raw in again(observation).items():
+        close(raw, network.eval()(observation)[name])
+    own = models.network(folders[kind], std=0)
+    close(own(observation)["policy"], again(observation)["policy"])
+    assert all(own.learns(name) for name in models.OUTPUTS)
+    learned = models.network(folders[kind], std=0, lora_rank=0, train_output_layer=True)
+    assert learned.learns("policy") and not learned.features(observation).requires_grad
+    other = models.write(tmp_path / "other", kind, alphabet=models.ALPHABET[::-1] + "h")
+    with pytest.raises(UserError, match="not those that this run was trained on"):
+        _again(network, other, lora_rank=0)
+
+
 def test_a_target_of_the_heads_shares_the_trunk(folders: dict[str, Path]) -> None:
     """Bug: a second copy of a large trunk, or a target that moves with the online heads."""
     network = models.network(folders["gpt2"])
@@ -337,7 +368,10 @@ def _edit(folder: Path, **changes: Any) -> None:
         ({"q_init": "logits"}, "q_temperature"),
         ({"q_temperature": 1.0}, "q_temperature"),
         ({"lora_alpha": 2.0}, "lora_rank"),
-        ({"lora_rank": 0}, "lora_rank"),
+        ({"lora_rank": -1}, r"lora_rank is -1; the least is 0"),
+        ({"lora_rank": 0, "lora_targets": ["c_attn"]}, r"belong to adapters, and network\.lora_rank=0 has none"),
+        ({"lora_rank": 0, "gradient_checkpointing": True}, r"network\.lora_rank=0 has none: set it to false"),
+        ({"dtype": "bfloat16", "lora_rank": 0, "train_output_layer": True}, "the model's output layer"),
         ({"lora_rank": 2, "lora_targets": ["nothing"]}, "lora_targets.*c_attn"),
         ({"dropout": 1.0}, r"network\.dropout"),
         ({"revision": "main"}, "revision"),

@@ -11,6 +11,7 @@ from torch import Tensor
 from dqnlm.agent import learner as learners
 from dqnlm.agent.learner import Learner
 from dqnlm.agent.target import Target
+from dqnlm.heads.categorical import Categorical
 from dqnlm.metrics import Accumulator
 from dqnlm.networks import deferred
 from dqnlm.networks.base import QNetwork, TokenEncoder
@@ -21,11 +22,23 @@ from dqnlm.objectives.conservative import Conservative
 from dqnlm.objectives.expectile_value import ExpectileValue
 from dqnlm.objectives.large_margin import LargeMargin
 from dqnlm.objectives.path_consistency import PathConsistency
+from dqnlm.objectives.q_sharp import QSharp
 from dqnlm.objectives.trajectory import Trajectory
 from dqnlm.types import Batch
 from tests.helpers.batches import A, T, random_batch
-from tests.helpers.learners import CPU, HEADS, adam, cross_entropy, differ, learner_settings, make_td
+from tests.helpers.learners import (
+    BOOTSTRAPS,
+    BOUNDS,
+    CPU,
+    HEADS,
+    adam,
+    cross_entropy,
+    differ,
+    learner_settings,
+    make_td,
+)
 
+SOFT = Categorical(BOUNDS, low=None, high=None, num_atoms=5, temperature=0.5)
 OBJECTIVES: dict[str, Callable[[], list[Objective]]] = {
     "ilql": lambda: [
         make_td(bootstrap="value", twin=True), ExpectileValue(HEADS["squared"](), weight=1.0, expectile=0.8),
@@ -38,14 +51,17 @@ OBJECTIVES: dict[str, Callable[[], list[Objective]]] = {
     "trajectory": lambda: [
         Trajectory(HEADS["squared"](), weight=1.0, temperature=0.5, reference="start", baseline="value")
     ],
+    "q_sharp": lambda: [QSharp(SOFT, BOOTSTRAPS["max"](), weight=1.0)],
     "cloning": lambda: [cross_entropy(normaliser_weight=0.3)],
 }  # fmt: skip
 
 
-def network(low_rank: bool) -> QNetwork:
+def network(low_rank: bool, numbers: int = 1) -> QNetwork:
     torch.manual_seed(3)
     body = GRU(layers=1, width=12, context=T)
-    wide: Callable[[], torch.nn.Module] = (lambda: LowRank(12, A, 1, rank=3)) if low_rank else (lambda: Linear(12, A, 1))
+    wide: Callable[[], torch.nn.Module] = (
+        (lambda: LowRank(12, A, numbers, rank=3)) if low_rank else (lambda: Linear(12, A, numbers))
+    )
     outputs = {"q": wide(), "q2": wide(), "v": Linear(12, 1, 1), "policy": Linear(12, A, 1)}
     built = QNetwork(TokenEncoder(A, 12, 1.0), body, outputs)
     for parameter in built.parameters():
@@ -54,7 +70,7 @@ def network(low_rank: bool) -> QNetwork:
 
 
 def gradients(names: str, batch: Batch, low_rank: bool, heads_only: bool) -> tuple[list[Tensor], dict[str, float], Learner]:
-    online = network(low_rank)
+    online = network(low_rank, SOFT.num_parameters if names == "q_sharp" else 1)
     target = Target(online, period=100, polyak_rate=None, heads_only=heads_only)
     with torch.no_grad():
         for parameter in target.network.projections.parameters():

@@ -128,7 +128,7 @@ def multistep_answer(trace: float | None, n: int) -> Tensor:
 HEADS: dict[str, Callable[[], Head]] = {
     "scalar": scalar,
     "logistic": lambda: Scalar(BOUNDS, False, loss="logistic", initial_return=None),
-    "categorical": lambda: Categorical(BOUNDS, num_atoms=41, low=None, high=None),
+    "categorical": lambda: Categorical(BOUNDS, num_atoms=41, low=None, high=None, temperature=None),
     "quantile": lambda: Quantile(BOUNDS, num_quantiles=8, kappa=0.1),
     "implicit_quantile": lambda: ImplicitQuantile(BOUNDS, num_quantiles=8, embedding=8, kappa=0.1),
 }

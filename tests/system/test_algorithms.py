@@ -31,6 +31,9 @@ SIZES: dict[str, dict[str, Any]] = {
 }
 # A trunk that gives its outputs their first weights has none for a projection with noise, or for sampled quantiles.
 REFUSED = {("noisy_dqn", "pretrained"), ("rainbow", "pretrained"), ("iqn", "pretrained")}
+# What an algorithm needs beside its preset, and the one network that it is for.
+FIXED_TRUNK = ["network.lora_rank=0", "gamma=1"]
+FOR_PRETRAINED = {"q_sharp": FIXED_TRUNK}
 
 
 def build(tmp_path: Path, *overrides: str, **changes: Any) -> Trainer:
@@ -68,7 +71,12 @@ def test_every_algorithm_learns_with_every_network(tmp_path: Path, algorithm: st
         ):
             build(tmp_path, f"algorithm={algorithm}", f"network={network}")
         return
-    trainer = build(tmp_path, f"algorithm={algorithm}", f"network={network}")
+    needed = FOR_PRETRAINED.get(algorithm, [])
+    if needed and network != "pretrained":
+        with pytest.raises(UserError, match=r"set network=pretrained network\.lora_rank=0"):
+            build(tmp_path, f"algorithm={algorithm}", f"network={network}", "gamma=1")
+        return
+    trainer = build(tmp_path, f"algorithm={algorithm}", f"network={network}", *needed)
     learner, batch = trainer.components.learner, trainer.components.buffer.sample(32)
     learner.target.period = learner.target.polyak_rate = None  # a target that stands still: one regression
     losses = []
@@ -106,6 +114,7 @@ WITH: dict[str, list[str]] = {
     "objective/expectile_value": ["algorithm=ilql"], "objective/conservative": ["algorithm=cql"],
     "objective/large_margin": ["objective=[td,large_margin]"], "objective/path_consistency": ["algorithm=path_consistency"],
     "objective/trajectory": ["algorithm=tbrm"],
+    "objective/q_sharp": ["algorithm=q_sharp", "network=pretrained", *FIXED_TRUNK],
 }  # fmt: skip
 OTHER_VALUES: dict[str, Any] = {
     "bootstrap/munchausen/clip_low": -0.01,
@@ -114,6 +123,7 @@ OTHER_VALUES: dict[str, Any] = {
     "head/scalar/initial_return": 0.3,
     "head/categorical/low": -0.5,
     "head/categorical/high": 1.5,
+    "head/categorical/temperature": 0.1,
     "objective/cross_entropy/output": None,
     "buffer/uniform/sample": "transitions",
     "buffer/prioritized/sample": "transitions",
@@ -175,11 +185,12 @@ def test_every_setting_changes_what_is_learned(tmp_path: Path, group: str, optio
     node = node[option] if group == "objective" else node
     path = f"{group}__{option}__{key}" if group == "objective" else f"{group}__{key}"
     changes = {path: another(f"{name}/{key}", node[key])}
-    if (name, key) == ("objective/td", "weight"):  # a factor of the only loss is undone by Adam
-        changes["optimizer__eps"] = 1.0
+    both: dict[str, Any] = {}
+    if name in ("objective/td", "objective/q_sharp") and key == "weight":  # a factor of the only loss is undone by Adam
+        both["optimizer__eps"] = 1.0
     before, after = (
-        after_three_rounds(tmp_path / "a", *overrides),
-        after_three_rounds(tmp_path / "b", *overrides, **changes),
+        after_three_rounds(tmp_path / "a", *overrides, **both),
+        after_three_rounds(tmp_path / "b", *overrides, **both, **changes),
     )
     same = len(before) == len(after) and all(
         x.shape == y.shape and x.equal(y) for x, y in zip(before, after, strict=True)

@@ -119,10 +119,10 @@ def _check_bootstrap(learning: LearningParts) -> None:
 def _check_policy(config: Config, learning: LearningParts) -> None:
     """Checks the outputs that the agent acts by, and demonstrations."""
     reweighted, objectives = config["policy"]["kind"] == "reweighted", learning.objectives.values()
-    if reweighted and not any("policy" in objective.learns_outputs for objective in objectives):
+    if reweighted and not any("policy" in objective.requires.outputs for objective in objectives):
         raise UserError(
             "policy.kind=reweighted acts by log pi_b + beta (Q - V) and needs a cloned pi_b: add objective "
-            "cross_entropy with objective.cross_entropy.output=policy (algorithm=ilql does)"
+            "cross_entropy with objective.cross_entropy.output=policy (algorithm=ilql does; algorithm=q_sharp has a fixed one)"
         )
     if config["trainer"]["demonstration_fraction"] and learning.task.spec.teacher_forced:
         raise UserError(
