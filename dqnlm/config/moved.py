@@ -78,7 +78,10 @@ GROUPS = {
 }
 
 # Settings that did not exist when a node was saved -> the value that does what was done then.
-ADDED = {"dqnlm.envs.gymnasium_env.Gymnasium": {"path": None}}
+ADDED: dict[str, dict[str, Any]] = {
+    "dqnlm.envs.gymnasium_env.Gymnasium": {"path": None},
+    "dqnlm.networks.pretrained.Pretrained": {"shard": False},
+}
 
 # Beginning of a metric's name of then -> of now.
 METRICS = {"eval/nats": "eval/nll", "loss/warm_start": "loss/pretraining"}

@@ -25,7 +25,9 @@ from dqnlm.networks.pretrained_cache import column_mask, keys_and_values, row_ca
 from dqnlm.networks.pretrained_lora import add_lora, merged
 from dqnlm.networks.pretrained_outputs import LogitQ, own_policy, zeroed
 from dqnlm.networks.projections import Linear
+from dqnlm.utils import sharding
 from dqnlm.utils.paths import PathOrName
+from dqnlm.utils.ranks import Ranks
 
 
 class TokenIds(nn.Module):
@@ -61,6 +63,7 @@ class Pretrained(Body):
         lora_targets: names of the layers that get them; None: all linear ones.
         q_init: `zero`: q starts at 0 everywhere. `logits`: at q_temperature (logit - logsumexp).
         q_temperature: return units a nat, for `logits`.
+        shard: the processes of a run divide the model among them (`utils.sharding`); the outputs stay whole on each.
 
     Raises:
         UserError: a value that cannot be, a model that cannot be read, or one that cannot act token by token.
@@ -86,6 +89,7 @@ class Pretrained(Body):
         lora_targets: list[str] | None,
         q_init: Literal["zero", "logits"],
         q_temperature: float | None,
+        shard: bool,
     ) -> None:
         super().__init__()
         checks.check_settings(context, dropout, q_init, q_temperature)
@@ -100,7 +104,7 @@ class Pretrained(Body):
             model = source.rebuild(recipe)
         self.recipe: dict[str, Any] = recipe
         self.q_temperature = q_temperature if q_init == "logits" else None
-        self.context = context
+        self.context, self.shard = context, shard
         self.max_observations: int = context + 1
         checks.check_context(model.config, self.max_observations)
         self._model_id_A = checks.model_ids(num_tokens, tokenizer, recipe, model.config.vocab_size)
@@ -130,6 +134,23 @@ class Pretrained(Body):
         self._bias_V = None if layer.bias is None else layer.bias.detach()
         some_unused = len(self._model_id_A) < len(self._weight_VD)
         self.register_buffer("unused_VD", self._weight_VD.clone() if some_unused else None)
+
+    def shard_weights(self, ranks: Ranks) -> None:
+        """See `Body.shard_weights`; each layer is gathered by itself.
+
+        Raises:
+            UserError: the model's layers are not to be found.
+        """
+        if not self.shard or ranks.world == 1:
+            return
+        lists = [part for part in self.model.modules() if isinstance(part, nn.ModuleList) and len(part) == len(self.sizes)]
+        if not lists:
+            raise UserError(
+                "network.shard=true gathers the model one layer at a time, and this model keeps its layers in no list; set "
+                "network.shard=false"
+            )
+        layers = max(lists, key=lambda part: sum(p.numel() for p in part.parameters()))
+        sharding.shard(self.model, list(layers), next(self.model.parameters()).device)
 
     def make_encoder(self) -> nn.Module:
         """See `Body.make_encoder`."""

@@ -12,15 +12,16 @@ from dqnlm.errors import UserError
 from dqnlm.runs import checkpoint
 from dqnlm.training import resharding
 from dqnlm.training.components import Components
+from dqnlm.utils import sharding
 
 State = dict[str, Any]
 
 
 def policy_state(components: Components) -> State:
-    """State of the policy: network, head, tokenizer and fitted temperature."""
+    """State of the policy: network, head, tokenizer and fitted temperature. All ranks call it; whole on rank 0 alone."""
     policy = components.policy
     return {
-        "network": policy.network.state_dict(), "head": policy.head.state_dict(),
+        "network": sharding.whole(policy.network.state_dict(), components.ranks.is_first), "head": policy.head.state_dict(),
         "tokenizer": None if policy.tokens is None else policy.tokens.state(), "temperature": policy.temperature,
         "declared": policy.declared, "legal": policy.legal_A, "step": policy.step,
         "is_probability": policy.head.is_probability, "beta": policy.beta,
@@ -32,17 +33,18 @@ def policy_state(components: Components) -> State:
 def training_state(components: Components, loop: State) -> State:
     """State of the training besides the policy; `loop` is that of the training loop.
 
-    With several processes, `others` is what the other ranks have of their own; whole on rank 0 alone.
+    All ranks call it; whole on rank 0 alone, where `others` is what the other ranks have of their own.
     """
     learner = components.learner.state_dict()
     del learner["network"]  # stands in the policy
     own = _own_state(components)
     cloning = {} if components.pretraining is None else components.pretraining.state_dict()
-    return own | {
+    shared: State = {
         "learner": learner, "fingerprint": components.fingerprint, "trainer": loop,
         "warm_start": None if components.pretraining is None else cloning | own["warm_start"],
         "others": components.ranks.gather(own),
     }  # fmt: skip
+    return own | sharding.whole(shared, components.ranks.is_first)
 
 
 def _own_state(components: Components) -> State:

@@ -17,7 +17,7 @@ CONTEXT = 9
 OUTPUTS = ("q", "q2", "v", "policy")
 SETTINGS: dict[str, Any] = {
     "revision": None, "context": CONTEXT, "dropout": None, "lora_rank": None, "lora_alpha": None, "lora_targets": None,
-    "q_init": "zero", "q_temperature": None,
+    "q_init": "zero", "q_temperature": None, "shard": False,
 }  # fmt: skip
 
 
