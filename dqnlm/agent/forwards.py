@@ -11,10 +11,12 @@ import torch
 from torch import Tensor, nn
 
 from dqnlm.agent.target import Target
+from dqnlm.errors import UserError
 from dqnlm.networks.base import QNetwork
 from dqnlm.networks.deferred import DeferredOutputs
 from dqnlm.objectives.base import Outputs, Requirements
 from dqnlm.types import Decisions
+from dqnlm.utils import sharding
 
 
 class NetworkOutputs(NamedTuple):
@@ -44,12 +46,17 @@ class Forwards:
         precision: bfloat16 runs the forwards under autocast.
         compile: wraps the online and the target forward in `torch.compile`.
         defers: outputs are computed where a loss reads them; without `compile` and `context_carry`.
+
+    Raises:
+        UserError: `compile` with sharded weights.
     """
 
     def __init__(
         self, network: QNetwork, target: Target, reference: QNetwork | None, requires: Requirements, context_carry: int,
         precision: Literal["float32", "bfloat16"], compile: bool, defers: bool,
     ) -> None:  # fmt: skip
+        if compile and sharding.has_shards(network):
+            raise UserError("network.shard=true gathers weights around forwards that are not compiled; set learner.compile=false")
         self.network, self.target, self.reference = network, target, reference
         self.defers = defers
         self.requires, self.context_carry, self.bfloat16 = requires, context_carry, precision == "bfloat16"

@@ -17,7 +17,7 @@ from dataclasses import replace
 from typing import Any, Literal, NamedTuple
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from dqnlm.agent.forwards import Forwards, NetworkOutputs
 from dqnlm.agent.optimizer import OptimizerWithSchedule
@@ -34,7 +34,7 @@ from dqnlm.objectives.base import LossOutput, Objective, Outputs, combined, requ
 from dqnlm.objectives.reference import ReferenceReward
 from dqnlm.ops.losses import masked_mean
 from dqnlm.types import Batch, Decisions, LegalActions
-from dqnlm.utils import cuda_graphs
+from dqnlm.utils import cuda_graphs, sharding
 from dqnlm.utils.ranks import ALONE, Ranks
 
 
@@ -133,6 +133,7 @@ class Learner:
         # Micro-batches of rows of like lengths have little padding. (Legal actions that differ between rows stay with theirs.)
         self.sorts = micro_batch_size is not None and variable_length
         self.noisy, self.parameters = has_noise(network), list(network.parameters())
+        self._replicated = [p for p in self.parameters if not sharding.is_sharded(p)]  # FSDP adds up the gradients of the others
         self.requires = combined(objective.requires for objective in objectives.values())
         self.reference_reward: ReferenceReward | None = None
         if kl_weight:
@@ -140,6 +141,7 @@ class Learner:
             self.reference_reward = ReferenceReward(head, kl_weight, kl_temperature)
         self.reference: QNetwork | None = None
         if self.reference_reward is not None or self.requires.reference:
+            _refuse_second_copy(network)
             self.reference = copy.deepcopy(network, fixed_weights.shared(network)).requires_grad_(False).eval()
         defers = num_actions(network) >= MANY_ACTIONS and not (compile or records or context_carry)
         self.forwards = Forwards(network, target, self.reference, self.requires, context_carry, precision, compile, defers)
@@ -178,9 +180,9 @@ class Learner:
             total, part = self._loss(self.forwards(micro_batch), micro_batch, count, rows)
             total.backward()  # type: ignore[no-untyped-call]
             parts.append(part)
-        self.ranks.add_gradients(self.parameters)
+        self.ranks.add_gradients(self._replicated)
         clip = float("inf") if self.gradient_clip is None else self.gradient_clip
-        norm = nn.utils.clip_grad_norm_(self.parameters, clip, foreach=True)
+        norm = sharding.clip_gradients(self.parameters, clip, self.ranks)
         self.optimization.apply()
         self.transitions += learned.long()
         self._log(parts, norm)
@@ -250,7 +252,7 @@ class Learner:
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        fixed_weights.load_changing_state(self.network, state["network"])
+        fixed_weights.load_changing_state(self.network, sharding.parts_of(state["network"], self.network))
         self.target.load_state_dict(state["target"])
         if self.reference is not None:
             fixed_weights.load_changing_state(self.reference, state["reference"])
@@ -282,6 +284,15 @@ def mean_loss(output: LossOutput, batch: Decisions, count: Tensor, rows: int) ->
     if output.loss_BT.dim() == 1:
         return (output.loss_BT * batch.weight_B).sum() / rows
     return masked_mean(output.loss_BT * batch.weight_B[:, None], batch.learn_BT, count)
+
+
+def _refuse_second_copy(network: QNetwork) -> None:
+    """Raises UserError: a reference network beside sharded weights."""
+    if sharding.has_shards(network):
+        raise UserError(
+            "network.shard=true divides one network among the processes, and the reference policy (learner.kl_weight, or "
+            "reference=start of an objective) is a second one; set network.shard=false, or learn without the reference"
+        )
 
 
 def _require_ranges(gradient_clip: float | None, burn_in: int, kl_weight: float, kl_temperature: float) -> None:

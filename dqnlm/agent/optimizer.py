@@ -11,7 +11,7 @@ from torch.optim import Optimizer
 
 from dqnlm.errors import UserError
 from dqnlm.networks.base import QNetwork
-from dqnlm.utils import cuda_graphs
+from dqnlm.utils import cuda_graphs, sharding
 
 
 class OptimizerWithSchedule:
@@ -98,10 +98,35 @@ class OptimizerWithSchedule:
         for optimizer, saved in zip(self.optimizers, state, strict=True):
             ours = [{k: v for k, v in group.items() if k not in ("params", "lr")} for group in optimizer.param_groups]
             rates = [group["lr"] for group in optimizer.param_groups]
-            optimizer.load_state_dict(saved)
+            optimizer.load_state_dict(_laid_out(saved, optimizer))
             for group, settings, rate in zip(optimizer.param_groups, ours, rates, strict=True):
                 saved_rate = float(group["lr"])
                 group.update(settings | {"lr": rate.fill_(saved_rate) if isinstance(rate, Tensor) else saved_rate})
+
+
+def _laid_out(saved: dict[str, Any], optimizer: Optimizer) -> dict[str, Any]:
+    """A saved state with this rank's part of each moment, and with the optimizer's own groups at the saved rate.
+
+    (Sharded parameters stand in groups of their own; the numbers of all parameters are the same without them.)
+
+    Raises:
+        ValueError: it is of another number of parameters.
+    """
+    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+    own = optimizer.state_dict()["param_groups"]
+    if len(parameters) != sum(len(group["params"]) for group in saved["param_groups"]):
+        raise ValueError(f"the saved optimizer has another number of parameters than {len(parameters)}")
+    if len(own) == len(saved["param_groups"]) and not any(map(sharding.is_sharded, parameters)):
+        return saved
+    state = {
+        number: {
+            name: sharding.part_of(value, parameters[number]) if value.shape == parameters[number].shape else value
+            for name, value in moments.items()
+        }
+        for number, moments in saved["state"].items()
+    }
+    rate = saved["param_groups"][0]["lr"]  # that of all groups
+    return {"state": state, "param_groups": [group | {"lr": rate} for group in own]}
 
 
 def _adam(
@@ -116,11 +141,22 @@ def _adam(
     groups = [{"params": matrices, "weight_decay": weight_decay}, {"params": others, "weight_decay": 0.0}]
     make = torch.optim.AdamW if decoupled else torch.optim.Adam
     device = parameters[0].device
-    records = cuda_graphs.can_record(device)
+    records = cuda_graphs.can_record(device) and not any(map(sharding.is_sharded, parameters))
     return make(
-        [g for g in groups if g["params"]], lr=torch.tensor(lr, device=device) if records else lr, betas=(betas[0], betas[1]),
+        _apart(groups), lr=torch.tensor(lr, device=device) if records else lr, betas=(betas[0], betas[1]),
         eps=eps, fused=True, capturable=records,
     )  # fmt: skip
+
+
+def _apart(groups: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The same groups, without empty ones, and with sharded parameters apart: no operation takes both kinds."""
+    found = []
+    for group in groups:
+        parts: list[list[nn.Parameter]] = [[], []]
+        for parameter in group["params"]:
+            parts[not sharding.is_sharded(parameter)].append(parameter)
+        found += [group | {"params": part} for part in parts if part]
+    return found
 
 
 def _check(lr: float, eps: float, weight_decay: float) -> None:
@@ -203,6 +239,11 @@ def muon(
         raise UserError(
             "optimizer=muon turns the steps of the matrices inside the network's body, and this body has none that moves; "
             "set optimizer=adamw"
+        )
+    if any(map(sharding.is_sharded, hidden)):
+        raise UserError(
+            "optimizer=muon turns whole matrices, and with network.shard=true each process holds a part of them; set "
+            "optimizer=adamw"
         )
     inside = {id(p) for p in hidden}
     rest = [p for p in network.parameters() if id(p) not in inside]

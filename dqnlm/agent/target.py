@@ -11,6 +11,7 @@ from torch import Tensor
 from dqnlm.errors import UserError
 from dqnlm.networks import fixed_weights
 from dqnlm.networks.base import QNetwork
+from dqnlm.utils import sharding
 from dqnlm.utils.context import RunContext
 
 
@@ -33,6 +34,11 @@ class Target:
             raise UserError(f"target.polyak_rate must lie in (0, 1], not {polyak_rate}")
         self.online, self.period, self.polyak_rate, self.heads_only = online, period, polyak_rate, heads_only
         self.copies = period is not None or polyak_rate is not None
+        if self.copies and not heads_only and sharding.has_shards(online):
+            raise UserError(
+                "network.shard=true divides one network among the processes, and a target network would be a second one; set "
+                "target.heads_only=true (or target=none)"
+            )
         self.network = copy.deepcopy(online, _shared(online, heads_only)) if self.copies else online
         self._following = self.network.projections if heads_only else self.network
         self._followed = online.projections if heads_only else online

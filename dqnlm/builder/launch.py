@@ -180,6 +180,7 @@ def build(
     task.check(policy)
     if config["pretraining"]["init_from"] is not None and resumed_from is None:
         initialization.load_weights(policy, config)
+    policy.network.body.shard_weights(ranks)
     accumulator = Accumulator(device, ranks)
     learner = agent.build_learner(config, task, policy, head, objectives, accumulator, ranks)
     reads = max(policy.network.context, policy.network.receptive_field or 0)

@@ -22,6 +22,7 @@ from dqnlm.networks.recorded_step import Recordings
 from dqnlm.ops.masking import rows_where
 from dqnlm.utils import cuda_graphs
 from dqnlm.utils.context import RunContext
+from dqnlm.utils.ranks import Ranks
 
 State = dict[str, Tensor]
 
@@ -104,6 +105,7 @@ class Body(nn.Module, ABC):
         one_hot: it reads one-hot tokens (`OneHotEncoder`), and no vectors.
         steps_in_place: `step` updates the state's own tensors and does the same operations whatever they hold, so that it can
             be recorded on a device.
+        shard: whether several processes divide its weights (`shard_weights`).
         recipe: plain values that a run saves with its weights to rebuild a pretrained model; None where the settings
             suffice.
     """
@@ -120,10 +122,14 @@ class Body(nn.Module, ABC):
     is_pretrained: bool = False
     one_hot: bool = False
     steps_in_place: bool = False
+    shard: bool = False
     recipe: dict[str, Any] | None = None
 
     def check(self, context: RunContext) -> None:
         """Raises UserError where this part cannot work in a run like this one; called once, when all parts are built."""
+
+    def shard_weights(self, ranks: Ranks) -> None:
+        """Divides the weights among the processes of the run where the settings ask for it; before a learner is built."""
 
     def make_encoder(self) -> nn.Module | None:
         """An encoder of its own, from observations to what `forward` reads; None: the one that fits the observations."""

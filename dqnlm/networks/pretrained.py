@@ -27,7 +27,9 @@ from dqnlm.networks.pretrained_cache import column_mask, keys_and_values, row_ca
 from dqnlm.networks.pretrained_lora import add_lora, merged
 from dqnlm.networks.pretrained_outputs import FixedLogits, LogitQ, own_policy, zeroed
 from dqnlm.networks.projections import Linear
+from dqnlm.utils import sharding
 from dqnlm.utils.paths import PathOrName
+from dqnlm.utils.ranks import Ranks
 
 
 class TokenIds(nn.Module):
@@ -67,6 +69,7 @@ class Pretrained(Body):
         gradient_checkpointing: layers are computed a second time in the backward pass, and their insides not kept.
         q_init: `zero`: q starts at 0 everywhere. `logits`: at q_temperature (logit - logsumexp).
         q_temperature: return units a nat, for `logits`.
+        shard: the processes of a run divide the model among them (`utils.sharding`); the outputs stay whole on each.
 
     Raises:
         UserError: a value that cannot be, a model that cannot be read, or one that cannot act token by token.
@@ -95,6 +98,7 @@ class Pretrained(Body):
         gradient_checkpointing: bool,
         q_init: Literal["zero", "logits"],
         q_temperature: float | None,
+        shard: bool,
     ) -> None:
         super().__init__()
         checks.check_settings(context, dropout, q_init, q_temperature)
@@ -116,7 +120,7 @@ class Pretrained(Body):
             model = source.rebuild(recipe)
         self.recipe: dict[str, Any] = recipe
         self.q_temperature = q_temperature if q_init == "logits" else None
-        self.context = context
+        self.context, self.shard = context, shard
         self.max_observations: int = context + 1
         checks.check_context(model.config, self.max_observations)
         self._model_id_A = checks.model_ids(num_tokens, tokenizer, recipe, model.config.vocab_size)
@@ -151,6 +155,25 @@ class Pretrained(Body):
         some_unused = len(self._model_id_A) < len(layer.weight)
         persistent = not source.is_by_reference(self.recipe)
         self.register_buffer("unused_VD", layer.weight.detach().clone() if some_unused else None, persistent=persistent)
+
+    def shard_weights(self, ranks: Ranks) -> None:
+        """See `Body.shard_weights`; each layer is gathered by itself.
+
+        Raises:
+            UserError: the model's layers are not to be found.
+        """
+        if not self.shard or ranks.world == 1:
+            return
+        lists = [part for part in self.model.modules() if isinstance(part, nn.ModuleList) and len(part) == len(self.sizes)]
+        if not lists:
+            raise UserError(
+                "network.shard=true gathers the model one layer at a time, and this model keeps its layers in no list; set "
+                "network.shard=false"
+            )
+        layers = max(lists, key=lambda part: sum(p.numel() for p in part.parameters()))
+        sharding.shard(self.model, list(layers), next(self.model.parameters()).device)
+        if source.is_by_reference(self.recipe):
+            fix(self.model)  # the parts are other parameters
 
     def make_encoder(self) -> nn.Module:
         """See `Body.make_encoder`."""

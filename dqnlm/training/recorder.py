@@ -12,6 +12,7 @@ from dqnlm.metrics import JsonLines, Metrics, NoLines
 from dqnlm.training import saved_state
 from dqnlm.training.components import Components
 from dqnlm.training.diagnostics import diagnostics, warnings
+from dqnlm.utils import sharding
 
 
 class Recorder:
@@ -121,7 +122,9 @@ class Recorder:
         Raises:
             UserError: a weight is not finite.
         """
-        if not all(bool(p.isfinite().all()) for p in self.components.learner.network.parameters()):
+        weights = (sharding.own_part(p) for p in self.components.learner.network.parameters())
+        bad = any(not bool(p.isfinite().all()) for p in weights)
+        if self.components.ranks.most(int(bad))[0]:  # perhaps in the part of another rank
             raise UserError(self._not_finite("a weight", float("nan")))
 
     def evaluate(self, done: str) -> None:
@@ -132,7 +135,8 @@ class Recorder:
         """
         components = self.components
         self.require_finite_weights()
-        metrics, components.policy.temperature = components.ranks.share(lambda: self._evaluated(done))
+        with sharding.gathered(components.policy.network):
+            metrics, components.policy.temperature = components.ranks.share(lambda: self._evaluated(done))
         self.record(metrics)
         self._note_best(metrics)
 
@@ -160,8 +164,9 @@ class Recorder:
         self.best = {"step": float(self.components.updates)} | metrics
         self.evaluations_without_gain = 0
         self.components.policy.step = self.components.updates
+        policy = saved_state.policy_state(self.components)
         if self.components.ranks.is_first:
-            self.components.checkpoints.save_best(saved_state.policy_state(self.components))
+            self.components.checkpoints.save_best(policy)
 
     def state_dict(self) -> dict[str, Any]:
         """Counters, the best metrics, and how many bytes of the JSONL files belong to this moment."""

@@ -13,15 +13,16 @@ from dqnlm.networks.fixed_weights import changing_state
 from dqnlm.runs import checkpoint
 from dqnlm.training import resharding
 from dqnlm.training.components import Components
+from dqnlm.utils import sharding
 
 State = dict[str, Any]
 
 
 def policy_state(components: Components) -> State:
-    """State of the policy: network, head, tokenizer and fitted temperature."""
+    """State of the policy: network, head, tokenizer and fitted temperature. All ranks call it; whole on rank 0 alone."""
     policy = components.policy
     return {
-        "network": changing_state(policy.network), "head": policy.head.state_dict(),
+        "network": sharding.whole(changing_state(policy.network), components.ranks.is_first), "head": policy.head.state_dict(),
         "tokenizer": None if policy.tokens is None else policy.tokens.state(), "temperature": policy.temperature,
         "declared": policy.declared, "legal": policy.legal_A, "step": policy.step,
         "is_probability": policy.head.is_probability, "beta": policy.beta,
@@ -34,17 +35,18 @@ def policy_state(components: Components) -> State:
 def training_state(components: Components, loop: State) -> State:
     """State of the training besides the policy; `loop` is that of the training loop.
 
-    With several processes, `others` is what the other ranks have of their own; whole on rank 0 alone.
+    All ranks call it; whole on rank 0 alone, where `others` is what the other ranks have of their own.
     """
     learner = components.learner.state_dict()
     del learner["network"]  # stands in the policy
     own = _own_state(components)
     cloning = {} if components.pretraining is None else components.pretraining.state_dict()
-    return own | {
+    shared: State = {
         "learner": learner, "fingerprint": components.fingerprint, "trainer": loop,
         "warm_start": None if components.pretraining is None else cloning | own["warm_start"],
         "others": components.ranks.gather(own),
     }  # fmt: skip
+    return own | sharding.whole(shared, components.ranks.is_first)
 
 
 def _own_state(components: Components) -> State:

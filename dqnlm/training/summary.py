@@ -12,6 +12,7 @@ from torch import nn
 
 from dqnlm.runs.console import clock
 from dqnlm.training.trainer import Trainer
+from dqnlm.utils import sharding
 from dqnlm.utils.context import RunContext
 
 Config = dict[str, Any]
@@ -80,13 +81,15 @@ def show(config: Config, trainer: Trainer, resumed_from: Path | None = None) -> 
         components.console.panel(
             "NOT SHAKESPEARE", [*task.notes(), "give the real text with data.path=FILE or DQNLM_DATA_DIR"], "yellow"
         )
-    weights_of = list(components.policy.network.parameters())
+    weights_of, world = list(components.policy.network.parameters()), components.ranks.world
     parameters, learned = (sum(p.numel() for p in weights_of if p.requires_grad >= least) for least in (False, True))
-    fixed = sum(p.numel() * p.element_size() for p in weights_of if not p.requires_grad)
+    held = {learns: sum(_numel_held(p) for p in weights_of if p.requires_grad == learns) for learns in (False, True)}
+    shared = f" (the trunk is divided among {world} processes)" if sum(held.values()) < parameters else ""
+    fixed = held[False] * min((p.element_size() for p in weights_of if not p.requires_grad), default=4)
     buffer, device = components.buffer, components.accumulator.device
     ring = (buffer.rows + 1) * (buffer.storage.row_transitions + 1) * buffer.bytes_per_transition
     # What learns: weights, gradient, two moments (Muon: one), target.
-    weights = fixed + learned * 4 * (4 + components.learner.target.copies)
+    weights = fixed + held[True] * 4 * (4 + components.learner.target.copies)
     learner, option = config["learner"], components.context.option
     rollout_steps, updates = config["trainer"]["rollout_steps"], trainer.total_rounds * trainer.updates_per_rollout
     lines = [
@@ -97,7 +100,7 @@ def show(config: Config, trainer: Trainer, resumed_from: Path | None = None) -> 
         f"network     {option('network')}, {parameters:,} parameters"
         f"{'' if learned == parameters else f', {learned:,} of them learn'}, head {option('head')}, context "
         f"{components.policy.network.context}",
-        f"memory      weights and optimizer {weights / 2**20:.1f} MiB; buffer {buffer.rows:,} rows, "
+        f"memory      weights and optimizer {weights / 2**20:.1f} MiB{shared}; buffer {buffer.rows:,} rows, "
         f"{buffer.bytes_per_transition} bytes a transition, {ring / 2**20:.1f} MiB",
         f"device      {device}, {torch.get_num_threads()} threads, {learner['precision']}"
         + (", compiled" if learner["compile"] else ""),
@@ -108,6 +111,8 @@ def show(config: Config, trainer: Trainer, resumed_from: Path | None = None) -> 
     lines += [f"your own    {text}" for text in _own_parts(config)]
     lines += [f"note        {text}" for text in components.notes if not source.bundled]
     lines += [f"inactive    {text}" for text in idle_components(config["pretraining"], components.context)]
+    if components.policy.network.body.shard and world == 1:
+        lines.append("inactive    network.shard: one process holds the whole model")
     if not task.spec.exact_resume:
         lines.append("note        this environment's state cannot be saved: resuming starts its episodes anew")
     if resumed_from is not None:
@@ -163,7 +168,8 @@ def estimated_seconds(trainer: Trainer, rollout_steps: int | None) -> float:
     components = trainer.components
     env, spec, device = components.env, components.task.spec, components.accumulator.device
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
-        network = copy.deepcopy(components.policy.network)
+        network = components.policy.network
+        network = network if sharding.has_shards(network) else copy.deepcopy(network)  # parts cannot be copied
         width = components.buffer.width
         rows = trainer.batch_size // spec.guesses_per_position
         size = spec.observation_size
@@ -171,12 +177,18 @@ def estimated_seconds(trainer: Trainer, rollout_steps: int | None) -> float:
         ids_BS = torch.zeros(rows, width, *shape, dtype=dtype, device=device)
         forward = _seconds(device, lambda: _no_grad(network, ids_BS))
         both = _seconds(device, lambda: network(ids_BS)["q"].square().sum().backward())
+        network.zero_grad()
     update = both + (forward if components.learner.requires.target else 0)
     steps = 1 if spec.teacher_forced else max(1, (rollout_steps or components.episode_decisions) // 8)
     rollout = forward * steps * (env.num_envs // spec.guesses_per_position) / rows if components.exploration.needs_q else 0
     left = trainer.total_rounds - trainer.rounds_done
     played = sum(min(phase.end - trainer.rounds_done, phase.rounds) for phase in trainer.phases if phase.rollout is not None)
     return left * update * trainer.updates_per_rollout + max(played, 0) * rollout
+
+
+def _numel_held(parameter: nn.Parameter) -> int:
+    """Numbers of it that this process holds."""
+    return sharding.own_part(parameter.detach()).numel()
 
 
 def _no_grad(network: nn.Module, ids_BS: torch.Tensor) -> None:

@@ -21,6 +21,7 @@ from dqnlm.training.components import Components
 from dqnlm.training.phases import Phase
 from dqnlm.training.preflight import preflight
 from dqnlm.training.recorder import Recorder
+from dqnlm.utils import sharding
 from dqnlm.utils.failures import explain_memory_error
 from dqnlm.utils.files import write_json_atomic
 from dqnlm.utils.permissions import resume_command
@@ -75,7 +76,8 @@ class Trainer:
     def train_round(self, phase: Phase) -> None:
         """One round of a phase: the whole algorithm."""
         if phase.rollout is not None:  # act with exploration; finished rows go to the replay buffer
-            phase.rollout(phase.progress(self.rounds_done))
+            with sharding.gathered(self.components.policy.network):  # environments of two ranks may ask it differently often
+                phase.rollout(phase.progress(self.rounds_done))
         phase.sampler.advance(self.rounds_done)  # anneal the schedules of the buffer
         for _ in range(phase.num_updates()):  # learn from sampled rows
             batch = phase.sampler.sample()
@@ -96,7 +98,7 @@ class Trainer:
         self.recorder.open()
         status = "failed"
         try:
-            with listening_to_signals(self._note_signal), explain_memory_error():
+            with listening_to_signals(self._note_signal), explain_memory_error(), components.ranks.explaining_losses():
                 self._loop()
             status = "interrupted" if self._stop_signal is not None else "finished"
         except KeyboardInterrupt:
@@ -203,9 +205,10 @@ class Trainer:
         components = self.components
         self.recorder.require_finite_weights()
         components.policy.step = components.updates
+        policy = saved_state.policy_state(components)
         training = saved_state.training_state(components, self.state_dict())
         if components.ranks.is_first:
-            components.checkpoints.save(components.updates, saved_state.policy_state(components), training)
+            components.checkpoints.save(components.updates, policy, training)
         self._saved_at, self._saved_clock = self.rounds_done, time.monotonic()
 
     def state_dict(self) -> dict[str, Any]:

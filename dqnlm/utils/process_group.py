@@ -108,6 +108,15 @@ class Group(Ranks):
         distributed.destroy_process_group()
 
     @contextlib.contextmanager
+    def explaining_losses(self) -> Iterator[None]:
+        try:
+            yield
+        except RuntimeError as error:  # gloo's have no class of their own
+            if isinstance(error, distributed.DistError) or "gloo" in str(error):
+                raise self._lost_another(error) from error
+            raise
+
+    @contextlib.contextmanager
     def _communicating(self) -> Iterator[None]:
         """Counts the seconds.
 
@@ -118,9 +127,12 @@ class Group(Ranks):
         try:
             yield
         except RuntimeError as error:
-            reason = str(error).splitlines()[0]
-            raise UserError(
-                f"process {self.rank} of {self.world} has lost another one ({reason}); the run cannot go on without it"
-            ) from error
+            raise self._lost_another(error) from error
         finally:
             self.seconds += time.perf_counter() - started
+
+    def _lost_another(self, error: RuntimeError) -> UserError:
+        reason = str(error).splitlines()[0]
+        return UserError(
+            f"process {self.rank} of {self.world} has lost another one ({reason}); the run cannot go on without it"
+        )

@@ -9,6 +9,7 @@ Every rank must make the same calls in the same order, as each waits for all oth
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING, TypeVar
 
 if TYPE_CHECKING:
@@ -72,6 +73,10 @@ class Ranks:
         """On rank 0 the values of the other ranks in their order; [] elsewhere."""
         del value
         return []
+
+    def explaining_losses(self) -> AbstractContextManager[None]:
+        """Around communication that torch does by itself; a lost rank is a UserError as everywhere."""
+        return nullcontext()
 
     def leave(self, code: int) -> None:
         """Called at the end of the process, which exits with `code`."""

@@ -18,6 +18,7 @@ OUTPUTS = ("q", "q2", "v", "policy")
 SETTINGS: dict[str, Any] = {
     "revision": None, "context": CONTEXT, "dropout": None, "lora_rank": None, "lora_alpha": None, "lora_targets": None,
     "train_output_layer": None, "dtype": "float32", "gradient_checkpointing": False, "q_init": "zero", "q_temperature": None,
+    "shard": False,
 }  # fmt: skip
 
 
