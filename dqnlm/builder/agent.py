@@ -126,10 +126,11 @@ def build_policy(
     outputs: tuple[str, ...],
     device: torch.device,
     recipe: dict[str, Any] | None = None,
+    in_full: bool = True,
 ) -> Policy:
-    """Builds network and head, with initial weights; `recipe` is that of a saved body."""
+    """Builds network and head, with initial weights; `recipe` is that of a saved body, `in_full` as of `check_outputs`."""
     spec, tokenizer, legal_A, settings = task.spec, task.tokenizer, task.legal_A, config["policy"]
-    check_outputs(config, spec, outputs, head.num_parameters, device)
+    check_outputs(config, spec, outputs, head.num_parameters, device, in_full)
     network = build_network(config, spec, outputs, head, tokenizer, recipe)
     return Policy(
         network.to(device), head.to(device), tokenizer, None if legal_A is None else legal_A.to(device),

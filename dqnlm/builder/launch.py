@@ -176,7 +176,8 @@ def build(
     head, objectives = learning.head, learning.objectives
     saved = None if resumed_from is None else checkpoint.load(resumed_from, "policy", torch.device("cpu"))
     recipe = None if saved is None else saved.get("recipe")
-    policy = agent.build_policy(config, task, head, agent.outputs_of(objectives), device, recipe)
+    in_full = any(objective.reads_in_full for objective in objectives.values())
+    policy = agent.build_policy(config, task, head, agent.outputs_of(objectives), device, recipe, in_full)
     task.check(policy)
     if config["pretraining"]["init_from"] is not None and resumed_from is None:
         initialization.load_weights(policy, config)

@@ -8,6 +8,7 @@ import torch
 
 from dqnlm.builder.q_semantics import reads_reference
 from dqnlm.errors import UserError
+from dqnlm.networks.deferred import MANY_ACTIONS
 from dqnlm.types import TaskSpec
 from dqnlm.utils.memory import free_bytes
 
@@ -35,13 +36,15 @@ def output_bytes(
 
 
 def check_outputs(
-    config: dict[str, Any], spec: TaskSpec, outputs: tuple[str, ...], num_parameters: int, device: torch.device
+    config: dict[str, Any], spec: TaskSpec, outputs: tuple[str, ...], num_parameters: int, device: torch.device, in_full: bool
 ) -> None:
-    """Refuses a run whose outputs cannot fit.
+    """Refuses a run whose outputs cannot fit; `in_full`: an objective reads those of all actions at once.
 
     Raises:
         UserError: they take more than is free; with the numbers and what to lower.
     """
+    if not in_full and spec.num_actions >= MANY_ACTIONS and not config["learner"]["compile"]:
+        return  # computed where a loss reads them
     learner, group, observations = config["learner"], spec.guesses_per_position, spec.row_transitions + 1
     batch_size: int = config["trainer"]["batch_size"]
     rows = max(min(batch_size, learner["micro_batch_size"] or batch_size) // group, 1)

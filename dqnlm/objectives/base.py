@@ -85,6 +85,8 @@ class Objective(ABC):
         uses_bootstrap: it reads the groups `bootstrap` and `returns`; others have targets of their own.
         adds_entropy: its return holds the entropy of a soft policy, and may leave the bounds of the rewards.
         clones_actions: it makes the actions in the data more probable, whatever their rewards.
+        reads_in_full: it reads outputs of all actions at all times at once, so that these must fit in memory together, also
+            with a large vocabulary (`networks.deferred`).
         leaves_level_open: it learns differences of Q within a state alone, so Q is no return there.
     """
 
@@ -95,6 +97,7 @@ class Objective(ABC):
     uses_bootstrap = False
     adds_entropy = False
     clones_actions = False
+    reads_in_full = True
     leaves_level_open = False
 
     def __init__(self, weight: float) -> None:

@@ -30,6 +30,8 @@ class Conservative(Objective):
         UserError: a temperature that is not above 0.
     """
 
+    reads_in_full = False
+
     def __init__(self, head: Head, *, weight: float, temperature: float) -> None:
         super().__init__(weight)
         if temperature <= 0:

@@ -41,6 +41,7 @@ class CrossEntropy(Objective):
     """
 
     clones_actions = True
+    reads_in_full = False
 
     def __init__(self, *, weight: float, output: Literal["q", "policy"], normaliser_weight: float) -> None:
         super().__init__(weight)

@@ -31,6 +31,7 @@ class ExpectileValue(Objective):
 
     requires = Requirements(target=True, outputs=("v",))
     learns_outputs = ("v",)
+    reads_in_full = False
 
     def __init__(self, head: Head, *, weight: float, expectile: float) -> None:
         super().__init__(weight)

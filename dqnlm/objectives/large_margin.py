@@ -28,6 +28,8 @@ class LargeMargin(Objective):
         UserError: a margin that is not above 0.
     """
 
+    reads_in_full = False
+
     def __init__(self, head: Head, *, weight: float, margin: float) -> None:
         super().__init__(weight)
         if margin <= 0:

@@ -52,6 +52,7 @@ class PathConsistency(Objective):
         if n is not None and n < 1:
             raise UserError(f"objective.path_consistency.n counts decisions and must be at least 1 (or null), not {n}")
         self.head, self.temperature, self.n = head, temperature, n
+        self.reads_in_full = n is not None or last_has_value  # the target's values, of all times
         self.requires = Requirements(
             target=n is not None or last_has_value,
             last_observation=last_has_value,

@@ -41,6 +41,7 @@ class QSharp(DistributionalTD):
     """
 
     learns_all_actions = uses_bootstrap = False
+    loss_of_taken_alone = True
 
     def __init__(self, head: Head, bootstrap: Bootstrap, *, weight: float) -> None:
         if not isinstance(head, DistributionalHead) or head.temperature is None:

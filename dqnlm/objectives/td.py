@@ -73,6 +73,7 @@ class TDObjective(Objective, ABC):
     """Base class of the three variants: the values of states, and the metrics. Arguments as of `td`."""
 
     learns_returns = learns_all_actions = uses_bootstrap = True
+    loss_of_taken_alone = False  # whether the loss is computed from the raw numbers of the action taken, without the others
 
     def __init__(
         self, head: Head, bootstrap: Bootstrap, returns: Returns, values_matter: bool, last_has_value: bool,
@@ -90,6 +91,8 @@ class TDObjective(Objective, ABC):
             lookahead=returns.lookahead,
         )
         self.learns_outputs = ("q", "q2") if twin else ("q",)
+        reads_q_of_states = bootstrap.adds_bonus or (self.values_matter and "v" not in bootstrap.needs_outputs)
+        self.reads_in_full = head.needs_all_actions or reads_q_of_states or not self.loss_of_taken_alone
 
     def _q_outputs(self, outputs: Outputs) -> dict[str, Tensor]:
         """Raw q, and q2 with `twin`."""
@@ -149,6 +152,8 @@ class TD(TDObjective):
     With a bootstrap that adds a bonus, r_t + alpha clip(T log pibar(a_t | s_t), clip_low, 0) stands in the place of r_t
     (Munchausen: Vieillard et al. 2020).
     """
+
+    loss_of_taken_alone = True
 
     def __call__(
         self, online: Outputs, target: Outputs | None, batch: Decisions, reference: Outputs | None = None

@@ -50,6 +50,7 @@ class Trajectory(Objective):
     """
 
     learns_returns = adds_entropy = True
+    reads_in_full = False
 
     def __init__(
         self, head: Head, *, weight: float, temperature: float, reference: Literal["none", "start"],

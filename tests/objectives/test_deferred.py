@@ -123,3 +123,21 @@ def test_temporal_differences_read_one_row_of_the_output_layer(monkeypatch: pyte
     }  # fmt: skip
     Learner(online, target, objectives, adam(online), Accumulator(CPU), **learner_settings()).update(random_batch(rows=4, seed=1))
     assert not calls
+
+
+@pytest.mark.parametrize("names", OBJECTIVES)
+def test_what_reads_in_full_says_so(monkeypatch: pytest.MonkeyPatch, names: str) -> None:
+    """Bug: a run is refused for outputs that it never holds, or ends without memory as nobody counted them. Oracle: what is
+    read in full during an update (`v` has one number a state)."""
+    read: set[str] = set()
+    project = deferred.DeferredOutputs.__getitem__
+
+    def noted(self: deferred.DeferredOutputs, name: str) -> Tensor:
+        read.add(name)
+        return project(self, name)
+
+    monkeypatch.setattr(learners, "MANY_ACTIONS", 1)
+    monkeypatch.setattr(deferred.DeferredOutputs, "__getitem__", noted)
+    gradients(names, random_batch(rows=4, seed=1), True, True)
+    says = any(objective.reads_in_full for objective in OBJECTIVES[names]())
+    assert says == bool(read - {"v"}), (names, read)

@@ -20,6 +20,7 @@ from dqnlm.errors import UserError
 from dqnlm.runs import checkpoint
 from dqnlm.runs.directory import RunDirectory
 from tests.helpers import pretrained as models
+from tests.helpers import runs as tools
 
 ETA = 0.25
 TYPED = [
@@ -102,7 +103,23 @@ def test_a_run_keeps_its_outputs_alone_and_is_exported_as_the_reference(run: Pat
     assert "network.lora_rank=8" in capsys.readouterr().err
 
 
-def test_inspection_says_that_q_is_no_mean(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_killed_run_goes_on_where_it_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Bug: outputs that begin anew on a resume, or a trunk in bfloat16 that is taken for another model."""
+    short = ["trainer.offline_rounds=6", "evaluation.every=3", "checkpoint.every=2", "trainer.log_every=2"]
+    checked = settings(tmp_path, *short, "network.dtype=bfloat16")
+    reference, killed = tmp_path / "whole", tmp_path / "killed"
+    for folder in (reference, killed):
+        folder.mkdir()
+    launch.start(checked, reference, choices={}, command_line=["dqnlm", "train"])
+    with monkeypatch.context() as patched:
+        tools.at_rollout(patched, 5, tools.kill)
+        with pytest.raises(tools.Killed):
+            launch.start(checked, killed, choices={}, command_line=["dqnlm", "train"])
+    launch.resume(killed, [])
+    tools.assert_same_run(killed, reference)
+
+
+def test_inspection_says_that_q_is_no_mean(run: Path) -> None:
     """Bug: soft values shown as expected returns."""
     from dqnlm.builder.agent import objectives_without_env
     from dqnlm.builder.loading import load_policy_and_config
