@@ -265,7 +265,7 @@ class Learner:
 
 def _padded(errors: list[Tensor], times: int) -> Tensor:
     """The errors of micro-batches of different lengths, 0 behind them: error_BT."""
-    return torch.cat([nn.functional.pad(error_BT, (0, times - error_BT.shape[1])) for error_BT in errors])
+    return torch.cat([torch.nn.functional.pad(error_BT, (0, times - error_BT.shape[1])) for error_BT in errors])
 
 
 def _without_gradient(online: Outputs) -> Outputs:

@@ -82,7 +82,9 @@ ADDED: dict[str, dict[str, Any]] = {
     "dqnlm.envs.gymnasium_env.Gymnasium": {"path": None},
     "dqnlm.data.trajectories.log.logged": {"pair_rewards": [1.0, 0.0], "ratings": None},
     "dqnlm.heads.categorical.Categorical": {"temperature": None},
-    "dqnlm.networks.pretrained.Pretrained": {"train_output_layer": True, "dtype": "float32", "gradient_checkpointing": False, "shard": False},
+    "dqnlm.networks.pretrained.Pretrained": {
+        "train_output_layer": True, "dtype": "float32", "gradient_checkpointing": False, "shard": False,
+    },
 }
 
 # Beginning of a metric's name of then -> of now.
