@@ -102,7 +102,7 @@ def trainer_of(arguments: argparse.Namespace, record: Record, folder: str) -> An
     from transformers import TrainerCallback
     from trl import GRPOTrainer
 
-    start, tokenizer = load(arguments.model)
+    start, tokenizer = load(arguments.model, torch.bfloat16 if arguments.bfloat16 else torch.float32)
 
     class Evaluation(TrainerCallback):  # type: ignore[misc]
         def on_train_begin(self, args: Any, state: Any, control: Any, model: Any = None, **_: Any) -> None:
@@ -138,6 +138,7 @@ def main() -> None:
     parser.add_argument("--every", type=int, default=10, help="steps between evaluations (default: 10)")
     parser.add_argument("--each", type=int, default=2, help="completions of each held-out prompt (default: 2)")
     parser.add_argument("--tokens", type=int, default=20, help="of a completion (default: 20)")
+    parser.add_argument("--bfloat16", action="store_true", help="of the weights that never change; adapters stay float32")
     parser.add_argument("--save", type=Path, default=None, help="folder for the merged model (default: none)")
     arguments = parser.parse_args()
     import tempfile

@@ -26,11 +26,11 @@ class Sampled(NamedTuple):
     tokens: int
 
 
-def load(model: str) -> tuple[Any, Any]:
-    """Model in float32 and in evaluation mode, and its tokenizer, from a folder or from the Hub."""
+def load(model: str, dtype: torch.dtype = torch.float32) -> tuple[Any, Any]:
+    """Model in evaluation mode, and its tokenizer, from a folder or from the Hub."""
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    return AutoModelForCausalLM.from_pretrained(model, dtype=torch.float32).eval(), AutoTokenizer.from_pretrained(model)
+    return AutoModelForCausalLM.from_pretrained(model, dtype=dtype).eval(), AutoTokenizer.from_pretrained(model)
 
 
 def read_prompts(path: Path) -> list[str]:
