@@ -148,7 +148,7 @@ def main() -> None:
         trainer = trainer_of(arguments, Record(arguments.file), folder)
         trainer.train()
     if arguments.save is not None:
-        trainer.model.merge_and_unload().save_pretrained(arguments.save)
+        trainer.model.float().merge_and_unload().save_pretrained(arguments.save)
         trainer.processing_class.save_pretrained(arguments.save)
 
 
