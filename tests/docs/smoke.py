@@ -37,6 +37,9 @@ EXPERIMENTS: dict[str | None, dict[str, str]] = {
     "random_walks_online": COMMON | ONLINE | WINDOW,
     "logged": COMMON | OFFLINE | {"network.layers": "1", "network.width": "16", "network.heads": "2"},
     "logged_pretrained": COMMON | OFFLINE,
+    "prompts": COMMON
+    | ONLINE
+    | {"env.num_envs": "8", "env.samples_per_prompt": "4", "env.horizon": "8", "trainer.batch_size": "8"},
     "wordle": COMMON
     | OFFLINE
     | {"network.layers": "1", "network.width": "16", "network.heads": "2", "data.games": "30", "data.words": "bundled",
