@@ -282,7 +282,8 @@ def _conversation(
         if not before.startswith(written) or before == written:
             raise UserError(
                 f"{place}: the chat template of {template.where} writes turn {i + 1} of the assistant otherwise once more turns "
-                "follow (or nothing before it), so its text cannot be told apart: set data.assistant_turns=last, or give prompt and completion"
+                "follow (or nothing before it), so its text cannot be told apart: set data.assistant_turns=last, or give prompt "
+                "and completion"
             )
         content = messages[i]["content"]
         turns += [{"text": before[len(written) :], "agent": False}]
