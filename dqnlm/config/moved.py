@@ -80,7 +80,8 @@ GROUPS = {
 # Settings that did not exist when a node was saved -> the value that does what was done then.
 ADDED: dict[str, dict[str, Any]] = {
     "dqnlm.envs.gymnasium_env.Gymnasium": {"path": None},
-    "dqnlm.data.trajectories.log.logged": {"pair_rewards": [1.0, 0.0], "ratings": None},
+    "dqnlm.data.trajectories.dataset.trajectories": {"pair_rewards": [1.0, 0.0], "ratings": None},
+    "dqnlm.data.trajectories.log.logged": {"pair_rewards": [1.0, 0.0], "ratings": None, "assistant_turns": "every"},
     "dqnlm.heads.categorical.Categorical": {"temperature": None},
     "dqnlm.networks.pretrained.Pretrained": {
         "train_output_layer": True, "dtype": "float32", "gradient_checkpointing": False, "shard": False,

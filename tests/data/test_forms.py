@@ -40,6 +40,13 @@ EXAMPLES: dict[str, tuple[list[dict[str, Any]], list[tuple[str, str, float]]]] =
         [("a\n\nx\n\n", "b", 1.0), ("c\n\n", "d", 2.0)],
     ),
 }  # fmt: skip
+EXAMPLES_OF_TALKS = {
+    "messages": [{"messages": [{"role": "user", "content": "ab"}, {"role": "assistant", "content": "c"}], "reward": 3}],
+    "sharegpt": [{"conversations": [{"from": "human", "value": "ab"}, {"from": "gpt", "value": "c"}], "reward": 3}],
+    "completions": [
+        {"prompt": [{"role": "user", "content": "ab"}], "completion": [{"role": "assistant", "content": "c"}], "reward": 3}
+    ],
+}
 TALKS: dict[str, list[dict[str, Any]]] = {
     "messages": [{"messages": [{"role": "user", "content": "ab"}, {"role": "assistant", "content": "c"}], "reward": 3}],
     "sharegpt": [{"conversations": [{"from": "human", "value": "ab"}, {"from": "gpt", "value": "c"}], "score": 3}],
@@ -56,7 +63,7 @@ def write(path: Path, rows: list[dict[str, Any]]) -> Path:
         text = io.StringIO()
         writer = csv.DictWriter(text, list(rows[0]), delimiter="\t" if name.endswith(".tsv") else ",")
         writer.writeheader()
-        writer.writerows(rows)
+        writer.writerows({k: json.dumps(v) if isinstance(v, list) else v for k, v in row.items()} for row in rows)
         data = text.getvalue().encode()
     else:
         import datasets
@@ -80,9 +87,11 @@ def test_every_form_in_every_kind_of_file(tmp_path: Path, form: str, ending: str
     rows, expected = EXAMPLES[form]
     items, source = read_file(str(write(tmp_path / f"log{ending}{packed}", rows)))
     assert found(items) == expected
-    assert any(f"are read as {form}" in note for note in source.notes) == (form != "completions")
     if form == "preferences":
-        assert "1 rows are left out: the chosen and the rejected answer are the same" in source.notes
+        left_out = "1 row is left out: the chosen and the rejected answer are the same"
+        assert source.notes == ["1 row is read as preferences", left_out]
+    else:
+        assert source.notes == [f"2 rows are read as {form}"]
 
 
 def test_a_folder_of_files(tmp_path: Path) -> None:
@@ -112,7 +121,7 @@ def chat(tmp_path_factory: pytest.TempPathFactory) -> str:
 def test_conversations_are_written_by_the_chat_template(tmp_path: Path, chat: str, form: str) -> None:
     """Bug: the end of a turn learned twice (the log adds an end token), or the user's turns learned from."""
     items, source = read_file(str(write(tmp_path / "log.jsonl", TALKS[form])), FormSettings(chat))
-    assert found(items) == [("<u>ab<e><a>", "c", 3.0)] and f"1 rows are read as {form}" in source.notes
+    assert found(items) == [("<u>ab<e><a>", "c", 3.0)] and f"1 row is read as {form}" in source.notes
     said = (("user", "a"), ("assistant", "b"), ("user", "c"), ("assistant", "d"))
     longer = [{"role": role, "content": text} for role, text in said]
     items, _ = read_file(str(write(tmp_path / "b.jsonl", [{"messages": longer, "reward": 1}])), FormSettings(chat))
@@ -137,6 +146,87 @@ def test_preferences_of_conversations_and_without_a_prompt(tmp_path: Path, chat:
     assert found(items) == [("Say hello. ", "Hello there", 1.0), ("Say hello. ", "Help me", 0.0)]
 
 
+@pytest.mark.parametrize("ending", FORMATS)
+@pytest.mark.parametrize("form", EXAMPLES_OF_TALKS)
+def test_conversations_in_every_kind_of_file(tmp_path: Path, chat: str, form: str, ending: str) -> None:
+    """Bug: a table's cell of JSON, or a row of lists of structures, that is no list of turns."""
+    items, source = read_file(str(write(tmp_path / f"log{ending}.gz", EXAMPLES_OF_TALKS[form])), FormSettings(chat))
+    assert found(items) == [("<u>ab<e><a>", "c", 3.0)] and source.notes == [f"1 row is read as {form}"]
+
+
+def test_turns_that_belong_to_the_prompt(tmp_path: Path, chat: str) -> None:
+    """Bug: an earlier answer that both of a pair share, paid 1 and 0; `last` that learns from earlier answers. By hand."""
+    said = (("user", "a"), ("assistant", "b"), ("user", "c"), ("assistant", "d"))
+    talk = [{"role": role, "content": text} for role, text in said]
+    pair = {"chosen": talk, "rejected": [*talk[:3], {"role": "assistant", "content": "e"}]}
+    items, _ = read_file(str(write(tmp_path / "a.jsonl", [pair])), FormSettings(chat))
+    before = "<u>a<e><a>b<e><u>c<e><a>"
+    assert found(items) == [(before, "d", 1.0), (before, "e", 0.0)]
+    last = FormSettings(chat, assistant_turns="last")
+    items, _ = read_file(str(write(tmp_path / "b.jsonl", [{"messages": talk, "reward": 2}])), last)
+    assert found(items) == [(before, "d", 2.0)]
+
+
+def test_a_pair_with_one_answer_is_left_out_whole(tmp_path: Path, chat: str) -> None:
+    """Bug: half of a pair that stays in the log."""
+    user, good, bad = ({"role": r, "content": c} for r, c in (("user", "a"), ("assistant", "b"), ("assistant", "")))
+    rows = [{"chosen": [user, good], "rejected": [user, bad]}, {"prompt": "a", "chosen": "b", "rejected": "c"}]
+    items, source = read_file(str(write(tmp_path / "a.jsonl", rows)), FormSettings(chat))
+    assert found(items) == [("a", "b", 1.0), ("a", "c", 0.0)]
+    assert source.notes == ["1 row is read as preferences", "1 row is left out: no turn of the assistant has a text"]
+
+
+def test_all_words_without_a_number_are_named(tmp_path: Path) -> None:
+    """Bug: one word a run, until all are found."""
+    for number, word in enumerate(("good", "bad", "good", "fair")):
+        write(tmp_path / f"{number}.jsonl", [{"prompt": "a", "completion": "b", "reward": word}])
+    words = r"0\.jsonl, line 1: reward is 'good'.*'bad', 'fair', 'good'.*\{bad: NUMBER, fair: NUMBER, good: NUMBER\}"
+    with pytest.raises(UserError, match=words):
+        read_file(str(tmp_path))
+    ratings = {"good": 1.0, "bad": -1.0, "fair": 0.5}
+    assert [reward for *_, reward in found(read_file(str(tmp_path), FormSettings(ratings=ratings))[0])] == [1, -1, 1, 0.5]
+
+
+@pytest.mark.parametrize(("cell", "number"), [("1", 1.0), ("0", 0.0), ("True", 1.0), ("false", 0.0)])
+def test_labels_in_csv(tmp_path: Path, cell: str, number: float) -> None:
+    """Bug: CSV has no booleans, so that a column of 1 and 0 is refused."""
+    items, _ = read_file(str(write(tmp_path / "a.csv", [{"prompt": "a", "completion": "b", "label": cell}])))
+    assert found(items) == [("a", "b", number)]
+
+
+def test_empty_cells_of_csv_are_missing(tmp_path: Path) -> None:
+    """Bug: an empty prompt or rating taken for a value."""
+    items, _ = read_file(str(write(tmp_path / "a.csv", [{"prompt": "", "chosen": "a b", "rejected": "a c"}])))
+    assert found(items) == [("a ", "b", 1.0), ("a ", "c", 0.0)]
+    with pytest.raises(UserError, match="row 1 has no reward"):
+        read_file(str(write(tmp_path / "b.csv", [{"prompt": "a", "completion": "b", "score": ""}])))
+
+
+@pytest.mark.parametrize(
+    ("row", "why"),
+    [
+        ({"prompt": "a", "chosen": "b", "rejected": "b"}, "the chosen and the rejected answer are the same"),
+        ({"instruction": "", "input": "", "output": "b", "reward": 1}, "the instruction is empty"),
+        ({"instruction": "a", "output": "", "reward": 1}, "an answer is empty"),
+    ],
+)
+def test_where_no_row_is_left_the_reasons_are_said(tmp_path: Path, row: dict[str, Any], why: str) -> None:
+    """Bug: a file of rows that are left out is called empty."""
+    with pytest.raises(UserError, match=f"no row can be used. 2 rows are left out: {why}"):
+        read_file(str(write(tmp_path / "log.jsonl", [row, row])))
+
+
+def test_a_template_runs_no_code(tmp_path: Path, chat: str) -> None:
+    """Bug: a model's template that reaches Python's classes."""
+    folder = tmp_path / "model"
+    folder.mkdir()
+    (folder / "chat_template.jinja").write_text("{{ ''.__class__.__mro__[1].__subclasses__() }}")
+    (folder / "tokenizer_config.json").write_text("{}")
+    path = write(tmp_path / "log.jsonl", TALKS["messages"])
+    with pytest.raises(UserError, match=r"line 1: the chat template of .* cannot write these messages"):
+        read_file(str(path), FormSettings(str(folder)))
+
+
 @pytest.mark.parametrize(("value", "number"), [("4", 4.0), ("4/5", 0.8), (" -1.5 ", -1.5), ("good", 1.0), (True, 1.0)])
 def test_ratings_as_texts(tmp_path: Path, value: Any, number: float) -> None:
     """Bug: a text that is refused though it is a number, or a word that nothing maps."""
@@ -152,10 +242,12 @@ def test_ratings_as_texts(tmp_path: Path, value: Any, number: float) -> None:
         ({"messages": [{"role": "user"}], "reward": 1}, "turn 1 of messages is"),
         ({"instruction": "a", "outputs": "b", "reward": 1}, r"lacks output\. Rename outputs to output"),
         ({"prompt": "a", "completion": "b", "label": "maybe"}, "label is 'maybe'; it must be true or false"),
+        ({"conversations": [{"from": ["human"], "value": "a"}], "reward": 1}, "turn 1 of conversations is"),
+        ({"prompt": [{"role": "user", "content": "a"}], "chosen": "b", "rejected": "c"}, "prompt is a list of messages"),
         ({"conversations": [{"from": "cat", "value": "a"}], "reward": 1}, "with from one of human, user, gpt"),
         ({"chosen": "a b", "rejected": "c d"}, "begin differently; give a field prompt"),
         ({"prompt": "a", "chosen": "b", "rejected": 3}, "both texts, or both lists"),
-        ({"prompt": "a", "completion": "b", "rating": "fine"}, r"rating is 'fine'.*data\.ratings=\{fine: 1\}"),
+        ({"prompt": "a", "completion": "b", "rating": "fine"}, r"rating is 'fine'.*data\.ratings=\{fine: NUMBER\}"),
         ({"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}], "reward": 1}, "chat template"),
     ],
 )
@@ -170,7 +262,7 @@ def test_conversations_without_an_answer_are_counted(tmp_path: Path, chat: str) 
     """Bug: rows that vanish without a word."""
     rows = [{"messages": [{"role": "user", "content": "a"}], "reward": 1}, *TALKS["messages"]]
     items, source = read_file(str(write(tmp_path / "log.jsonl", rows)), FormSettings(chat))
-    assert len(items) == 1 and "1 rows are left out: no turn of the assistant has a text" in source.notes
+    assert len(items) == 1 and "1 row is left out: no turn of the assistant has a text" in source.notes
 
 
 def test_the_document_names_every_form_and_kind_of_file() -> None:

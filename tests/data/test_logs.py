@@ -27,9 +27,9 @@ CPU = torch.device("cpu")
 
 def read(path: Path, **settings: Any) -> Log:
     """`data=logged` with the defaults of its YAML, and a tokenizer of characters."""
-    defaults = {k: v for k, v in OmegaConf.load(CONFIGS / "data" / "logged.yaml")._content.items() if k != "_target_"}  # type: ignore[union-attr]
-    given = {k: v._value() for k, v in defaults.items()} | {"path": str(path), "tokenizer": "character"}
-    return logged(**{**given, **settings})
+    defaults: Any = OmegaConf.to_container(OmegaConf.load(CONFIGS / "data" / "logged.yaml"), resolve=False)
+    del defaults["_target_"]
+    return logged(**{**defaults, "path": str(path), "tokenizer": "character", **settings})
 
 
 def write(path: Path, lines: Sequence[Any]) -> Path:
@@ -96,7 +96,7 @@ def test_a_prompt_stands_on_one_side(tmp_path: Path) -> None:
     train, heldout = log.train.items, log.heldout.items
     assert not {t.prompt for t in train} & {t.prompt for t in heldout} and len(heldout) == 48  # 12 prompts of 4 rows
     assert sorted(int(t.completion[1:]) for t in [*train, *heldout]) == list(range(200))
-    assert "Held out 48 of 200 logged rows (12 of 50 prompts)" in log.source.notes[0]
+    assert "Held out 48 of 200 logged rows (12 of 50 prompts)" in log.source.notes[1]
     assert len({t.prompt for t in heldout} & {f"p{i}" for i in range(13)}) < 10, "not the first ones"
 
 
@@ -127,8 +127,8 @@ def test_a_file_of_its_own_is_held_out(tmp_path: Path) -> None:
     other = write(tmp_path / "other.jsonl", [rated(p, "xy", 0) for p in "ad"])
     log = read(path, heldout_path=str(other))
     assert [t.prompt for t in log.train.items] == ["b", "c"] and len(log.heldout) == 2
-    assert "2 logged rows are left out" in log.source.notes[1]
-    assert "4 held-out characters do not occur in the training part" in log.source.notes[2]  # a, d and y twice
+    assert "2 logged rows are left out" in log.source.notes[2]
+    assert "4 held-out characters do not occur in the training part" in log.source.notes[-1]  # a, d and y twice
     assert len(read(path, heldout_path=str(other), heldout_by="row").train) == 4
     with pytest.raises(UserError, match=r"data\.heldout_path: there is no file"):
         read(path, heldout_path=str(tmp_path / "none.jsonl"))
@@ -145,10 +145,10 @@ def test_a_file_of_its_own_tears_no_episode(tmp_path: Path) -> None:
     ]
     path, other = write(tmp_path / "log.jsonl", episodes), write(tmp_path / "other.jsonl", [rated("b", "y", 0)])
     log = read(path, heldout_path=str(other))
-    assert [t.prompt for t in log.train.items] == ["c", "d"] and "2 logged rows are left out" in log.source.notes[1]
+    assert [t.prompt for t in log.train.items] == ["c", "d"] and "2 logged rows are left out" in log.source.notes[2]
     same = write(tmp_path / "same.jsonl", [rated("d", "x", 5), rated("e", "x", 5)])
     log = read(path, heldout_path=str(same), heldout_by="row")
-    assert [t.prompt for t in log.train.items] == ["a", "b"] and "equal rows are held out" in log.source.notes[1]
+    assert [t.prompt for t in log.train.items] == ["a", "b"] and "equal rows are held out" in log.source.notes[2]
 
 
 def test_half_a_character_is_refused_with_its_line(tmp_path: Path) -> None:
@@ -236,7 +236,9 @@ def test_what_cannot_be(tmp_path: Path, lines: list[Any], settings: dict[str, An
 
 def write_model_files(folder: Path, **files: Any) -> Path:
     """A tokenizer of two special tokens and a few letters, and JSON files beside it."""
-    models = pytest.importorskip("pretrained_models")
+    pytest.importorskip("transformers", reason="the model is written by transformers")
+    from tests.helpers import pretrained as models
+
     folder.mkdir()
     models.tiny_gpt2.write_tokenizer(folder, "abcx0123456789")
     (folder / "tokenizer_config.json").unlink()
@@ -291,3 +293,12 @@ def test_a_tokenizer_of_the_hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     assert read(log, tokenizer="owner/name").tokenizer.eos_id == 1
     with pytest.raises(UserError, match=r"data\.tokenizer=owner/other: there is no"):
         read(log, tokenizer="owner/other")
+
+
+def test_left_out_rows_of_a_held_out_file_are_said(tmp_path: Path) -> None:
+    """Bug: rows of data.heldout_path that vanish without a word, or that are counted with those of data.path."""
+    log = write(tmp_path / "log.jsonl", [{"prompt": "a", "chosen": "x", "rejected": "y"}])
+    other = [{"prompt": "b", "chosen": "x", "rejected": "y"}, {"prompt": "c", "chosen": "x", "rejected": "x"}]
+    notes = read(log, heldout_path=str(write(tmp_path / "other.jsonl", other))).source.notes
+    same = "1 row is left out: the chosen and the rejected answer are the same (data.heldout_path)"
+    assert notes[0] == "1 row is read as preferences" and {f"{notes[0]} (data.heldout_path)", same} <= set(notes)

@@ -246,6 +246,7 @@ def test_flags_of_the_log() -> None:
 def read(folder: Path, *records: Any) -> Trajectories:
     (folder / "log.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records))
     given: dict[str, Any] = {"name": None, "config": None, "split": "train", "revision": None}
+    given |= {"pair_rewards": [1.0, 0.0], "ratings": None}
     return trajectories(path=str(folder / "log.jsonl"), **given, keep_best=None, reward_scaling="none")
 
 

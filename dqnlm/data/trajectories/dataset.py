@@ -10,7 +10,7 @@ import torch
 
 from dqnlm.data.tokenizers.base import Tokenizer
 from dqnlm.data.trajectories.files import DataSource, read_file, read_hub
-from dqnlm.data.trajectories.forms import FormSettings
+from dqnlm.data.trajectories.forms import FormSettings, form_settings
 from dqnlm.data.trajectories.records import Trajectory, content_sha256, dialogue
 from dqnlm.data.trajectories.rewards import RewardScaling, episode_returns, keep_best, scale
 from dqnlm.data.trajectories.rows import padded, token_rows
@@ -122,13 +122,16 @@ def trajectories(
     revision: str | None,
     keep_best: float | None,
     reward_scaling: RewardScaling,
+    pair_rewards: list[float],
+    ratings: dict[str, float] | None,
 ) -> Trajectories:
-    """Target of `data=trajectories`; see `trajectory_records` for the format.
+    """Target of `data=trajectories`; see `forms` for what is read (conversations need data=logged).
 
     Raises:
         UserError: neither or both of path and name, a file or a line that is wrong, a share or a scaling that cannot be.
     """
-    items, source = read_log(path, name, config, split, revision, "trajectories")
+    forms = form_settings(None, pair_rewards, ratings, "every")  # conversations, which need a tokenizer, are refused
+    items, source = read_log(path, name, config, split, revision, "trajectories", forms)
     return _prepared(items, source, keep_best, reward_scaling)
 
 

@@ -16,7 +16,7 @@ from typing import Any
 
 from dqnlm.data import hub
 from dqnlm.data.text.reading import missing_file
-from dqnlm.data.trajectories.forms import FormSettings, records_of
+from dqnlm.data.trajectories.forms import REWARDS, FormSettings, records_of
 from dqnlm.data.trajectories.records import Trajectory, content_sha256, trajectory_of
 from dqnlm.errors import UserError
 
@@ -24,6 +24,8 @@ Record = tuple[str, Any]  # where it stands ("FILE, line 3"), and what stands th
 _EXAMPLE = '{"prompt": "a", "completion": "bc", "reward": 1.0}'
 FORMATS = {".jsonl": "json lines", ".json": "json", ".parquet": "parquet", ".csv": "csv", ".tsv": "tsv"}  # each also with .gz
 ENDINGS = ", ".join(FORMATS)  # in messages
+_JSON_CELLS = ("reward", "rewards", "episode", "messages", "conversations", "turns")  # of CSV
+_MAY_BE_MESSAGES = ("prompt", "completion", "chosen", "rejected")  # texts, or messages as JSON
 
 
 @dataclass(frozen=True)
@@ -72,6 +74,7 @@ def read_file(path: str, forms: FormSettings | None = None) -> tuple[list[Trajec
             raise _empty(str(file))
         digest.update(data)
         found += _checked(records_of_file(data, file, _EXAMPLE), str(file), forms)
+    _refuse_nothing(found, str(whole), forms)
     notes = [f"{len(files):,} files of {whole.name}: {', '.join(file.name for file in files[:5])}"] if whole.is_dir() else []
     return found, DataSource(whole.name, str(whole.absolute()), digest.hexdigest(), notes=[*notes, *forms.notes()])
 
@@ -129,6 +132,7 @@ def read_hub(
     records = ((f"{name} (split {split}), row {number}", row) for number, row in enumerate(rows, 1))
     forms = FormSettings() if forms is None else forms
     found = _checked(records, f"{name} (split {split})", forms)
+    _refuse_nothing(found, f"{name} (split {split})", forms)
     return found, DataSource(name, origin, content_sha256(found), notes=[*notes, *forms.notes()])
 
 
@@ -193,21 +197,37 @@ def _csv_options(data: bytes, separator: str) -> dict[str, Any]:
 
 
 def _from_csv(row: Mapping[str, Any]) -> dict[str, Any]:
-    """Converts numeric cells to numbers; an empty numeric cell is a missing value."""
+    """Converts numeric cells to numbers and JSON cells to lists; empty ones of these, and of ratings, are missing values."""
     cells = dict(row)
-    for name in ("reward", "rewards", "episode"):
-        cell = cells.get(name)
-        if isinstance(cell, str):
-            with contextlib.suppress(ValueError):  # `trajectory_of` will say what is wrong with the text
-                cells[name] = json.loads(cell) if cell.strip() else None
+    for name, cell in row.items():
+        if not isinstance(cell, str):
+            continue
+        if not cell.strip() and name in (*_JSON_CELLS, *REWARDS, "label", "input"):
+            cells[name] = None
+            continue
+        messages = name in _MAY_BE_MESSAGES and cell.lstrip().startswith("[{")
+        with contextlib.suppress(ValueError):  # `trajectory_of` will say what is wrong with the text
+            read = json.loads(cell) if name in _JSON_CELLS or messages else cell
+            whole = not messages or all(isinstance(turn, dict) and "role" in turn for turn in read)
+            cells[name] = read if whole else cell
     return cells
 
 
 def _checked(records: Iterable[Record], whole: str, forms: FormSettings) -> list[Trajectory]:
-    found = [trajectory_of(place, record) for place, row in records for record in records_of(row, place, forms)]
-    if not found:
+    found, rows = list[Trajectory](), 0
+    for place, row in records:
+        rows += 1
+        found += [trajectory_of(place, record) for record in records_of(row, place, forms)]
+    if not rows:
         raise _empty(whole)
     return found
+
+
+def _refuse_nothing(found: list[Trajectory], whole: str, forms: FormSettings) -> None:
+    """Raises UserError where rewards are unknown words, or where every row was left out."""
+    forms.refuse_words()
+    if not found:
+        raise UserError(f"{whole}: no row can be used. {'; '.join(forms.notes())}.")
 
 
 def _empty(whole: str) -> UserError:

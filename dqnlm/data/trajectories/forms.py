@@ -18,8 +18,8 @@ from __future__ import annotations
 import difflib
 from collections import Counter
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal, NamedTuple
 
 from dqnlm.data.tokenizers.chat import ChatTemplate
 from dqnlm.errors import UserError
@@ -28,6 +28,8 @@ Row = Mapping[str, Any]
 REWARDS = ("reward", "score", "rating")
 ROLES = {"human": "user", "user": "user", "gpt": "assistant", "assistant": "assistant", "system": "system"}  # of ShareGPT
 ASSISTANT = "assistant"
+LABELS = {"true": True, "1": True, "false": False, "0": False}  # of texts; CSV knows no booleans
+AssistantTurns = Literal["every", "last"]
 
 
 class Form(NamedTuple):
@@ -52,17 +54,21 @@ class FormSettings:
         tokenizer: folder or name of the model whose chat template writes conversations; None: there is none.
         pair_rewards: of the chosen and the rejected answer.
         ratings: word -> number.
+        assistant_turns: of a conversation that are decisions; of `last` the earlier ones belong to the prompt.
 
     Attributes:
         counts: rows by form.
         left_out: rows by the reason why they are left out.
+        words: word without a number -> where it stands first, "FILE, line 3: reward".
     """
 
     tokenizer: str | None = None
     pair_rewards: tuple[float, float] = (1.0, 0.0)
     ratings: Mapping[str, float] = field(default_factory=dict)
+    assistant_turns: AssistantTurns = "every"
     counts: Counter[str] = field(default_factory=Counter)
     left_out: Counter[str] = field(default_factory=Counter)
+    words: dict[str, str] = field(default_factory=dict)
     _template: ChatTemplate | None = None
 
     @property
@@ -73,7 +79,12 @@ class FormSettings:
             UserError: there is no model, or it has none.
         """
         if self._template is None:
-            if self.tokenizer is None or self.tokenizer in ("character", "byte", "bpe"):
+            if self.tokenizer is None:
+                raise UserError(
+                    "the data has conversations, which a pretrained model's chat template writes as a text: read them with "
+                    "data=logged data.tokenizer=FOLDER of a chat model, or give prompt and completion"
+                )
+            if self.tokenizer in ("character", "byte", "bpe"):
                 raise UserError(
                     "the data has conversations, which a pretrained model's chat template writes as a text, and "
                     f"data.tokenizer={self.tokenizer} has none: name the folder of a chat model (network=pretrained "
@@ -83,10 +94,42 @@ class FormSettings:
         return self._template
 
     def notes(self) -> list[str]:
-        """What was recognised and left out, one sentence each; [] for the log's own form."""
-        others = {name: count for name, count in self.counts.items() if name not in ("completions", "turns")}
-        found = [f"{count:,} rows are read as {name}" for name, count in others.items()]
-        return found + [f"{count:,} rows are left out: {why}" for why, count in self.left_out.items()]
+        """What was recognised and left out, one sentence each."""
+        found = [f"{_rows(count)} read as {name}" for name, count in self.counts.items() if count]
+        return found + [f"{_rows(count)} left out: {why}" for why, count in self.left_out.items()]
+
+    def anew(self) -> FormSettings:
+        """The same settings, with nothing found so far."""
+        return replace(self, counts=Counter(), left_out=Counter(), words={})
+
+    def refuse_words(self) -> None:
+        """Raises UserError where rewards are words that have no number; names all of them."""
+        if not self.words:
+            return
+        first, place = next(iter(self.words.items()))
+        words = sorted(self.words)
+        more = f" and {len(words) - 10:,} more" if len(words) > 10 else ""
+        known = ", ".join(self.ratings) or "none"
+        numbers = ", ".join(f"{word}: NUMBER" for word in words[:10])
+        raise UserError(
+            f"{place} is {first!r}, which is no number (nor a share such as 4/5). Words found: "
+            f"{', '.join(map(repr, words[:10]))}{more}. Give each a number: data.ratings={{{numbers}}} (words with one so far: "
+            f"{known})"
+        )
+
+
+def _rows(count: int) -> str:
+    return "1 row is" if count == 1 else f"{count:,} rows are"
+
+
+def form_settings(
+    tokenizer: str | None, pair_rewards: list[float], ratings: Mapping[str, float] | None, assistant_turns: AssistantTurns
+) -> FormSettings:
+    """Of the settings of `data`. Raises UserError where `pair_rewards` are not two numbers."""
+    if len(pair_rewards) != 2:
+        raise UserError(f"data.pair_rewards are two numbers, of the chosen and the rejected answer, not {pair_rewards}")
+    words = {str(word): number for word, number in (ratings or {}).items()}
+    return FormSettings(tokenizer, (pair_rewards[0], pair_rewards[1]), words, assistant_turns)
 
 
 def records_of(row: Any, place: str, settings: FormSettings) -> list[Any]:
@@ -127,11 +170,7 @@ def _refuse_unfinished(there: set[str], place: str) -> None:
 
 
 def reward_of(row: Row, place: str, settings: FormSettings) -> float:
-    """The number that a record is paid.
-
-    Raises:
-        UserError: a text that is no number and no word of `data.ratings`.
-    """
+    """The number that a record is paid; 0 for a word without one, which `FormSettings.refuse_words` names in the end."""
     name = next(name for name in REWARDS if row.get(name) is not None)
     value = row[name]
     if isinstance(value, bool):
@@ -145,16 +184,27 @@ def reward_of(row: Row, place: str, settings: FormSettings) -> float:
     try:
         return float(above) / float(below) if slash else float(text)
     except (ValueError, ZeroDivisionError):
-        known = ", ".join(settings.ratings) or "none"
-        raise UserError(
-            f"{place}: {name} is {value!r}, which is no number (nor a share such as 4/5); give words a number: "
-            f"data.ratings={{{text}: 1}} (words with one so far: {known})"
-        ) from None
+        settings.words.setdefault(text, f"{place}: {name}")
+        return 0.0
 
 
 def _completions(row: Row, place: str, settings: FormSettings) -> list[dict[str, Any]]:
-    paid = {} if row.get("rewards") is not None else {"reward": reward_of(row, place, settings)}
-    return [dict(row) | paid]
+    if row.get("rewards") is not None:
+        return [dict(row)]
+    return _answered(row, reward_of(row, place, settings), place, settings)
+
+
+def _answered(row: Row, reward: float, place: str, settings: FormSettings) -> list[dict[str, Any]]:
+    """A record with prompt and completion, as texts or (one of them or both) as messages."""
+    if not isinstance(row["prompt"], list) and not isinstance(row["completion"], list):
+        return [dict(row) | {"reward": reward}]
+    lead, answer = _turns_of(row, "prompt", "user", place), _turns_of(row, "completion", ASSISTANT, place)
+    return _conversation(lead + answer, reward, place, settings, given=len(lead))
+
+
+def _turns_of(row: Row, name: str, role: str, place: str) -> list[dict[str, str]]:
+    value = row[name]
+    return _checked([{"role": role, "content": value}] if isinstance(value, str) else value, place, name)
 
 
 def _turns(row: Row, place: str, settings: FormSettings) -> list[dict[str, Any]]:
@@ -163,18 +213,22 @@ def _turns(row: Row, place: str, settings: FormSettings) -> list[dict[str, Any]]
 
 def _labels(row: Row, place: str, settings: FormSettings) -> list[dict[str, Any]]:
     label = row["label"]
-    if isinstance(label, str) and label.strip().lower() in ("true", "false"):
-        label = label.strip().lower() == "true"
+    if isinstance(label, str):
+        label = LABELS.get(label.strip().lower(), label)
     if label not in (True, False, 0, 1):
         raise UserError(f"{place}: label is {label!r}; it must be true or false (numbers of another kind are called reward).")
-    return [{"prompt": row["prompt"], "completion": row["completion"], "reward": float(label)}]
+    kept = {"prompt": row["prompt"], "completion": row["completion"]}
+    return _answered(kept, float(label), place, settings)
 
 
 def _alpaca(row: Row, place: str, settings: FormSettings) -> list[dict[str, Any]]:
-    parts = [text for text in (row["instruction"], row.get("input")) if text]
     for name in ("instruction", "input", "output"):
         if row.get(name) is not None and not isinstance(row[name], str):
             raise UserError(f"{place}: {name} is {row[name]!r}, not a text.")
+    parts = [text for text in (row["instruction"], row.get("input")) if text]
+    if not parts or not row["output"]:
+        settings.left_out["an answer is empty" if parts else "the instruction is empty"] += 1
+        return []
     prompt = "\n\n".join(parts) + "\n\n"
     return [{"prompt": prompt, "completion": row["output"], "reward": reward_of(row, place, settings)}]
 
@@ -185,16 +239,19 @@ def _messages(row: Row, place: str, settings: FormSettings) -> list[dict[str, An
 
 def _sharegpt(row: Row, place: str, settings: FormSettings) -> list[dict[str, Any]]:
     turns = row["conversations"]
-    if not isinstance(turns, list) or not all(isinstance(t, Mapping) and t.get("from") in ROLES for t in turns):
-        known = ", ".join(ROLES)
-        raise UserError(f'{place}: conversations is a list of {{"from": ..., "value": ...}}, with from one of {known}.')
+    known = 'a list of {"from": ..., "value": ...}, with from one of ' + ", ".join(ROLES)
+    if not isinstance(turns, list):
+        raise UserError(f"{place}: conversations is {turns!r:.60}; it must be {known}.")
+    for number, turn in enumerate(turns, 1):
+        if not isinstance(turn, Mapping) or not isinstance(turn.get("from"), str) or turn["from"] not in ROLES:
+            raise UserError(f"{place}: turn {number} of conversations is {turn!r:.60}; conversations is {known}.")
     talk = [{"role": ROLES[turn["from"]], "content": turn.get("value")} for turn in turns]
     return _conversation(_checked(talk, place, "conversations"), reward_of(row, place, settings), place, settings)
 
 
 def _checked(messages: Any, place: str, name: str) -> list[dict[str, str]]:
     if not isinstance(messages, list) or not messages:
-        raise UserError(f"{place}: {name} is {messages!r:.60}; it must be a list of turns.")
+        raise UserError(f"{place}: {name} is {messages!r:.60}; it must be a list of turns (in CSV: as JSON).")
     for number, turn in enumerate(messages, 1):
         if not isinstance(turn, Mapping) or not isinstance(turn.get("content"), str) or not isinstance(turn.get("role"), str):
             raise UserError(f'{place}: turn {number} of {name} is {turn!r:.60}; write {{"role": "user", "content": "..."}}.')
@@ -202,10 +259,19 @@ def _checked(messages: Any, place: str, name: str) -> list[dict[str, str]]:
 
 
 def _conversation(
-    messages: list[dict[str, str]], reward: float, place: str, settings: FormSettings
+    messages: list[dict[str, str]], reward: float, place: str, settings: FormSettings, given: int = 0
 ) -> list[dict[str, Any]]:
-    """A dialogue whose assistant's turns are the agent's; the last of them is paid, and what follows it is dropped."""
-    said = [i for i, turn in enumerate(messages) if turn["role"] == ASSISTANT and turn["content"]]
+    """A dialogue whose assistant's turns are the agent's; the last of them is paid, and what follows it is dropped.
+
+    Args:
+        messages: the turns.
+        reward: of the last of the assistant's.
+        place: for messages of errors.
+        settings: which turns are decisions.
+        given: so many turns at the beginning belong to the prompt, whoever wrote them.
+    """
+    said = [i for i, turn in enumerate(messages) if i >= given and turn["role"] == ASSISTANT and turn["content"]]
+    said = said[-1:] if settings.assistant_turns == "last" else said
     if not said:
         settings.left_out["no turn of the assistant has a text"] += 1
         return []
@@ -216,7 +282,8 @@ def _conversation(
         if not before.startswith(written) or before == written:
             raise UserError(
                 f"{place}: the chat template of {template.where} writes turn {i + 1} of the assistant otherwise once more turns "
-                "follow (or nothing before it), so its text cannot be told apart: give prompt and completion"
+                "follow (or nothing before it), so its text cannot be told apart: set data.assistant_turns=last, or give prompt "
+                "and completion"
             )
         content = messages[i]["content"]
         turns += [{"text": before[len(written) :], "agent": False}]
@@ -240,11 +307,13 @@ def _preferences(row: Row, place: str, settings: FormSettings) -> list[dict[str,
         talks = [lead + _checked(answer, place, name) for answer, name in ((chosen, "chosen"), (rejected, "rejected"))]
         if isinstance(prompt, str) and not any(turn["role"] == "user" for turn in talks[0]):
             talks = [[{"role": "user", "content": prompt}, *talk] for talk in talks]
-        return [
-            record for talk, paid in zip(talks, settings.pair_rewards, strict=True)
-            for record in _conversation(talk, paid, place, settings)
-        ]  # fmt: skip
-    if prompt is None:
+        shared = next((i for i, (one, other) in enumerate(zip(*talks, strict=False)) if one != other), min(map(len, talks)))
+        pair = zip(talks, settings.pair_rewards, strict=True)
+        found = [_conversation(talk, paid, place, settings, given=shared) for talk, paid in pair]
+        return [record for records in found for record in records] if all(found) else []
+    if isinstance(prompt, list):
+        raise UserError(f"{place}: prompt is a list of messages, so chosen and rejected are lists of messages too.")
+    if not prompt:
         prompt = _common(chosen, rejected)
         if not prompt:
             raise UserError(f"{place}: there is no prompt, and chosen and rejected begin differently; give a field prompt.")

@@ -22,7 +22,7 @@ from dqnlm.data.tokenizers.making import make_tokenizer
 from dqnlm.data.trajectories import split
 from dqnlm.data.trajectories.dataset import read_log
 from dqnlm.data.trajectories.files import DataSource, read_file
-from dqnlm.data.trajectories.forms import FormSettings
+from dqnlm.data.trajectories.forms import AssistantTurns, FormSettings, form_settings
 from dqnlm.data.trajectories.records import Trajectory, content_sha256
 from dqnlm.data.trajectories.rewards import RewardScaling, applied, described, episodes, keep_best, measured
 from dqnlm.data.trajectories.rows import TokenRow, token_rows
@@ -105,6 +105,7 @@ def logged(
     end_token: bool,
     pair_rewards: list[float],
     ratings: dict[str, float] | None,
+    assistant_turns: AssistantTurns,
 ) -> Log:
     """Target of `data=logged`; see `forms` for what is read.
 
@@ -112,9 +113,7 @@ def logged(
         UserError: a file or a line that is wrong, no prompt left to be held out, texts that the tokenizer does not know, or
             settings that do not go together.
     """
-    if len(pair_rewards) != 2:
-        raise UserError(f"data.pair_rewards are two numbers, of the chosen and the rejected answer, not {pair_rewards}")
-    forms = FormSettings(tokenizer, (pair_rewards[0], pair_rewards[1]), ratings or {})
+    forms = form_settings(tokenizer, pair_rewards, ratings, assistant_turns)
     items, source = read_log(path, name, config, split, revision, "logged", forms)
     train, heldout, notes = _parts(items, heldout_path, heldout_fraction, heldout_by, source.name, forms)
     texts = [text for item in train for text in (item.prompt, item.completion, item.next)]
@@ -146,7 +145,7 @@ def _parts(
         train, heldout, note = split.split(items, fraction, by, whole)
         return train, heldout, [note]
     try:
-        heldout, _ = read_file(heldout_path, forms)
+        heldout, source = read_file(heldout_path, forms.anew())
     except UserError as error:
         raise UserError(str(error).replace("data.path:", "data.heldout_path:")) from error
     train, dropped = split.without(items, heldout, by)
@@ -156,7 +155,8 @@ def _parts(
             + (", or set data.heldout_by=row" if by == "prompt" else "")
         )
     said = f"Held out {len(heldout):,} rows of {heldout_path} (data.heldout_path) beside {len(train):,} to learn from."
-    return train, heldout, [said, *([dropped] if dropped else [])]
+    read = [f"{note} (data.heldout_path)" for note in source.notes]
+    return train, heldout, [said, *([dropped] if dropped else []), *read]
 
 
 def _short(
