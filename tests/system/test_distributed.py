@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import shutil
 import signal
-import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
-from subprocess import Popen
 from typing import Any
 
 import pytest
@@ -26,26 +22,10 @@ from dqnlm.utils import permissions
 from dqnlm.utils.ranks import ALONE, Ranks
 from tests.helpers import ranks_worker
 from tests.helpers import runs as tools
-from tests.helpers.paths import ROOT
-from tests.helpers.processes import started
+from tests.helpers.processes import run, torchrun
 from tests.system import kill_runs
 
 WAIT_S = 60.0
-
-
-@contextlib.contextmanager
-def torchrun(processes: int, *words: str) -> Iterator[Popen[str]]:
-    command = [sys.executable, "-m", "torch.distributed.run", f"--nproc-per-node={processes}", *words]
-    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
-    with started(command, cwd=ROOT, env=environment) as process:
-        yield process
-
-
-def run(processes: int, *words: str) -> tuple[int, str]:
-    """Exit code and all output of a command of dqnlm."""
-    with torchrun(processes, "-m", "dqnlm", *words) as process:
-        out, error = process.communicate(timeout=120)
-    return process.returncode, out + error
 
 
 def tiny(text: Path, folder: Path, *more: str) -> list[str]:
