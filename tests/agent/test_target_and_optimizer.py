@@ -296,6 +296,35 @@ def test_a_state_that_was_saved_of_one_optimizer_by_itself_is_read() -> None:
     assert len(moments) == 2 and all((m > 0).all() for m in moments)
 
 
+def test_moments_saved_in_other_groups_are_read() -> None:
+    """Bug: a run of several processes that goes on in one, whose moments belong to other weights (parts of sharded weights
+    stand in groups of their own), or whose rate is lost."""
+
+    def made(seed: int) -> tuple[nn.Module, optimizers.OptimizerWithSchedule]:
+        online = network(seed)
+        settings: dict[str, Any] = {"betas": [0.9, 0.99], "eps": 1e-8, "warmup_updates": 0, "final_fraction": None}
+        return online, optimizers.adamw(online, 9, lr=0.1, weight_decay=0.1, schedule="constant", **settings)
+
+    online, before = made(0)
+    for parameter in online.parameters():
+        parameter.grad = torch.arange(1.0, parameter.numel() + 1).view_as(parameter)
+    before.step(0)
+    (saved,) = before.state_dict()
+    matrices, others = saved["param_groups"]
+    assert matrices["params"] == [0] and others["params"] == [1]
+    apart = [matrices | {"lr": 0.02}, others | {"params": [], "lr": 0.02}, others | {"lr": 0.02}]
+    _, after = made(1)
+    after.load_state_dict([saved | {"param_groups": apart}])
+    (found,) = after.state_dict()
+    for number, moments in saved["state"].items():
+        assert all(torch.equal(found["state"][number][name], value) for name, value in moments.items())
+    assert [group["params"] for group in found["param_groups"]] == [[0], [1]]
+    assert [(group["lr"], group["weight_decay"]) for group in found["param_groups"]] == [(0.02, 0.1), (0.02, 0.0)]
+    fewer = saved | {"param_groups": [matrices]}
+    with pytest.raises(ValueError, match="another number of parameters than 2"):
+        after.load_state_dict([fewer])
+
+
 def test_muon_reaches_every_parameter_once_and_refuses_what_cannot_be() -> None:
     online = make_network()
     optimizer = optimizers.muon(online, 8, **MUON)

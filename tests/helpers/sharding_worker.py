@@ -25,7 +25,6 @@ from tests.helpers import learners, pretrained, ranks_worker
 from tests.helpers.batches import random_batch
 
 UPDATES, HALF = 6, 3
-CLIP = 0.05  # below the norms of most updates
 ALPHABET = "abcde"  # some of the model's tokens: as many as actions in `batches`
 FOLDERS = ("gpt2", "llama")
 
@@ -50,6 +49,7 @@ class Case(NamedTuple):
 
 CASES = [Case("gpt2", None, None), Case("gpt2", 2, 2), Case("llama", None, 2), Case("llama", 2, None)]
 ROWS = 12
+CLIP = 0.05  # below the norms of most updates
 
 
 def network_of(folder: Path, case: Case, ranks: Ranks) -> QNetwork:

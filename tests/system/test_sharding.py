@@ -45,14 +45,15 @@ def test_ranks_with_a_part_each_learn_what_one_process_learns(processes: int, tm
                 torch.testing.assert_close(several["state"][part][name], weight, rtol=1e-5, atol=1e-5)
         for other in ranks:
             assert not tools.differences(other[case.name]["resumed"], several["state"])
-    alone = sharding_worker.acted(sharding_worker.network_of(tmp_path, sharding_worker.CASES[0], ALONE), 2 + 3 * processes)
+    alone = sharding_worker.acted(sharding_worker.network_of(tmp_path, sharding_worker.CASES[0], ALONE), 3 * processes - 1)
     for rank, other in enumerate(ranks):
         shares = other["shares"]
         values = shares.pop("acted")
         assert len(values) == 2 + 3 * rank
         torch.testing.assert_close(values, alone[: len(values)])
         assert set(shares) == {"weights at first", "weights", "gradients", "moments"}
-        assert all(0.9 / processes < share < 1.2 / processes for share in shares.values()), shares  # with padding
+        # 16 rows among three are 6, 6 and 4; what FSDP sends is padded to 6 everywhere.
+        assert all(0.8 / processes < share < 1.2 / processes for share in shares.values()), shares
         assert [text.partition("set ")[2] for text in other["refusals"]] == [
             "target.heads_only=true (or target=none)", "optimizer=adamw",
             "network.shard=false, or learn without the reference", "learner.compile=false",
