@@ -2,23 +2,19 @@
 
 from __future__ import annotations
 
-from functools import cached_property
 from typing import Any
 
-from torch import Tensor
-
 from dqnlm.data.pairs.dataset import STOP, Pairs, TokenPairs
-from dqnlm.data.tokenizers.base import Tokenizer
 from dqnlm.envs.prompted import Prompted
 from dqnlm.evaluation.answers import PairEvaluator
 from dqnlm.evaluation.settings import EvaluationSettings
 from dqnlm.rewards.base import Reward
-from dqnlm.tasks.base import Task, allowed_tokens
+from dqnlm.tasks.base import TokenizedTask
 from dqnlm.tasks.text import require_reward
 from dqnlm.utils import streams
 
 
-class AnswersTask(Task):
+class AnswersTask(TokenizedTask):
     """See the module's text."""
 
     kind = "answers"
@@ -57,14 +53,6 @@ class AnswersTask(Task):
         env = self.env
         assert isinstance(env, Prompted)
         return env.reward
-
-    @property
-    def tokenizer(self) -> Tokenizer:
-        return self.data.tokenizer
-
-    @cached_property
-    def legal_A(self) -> Tensor | None:
-        return allowed_tokens(self.config, self.data.tokenizer)
 
     def evaluator(self, settings: EvaluationSettings, *, q_is_return: bool, learns_returns: bool) -> PairEvaluator:
         seed = streams.seed_of(self.config["seed"], streams.EVALUATION)

@@ -252,6 +252,19 @@ class Task(ABC):
         return build_reward(self.config["reward"], dependencies)
 
 
+class TokenizedTask(Task):
+    """A task whose data has a tokenizer of its own."""
+
+    @property
+    def tokenizer(self) -> Tokenizer:
+        tokenizer: Tokenizer = self.data.tokenizer
+        return tokenizer
+
+    @cached_property
+    def legal_A(self) -> Tensor | None:
+        return allowed_tokens(self.config, self.tokenizer)
+
+
 def allowed_tokens(config: Config, tokenizer: Tokenizer) -> Tensor | None:
     """legal_A: the mask of legal tokens, bool; None for all. The unknown token is never legal.
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -13,7 +12,6 @@ from torch import Tensor
 from dqnlm.agent.policy import Policy
 from dqnlm.buffers.base import Buffer
 from dqnlm.buffers.shard import Shard
-from dqnlm.data.tokenizers.base import Tokenizer
 from dqnlm.data.trajectories.log import Log, LogPart
 from dqnlm.data.trajectories.rewards import episodes
 from dqnlm.data.trajectories.rows import TokenRow, padded
@@ -22,13 +20,13 @@ from dqnlm.errors import UserError
 from dqnlm.evaluation.logged import LogEvaluator
 from dqnlm.evaluation.settings import EvaluationSettings
 from dqnlm.rewards.base import Reward
-from dqnlm.tasks.base import Task, allowed_tokens
+from dqnlm.tasks.base import TokenizedTask
 from dqnlm.types import DECISION, TRUNCATED, Bounds
 
 _AT_ONCE = 4096  # rows that are padded together on their way to the buffer
 
 
-class LogTask(Task):
+class LogTask(TokenizedTask):
     """See the module's text."""
 
     kind = "log"
@@ -52,14 +50,6 @@ class LogTask(Task):
         }  # fmt: skip
         env: Logged = self.instantiate_env(seed, evaluating, num_envs, dependencies)
         return env
-
-    @property
-    def tokenizer(self) -> Tokenizer:
-        return self.data.tokenizer
-
-    @cached_property
-    def legal_A(self) -> Tensor | None:
-        return allowed_tokens(self.config, self.data.tokenizer)
 
     def evaluator(self, settings: EvaluationSettings, *, q_is_return: bool, learns_returns: bool) -> LogEvaluator:
         return self._evaluator(self.data.heldout, settings, learns_returns)

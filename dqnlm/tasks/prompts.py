@@ -2,25 +2,21 @@
 
 from __future__ import annotations
 
-from functools import cached_property
 from typing import Any
-
-from torch import Tensor
 
 from dqnlm.agent.policy import Policy
 from dqnlm.data.prompts.dataset import PromptPart, Prompts
-from dqnlm.data.tokenizers.base import Tokenizer
 from dqnlm.envs.prompts import Completions
 from dqnlm.errors import UserError
 from dqnlm.evaluation.completions import CompletionEvaluator
 from dqnlm.evaluation.settings import EvaluationSettings
 from dqnlm.rewards.base import Reward
-from dqnlm.tasks.base import Task, allowed_tokens
+from dqnlm.tasks.base import TokenizedTask
 from dqnlm.tasks.text import require_reward
 from dqnlm.utils import streams
 
 
-class PromptsTask(Task):
+class PromptsTask(TokenizedTask):
     """See the module's text."""
 
     kind = "prompts"
@@ -56,14 +52,6 @@ class PromptsTask(Task):
         env = self.env
         assert isinstance(env, Completions)
         return env.reward
-
-    @property
-    def tokenizer(self) -> Tokenizer:
-        return self.data.tokenizer
-
-    @cached_property
-    def legal_A(self) -> Tensor | None:
-        return allowed_tokens(self.config, self.data.tokenizer)
 
     def check(self, policy: Policy) -> None:
         """Raises UserError where the network cannot read the longest prompt and completion, or no answer can be cloned."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from functools import cached_property
 from typing import Any
 
 import torch
@@ -10,14 +9,13 @@ from torch import Tensor
 
 from dqnlm.agent.policy import Policy
 from dqnlm.data.text.corpora import Corpus
-from dqnlm.data.tokenizers.base import Tokenizer
 from dqnlm.envs.continuation import Continuation
 from dqnlm.errors import UserError
 from dqnlm.evaluation.ngram_baselines import baselines
 from dqnlm.evaluation.settings import EvaluationSettings
 from dqnlm.evaluation.text import TextEvaluator
 from dqnlm.rewards.base import Reward
-from dqnlm.tasks.base import Task, allowed_tokens
+from dqnlm.tasks.base import Task, TokenizedTask
 from dqnlm.utils import streams
 
 
@@ -35,7 +33,7 @@ def require_reward(task: Task, reward: Reward) -> Reward:
     return reward
 
 
-class TextTask(Task):
+class TextTask(TokenizedTask):
     """See the module's text."""
 
     kind = "text"
@@ -72,14 +70,6 @@ class TextTask(Task):
         env = self.env
         assert isinstance(env, Continuation)
         return env.reward
-
-    @property
-    def tokenizer(self) -> Tokenizer:
-        return self.data.tokenizer
-
-    @cached_property
-    def legal_A(self) -> Tensor | None:
-        return allowed_tokens(self.config, self.data.tokenizer)
 
     def check(self, policy: Policy) -> None:
         self.data.require_tokens(max(self.spec.row_transitions + 1, 3), "an episode (env.prompt_length + env.horizon)")

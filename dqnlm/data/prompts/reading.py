@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from dqnlm.data import hub
-from dqnlm.data.text.reading import missing_file
+from dqnlm.data.text.reading import read_bytes
 from dqnlm.data.trajectories.files import ENDINGS, DataSource, Record, kind_of, records_of_file
 from dqnlm.errors import UserError
 
@@ -64,12 +64,7 @@ def read(
 
 
 def _from_file(file: Path) -> tuple[list[Prompt], DataSource]:
-    try:
-        data = file.read_bytes()
-    except FileNotFoundError as error:
-        raise missing_file(file, "data.path") from error
-    except OSError as error:
-        raise UserError(f"data.path: {file} cannot be read: {error.strerror}.") from error
+    data = read_bytes(file, "data.path")
     source = DataSource(file.name, str(file.absolute()), hashlib.sha256(data).hexdigest())
     if file.name.lower().endswith(_TEXT):
         return _checked(_lines(data, file), str(file)), source

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from dqnlm.data import hub
-from dqnlm.data.text.reading import missing_file
+from dqnlm.data.text.reading import read_bytes
 from dqnlm.data.trajectories.forms import REWARDS, FormSettings, records_of
 from dqnlm.data.trajectories.records import Trajectory, content_sha256, trajectory_of
 from dqnlm.errors import UserError
@@ -62,12 +62,7 @@ def read_file(path: str, forms: FormSettings | None = None) -> tuple[list[Trajec
     files = _files_of(whole)
     found, digest = list[Trajectory](), hashlib.sha256()
     for file in files:
-        try:
-            data = file.read_bytes()
-        except FileNotFoundError as error:
-            raise missing_file(file, "data.path") from error
-        except OSError as error:
-            raise UserError(f"data.path: {file} cannot be read: {error.strerror}.") from error
+        data = read_bytes(file, "data.path")
         if kind_of(file) is None:
             raise UserError(f"data.path: {file} is of no known kind; its name must end in {ENDINGS} (or these and .gz).")
         if not data.strip():
