@@ -23,7 +23,7 @@ HEADS, CARD, GENERATION = "heads.safetensors", "README.md", "generation_config.j
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="dqnlm export",
-        description="Writes a folder for transformers (vLLM and llama.cpp read it as well): the trunk with its adapters merged, "
+        description="Writes a folder for transformers: the trunk with its adapters merged, "
         "an output layer that holds what Q learned, so that the model acts as the run did, the tokenizer, the value heads "
         f"({HEADS}) and a model card.",
     )
