@@ -12,11 +12,12 @@ from dqnlm.utils.context import RunContext
 
 
 class GroupBuffer(Buffer):
-    """Draws groups of consecutive rows with replacement.
+    """Draws groups of consecutive rows: those of the latest rollout in turn, so that each is learned from equally often; older
+    ones at random, with replacement.
 
     Args:
         capacity: as of `Buffer`.
-        newest: share of the groups of a batch that are drawn from the latest rollout; the others from all that are kept.
+        newest: share of the groups of a batch that are of the latest rollout; the others are drawn from all that are kept.
 
     Raises:
         UserError: a share outside [0, 1], or no room for one group.
@@ -30,6 +31,7 @@ class GroupBuffer(Buffer):
             raise UserError(f"buffer.newest is a share of the groups, in [0, 1], not {newest}")
         self.siblings, self.newest = setup.siblings, newest
         self.groups = self.rows // self.siblings
+        self.turn = 0  # groups of the latest rollout drawn since `begin`; checkpoints are between rollouts
         self.start, self.seen = (torch.zeros((), dtype=torch.int64, device=self.device) for _ in range(2))
 
     def check(self, context: RunContext) -> None:
@@ -46,16 +48,19 @@ class GroupBuffer(Buffer):
 
     def begin(self) -> None:
         """Notes which rows are those of the latest rollout."""
+        self.turn = 0
         self.start.copy_(self.seen)
         self.seen.copy_(self.storage.added)
 
     def sample(self, batch_size: int) -> Batch:
-        """Groups in random order; each of a part (the latest rollout, all rows) is equally likely."""
+        """The next groups of the latest rollout, then any that are kept, each equally likely."""
         count, added = batch_size // self.siblings, self.storage.added // self.siblings
         held = added.clamp(max=self.groups)
         latest = (added - self.start // self.siblings).clamp(min=1).minimum(held)
-        among_G = torch.where(torch.arange(count, device=self.device) < round(self.newest * count), latest, held)
-        age_G = (self._random(count) * among_G).long()  # 0: the newest group
+        new = round(self.newest * count)
+        in_turn_N = (self.turn + torch.arange(new, device=self.device)) % latest
+        self.turn += new
+        age_G = torch.cat([in_turn_N, (self._random(count - new) * held).long()])  # 0: the newest group
         place_G = (added - 1 - age_G) % self.groups
         member_K = torch.arange(self.siblings, device=self.device)
         return self.storage.whole((place_G[:, None] * self.siblings + member_K).flatten(), 1)

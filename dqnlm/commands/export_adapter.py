@@ -17,7 +17,7 @@ from dqnlm.errors import UserError
 from dqnlm.networks import pretrained_source as source
 from dqnlm.networks.pretrained import Pretrained
 from dqnlm.networks.pretrained_outputs import FixedLogits, LogitQ
-from dqnlm.networks.projections import LowRank
+from dqnlm.networks.projections import LowRank, StateValue
 
 
 @torch.no_grad()
@@ -94,6 +94,8 @@ def _added(policy: Policy) -> list[tuple[Tensor, Tensor]]:
         on_logits = reweighted or (
             isinstance(part, LogitQ) and isinstance(part.logit, FixedLogits) and part.temperature * scale * len(names) == 1
         )
+        if on_logits and not reweighted and isinstance(inner, StateValue):
+            continue  # the same for all actions, which a softmax ignores
         if not isinstance(inner, LowRank) or not on_logits or (reweighted and not isinstance(projections["policy"], FixedLogits)):
             raise UserError(
                 "--adapter: the output layer is not the model's own plus thin matrices; train with projection=low_rank and "

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from dqnlm.errors import UserError
 from dqnlm.networks.noisy import has_noise
-from dqnlm.networks.projections import Linear
+from dqnlm.networks.projections import Linear, require_every_action
 from dqnlm.networks.recorded_step import Recordings
 from dqnlm.ops.masking import rows_where
 from dqnlm.utils import cuda_graphs
@@ -140,7 +140,7 @@ class Body(nn.Module, ABC):
     ) -> dict[str, nn.Module]:
         """The output layers by name; `make(name)` builds the configured one, which a body may initialize or replace."""
         del num_actions
-        return {name: make(name) for name in names}
+        return {name: require_every_action(make(name)) for name in names}
 
     @abstractmethod
     def forward(self, x_BSD: Tensor, first: int = 0) -> Tensor:

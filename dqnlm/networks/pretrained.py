@@ -26,7 +26,7 @@ from dqnlm.networks.fixed_weights import fix
 from dqnlm.networks.pretrained_cache import column_mask, keys_and_values, row_cache
 from dqnlm.networks.pretrained_lora import add_lora, merged
 from dqnlm.networks.pretrained_outputs import FixedLogits, LogitQ, own_policy, zeroed
-from dqnlm.networks.projections import Linear
+from dqnlm.networks.projections import Linear, require_every_action
 from dqnlm.utils import sharding
 from dqnlm.utils.paths import PathOrName
 from dqnlm.utils.ranks import Ranks
@@ -200,7 +200,7 @@ class Pretrained(Body):
             elif self.q_temperature is not None and name != "v":
                 outputs[name] = LogitQ(make_logits(), self._beside_logits(make(name)), self.q_temperature)
             else:
-                outputs[name] = self._from_zero(make(name))
+                outputs[name] = self._from_zero(require_every_action(make(name)))
         del self._output_layer  # it may be large
         return outputs
 

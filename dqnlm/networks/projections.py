@@ -8,6 +8,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from dqnlm.errors import UserError
 from dqnlm.networks.layers import require_at_least
 
 # With features of unit size the first outputs have a standard deviation of 0.1.
@@ -39,6 +40,21 @@ class Linear(nn.Module):
         if self.linear.bias is None:
             return raw_BTN
         return raw_BTN + nn.functional.embedding(action_BT, self.linear.bias.view(-1, self.num_parameters))
+
+
+class StateValue(Linear):
+    """raw = w h + b, one number a state for all actions: what tells actions apart are the model's own logits (`q_init: logits`).
+
+    The features alone then change the policy, by adapters or by training the whole trunk, as in policy-gradient fine-tuning.
+    `num_actions` is 1, which broadcasts over actions.
+
+    Args:
+        features, num_actions, num_parameters: as of `Linear`.
+    """
+
+    def __init__(self, features: int, num_actions: int, num_parameters: int) -> None:
+        del num_actions
+        super().__init__(features, 1, num_parameters)
 
 
 class LowRank(nn.Module):
@@ -83,6 +99,20 @@ def _rows_times(weight_XD: Tensor, h_BTD: Tensor, action_BT: Tensor, num_paramet
     rows_BTX = nn.functional.embedding(action_BT, weight_XD.view(-1, num_parameters * weight_XD.shape[1]))
     rows_BTND = rows_BTX.unflatten(-1, (num_parameters, -1))
     return (rows_BTND @ h_BTD[..., None].to(rows_BTND.dtype)).squeeze(-1)
+
+
+def require_every_action(projection: nn.Module) -> nn.Module:
+    """Returns the projection.
+
+    Raises:
+        UserError: it has one number for all actions, and nothing else tells these apart.
+    """
+    if isinstance(projection, StateValue):
+        raise UserError(
+            "projection=state_value has one number a state, which ranks no actions: it stands beside the logits of a pretrained "
+            "model, network=pretrained network.q_init=logits network.q_temperature=1; or set projection=linear"
+        )
+    return projection
 
 
 class Dueling(nn.Module):

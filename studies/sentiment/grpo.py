@@ -77,7 +77,7 @@ class Record:
 def evaluate(model: Any, tokenizer: Any, each: int, tokens: int) -> dict[str, Any]:
     """The same draws at every evaluation; training's random numbers are left as they were."""
     training = model.training
-    with torch.random.fork_rng(devices=[]):
+    with torch.random.fork_rng():
         torch.manual_seed(1000)
         texts = sample(model.eval(), tokenizer, read_prompts(HELDOUT), each, tokens)
     with model.disable_adapter():  # the model as it was
@@ -87,13 +87,14 @@ def evaluate(model: Any, tokenizer: Any, each: int, tokens: int) -> dict[str, An
 
 
 def settings(arguments: argparse.Namespace, folder: str) -> Any:
-    """TRL's settings: on the CPU in float32; the rest is as its defaults where it is not named."""
+    """TRL's settings, in float32; the rest is as its defaults where it is not named."""
     from trl import GRPOConfig
 
     return GRPOConfig(
-        output_dir=folder, use_cpu=True, bf16=False, seed=arguments.seed, max_steps=arguments.steps, save_strategy="no",
+        output_dir=folder, use_cpu=not torch.cuda.is_available(), bf16=False, seed=arguments.seed, max_steps=arguments.steps, save_strategy="no",
         report_to="none", logging_steps=1, disable_tqdm=True, learning_rate=arguments.lr, lr_scheduler_type="constant",
         per_device_train_batch_size=PROMPTS_A_STEP * GROUP, num_generations=GROUP, gradient_accumulation_steps=1,
+        num_iterations=arguments.iterations,
         max_completion_length=arguments.tokens, temperature=1.0, top_k=0, top_p=1.0, beta=arguments.kl,
         gradient_checkpointing=False,  # activations of 32 rows of 28 tokens fit
     )  # fmt: skip
@@ -137,6 +138,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--lr", type=float, default=2e-3)
     parser.add_argument("--kl", type=float, default=0.28, help="weight of the KL penalty, TRL's beta (default: 0.28)")
+    parser.add_argument("--iterations", type=int, default=1, help="updates of a batch of completions (default: 1)")
     parser.add_argument("--steps", type=int, default=60, help="at most (default: 60)")
     parser.add_argument("--minutes", type=float, default=15.0, help="of training, evaluations left out (default: 15)")
     parser.add_argument("--every", type=int, default=10, help="steps between evaluations (default: 10)")

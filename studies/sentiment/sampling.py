@@ -27,10 +27,12 @@ class Sampled(NamedTuple):
 
 
 def load(model: str, dtype: torch.dtype = torch.float32) -> tuple[Any, Any]:
-    """Model in evaluation mode, and its tokenizer, from a folder or from the Hub."""
+    """Model in evaluation mode, on a CUDA device where there is one, and its tokenizer, from a folder or from the Hub."""
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    return AutoModelForCausalLM.from_pretrained(model, dtype=dtype).eval(), AutoTokenizer.from_pretrained(model)
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    loaded = AutoModelForCausalLM.from_pretrained(model, dtype=dtype).eval().to(device)
+    return loaded, AutoTokenizer.from_pretrained(model)
 
 
 def read_prompts(path: Path) -> list[str]:
@@ -63,7 +65,7 @@ def sample(model: Any, tokenizer: Any, prompts: Sequence[str], each: int, tokens
     ids = [encode(tokenizer, prompt) for prompt in prompt_of]
     found: dict[int, Sampled] = {}
     for indices in same_length(ids, ROWS):
-        start_RT = torch.tensor([ids[i] for i in indices])
+        start_RT = torch.tensor([ids[i] for i in indices], device=model.device)
         rows_RT = model.generate(
             start_RT, attention_mask=torch.ones_like(start_RT), do_sample=True, top_k=0, top_p=1.0, temperature=1.0,
             max_new_tokens=tokens, eos_token_id=tokenizer.eos_token_id, pad_token_id=tokenizer.eos_token_id, use_cache=True,
@@ -84,7 +86,7 @@ def nats(model: Any, tokenizer: Any, texts: Sequence[tuple[str, str]]) -> list[t
     for indices in same_length(rows, ROWS):
         if not rows[indices[0]]:
             continue
-        ids_RT = torch.tensor([rows[i] for i in indices])
+        ids_RT = torch.tensor([rows[i] for i in indices], device=model.device)
         log_RT = _log_probabilities(model, ids_RT)
         for i, log_T in zip(indices, log_RT, strict=True):
             prompt, completion = pieces[i]

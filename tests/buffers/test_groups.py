@@ -58,6 +58,19 @@ def test_shares_of_the_latest_rollout(newest: float, share: float) -> None:
     assert float(counts[0] / counts.sum()) == pytest.approx(0.5, abs=0.06)
 
 
+def test_groups_of_the_latest_rollout_are_learned_from_equally_often() -> None:
+    """Bug: groups drawn with replacement, so that a third of the completions that were paid for is never learned from."""
+    ring = buffer(newest=1.0)
+    add(ring, 0, 1)
+    add(ring, 3, 3)
+    first, second = drawn(ring, 2 * SIBLINGS)[:, 0].tolist(), drawn(ring, 2 * SIBLINGS)[:, 0].tolist()
+    third = drawn(ring, 2 * SIBLINGS)[:, 0].tolist()
+    assert sorted(first + second + third) == [3, 3, 6, 6, 9, 9]
+    assert len(set(first)) == len(set(second)) == len(set(third)) == 2
+    add(ring, 12, 2)
+    assert sorted(drawn(ring, 2 * SIBLINGS)[:, 0].tolist()) == [12, 15]
+
+
 def test_a_resumed_buffer_draws_the_same() -> None:
     """Bug: which rollout is the latest is forgotten."""
     ring, again = buffer(), buffer(seed=5)

@@ -18,7 +18,7 @@ from dqnlm.errors import UserError
 from dqnlm.heads.scalar import Scalar
 from dqnlm.networks.base import QNetwork
 from dqnlm.networks.pretrained import Pretrained
-from dqnlm.networks.projections import Dueling, Linear, LowRank
+from dqnlm.networks.projections import Dueling, Linear, LowRank, StateValue
 from dqnlm.types import Bounds
 from studies import tiny_gpt2
 from tests.helpers import pretrained as models
@@ -167,6 +167,27 @@ def test_an_adapter_acts_on_the_model_that_it_was_trained_from(tmp_path: Path, k
     torch.testing.assert_close(there, logits_of(policy, rows).log_softmax(-1), rtol=1e-3, atol=1e-4)
     assert {"adapter_config.json", "adapter_model.safetensors"} <= {path.name for path in (tmp_path / "out").iterdir()}
     assert str(tmp_path) not in (tmp_path / "out" / "README.md").read_text()
+
+
+@pytest.mark.parametrize("adapter", [False, True])
+def test_a_policy_whose_adapters_alone_learned_keeps_the_output_layer(tmp_path: Path, adapter: bool) -> None:
+    """Bug: V of the state folded in as if it told actions apart, or an adapter refused because there are no thin matrices."""
+    peft = pytest.importorskip("peft", reason="LoRA needs peft")
+    from transformers import AutoModelForCausalLM
+
+    folder = write_model(tmp_path / "model", "llama", True)
+    policy = a_policy(
+        folder, "first", "boltzmann", lambda: StateValue(16, len(ALPHABET), 1), ("q",), lora_rank=2, q_init="logits",
+        q_temperature=0.7,
+    )  # fmt: skip
+    exported(policy, tmp_path / "out", adapter=adapter)
+    base = AutoModelForCausalLM.from_pretrained(folder if adapter else tmp_path / "out")
+    model = peft.PeftModel.from_pretrained(base, tmp_path / "out").eval() if adapter else base
+    rows, ids = models.tokens(3, 6), policy.network.get_buffer("encoder.model_id_A")
+    expected = (policy.network(rows)["q"].squeeze(-1) / 0.7).log_softmax(-1)
+    torch.testing.assert_close(model(ids[rows]).logits[..., ids].log_softmax(-1), expected, rtol=1e-3, atol=1e-4)
+    start = AutoModelForCausalLM.from_pretrained(folder)
+    torch.testing.assert_close(base.get_output_embeddings().weight, start.get_output_embeddings().weight, rtol=1e-5, atol=1e-7)
 
 
 def test_what_no_output_layer_can_be_is_refused(tmp_path: Path) -> None:

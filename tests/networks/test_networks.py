@@ -5,8 +5,9 @@ from __future__ import annotations
 import pytest
 import torch
 
+from dqnlm.errors import UserError
 from dqnlm.networks.base import Body, QNetwork, TokenEncoder
-from dqnlm.networks.projections import Linear
+from dqnlm.networks.projections import Linear, StateValue
 from tests.helpers.networks import (
     ACTIONS,
     BODIES,
@@ -205,3 +206,9 @@ def test_several_named_outputs() -> None:
     network = QNetwork(TokenEncoder(VOCABULARY, 8, 0.02), body, {"q": Linear(8, 7, 1), "v": Linear(8, 1, 1)})
     outputs = network(tokens(2, 3))
     assert {name: tuple(raw.shape) for name, raw in outputs.items()} == {"q": (2, 3, 7, 1), "v": (2, 3, 1, 1)}
+
+
+def test_a_value_of_the_state_alone_ranks_no_actions() -> None:
+    """Bug: a run whose Q-values are equal in every state, and which nothing refuses."""
+    with pytest.raises(UserError, match="projection=state_value.*network.q_init=logits"):
+        transformer().make_outputs(("q",), ACTIONS, lambda name: StateValue(8, ACTIONS, 1))

@@ -114,6 +114,7 @@ WITH: dict[str, list[str]] = {
     "objective/expectile_value": ["algorithm=ilql"], "objective/conservative": ["algorithm=cql"],
     "objective/large_margin": ["objective=[td,large_margin]"], "objective/path_consistency": ["algorithm=path_consistency"],
     "objective/trajectory": ["algorithm=tbrm"],
+    "projection/state_value": ["network=pretrained", "network.q_init=logits", "network.q_temperature=1", "network.lora_rank=2"],
     "objective/q_sharp": ["algorithm=q_sharp", "network=pretrained", *FIXED_TRUNK],
 }  # fmt: skip
 OTHER_VALUES: dict[str, Any] = {
