@@ -14,7 +14,7 @@ import sys
 from dqnlm import __version__
 from dqnlm.commands import permission_words
 from dqnlm.errors import UserError, print_error
-from dqnlm.utils import interrupts, user_code
+from dqnlm.utils import interrupts, terminal, user_code
 from dqnlm.utils.joined import is_silent, leave, let_the_first_speak, process_name
 
 COMMANDS: dict[str, tuple[str, str]] = {
@@ -51,6 +51,7 @@ def usage() -> str:
 
 def main(argv: list[str] | None = None) -> int:
     """Runs one command; see the module's text for the codes."""
+    terminal.replace_unknown_letters()
     try:
         return leave(_run(argv))
     except SystemExit as stop:  # a run that was told to stop

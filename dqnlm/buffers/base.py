@@ -8,7 +8,7 @@ from typing import Any, Literal, NamedTuple
 import torch
 from torch import Tensor
 
-from dqnlm.buffers.storage import Storage
+from dqnlm.buffers.storage import Storage, saved_rows
 from dqnlm.errors import UserError
 from dqnlm.types import Batch, Rows, TaskSpec
 from dqnlm.utils.context import RunContext
@@ -185,8 +185,10 @@ class Buffer(ABC):
         return self.storage.state()
 
     def state_dict(self) -> dict[str, Any]:
-        """The complete state as tensors, with that of the generator."""
-        return self._tensors() | {"generator": self.generator.get_state()}
+        """The complete state as tensors, with that of the generator; of the ring the rows that are held alone."""
+        held = int(self.storage.filled())
+        tensors = {name: _first(tensor, held) if _is_by_row(name) else tensor for name, tensor in self._tensors().items()}
+        return tensors | {"rows": torch.tensor(self.rows), "generator": self.generator.get_state()}
 
     def clear(self) -> None:
         """Forgets all rows; schedules stay."""
@@ -194,7 +196,28 @@ class Buffer(ABC):
             tensor.zero_()
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Restores a state of `state_dict`."""
+        """Restores a state of `state_dict`.
+
+        Raises:
+            ValueError: it is of a ring of another size.
+        """
+        if saved_rows(state) != self.rows:
+            raise ValueError(f"the saved buffer has {saved_rows(state):,} rows, this one {self.rows:,}")
         for name, tensor in self._tensors().items():
-            tensor.copy_(state[name])
+            saved = state[name]
+            if _is_by_row(name):
+                tensor[: len(saved)].copy_(saved)
+                tensor[len(saved) :] = 0
+            else:
+                tensor.copy_(saved)
         self.generator.set_state(state["generator"].cpu())  # also when it was loaded to a GPU
+
+
+def _is_by_row(name: str) -> bool:
+    """Whether the first axis of a tensor is C, the rows of the ring."""
+    return "_C" in name
+
+
+def _first(tensor_C: Tensor, rows: int) -> Tensor:
+    """The first rows; a copy where there are more, as a view would be saved with all that it is a view of."""
+    return tensor_C[:rows].clone() if rows < len(tensor_C) - 1 else tensor_C[:rows]

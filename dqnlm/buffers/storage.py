@@ -91,7 +91,7 @@ class Storage:
 
     def rows_of(self, state: dict[str, Tensor]) -> Rows:
         """The rows of a saved ring of any size, oldest first, where they lie."""
-        rows, added = len(state["length_C"]) - 1, int(state["added"])
+        rows, added = saved_rows(state), int(state["added"])
         begin = added % rows if added > rows else 0
         order_B = (begin + torch.arange(min(added, rows))) % rows
         order_B = order_B.to(state["length_C"].device)
@@ -189,6 +189,11 @@ class Storage:
 
 
 _SAVED = ("observation_CS", "action_CT", "reward_CT", "flag_CT", "length_C", "decisions_C", "added")
+
+
+def saved_rows(state: dict[str, Tensor]) -> int:
+    """Rows of the ring that a saved state is of; earlier versions saved all of them, and the spare one."""
+    return int(state["rows"]) if "rows" in state else len(state["length_C"]) - 1
 
 
 def decision(flag_BT: Tensor) -> Tensor:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +14,17 @@ from rich.console import Console
 from rich.panel import Panel
 from rich.text import Text
 from tqdm import tqdm
+
+from dqnlm.utils.terminal import replace_unknown_letters
+
+
+class Terminal(Console):
+    """A console whose closed pipe is an error like others; that of rich ends the program."""
+
+    def on_broken_pipe(self) -> None:
+        """Called while the error is handled. What is left in the buffer must not fail again when Python ends."""
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise
 
 
 class RunConsole:
@@ -23,12 +36,14 @@ class RunConsole:
     """
 
     def __init__(self, log: Path | None, progress: bool) -> None:
-        self._terminal = Console(width=None if sys.stdout.isatty() else 120, highlight=False, quiet=log is None)
+        replace_unknown_letters()
+        self._terminal = Terminal(width=None if sys.stdout.isatty() else 120, highlight=False, quiet=log is None)
         file = Path(os.devnull) if log is None else log
         self._stream = file.open("a", encoding="utf-8")
         progress = progress and log is not None
         self._file = Console(file=self._stream, width=120, no_color=True, highlight=False)
         self._bar: tqdm[Any] | None = None
+        self._is_gone = False
         self.progress = progress
         self._started, self._first = time.monotonic(), 0
 
@@ -36,10 +51,22 @@ class RunConsole:
         """Prints a string or a rich renderable. The terminal wraps sentences, so that paths stay in one piece."""
         what = Text(what) if isinstance(what, str) else what
         sentence = isinstance(what, Text)
-        with tqdm.external_write_mode():
+        with self._while_there_is_a_terminal(), tqdm.external_write_mode():
             self._terminal.print(what, soft_wrap=sentence)
         self._file.print(what, soft_wrap=sentence)
         self._stream.flush()
+
+    @contextmanager
+    def _while_there_is_a_terminal(self) -> Iterator[None]:
+        """A terminal or pipe that has gone ends no training: the log file goes on alone."""
+        try:
+            yield
+        except (OSError, ValueError) as error:  # ValueError: the stream is closed, or a letter cannot be written
+            if self._is_gone:
+                return
+            self._is_gone, self._terminal.quiet, self._bar = True, True, None
+            said = f"the terminal can no longer be written to ({error}); the run goes on, and this file with it"
+            self._file.print(Text(said), soft_wrap=True)
 
     def panel(self, title: str, lines: list[str], style: str = "cyan") -> None:
         self.print(Panel(Text("\n".join(lines)), title=title, title_align="left", border_style=style))
@@ -55,7 +82,8 @@ class RunConsole:
 
     def advance(self, done: int) -> None:
         if self._bar is not None:
-            self._bar.update(done - self._bar.n)
+            with self._while_there_is_a_terminal():
+                self._bar.update(done - self._bar.n)
 
     def status(self, done: int, words: str) -> None:
         """Shows the newest metrics: beside the bar, or as a line with progress and remaining time."""
@@ -64,17 +92,19 @@ class RunConsole:
         line = (
             f"{self._unit} {done}/{self._total} ({done / max(self._total, 1):.0%}), {rate:.2f}/s, {left} left  {words}"
         )
-        if self._bar is not None:
-            self._bar.set_postfix_str(words)
-        elif self.progress:
-            self._terminal.print(Text(line), soft_wrap=True)
+        with self._while_there_is_a_terminal():
+            if self._bar is not None:
+                self._bar.set_postfix_str(words)
+            elif self.progress:
+                self._terminal.print(Text(line), soft_wrap=True)
         self._file.print(Text(line), soft_wrap=True)
         self._stream.flush()
 
     def stop_progress(self) -> None:
-        if self._bar is not None:
-            self._bar.close()
-            self._bar = None
+        with self._while_there_is_a_terminal():
+            if self._bar is not None:
+                self._bar.close()
+        self._bar = None
 
     def close(self) -> None:
         self.stop_progress()

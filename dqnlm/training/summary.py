@@ -90,6 +90,7 @@ def show(config: Config, trainer: Trainer, resumed_from: Path | None = None) -> 
     ring = (buffer.rows + 1) * (buffer.storage.row_transitions + 1) * buffer.bytes_per_transition
     # What learns: weights, gradient, two moments (Muon: one), target.
     weights = fixed + held[True] * 4 * (4 + components.learner.target.copies)
+    saved = ring + held[True] * 4 * (3 + components.learner.target.copies)  # without the gradient
     learner, option = config["learner"], components.context.option
     rollout_steps, updates = config["trainer"]["rollout_steps"], trainer.total_rounds * trainer.updates_per_rollout
     lines = [
@@ -101,7 +102,7 @@ def show(config: Config, trainer: Trainer, resumed_from: Path | None = None) -> 
         f"{'' if learned == parameters else f', {learned:,} of them learn'}, head {option('head')}, context "
         f"{components.policy.network.context}",
         f"memory      weights and optimizer {weights / 2**20:.1f} MiB{shared}; buffer {buffer.rows:,} rows, "
-        f"{buffer.bytes_per_transition} bytes a transition, {ring / 2**20:.1f} MiB",
+        f"{buffer.bytes_per_transition} bytes a transition, {ring / 2**20:.1f} MiB; a checkpoint at most {saved / 2**20:.1f} MiB",
         f"device      {device}, {torch.get_num_threads()} threads, {learner['precision']}"
         + (", compiled" if learner["compile"] else ""),
         f"length      {_phases(trainer)}, {updates:,} updates of {trainer.batch_size} rows; about "

@@ -14,7 +14,6 @@ import os
 import time
 from typing import Any
 
-from dqnlm.errors import UserError
 from dqnlm.training import saved_state
 from dqnlm.training.build_phases import build_phases
 from dqnlm.training.components import Components
@@ -161,7 +160,7 @@ class Trainer:
         self._owes_evaluation = True
         try:
             self.recorder.evaluate(f"{self.rounds_done}/{self.total_rounds} {self.rounds}")
-        except UserError:
+        except Exception:
             if self._saved_at != self.rounds_done and self.components.ranks.world == 1:
                 self._save()
             raise

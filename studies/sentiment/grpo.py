@@ -91,7 +91,8 @@ def settings(arguments: argparse.Namespace, folder: str) -> Any:
     from trl import GRPOConfig
 
     return GRPOConfig(
-        output_dir=folder, use_cpu=not torch.cuda.is_available(), bf16=False, seed=arguments.seed, max_steps=arguments.steps, save_strategy="no",
+        output_dir=folder, use_cpu=not torch.cuda.is_available(), bf16=False,
+        seed=arguments.seed, max_steps=arguments.steps, save_strategy="no",
         report_to="none", logging_steps=1, disable_tqdm=True, learning_rate=arguments.lr, lr_scheduler_type="constant",
         per_device_train_batch_size=PROMPTS_A_STEP * GROUP, num_generations=GROUP, gradient_accumulation_steps=1,
         num_iterations=arguments.iterations,

@@ -313,3 +313,40 @@ def test_a_ring_in_a_file_leaves_none_behind(tmp_path: Path, monkeypatch: pytest
     assert list(tmp_path.iterdir()) == [] and str(tmp_path) in Path("/proc/self/maps").read_text()
     ring.add(random_rows(3, seed=0))
     assert int(ring.transitions()) > 0
+
+
+@pytest.mark.parametrize(("added", "saved"), [(0, 0), (3, 3), (8, 8), (11, 8)])
+def test_a_ring_is_saved_by_what_it_holds(added: int, saved: int, tmp_path: Path) -> None:
+    """Bug: 24 rows in a ring of half a billion write 3.6 GB; or a slice is saved with all that it is a view of."""
+    kept = make(UniformBuffer, rows=8, sample="rows")
+    if added:
+        kept.add(random_rows(min(added, 8), seed=1))
+    if added > 8:
+        kept.add(random_rows(added - 8, seed=2))
+    state = kept.state_dict()
+    assert len(state["reward_CT"]) == len(state["length_C"]) == saved
+    torch.save(state, tmp_path / "state.pt")
+    empty = make(UniformBuffer, rows=8, seed=7, sample="rows")
+    empty.add(random_rows(8, seed=3))  # what was there before must not shine through
+    empty.load_state_dict(torch.load(tmp_path / "state.pt"))
+    for name, tensor in kept.storage.state().items():
+        there = getattr(empty.storage, name)
+        assert torch.equal(there[:8], tensor[:8]) if tensor.dim() else there == tensor, name
+    held = [value.tolist() for value in vars(kept.storage.rows_of(state)).values()]
+    assert held == [value.tolist() for value in vars(kept.storage.rows_of(kept.storage.state())).values()]
+    wide = make(UniformBuffer, rows=100_000, sample="rows")
+    wide.add(random_rows(3, seed=1))
+    torch.save(wide.state_dict(), tmp_path / "wide.pt")
+    assert (tmp_path / "wide.pt").stat().st_size < 20_000
+
+
+def test_a_ring_saved_whole_by_earlier_versions_is_read() -> None:
+    """Bug: a run of an earlier version that cannot be resumed; a ring of another size that is taken."""
+    kept = make(UniformBuffer, rows=8, sample="rows")
+    kept.add(random_rows(5, seed=1))
+    state = kept.storage.state() | {"generator": kept.generator.get_state()}
+    again = make(UniformBuffer, rows=8, seed=7, sample="rows")
+    again.load_state_dict(state)
+    assert torch.equal(again.sample(4).reward_BT, kept.sample(4).reward_BT)
+    with pytest.raises(ValueError, match="8 rows, this one 9"):
+        make(UniformBuffer, rows=9, sample="rows").load_state_dict(state)

@@ -210,5 +210,5 @@ def test_several_named_outputs() -> None:
 
 def test_a_value_of_the_state_alone_ranks_no_actions() -> None:
     """Bug: a run whose Q-values are equal in every state, and which nothing refuses."""
-    with pytest.raises(UserError, match="projection=state_value.*network.q_init=logits"):
+    with pytest.raises(UserError, match=r"projection=state_value.*network\.q_init=logits"):
         transformer().make_outputs(("q",), ACTIONS, lambda name: StateValue(8, ACTIONS, 1))
