@@ -15,7 +15,11 @@ from dqnlm.data.trajectories.files import read_file
 from dqnlm.errors import UserError
 from dqnlm.utils.encoding import typed_text
 
-TEXTS = ("It snowed early.\nThe mill stopped.\n" * 30, "Снег выпал рано.\nМельница стоит.\n" * 30, "雪下得早。\n一天磨坊停了。\n" * 30)
+TEXTS = (
+    "It snowed early.\nThe mill stopped.\n" * 30,
+    "Снег выпал рано.\nМельница стоит.\n" * 30,  # noqa: RUF001 (Cyrillic is meant)
+    "雪下得早。\n一天磨坊停了。\n" * 30,
+)
 ROW = {"prompt": "day: ", "completion": "yes", "reward": 1.0}
 
 
@@ -66,15 +70,13 @@ def test_gzip_under_another_name(tmp_path: Path) -> None:
         (b"%PDF-1.7 ...", r"a PDF.*pdftotext"),
         (b"PK\x03\x04...", "zip archive"),
         (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n", "Git LFS pointer"),
-        ("text of a wrong encoding".encode("utf-16-le").decode("latin-1").encode() + b"x\0", "(NUL).*iconv -f UTF-16"),
+        (b"\0\0\0 binary \0\0\0\0\0\0\0 odd", r"zeros \(NUL\).*iconv -f UTF-16"),
         ("a text".encode("utf-16") + b"x", "begins as UTF-16LE but is cut"),
         ("prix: 5 €".encode("cp1252"), r"line 1 is no UTF-8.*'prix: 5 €'.*iconv -f CP1252"),
     ],
 )
 def test_what_is_no_text_is_named(content: bytes, message: str, tmp_path: Path) -> None:
     """Guards the way out of files that are refused."""
-    if b"\0" in content and "NUL" in message:
-        content = b"\0\0\0 binary \0\0\0\0\0\0\0 odd"  # zeros, and no UTF-16
     with pytest.raises(UserError, match=message):
         read_text(put(tmp_path, "a.txt", content), "data.path")
 
