@@ -6,7 +6,6 @@ import argparse
 import itertools
 import sys
 from collections.abc import Iterator
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dqnlm.commands.run_arguments import add_run_arguments
@@ -98,24 +97,12 @@ def _question(prompt: str) -> str:
 
 
 def _prompt(arguments: argparse.Namespace) -> str:
-    """Reads the prompt from the command line, a file or standard input.
+    """The prompt from the command line, a file or standard input. Raises UserError where the file is no text."""
+    from dqnlm.utils.encoding import typed_text
 
-    Raises:
-        UserError: the file cannot be read, or is no UTF-8.
-    """
-    from dqnlm.errors import UserError
-
-    if arguments.prompt_file is None:
-        return "\n" if arguments.prompt is None else str(arguments.prompt)
-    try:
-        raw = sys.stdin.buffer.read() if arguments.prompt_file == "-" else Path(arguments.prompt_file).read_bytes()
-        return raw.decode("utf-8")
-    except OSError as error:
-        raise UserError(
-            f"--prompt-file {arguments.prompt_file}: {error.strerror}; give a file that can be read, or - for standard input"
-        ) from None
-    except UnicodeDecodeError as error:
-        raise UserError(f"--prompt-file {arguments.prompt_file}: not UTF-8 at byte {error.start}") from None
+    if arguments.prompt_file is not None:
+        return typed_text(arguments.prompt_file, "--prompt-file")
+    return "\n" if arguments.prompt is None else str(arguments.prompt)
 
 
 def pieces(policy: Policy, prompt: str, arguments: argparse.Namespace, number: int) -> Iterator[str]:

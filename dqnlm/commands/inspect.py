@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import math
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -68,19 +67,10 @@ def main(argv: list[str]) -> int:
 
 
 def _text(arguments: argparse.Namespace) -> str:
-    """Reads the text. Raises UserError where the file cannot be read, or is no UTF-8."""
-    from dqnlm.errors import UserError
+    """The text, typed or of a file. Raises UserError where the file is no text."""
+    from dqnlm.utils.encoding import typed_text
 
-    name = arguments.text_file
-    if name is None:
-        return str(arguments.text)
-    try:
-        raw = sys.stdin.buffer.read() if name == "-" else Path(name).read_bytes()
-        return raw.decode("utf-8")
-    except OSError as error:
-        raise UserError(f"--text-file {name}: {error.strerror}; name a file that can be read, or -") from error
-    except UnicodeDecodeError as error:
-        raise UserError(f"--text-file {name}: not UTF-8 at byte {error.start}") from error
+    return str(arguments.text) if arguments.text_file is None else typed_text(arguments.text_file, "--text-file")
 
 
 def heading(policy: Policy, config: dict[str, Any], folder: Path, arguments: argparse.Namespace) -> Heading:

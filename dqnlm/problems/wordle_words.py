@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 from dqnlm.errors import UserError
 from dqnlm.problems.wordle import LENGTH, LETTERS
+from dqnlm.utils.encoding import text_of
 
 DATA_FILE = Path("wordle") / "words_430.txt"  # below $DQNLM_DATA_DIR: the vocabulary of LMRL-Gym
 AUTO, BUNDLED = "auto", "bundled"
@@ -60,12 +61,13 @@ def word_list(option: str) -> WordList:
 def read(file: Path) -> WordList:
     """Reads the words of a file, one a line, skipping blank lines. Raises UserError as `word_list`."""
     try:
-        lines = file.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        why = error.strerror if isinstance(error, OSError) else f"no UTF-8 at byte {error.start}"
+        data = file.read_bytes()
+    except OSError as error:
         raise UserError(
-            f"words={file} cannot be read: {why}; name a file with one word a line, or use words={AUTO} or {BUNDLED}"
+            f"words={file} cannot be read: {error.strerror}; name a file with one word a line, or use words={AUTO} or {BUNDLED}"
         ) from None
+    text, _ = text_of(data, file, "words")
+    lines = text.splitlines()
     found: dict[str, int] = {}
     for number, line in enumerate(lines, 1):
         word = line.strip()

@@ -370,7 +370,7 @@ def test_text_file_that_is_no_utf_8(run: Run, tmp_path: Path) -> None:
     """Bug: a traceback of the decoder."""
     (tmp_path / "text.txt").write_bytes(b"te\xffn")
     code, _, err = run("10-00-00", "--text-file", str(tmp_path / "text.txt"))
-    assert code == 2 and "not UTF-8 at byte 2" in err
+    assert code == 2 and "text.txt, line 1 is no UTF-8: byte 0xff at offset 2" in err
 
 
 def test_a_text_is_needed() -> None:

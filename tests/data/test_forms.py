@@ -12,7 +12,8 @@ from typing import Any
 
 import pytest
 
-from dqnlm.data.trajectories.files import FORMATS, read_file
+from dqnlm.data.rows import FORMATS
+from dqnlm.data.trajectories.files import read_file
 from dqnlm.data.trajectories.forms import FORMS, FormSettings
 from dqnlm.data.trajectories.records import Trajectory
 from dqnlm.errors import UserError

@@ -125,7 +125,7 @@ def test_files_that_cannot_be_read(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"cut\.jsonl\.gz is no complete gzip file"):
         read(tmp_path / "cut.jsonl.gz")
     (tmp_path / "latin.jsonl").write_bytes(json.dumps(GOOD).encode() + b'\n{"prompt": "\xe9"}')
-    with pytest.raises(UserError, match=r"latin\.jsonl, line 2: byte 13 of the line is no UTF-8"):
+    with pytest.raises(UserError, match=r"latin\.jsonl, line 2 is no UTF-8: byte 0xe9"):
         read(tmp_path / "latin.jsonl")
     (tmp_path / "torn.parquet").write_bytes(b"PAR1 and nothing else")
     with pytest.raises(UserError, match=r"torn\.parquet cannot be read as parquet"):

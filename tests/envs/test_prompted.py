@@ -225,7 +225,7 @@ def test_parallel_files(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"train\.x has 2 lines and .*train\.y\.gz has 60"):
         parallel(str(folder), NAMES, "x", "y")
     (folder / "train.x").write_bytes(b"good\nb\xffd\n")
-    with pytest.raises(UserError, match=r"train\.x, line 2: byte 2"):
+    with pytest.raises(UserError, match=r"train\.x, line 2 is no UTF-8: byte 0xff"):
         parallel(str(folder), NAMES, "x", "y")
     (folder / "train.x").unlink()
     with pytest.raises(UserError, match=r"train\.x"):

@@ -110,7 +110,7 @@ def test_files_that_cannot_be_read(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"none\.txt cannot be read: No such file.*words=auto or bundled"):
         wordle_words.word_list(str(tmp_path / "none.txt"))
     (tmp_path / "bytes.txt").write_bytes(b"crane\n\xff\n")
-    with pytest.raises(UserError, match="no UTF-8 at byte 6"):
+    with pytest.raises(UserError, match=r"bytes\.txt, line 2 is no UTF-8"):
         wordle_words.word_list(str(tmp_path / "bytes.txt"))
     (tmp_path / "good.txt").write_text("crane\r\n\n bread \n")
     assert wordle_words.word_list(str(tmp_path / "good.txt")).words == ("crane", "bread")

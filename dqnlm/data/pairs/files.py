@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gzip
 import hashlib
 import os
 from dataclasses import replace
@@ -12,6 +11,7 @@ from typing import NamedTuple, TypeVar
 from dqnlm.data.text.reading import missing_file, read_bytes
 from dqnlm.data.trajectories.files import DataSource
 from dqnlm.errors import UserError
+from dqnlm.utils.encoding import text_of, unpacked
 
 Item = TypeVar("Item")
 TURN = "__eou__"  # ends each turn of a DailyDialog line
@@ -45,9 +45,10 @@ def parallel(
         files = [_find(folder, f"{name}.{language}") for language in (source, target)]
         sides = []
         for file in files:
-            data = _bytes(file, "data.path")
+            lines, data, told = _lines(file, "data.path")
             digest.update(data)
-            sides.append(_lines(data, file))
+            sides.append(lines)
+            notes += told
         if len(sides[0]) != len(sides[1]):
             raise UserError(
                 f"{files[0]} has {len(sides[0]):,} lines and {files[1]} has {len(sides[1]):,}: parallel files "
@@ -106,14 +107,14 @@ def read_dialogues(path: str | None, setting: str) -> tuple[list[list[str]], Dat
         file = folder / "dialogues_1k_en.txt"
     else:
         file = Path(path).expanduser()
-    data = _bytes(file, setting)
+    lines, data, notes = _lines(file, setting)
     spoken = []
-    for number, line in enumerate(_lines(data, file), 1):
+    for number, line in enumerate(lines, 1):
         turns = [turn.strip() for turn in line.split(TURN) if turn.strip()]
         if line and TURN not in line:
             raise UserError(f"{file}, line {number} has no {TURN}, which ends each turn of a dialogue")
         spoken.append(turns)
-    return spoken, DataSource(file.name, str(file.absolute()), hashlib.sha256(data).hexdigest())
+    return spoken, DataSource(file.name, str(file.absolute()), hashlib.sha256(data).hexdigest(), notes=notes)
 
 
 def divided(items: list[Item], heldout_fraction: float) -> dict[str, list[Item]]:
@@ -150,24 +151,10 @@ def _find(folder: Path, name: str) -> Path:
     raise missing_file(folder / name, "data.path")
 
 
-def _bytes(file: Path, setting: str) -> bytes:
+def _lines(file: Path, setting: str) -> tuple[list[str], bytes, list[str]]:
+    """Lines without surrounding white space, the bytes of the file (unpacked where its name says so), and notes."""
     data = read_bytes(file, setting)
-    if not file.name.endswith(".gz"):
-        return data
-    try:
-        return gzip.decompress(data)
-    except (OSError, EOFError, ValueError) as error:
-        raise UserError(f"{setting}: {file} is no complete gzip file: {error}.") from error
-
-
-def _lines(data: bytes, file: Path) -> list[str]:
-    """Lines without surrounding white space."""
-    found = []
-    for number, line in enumerate(data.removesuffix(b"\n").split(b"\n"), 1):
-        try:
-            found.append(line.decode("utf-8").strip())
-        except UnicodeDecodeError as error:
-            raise UserError(
-                f"{file}, line {number}: byte {error.start + 1} of the line is no UTF-8: {error.reason}."
-            ) from error
-    return found
+    text, notes = text_of(data, file, setting)
+    lines = text.replace("\r\n", "\n").removesuffix("\n").split("\n")
+    content, _ = unpacked(data, file, setting)
+    return [line.strip() for line in lines], content, notes

@@ -15,8 +15,9 @@ from typing import Any
 
 from dqnlm.data import hub
 from dqnlm.data.pairs.files import TextPair, divided
+from dqnlm.data.rows import Record, json_lines
 from dqnlm.data.text.reading import read_bytes
-from dqnlm.data.trajectories.files import DataSource, Record, json_lines
+from dqnlm.data.trajectories.files import DataSource
 from dqnlm.errors import UserError
 
 _BREAKS = re.compile(r"\s*[\r\n]+\s*")
@@ -104,8 +105,8 @@ def from_json_lines(
         raise UserError("data=translation_jsonl needs a file: add data.path=FILE.jsonl")
     file, reader = Path(path).expanduser(), _Reader(source, target)
     data = read_bytes(file, "data.path")
-    pairs = []
-    for place, record in json_lines(data, file, _example(reader)):
+    pairs, told = [], list[str]()
+    for place, record in json_lines(data, file, _example(reader), told):
         pair = reader.pair(place, record)
         if not all(pair):
             name = target if pair.prompt else source
@@ -113,7 +114,7 @@ def from_json_lines(
         pairs.append(pair)
     if not pairs:
         raise UserError(f"data.path: {file} is empty: it holds no pair.")
-    origin = DataSource(file.name, str(file.absolute()), hashlib.sha256(data).hexdigest(), notes=reader.notes())
+    origin = DataSource(file.name, str(file.absolute()), hashlib.sha256(data).hexdigest(), notes=told + reader.notes())
     return divided(pairs, heldout_fraction), origin
 
 

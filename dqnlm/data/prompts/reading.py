@@ -14,9 +14,11 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from dqnlm.data import hub
+from dqnlm.data.rows import ENDINGS, Record, kind_of, rows_of_file
 from dqnlm.data.text.reading import read_bytes
-from dqnlm.data.trajectories.files import ENDINGS, DataSource, Record, kind_of, records_of_file
+from dqnlm.data.trajectories.files import DataSource
 from dqnlm.errors import UserError
+from dqnlm.utils.encoding import text_of
 
 PROMPT, MESSAGES, REFERENCE = "prompt", "messages", "reference"
 _TEXT = (".txt", ".text")
@@ -65,21 +67,20 @@ def read(
 
 def _from_file(file: Path) -> tuple[list[Prompt], DataSource]:
     data = read_bytes(file, "data.path")
-    source = DataSource(file.name, str(file.absolute()), hashlib.sha256(data).hexdigest())
-    if file.name.lower().endswith(_TEXT):
-        return _checked(_lines(data, file), str(file)), source
+    notes = list[str]()
+    source = DataSource(file.name, str(file.absolute()), hashlib.sha256(data).hexdigest(), notes=notes)
+    if file.name.lower().removesuffix(".gz").endswith(_TEXT):
+        return _checked(_lines(data, file, notes), str(file)), source
     if kind_of(file) is None:
         known = f"{ENDINGS} (or these and .gz), or {_TEXT[0]}"
         raise UserError(f"data.path: {file} is of no known kind; its name must end in {known}.")
-    return _checked(records_of_file(data, file, _EXAMPLE), str(file)), source
+    return _checked(rows_of_file(data, file, _EXAMPLE, notes), str(file)), source
 
 
-def _lines(data: bytes, file: Path) -> Iterator[Record]:
-    try:
-        lines = data.decode("utf-8-sig").splitlines()
-    except UnicodeDecodeError as error:
-        raise UserError(f"data.path: {file} is no UTF-8 at byte {error.start + 1}.") from error
-    return ((f"{file}, line {i}", {PROMPT: line}) for i, line in enumerate(lines, 1) if line.strip())
+def _lines(data: bytes, file: Path, notes: list[str]) -> Iterator[Record]:
+    text, told = text_of(data, file, "data.path")
+    notes += told
+    return ((f"{file}, line {i}", {PROMPT: line}) for i, line in enumerate(text.splitlines(), 1) if line.strip())
 
 
 def _checked(records: Iterable[Record], whole: str) -> list[Prompt]:

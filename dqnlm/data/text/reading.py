@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from dqnlm.errors import UserError
+from dqnlm.utils.encoding import text_of
 
 
 @dataclass(frozen=True)
@@ -38,28 +39,24 @@ def sha256_of(text: str) -> str:
 
 
 def read_text(path: str | Path, setting: str) -> tuple[str, list[str]]:
-    """Reads a UTF-8 file, with universal line breaks; returns the text and notes about changes made while reading.
+    """Reads a text file (see `encoding`), with universal line breaks; returns it and notes about how it was read.
 
     Args:
         path: the file; `~` is the home folder.
         setting: the key that named it, for messages, such as "data.path".
 
     Raises:
-        UserError: the file is missing, a folder, unreadable, empty, or no UTF-8 (with byte offset and line).
+        UserError: the file is missing, a folder, unreadable, empty, or no text (with byte offset and line).
     """
     file = Path(path).expanduser()
     data = read_bytes(file, setting)
-    if not data.strip():
+    text, notes = text_of(data, file, setting)
+    if not text.strip():
         what = "is empty" if not data else "holds nothing but white space"
         raise UserError(f"{setting}: {file} {what}. Name a file with some text in it.")
-    _check_utf8(data, file, setting)
-    notes = []
-    if data.startswith(b"\xef\xbb\xbf"):
-        data = data[3:]
-        notes.append(f"{file}: the byte-order mark at the start was left out.")
-    if b"\r" in data:
+    if "\r" in text:
         notes.append(f"{file}: carriage returns were read as line breaks.")
-    return _document(data), notes
+    return _document(text.encode("utf-8")), notes
 
 
 def missing_file(file: Path, setting: str) -> UserError:
@@ -84,23 +81,6 @@ def read_bytes(file: Path, setting: str) -> bytes:
         raise missing_file(file, setting) from error
     except OSError as error:
         raise UserError(f"{setting}: {file} cannot be read: {error.strerror}.") from error
-
-
-def _check_utf8(data: bytes, file: Path, setting: str) -> None:
-    try:
-        data.decode("utf-8")
-    except UnicodeDecodeError as error:
-        line = data.count(b"\n", 0, error.start) + 1
-        packed = data[:2] == b"\x1f\x8b"
-        advice = (
-            f"It is packed with gzip; unpack it first (gunzip {file.name})."
-            if packed
-            else f"Convert it first, for example: iconv -f LATIN1 -t UTF-8 {file.name}"
-        )
-        raise UserError(
-            f"{setting}: {file} is no UTF-8 text: byte 0x{data[error.start]:02x} at offset {error.start:,} "
-            f"(line {line:,}): {error.reason}. {advice}"
-        ) from error
 
 
 def _document(data: bytes) -> str:

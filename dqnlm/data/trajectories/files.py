@@ -2,30 +2,19 @@
 
 from __future__ import annotations
 
-import contextlib
-import csv
-import gzip
 import hashlib
-import io
-import json
-import tempfile
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from dqnlm.data import hub
+from dqnlm.data.rows import ENDINGS, Record, kind_of, rows_of_file
 from dqnlm.data.text.reading import read_bytes
-from dqnlm.data.trajectories.forms import REWARDS, FormSettings, records_of
+from dqnlm.data.trajectories.forms import FormSettings, records_of
 from dqnlm.data.trajectories.records import Trajectory, content_sha256, trajectory_of
 from dqnlm.errors import UserError
 
-Record = tuple[str, Any]  # where it stands ("FILE, line 3"), and what stands there
 _EXAMPLE = '{"prompt": "a", "completion": "bc", "reward": 1.0}'
-FORMATS = {".jsonl": "json lines", ".json": "json", ".parquet": "parquet", ".csv": "csv", ".tsv": "tsv"}  # each also with .gz
-ENDINGS = ", ".join(FORMATS)  # in messages
-_JSON_CELLS = ("reward", "rewards", "episode", "messages", "conversations", "turns")  # of CSV
-_MAY_BE_MESSAGES = ("prompt", "completion", "chosen", "rejected")  # texts, or messages as JSON
 
 
 @dataclass(frozen=True)
@@ -60,7 +49,7 @@ def read_file(path: str, forms: FormSettings | None = None) -> tuple[list[Trajec
     whole = Path(path).expanduser()
     forms = FormSettings() if forms is None else forms
     files = _files_of(whole)
-    found, digest = list[Trajectory](), hashlib.sha256()
+    found, digest, told = list[Trajectory](), hashlib.sha256(), list[str]()
     for file in files:
         data = read_bytes(file, "data.path")
         if kind_of(file) is None:
@@ -68,10 +57,10 @@ def read_file(path: str, forms: FormSettings | None = None) -> tuple[list[Trajec
         if not data.strip():
             raise _empty(str(file))
         digest.update(data)
-        found += _checked(records_of_file(data, file, _EXAMPLE), str(file), forms)
+        found += _checked(rows_of_file(data, file, _EXAMPLE, told), str(file), forms)
     _refuse_nothing(found, str(whole), forms)
     notes = [f"{len(files):,} files of {whole.name}: {', '.join(file.name for file in files[:5])}"] if whole.is_dir() else []
-    return found, DataSource(whole.name, str(whole.absolute()), digest.hexdigest(), notes=[*notes, *forms.notes()])
+    return found, DataSource(whole.name, str(whole.absolute()), digest.hexdigest(), notes=[*notes, *told, *forms.notes()])
 
 
 def _files_of(whole: Path) -> list[Path]:
@@ -82,37 +71,6 @@ def _files_of(whole: Path) -> list[Path]:
         there = ", ".join(sorted(file.name for file in whole.iterdir())[:5]) or "nothing"
         raise UserError(f"data.path: the folder {whole} has no file that ends in {ENDINGS} (or these and .gz); it holds {there}.")
     return files
-
-
-def kind_of(file: Path) -> str | None:
-    """The kind of a file by the end of its name; None for no known one."""
-    name = file.name.lower().removesuffix(".gz")
-    return next((kind for ending, kind in FORMATS.items() if name.endswith(ending)), None)
-
-
-def records_of_file(data: bytes, file: Path, example: str) -> Iterator[Record]:
-    """The rows of a file of one of `FORMATS`, with their places.
-
-    Args:
-        data: of the file.
-        file: its name says what it is.
-        example: a whole line, for messages.
-
-    Raises:
-        UserError: it cannot be read so.
-    """
-    kind = kind_of(file)
-    assert kind is not None, "the caller has asked"
-    if kind == "json lines":
-        return json_lines(data, file, example)
-    return _table(_unpacked(data, file) if file.name.lower().endswith(".gz") else data, file, kind)
-
-
-def _unpacked(data: bytes, file: Path) -> bytes:
-    try:
-        return gzip.decompress(data)
-    except (OSError, EOFError, ValueError) as error:
-        raise UserError(f"data.path: {file} is no complete gzip file: {error}.") from error
 
 
 def read_hub(
@@ -129,83 +87,6 @@ def read_hub(
     found = _checked(records, f"{name} (split {split})", forms)
     _refuse_nothing(found, f"{name} (split {split})", forms)
     return found, DataSource(name, origin, content_sha256(found), notes=[*notes, *forms.notes()])
-
-
-def json_lines(data: bytes, file: Path, example: str) -> Iterator[Record]:
-    """Reads one object per line; blank lines are skipped.
-
-    Args:
-        data: of the file, packed where its name says so.
-        file: for messages.
-        example: a whole line, for messages.
-
-    Raises:
-        UserError: a line that is no JSON or no UTF-8, or a broken gzip file.
-    """
-    if file.name.lower().endswith(".gz"):
-        data = _unpacked(data, file)
-    for number, line in enumerate(data.removeprefix(b"\xef\xbb\xbf").split(b"\n"), 1):
-        if line.strip():
-            place = f"{file}, line {number}"
-            try:
-                yield place, json.loads(line.decode("utf-8"))
-            except UnicodeDecodeError as error:
-                raise UserError(f"{place}: byte {error.start + 1} of the line is no UTF-8: {error.reason}.") from error
-            except json.JSONDecodeError as error:
-                raise UserError(
-                    f"{place} is no JSON: {error.msg} at column {error.colno}. Every line must be one whole object, such "
-                    f"as {example}."
-                ) from error
-            except (ValueError, RecursionError) as error:
-                raise UserError(f"{place} cannot be read as JSON: {error}.") from error
-
-
-def _table(data: bytes, file: Path, kind: str) -> Iterator[Record]:
-    """Rows of a JSON, parquet or CSV file, read by `datasets` from a copy (see `reading._document`)."""
-    import datasets
-
-    datasets.disable_progress_bars()
-    with tempfile.TemporaryDirectory(prefix="dqnlm-") as folder:
-        copy = Path(folder) / f"table.{kind}"
-        copy.write_bytes(data)
-        try:
-            is_csv = kind in ("csv", "tsv")
-            options = _csv_options(data, "\t" if kind == "tsv" else ",") if is_csv else {}
-            rows = datasets.load_dataset(
-                "csv" if is_csv else kind, data_files=str(copy), split="train", streaming=True, cache_dir=folder, **options
-            )
-            for number, row in enumerate(rows, 1):
-                yield f"{file}, row {number}", _from_csv(row) if is_csv else row
-        except MemoryError:
-            raise
-        except Exception as error:  # as in hub._load: a dozen unrelated classes, all of them about this file
-            causes = [str(e).strip() for e in (error, error.__cause__) if e is not None and str(e).strip()]
-            raise UserError(f"data.path: {file} cannot be read as {kind}: {' / '.join(causes)}") from error
-
-
-def _csv_options(data: bytes, separator: str) -> dict[str, Any]:
-    """Reads every column as text: a completion `12` stays a text, and `NA` is no missing value."""
-    from datasets import Features, Value
-
-    header = next(csv.reader(io.StringIO(data.decode("utf-8-sig"), newline=""), delimiter=separator))
-    return {"features": Features({name: Value("string") for name in header}), "keep_default_na": False, "sep": separator}
-
-
-def _from_csv(row: Mapping[str, Any]) -> dict[str, Any]:
-    """Converts numeric cells to numbers and JSON cells to lists; empty ones of these, and of ratings, are missing values."""
-    cells = dict(row)
-    for name, cell in row.items():
-        if not isinstance(cell, str):
-            continue
-        if not cell.strip() and name in (*_JSON_CELLS, *REWARDS, "label", "input"):
-            cells[name] = None
-            continue
-        messages = name in _MAY_BE_MESSAGES and cell.lstrip().startswith("[{")
-        with contextlib.suppress(ValueError):  # `trajectory_of` will say what is wrong with the text
-            read = json.loads(cell) if name in _JSON_CELLS or messages else cell
-            whole = not messages or all(isinstance(turn, dict) and "role" in turn for turn in read)
-            cells[name] = read if whole else cell
-    return cells
 
 
 def _checked(records: Iterable[Record], whole: str, forms: FormSettings) -> list[Trajectory]:

@@ -1,0 +1,134 @@
+"""Rows of CSV and TSV files, in the dialects of spreadsheets and data frames. Every cell is a text.
+
+The separator is that of the file's kind, unless the header has none of these and has another (`;`, tab, `|`). A column without a
+name is left out: data frames write their index so.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import csv
+import io
+import json
+import re
+import sys
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from dqnlm.errors import UserError
+
+SEPARATORS = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "bars"}
+_JSON_CELLS = ("rewards", "messages", "conversations", "turns")
+_NUMBERS = ("reward", "episode")  # where they can be read as such
+_PAID = ("reward", "score", "rating")  # may have a decimal comma
+_MISSING = (*_JSON_CELLS, *_NUMBERS, *_PAID, "label", "input")  # where the cell is empty
+_MAY_BE_MESSAGES = ("prompt", "completion", "chosen", "rejected")  # texts, or messages as JSON
+_DECIMAL = re.compile(r"\s*[+-]?\d+,\d+\s*")
+
+
+def csv_rows(text: str, file: Path, usual: str, notes: list[str]) -> Iterator[tuple[str, dict[str, Any]]]:
+    """The rows with their places.
+
+    Args:
+        text: of the file.
+        file: for messages.
+        usual: the separator of its kind.
+        notes: for the user; the dialect is added where it is another than usual.
+
+    Raises:
+        UserError: two columns of a name, a row with more cells than the header, quotation marks that do not fit.
+    """
+    csv.field_size_limit(sys.maxsize)  # the default refuses texts of 128 KiB
+    first, _, rest = text.partition("\n")
+    if re.fullmatch(r"sep=.\r?", first):  # written for Excel
+        separator, text = first[4], rest
+    else:
+        separator = _separator(text, usual)
+    if separator != usual:
+        notes.append(f"{file}: its cells are separated by {SEPARATORS.get(separator, repr(separator))}.")
+    lines = _cells(text, separator, file)
+    _, header = next(lines, (1, list[str]()))
+    names = [name.strip() for name in header]
+    _refuse_twice(names, file)
+    if unnamed := names.count(""):
+        notes.append(f"{file}: {unnamed} columns without a name were left out (an index, as data frames write it).")
+    comma, count = separator != ",", 0
+    for number, cells in lines:
+        if not any(cells):
+            continue
+        count += 1
+        place = f"{file}, row {count}"
+        if any(cell for cell in cells[len(names) :]):
+            raise UserError(
+                f"{place} (line {number}) has {len(cells)} cells, and the header has {len(names)}: put a text that holds "
+                f"{separator!r} in quotation marks."
+            )
+        padded = cells + [None] * (len(names) - len(cells))
+        row = {name: cell for name, cell in zip(names, padded, strict=False) if name}
+        yield place, _typed(row, place, comma)
+
+
+def _separator(text: str, usual: str) -> str:
+    header = text[: text.find("\n")] if "\n" in text else text
+    counts = {separator: len(next(csv.reader([header], delimiter=separator), [])) for separator in SEPARATORS}
+    return usual if counts[usual] > 1 else max(counts, key=lambda s: (counts[s], s == usual))
+
+
+def _cells(text: str, separator: str, file: Path) -> Iterator[tuple[int, list[Any]]]:
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=separator, strict=True)
+    while True:
+        begin = reader.line_num + 1
+        try:
+            cells = next(reader, None)
+        except csv.Error as error:
+            raise UserError(
+                f"data.path: {file} cannot be read as csv: the row that begins in line {begin}: {error}. A quotation mark inside "
+                'a quoted cell is written twice ("").'
+            ) from error
+        if cells is None:
+            return
+        yield begin, cells
+
+
+def _refuse_twice(names: list[str], file: Path) -> None:
+    twice = [name for name, count in Counter(names).items() if count > 1 and name]
+    if twice:
+        where = " and ".join(str(i) for i, name in enumerate(names, 1) if name == twice[0])
+        raise UserError(f"data.path: {file} has {twice[0]!r} in columns {where}: which one is meant? Rename or drop the others.")
+
+
+def _typed(row: Mapping[str, Any], place: str, comma: bool) -> dict[str, Any]:
+    """Converts numeric cells to numbers and JSON cells to lists; empty ones of these, and of ratings, are missing values."""
+    cells = dict(row)
+    for name, cell in row.items():
+        if cell is None:
+            continue
+        if not cell.strip() and name in _MISSING:
+            cells[name] = None
+            continue
+        messages = name in _MAY_BE_MESSAGES and cell.lstrip().startswith("[{")
+        if name in _PAID and _DECIMAL.fullmatch(cell):
+            cells[name] = _with_comma(cell, name, place, comma)
+            continue
+        with contextlib.suppress(ValueError, RecursionError):  # who reads the rows will say what is wrong with the text
+            if name in _NUMBERS:
+                cells[name] = json.loads(cell)
+            elif name in _JSON_CELLS or messages:
+                read = json.loads(cell)
+                whole = not messages or all(isinstance(turn, dict) and "role" in turn for turn in read)
+                cells[name] = read if whole else cell
+    return cells
+
+
+def _with_comma(cell: str, name: str, place: str, comma: bool) -> float:
+    """A number with a decimal comma.
+
+    Raises:
+        UserError: the cells are separated by commas: there a comma in a number can also divide thousands.
+    """
+    point = cell.replace(",", ".")
+    if not comma:
+        raise UserError(f"{place}: {name} is {cell!r}; where commas separate cells, write it with a decimal point: {point}")
+    return float(point)
