@@ -15,7 +15,7 @@ from dqnlm.objectives.base import Requirements, combined
 from dqnlm.objectives.bootstrap import Double, Max, Munchausen
 from dqnlm.objectives.returns import NStep, OneStep
 from dqnlm.objectives.td import TD, AllActionsTD, DistributionalTD, TDObjective, td
-from dqnlm.types import TERMINATED, Batch
+from dqnlm.types import TERMINATED, Batch, Bounds
 from tests.helpers.batches import GAMMA, A, T, decisions, make_batch, random_batch
 from tests.helpers.learners import (
     BOUNDS,
@@ -261,3 +261,22 @@ def test_of_two_q_functions_the_smaller_counts() -> None:
     expected = torch.minimum(head.value(raw), head.value(other))
     assert torch.equal(head.q({"q": raw, "q2": other, "v": raw - 9}), expected)
     assert torch.equal(head.q({"q": raw}), head.value(raw))
+
+
+@pytest.mark.parametrize("smaller", ["q", "q2"])
+def test_of_two_distributions_that_of_the_smaller_mean_is_the_target(smaller: str) -> None:
+    """Bug: clipped double with a distributional head takes the atoms of q, whichever is smaller.
+
+    At the next state the means are 5 and 1 at both actions; their atoms are 4 and 6, or 0 and 2. Gamma 1/2, reward 1.
+    """
+    head = Quantile(Bounds(-100.0, 100.0), num_quantiles=2, kappa=0.0)
+    few = torch.tensor([[[[0.0, 0.0]] * 2, [[0.0, 2.0]] * 2]])
+    many = torch.tensor([[[[0.0, 0.0]] * 2, [[4.0, 6.0]] * 2]])
+    raw = {"q": few, "q2": many} if smaller == "q" else {"q": many, "q2": few}
+    objective = td(head, Max(), OneStep(), None, True, True, weight=1.0, twin=True)
+    assert isinstance(objective, DistributionalTD)
+    batch = decisions(make_batch([[0]], [[1.0]], [[0.5]], observation_BS=[[0, 1]]))
+    z_BTM, p_BTM = objective._target_atoms(head, raw, raw, batch)
+    assert z_BTM.flatten().tolist() == [1.0, 2.0] and p_BTM.flatten().tolist() == [0.5, 0.5]
+    error_BT = objective(raw, raw, batch).error_BT
+    assert error_BT is not None and error_BT.tolist() == [[1.5]]

@@ -247,6 +247,11 @@ def test_a_rows_end_is_valued_as_the_next_row_will_see_it() -> None:
             torch.testing.assert_close(found["q"][b, :length], whole[b, :length])
             assert not torch.allclose(found["q"][b, length], whole[b, length])
         torch.testing.assert_close(online["q"], network(batch.observation_BS[:, :-1])["q"])
+    half = replace(decisions(batch), cut_B=torch.arange(batch.length_B.numel()) % 2 == 0)
+    ends = learner.forwards(half).target
+    assert ends is not None
+    for b, length in enumerate(batch.length_B.tolist()):  # a window that ends before its row keeps its context
+        torch.testing.assert_close(ends["q"][b, length], (whole if b % 2 else found["q"])[b, length])
     double = make_learner(make_td(bootstrap="double"), context_carry=2)
     chosen = double.forwards(decisions(batch)).online
     alone = network(batch.observation_BS[:1, T - 1 : T + 1])["q"][0, -1]
