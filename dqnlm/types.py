@@ -60,6 +60,7 @@ class TaskSpec:
         context_carry: where an episode goes on in a new row, that row begins with so many last observations of the old one
             and nothing before them, so their value is to be read without it; 0 where this makes no difference.
         exact_resume: a saved state restores the very episodes; else new ones are started.
+        deterministic: the next observation follows from the row so far and the action; False also where that is not known.
     """
 
     num_actions: int
@@ -79,6 +80,7 @@ class TaskSpec:
     truncates: bool = False
     context_carry: int = 0
     exact_resume: bool = True
+    deterministic: bool = False
 
 
 class TimeStep(NamedTuple):
@@ -144,6 +146,9 @@ class Batch:
         first: no row has a decision before this time, so outputs before it need not be computed.
         learn_BT: float32: 1 at the decisions that the loss reads, where those are not all of `mask_BT` (a drawn decision,
             with later ones for its return alone); None: all of them.
+        own_B: bool: rows that the agent played itself, whose actions are not to be cloned; None: no row is.
+        cut_B: bool: the last observation is that of a row that was cut, with which the next row begins (windows may end
+            before it); None: every row reaches its end.
     """
 
     observation_BS: Tensor
@@ -157,6 +162,8 @@ class Batch:
     first: int = 0
     copies: int = 1
     learn_BT: Tensor | None = None
+    own_B: Tensor | None = None
+    cut_B: Tensor | None = None
 
     @classmethod
     def from_rows(cls, rows: Rows, gamma: float, first: int) -> Batch:
@@ -236,6 +243,8 @@ class Batch:
             self.length_B,
             first,
             self.copies,
+            self.own_B,
+            self.cut_B,
         )
 
 
@@ -255,6 +264,7 @@ class Decisions:
         length_B: int64, transitions of the whole rows.
         first: time of the whole rows that is time 0 here.
         copies: consecutive rows with the same observations.
+        own_B, cut_B: as in `Batch`.
     """
 
     action_BT: Tensor
@@ -269,6 +279,8 @@ class Decisions:
     length_B: Tensor
     first: int
     copies: int
+    own_B: Tensor | None = None
+    cut_B: Tensor | None = None
 
     @property
     def rows(self) -> int:
@@ -311,6 +323,10 @@ class Decisions:
         if self.legal_BSA is not None and (self.legal_BSA.dim() < 3 or self.legal_BSA.shape[0] == 1):
             cut["legal_BSA"] = self.legal_BSA
         return replace(self, **cut)
+
+    def without_own(self) -> Decisions:
+        """The batch with the agent's own rows out of the loss, for objectives that clone actions."""
+        return self if self.own_B is None else replace(self, learn_BT=self.learn_BT * ~self.own_B[:, None])
 
     def at_decisions(self, x_BS: Tensor) -> Tensor:
         """Values of observations, (B, S, ...) or (B, T, ...), without those of the last one: (B, T, ...)."""

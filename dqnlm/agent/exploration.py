@@ -28,7 +28,7 @@ class Schedule:
     """A number that decreases with training.
 
     constant: start. linear: from start to end over the first `fraction` of the rollouts. exponential: multiplied by
-    `factor` for each episode that an environment has finished, not below end.
+    `factor` for each episode that an environment has finished (their mean over the environments), not below end.
     """
 
     def __init__(
@@ -68,10 +68,12 @@ class Exploration(ABC):
     Attributes:
         needs_q: False: acts without the network.
         uses_reference: the actions are the reference's, which is not part of the observation.
+        counts_episodes: `advance` reads the number of finished episodes (a number that is copied from the device).
     """
 
     needs_q = True
     uses_reference = False
+    counts_episodes = False
     epsilon = 0.0
 
     def __init__(self, generator: torch.Generator, copies: int = 1) -> None:
@@ -81,7 +83,8 @@ class Exploration(ABC):
         """Raises UserError where this part cannot work in a run like this one; called once, when all parts are built."""
 
     def advance(self, progress: float, episodes: float) -> None:
-        """Called once before each rollout with the share of rollouts done and the episodes finished by each environment."""
+        """Called once before each rollout with the share of rollouts done, and the episodes that an environment has finished
+        on average (0 unless `counts_episodes`)."""
         del progress, episodes
 
     @abstractmethod
@@ -131,6 +134,7 @@ class EpsilonGreedy(Exploration):
             raise UserError(f"exploration.top_k must be at least 1 (or null for all legal actions), not {top_k}")
         self.top_k = top_k
         self.epsilon = start
+        self.counts_episodes = self.schedule.kind == "exponential"
 
     def advance(self, progress: float, episodes: float) -> None:
         self.epsilon = self.schedule.at(progress, episodes)

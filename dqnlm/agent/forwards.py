@@ -5,7 +5,8 @@ Rows with equal observations share one forward; with a target of the heads alone
 
 from __future__ import annotations
 
-from typing import Any, Literal, NamedTuple
+from collections.abc import Callable
+from typing import Any, Literal, NamedTuple, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -17,6 +18,8 @@ from dqnlm.networks.deferred import DeferredOutputs
 from dqnlm.objectives.base import Outputs, Requirements
 from dqnlm.types import Decisions
 from dqnlm.utils import sharding
+
+R = TypeVar("R")
 
 
 class NetworkOutputs(NamedTuple):
@@ -41,8 +44,8 @@ class Forwards:
         target: holds the target network.
         reference: the network at the start of reinforcement learning; None: no objective reads it.
         requires: of the objectives of the run.
-        context_carry: observations with which the next row begins after a cut (`TaskSpec.context_carry`); 0: its
-            context goes on.
+        context_carry: observations with which the next row begins after a cut (`TaskSpec.context_carry`); 0: it makes no
+            difference.
         precision: bfloat16 runs the forwards under autocast.
         compile: wraps the online and the target forward in `torch.compile`.
         defers: outputs are computed where a loss reads them; without `compile` and `context_carry`.
@@ -86,8 +89,20 @@ class Forwards:
             return batch.expand(self.network.project(h_BSD)), target
         online_BS = observation_BS if requires.last_observation_online else without_last_BS
         online = batch.expand(self._run_online(online_BS, first))
+        if not requires.target:
+            return online, None
+        return online, batch.expand(self._of_target(lambda: self._run_target(target_BS, first)))
+
+    def _of_target(self, run: Callable[[], R]) -> R:
+        """What the target network computes: without gradient, and without dropout also where it is the online network."""
+        shared, training = self.target.network is self.network, self.network.training
+        if shared:
+            self.network.eval()
         with torch.no_grad():
-            return online, batch.expand(self._run_target(target_BS, first)) if requires.target else None
+            found = run()
+        if shared:
+            self.network.train(training)
+        return found
 
     def _deferred(self, batch: Decisions, target_BS: Tensor) -> tuple[Outputs, Outputs | None]:
         """As `_online_and_target`, with outputs that are computed where they are read."""
@@ -96,10 +111,10 @@ class Forwards:
         online = self._features(self.network, online_BS, batch)
         if not requires.target:
             return online, None
-        with torch.no_grad():
-            if target.heads_only:
+        if target.heads_only:
+            with torch.no_grad():
                 return online, DeferredOutputs(target.network, online.h_BSD.detach(), self.bfloat16)
-            return online, self._features(target.network, target_BS, batch)
+        return online, self._of_target(lambda: self._features(target.network, target_BS, batch))
 
     def _features(self, network: QNetwork, observation_BS: Tensor, batch: Decisions) -> DeferredOutputs:
         h_BSD = network.features(observation_BS, batch.first)
@@ -112,7 +127,8 @@ class Forwards:
         if self.requires.last_observation_online:
             online = replace_last(online, truncation_outputs(self.network, batch, self.context_carry), batch)
         if target is not None:
-            target = replace_last(target, truncation_outputs(self.target.network, batch, self.context_carry), batch)
+            ends = self._of_target(lambda: truncation_outputs(self.target.network, batch, self.context_carry))
+            target = replace_last(target, ends, batch)
         return online, target
 
     @torch.no_grad()
@@ -133,16 +149,24 @@ def truncation_outputs(network: nn.Module, batch: Decisions, context_carry: int)
     never learned in this row's context; in the next row's context it is.
     """
     back_R = torch.arange(1 - context_carry, 1, device=batch.length_B.device)
-    last_BR = batch.observation_BS.gather(1, (batch.length_B[:, None] + back_R).clamp(min=0))
+    row_B1 = torch.arange(batch.rows, device=batch.length_B.device)[:, None]
+    last_BR = batch.observation_BS[row_B1, (batch.length_B[:, None] + back_R).clamp(min=0)]
     outputs: Outputs = network(last_BR, context_carry - 1)
     return outputs
 
 
 def replace_last(outputs: Outputs, ends: Outputs, batch: Decisions) -> Outputs:
-    """`outputs` with `ends` (one time) at the last observation of each row, which differs between rows."""
+    """`outputs` with `ends` (one time) at the last observation of each row, which differs between rows.
+
+    A window that ends before its row does keeps its own: the row goes on there, so the value is learned in this context.
+    """
     time_B = batch.length_B - batch.first
+    cut_B = None if batch.cut_B is None else batch.cut_B.view(-1, 1, 1, 1)
 
     def index(raw: Tensor) -> Tensor:
         return time_B.view(-1, 1, 1, 1).expand(-1, 1, *raw.shape[2:])
 
-    return {name: raw.scatter(1, index(raw), ends[name].to(raw.dtype)) for name, raw in outputs.items()}
+    def end(raw: Tensor, new: Tensor) -> Tensor:
+        return new if cut_B is None else torch.where(cut_B, new, raw.gather(1, index(raw)))
+
+    return {name: raw.scatter(1, index(raw), end(raw, ends[name].to(raw.dtype))) for name, raw in outputs.items()}

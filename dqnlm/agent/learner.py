@@ -33,6 +33,7 @@ from dqnlm.networks.noisy import has_noise, resample_noise, set_noise
 from dqnlm.objectives.base import LossOutput, Objective, Outputs, combined, require_no_whole_batch
 from dqnlm.objectives.reference import ReferenceReward
 from dqnlm.ops.losses import masked_mean
+from dqnlm.ops.masking import after_burn_in
 from dqnlm.types import Batch, Decisions, LegalActions
 from dqnlm.utils import cuda_graphs, sharding
 from dqnlm.utils.ranks import ALONE, Ranks
@@ -143,6 +144,8 @@ class Learner:
         if self.reference_reward is not None or self.requires.reference:
             _refuse_second_copy(network)
             self.reference = copy.deepcopy(network, fixed_weights.shared(network)).requires_grad_(False).eval()
+        if network.receptive_field == 1:
+            context_carry = 0  # an observation's outputs are the same in every context
         defers = num_actions(network) >= MANY_ACTIONS and not (compile or records or context_carry)
         self.forwards = Forwards(network, target, self.reference, self.requires, context_carry, precision, compile, defers)
         self.updates = 0
@@ -213,12 +216,13 @@ class Learner:
             batch = self._with_reference_reward(self.reference_reward, reference, batch)
         total, losses, error_BT = torch.zeros((), device=count.device), {}, None
         for name, objective in self.objectives.items():
-            result = objective(online, target, batch, reference)
-            loss = mean_loss(result, batch, count, rows)
+            part = batch.without_own() if objective.clones_actions else batch
+            result = objective(online, target, part, reference)
+            loss = mean_loss(result, part, count, rows)
             total = total + objective.weight * loss
             losses[name] = loss.detach()
             error_BT = result.error_BT if error_BT is None else error_BT
-            self.accumulator.add_means({k: v.detach() for k, v in result.metrics.items()}, batch.learn_BT)
+            self.accumulator.add_means({k: v.detach() for k, v in result.metrics.items()}, part.learn_BT)
         self.last_update = LastUpdate(_without_gradient(online), error_BT, batch)
         return total, MicroBatchLoss(losses, error_BT)
 
@@ -274,9 +278,7 @@ def _without_gradient(online: Outputs) -> Outputs:
 
 def loss_mask(batch: Decisions, burn_in: int) -> Tensor:
     """learn_BT without the first `burn_in` decisions of each row."""
-    if burn_in == 0:
-        return batch.learn_BT
-    return batch.learn_BT * (batch.learn_BT.cumsum(1) > burn_in)
+    return after_burn_in(batch.learn_BT, burn_in)
 
 
 def mean_loss(output: LossOutput, batch: Decisions, count: Tensor, rows: int) -> Tensor:

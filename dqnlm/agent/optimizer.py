@@ -116,8 +116,11 @@ def _laid_out(saved: dict[str, Any], optimizer: Optimizer) -> dict[str, Any]:
     own = optimizer.state_dict()["param_groups"]
     if len(parameters) != sum(len(group["params"]) for group in saved["param_groups"]):
         raise ValueError(f"the saved optimizer has another number of parameters than {len(parameters)}")
-    if len(own) == len(saved["param_groups"]) and not any(map(sharding.is_sharded, parameters)):
+    alike = [len(group["params"]) for group in own] == [len(group["params"]) for group in saved["param_groups"]]
+    if alike and not any(map(sharding.is_sharded, parameters)):
         return saved
+    if "place" in own[0] and "place" not in saved["param_groups"][0]:
+        saved = saved | {"state": _renumbered(saved["state"], optimizer)}
     state = {
         number: {
             name: sharding.part_of(value, parameters[number]) if value.shape == parameters[number].shape else value
@@ -129,21 +132,43 @@ def _laid_out(saved: dict[str, Any], optimizer: Optimizer) -> dict[str, Any]:
     return {"state": state, "param_groups": [group | {"lr": rate} for group in own]}
 
 
+def without_decay(network: nn.Module) -> set[int]:
+    """`id` of the parameters that a module names in an attribute `without_decay` (sizes of noise, tables of values)."""
+    named = ((module, name) for module in network.modules() for name in getattr(module, "without_decay", ()))
+    return {id(module.get_parameter(name)) for module, name in named}
+
+
+def _renumbered(state: dict[int, Any], optimizer: Optimizer) -> dict[int, Any]:
+    """The moments by today's numbers, of a run that was saved when every matrix decayed: matrices first, then the others."""
+    placed = [
+        (p.dim() < 2, place) for group in optimizer.param_groups for p, place in zip(group["params"], group["place"], strict=True)
+    ]
+    number_of = {key: number for number, key in enumerate(sorted(placed))}
+    return {number: state[number_of[key]] for number, key in enumerate(placed) if number_of[key] in state}
+
+
 def _adam(
-    parameters: list[nn.Parameter], decoupled: bool, lr: float, betas: list[float], eps: float, weight_decay: float
-) -> Optimizer:
-    """Adam or AdamW; weight decay applies to matrices (embeddings too), not to biases, norms' gains or other vectors."""
+    parameters: list[nn.Parameter], fixed: set[int], decoupled: bool, lr: float, betas: list[float], eps: float,
+    weight_decay: float,
+) -> Optimizer:  # fmt: skip
+    """Adam or AdamW; weight decay applies to matrices (embeddings too), not to biases, norms' gains or other vectors, nor to
+    the parameters whose `id` is in `fixed`."""
     _check(lr, eps, weight_decay)
     if len(betas) != 2 or not all(0 <= b < 1 for b in betas):
         raise UserError(f"optimizer.betas are two numbers in [0, 1), not {betas}")
-    matrices = [p for p in parameters if p.dim() >= 2]
-    others = [p for p in parameters if p.dim() < 2]
-    groups = [{"params": matrices, "weight_decay": weight_decay}, {"params": others, "weight_decay": 0.0}]
+    matrices = [p for p in parameters if p.dim() >= 2 and id(p) not in fixed]
+    others = [p for p in parameters if p.dim() < 2 or id(p) in fixed]
+    groups: list[dict[str, Any]] = [{"params": matrices, "weight_decay": weight_decay}, {"params": others, "weight_decay": 0.0}]
+    groups = _apart(groups)
+    if fixed:  # where each parameter stands in the network, for `_renumbered`
+        place_of = {id(p): place for place, p in enumerate(parameters)}
+        for group in groups:
+            group["place"] = [place_of[id(p)] for p in group["params"]]
     make = torch.optim.AdamW if decoupled else torch.optim.Adam
     device = parameters[0].device
     records = cuda_graphs.can_record(device) and not any(map(sharding.is_sharded, parameters))
     return make(
-        _apart(groups), lr=torch.tensor(lr, device=device) if records else lr, betas=(betas[0], betas[1]),
+        groups, lr=torch.tensor(lr, device=device) if records else lr, betas=(betas[0], betas[1]),
         eps=eps, fused=True, capturable=records,
     )  # fmt: skip
 
@@ -180,7 +205,7 @@ def adamw(
     final_fraction: float | None,
 ) -> OptimizerWithSchedule:
     """AdamW (Loshchilov and Hutter 2019): the weight decay is applied to the weights, not to the gradient."""
-    optimizer = _adam(list(network.parameters()), True, lr, betas, eps, weight_decay)
+    optimizer = _adam(list(network.parameters()), without_decay(network), True, lr, betas, eps, weight_decay)
     return OptimizerWithSchedule([optimizer], total_updates, lr, warmup_updates, schedule, final_fraction)
 
 
@@ -196,7 +221,7 @@ def adam(
     final_fraction: float | None,
 ) -> OptimizerWithSchedule:
     """Adam (Kingma and Ba 2015) without weight decay."""
-    optimizer = _adam(list(network.parameters()), False, lr, betas, eps, 0.0)
+    optimizer = _adam(list(network.parameters()), set(), False, lr, betas, eps, 0.0)
     return OptimizerWithSchedule([optimizer], total_updates, lr, warmup_updates, schedule, final_fraction)
 
 
@@ -250,5 +275,5 @@ def muon(
     orthogonal = torch.optim.Muon(
         hidden, lr=lr, weight_decay=weight_decay, momentum=momentum, adjust_lr_fn="match_rms_adamw"
     )
-    optimizers: list[Optimizer] = [orthogonal, _adam(rest, True, lr, betas, eps, weight_decay)]
+    optimizers: list[Optimizer] = [orthogonal, _adam(rest, without_decay(network), True, lr, betas, eps, weight_decay)]
     return OptimizerWithSchedule(optimizers, total_updates, lr, warmup_updates, schedule, final_fraction)

@@ -30,6 +30,7 @@ class Setup(NamedTuple):
         generator: draws rows, on that device.
         ranks: the processes of the run, each with a buffer of its own.
         siblings: consecutive rows of a rollout that answer the same prompt.
+        burn_in: first decisions of each row that are read but not learned from.
     """
 
     spec: TaskSpec
@@ -41,6 +42,7 @@ class Setup(NamedTuple):
     generator: torch.Generator
     ranks: Ranks = ALONE
     siblings: int = 1
+    burn_in: int = 0
 
 
 class Buffer(ABC):

@@ -5,8 +5,8 @@
 
 (with several processes: over the batch of all of them)
 
-A decision has its own p. A row has p = eta max + (1 - eta) mean over the errors of its learned decisions, plus epsilon
-(Kapturowski et al. 2019). New rows get the largest p seen so far, so that they are drawn soon.
+A decision has its own p. A row has p = eta max + (1 - eta) mean over the errors of its learned decisions (those after the
+burn-in), plus epsilon (Kapturowski et al. 2019). New rows get the largest p seen so far, so that they are drawn soon.
 
 Masses p^alpha lie in a sum tree of wide nodes (`dqnlm.buffers.sum_tree`), so a draw takes as long for many as for few.
 """
@@ -22,6 +22,7 @@ from dqnlm.buffers.base import Buffer, Place, Setup
 from dqnlm.buffers.storage import decision
 from dqnlm.buffers.sum_tree import SumTree, leaves
 from dqnlm.errors import UserError
+from dqnlm.ops.masking import after_burn_in
 from dqnlm.types import Batch, Rows
 
 
@@ -56,6 +57,7 @@ class PrioritizedBuffer(Buffer):
         more_bytes = 4 if sample == "transitions" else 0
         super().__init__(setup, capacity=capacity, sample=sample, place=place, more_bytes=more_bytes)
         self.alpha, self.beta_start, self.eta, self.epsilon = alpha, beta_start, eta, epsilon
+        self.burn_in = setup.burn_in
         # p^alpha of each row (one column), or of each time (0 where there is no decision).
         self.columns = 1 if sample == "rows" else setup.spec.row_transitions
         leaf_N = leaves((self.rows + 1) * self.columns, torch.float32, self.device)
@@ -100,7 +102,7 @@ class PrioritizedBuffer(Buffer):
             raise UserError(
                 "buffer=prioritized ranks by errors, and no objective here has any; set objective=[td] or buffer=uniform"
             )
-        learn_BT = (batch.mask_BT if batch.learn_BT is None else batch.learn_BT)[:, batch.first :] > 0
+        learn_BT = after_burn_in(batch.mask_BT if batch.learn_BT is None else batch.learn_BT, self.burn_in)[:, batch.first :] > 0
         # An error that is not finite ranks nothing; the trainer stops at the loss.
         absolute_BT = torch.nan_to_num(error_BT.float().abs(), posinf=0.0).masked_fill(~learn_BT, 0.0)
         count_B = learn_BT.sum(1)

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from dqnlm.errors import UserError
-from dqnlm.types import DECISION, TERMINATED, Batch, Rows, TaskSpec, discount_from_flags
+from dqnlm.types import DECISION, TERMINATED, TRUNCATED, Batch, Rows, TaskSpec, discount_from_flags
 from dqnlm.utils.memory import free_bytes
 
 
@@ -166,6 +166,7 @@ class Storage:
         action_BT = observation_BS[:, 1:]
         if self.stores_actions:
             action_BT = self.action_CT[row_B1, at_BT].long().masked_fill(time_BT >= end_B[:, None], 0)
+        last_flag_B = self.flag_CT[row_B, (end_B - 1).clamp(min=0)]
         return Batch(
             observation_BS,
             action_BT,
@@ -177,6 +178,7 @@ class Storage:
             row_B * last + time_B,
             min(self.first, before),
             learn_BT=mask_BT * (time_BT == time_B[:, None]),
+            cut_B=(last_flag_B & TRUNCATED) != 0,
         )
 
     def _widened(self, observation_BS: Tensor) -> Tensor:

@@ -212,7 +212,7 @@ def build_buffer(
         spec=task.spec, gamma=config["gamma"], context=context, lookahead=lookahead,
         logged_rows=logged_rows_of(task.num_logged_rows, ranks), device=device, ranks=ranks,
         generator=streams.stream(device, config["seed"], streams.BUFFER),
-        siblings=config["env"].get("samples_per_prompt", 1),
+        siblings=config["env"].get("samples_per_prompt", 1), burn_in=config["learner"]["burn_in"],
     )  # fmt: skip
     buffer: Buffer = instantiate_with(config["buffer"], {"setup": setup}, "buffer")
     return buffer

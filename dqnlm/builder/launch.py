@@ -18,7 +18,7 @@ from dqnlm.builder.checks.learner import check_learning
 from dqnlm.builder.checks.settings import check_settings
 from dqnlm.builder.learning_parts import build_learning_parts, run_context
 from dqnlm.builder.loading import with_base
-from dqnlm.builder.q_semantics import learns_returns, why_q_is_not_in_reward_units
+from dqnlm.builder.q_semantics import learns_returns, notes_on_paths, why_q_is_not_in_reward_units
 from dqnlm.builder.remote_actor import remote_actors
 from dqnlm.builder.shares import share_of
 from dqnlm.config.run_config import load_run_config, save_run_config
@@ -200,7 +200,8 @@ def build(
         policy=policy, actor=actor, exploration=learning.exploration, buffer=buffer, learner=learner, evaluator=evaluator,
         accumulator=accumulator, checkpoints=checkpoint.Checkpoints(run.checkpoints, saving.keep_last),
         fingerprint=task.data.fingerprint(), episode_decisions=task.spec.row_transitions - task.spec.first_decision,
-        logged_rows=task.num_logged_rows, context=context, notes=task.notes(),
+        logged_rows=task.num_logged_rows, context=context,
+        notes=[*task.notes(), *notes_on_paths(objectives, task.spec, task.option("env"))],
         evaluation=evaluation, saving=saving,
         pretraining=initialization.build_pretraining(config, task.env, policy, accumulator, ranks),
         demonstrations=initialization.build_demonstrations(config, task.env, streams.DEMONSTRATIONS)

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from dqnlm.objectives.base import Objective
+from dqnlm.types import TaskSpec
 
 Config = dict[str, Any]
 Objectives = Mapping[str, Objective]
@@ -42,6 +43,19 @@ def why_q_is_no_expected_return(config: Config, objectives: Objectives) -> str |
     if config["learner"]["kl_weight"] > 0 or any(o.requires.reference for o in objectives.values()):
         return "Q holds log-probabilities of the policy that the run began with beside the rewards."
     return None
+
+
+def notes_on_paths(objectives: Objectives, spec: TaskSpec, env: str) -> list[str]:
+    """A note for each objective that assumes a deterministic task, where this one is random or may be (Nachum et al. 2017)."""
+    if spec.deterministic:
+        return []
+    return [
+        f"objective {name} sums over whole paths, which is right in deterministic tasks alone. With env={env} the next "
+        "observation does not follow from the actions, and the policy learned is biased by luck; with "
+        "algorithm=path_consistency objective.path_consistency.n=1 it is not"
+        for name, objective in objectives.items()
+        if objective.assumes_determinism
+    ]
 
 
 def why_q_is_not_in_reward_units(config: Config, objectives: Objectives) -> str | None:

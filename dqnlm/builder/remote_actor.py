@@ -131,7 +131,7 @@ class RemoteActor:
         policy = agent.build_policy(config, task, learning.head, outputs, device)
         self._collected, self._accumulator = Collected(), Accumulator(device)
         actor = Actor(task.env, policy, learning.exploration, self._collected, self._accumulator)
-        return Player(actor, learning.exploration, task.spec.row_transitions - task.spec.first_decision, self.steps)
+        return Player(actor, learning.exploration, self.steps)
 
 
 def remote_actors(config: Config, choices: Mapping[str, Any] | None) -> MakeRemote:

@@ -105,7 +105,7 @@ class Continuation(StepEnvironment, TeacherForced):
             num_actions=num_actions, num_tokens=num_actions, row_transitions=self.row_transitions,
             episode_steps=self.row_transitions, first_decision=self.first_decision, stores_actions=transition != "free",
             eos_id=eos_id, guesses_per_position=guesses_per_position, teacher_forced=transition == "teacher",
-            lockstep=eos_id is None,            truncates=horizon_end == "truncate",
+            lockstep=eos_id is None, truncates=horizon_end == "truncate", deterministic=transition == "free",
         )  # fmt: skip
         self.reward, self.eos_id = reward, eos_id
         self._free = transition == "free"

@@ -87,6 +87,7 @@ class Gymnasium(StepEnvironment):
         self.spec = TaskSpec(
             num_actions=num_actions, num_tokens=num_tokens, observation_size=observation_size,
             row_transitions=self.row_transitions, episode_steps=self.episode_steps, truncates=True,
+            context_carry=int(self.row_transitions < self.episode_steps),  # else no row begins within an episode
             exact_resume=self._attributes is not None,
         )  # fmt: skip
 

@@ -81,6 +81,7 @@ class Logged(Environment):
             num_actions=num_actions, num_tokens=num_actions, row_transitions=log_shape.row_transitions,
             episode_steps=log_shape.row_transitions, first_decision=log_shape.first_decision, stores_actions=False,
             multi_turn=log_shape.multi_turn, truncates=log_shape.cut, context_carry=log_shape.context_carry, variable_length=True,
+            deterministic=not log_shape.multi_turn,
         )  # fmt: skip
         self._legal_mask_A = None if legal_mask_A is None else legal_mask_A.to(self.device)
 

@@ -62,7 +62,7 @@ class Maze(StepEnvironment):
         self.spec = TaskSpec(
             num_actions=len(maze.ALPHABET), num_tokens=len(maze.ALPHABET), alphabet=maze.ALPHABET, row_transitions=longest,
             episode_steps=max_steps * longest, first_decision=self.length - 1, stores_actions=False, multi_turn=True,
-            truncates=True, context_carry=maze.OBSERVATION_LENGTH,
+            truncates=True, context_carry=maze.OBSERVATION_LENGTH, deterministic=True,
         )  # fmt: skip
         self._build_tables()
         self._fixed_E = None

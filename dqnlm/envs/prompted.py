@@ -101,7 +101,7 @@ class Prompted(CompletesPrompts):
         self.spec = TaskSpec(
             num_actions=num_actions, num_tokens=num_actions, row_transitions=self.row_transitions,
             episode_steps=self.row_transitions, first_decision=int((prompts.start_K[1:] - prompts.start_K[:-1]).min()) - 1,
-            stores_actions=False, eos_id=eos_id, variable_length=True,
+            stores_actions=False, eos_id=eos_id, variable_length=True, deterministic=True,
         )  # fmt: skip
         sides = (self._prompts[1], self._references[1])
         prompt_K, reference_K = (start_K[1:] - start_K[:-1] for start_K in sides)

@@ -59,7 +59,7 @@ class RandomWalks(StepEnvironment):
         self.num_envs = num_envs
         self.spec = TaskSpec(
             num_actions=NODES, num_tokens=NODES, alphabet=ALPHABET, row_transitions=MAX_NODES - 1,
-            episode_steps=MAX_NODES - 1, stores_actions=False,
+            episode_steps=MAX_NODES - 1, stores_actions=False, deterministic=True,
         )  # fmt: skip
         self.evaluating, self.legal_moves_only = evaluating, legal_moves_only
         self.graph, self.graph_seed = make_graph(graph_seed), graph_seed

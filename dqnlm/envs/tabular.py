@@ -57,8 +57,9 @@ class Tabular(StepEnvironment):
         self.device = torch.device(device)
         self.num_envs, self.row_transitions, self.evaluating = num_envs, horizon, evaluating
         self.spec = TaskSpec(
-            num_actions=actions, num_tokens=states, row_transitions=horizon, episode_steps=horizon, truncates=True
-        )
+            num_actions=actions, num_tokens=states, row_transitions=horizon, episode_steps=horizon, truncates=True,
+            context_carry=1, deterministic=branching == 1,
+        )  # fmt: skip
         process = random_process(mdp_seed, states, actions, branching, terminal_probability)
         self.transition_SAS, self.reward_SA, self.terminal_SAS = (table.to(self.device) for table in process)
         self._rewards = Bounds(float(process.reward_SA.min()), float(process.reward_SA.max()))

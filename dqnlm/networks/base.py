@@ -212,6 +212,7 @@ class QNetwork(nn.Module):
             _tie(encoder, body, projections.get("q"))
         if body.one_hot:
             _drop_bias(projections)
+            self.without_decay = tuple(name for name, _ in self.named_parameters())  # decay of values is a bias towards 0
         self._recordings = Recordings()
         self._records = body.steps_in_place and not has_noise(self)
 

@@ -32,6 +32,7 @@ class NoisyLinear(nn.Module):
             as in the paper.
     """
 
+    without_decay = ("weight_sigma", "bias_sigma")  # decay would end exploration, whatever is learned
     noise_in: Tensor
     noise_out: Tensor
 

@@ -88,6 +88,7 @@ class Objective(ABC):
         reads_in_full: it reads outputs of all actions at all times at once, so that these must fit in memory together, also
             with a large vocabulary (`networks.deferred`).
         leaves_level_open: it learns differences of Q within a state alone, so Q is no return there.
+        assumes_determinism: its minimum is the optimal policy only where the next observation follows from the actions.
     """
 
     requires: Requirements = Requirements()
@@ -99,6 +100,7 @@ class Objective(ABC):
     clones_actions = False
     reads_in_full = True
     leaves_level_open = False
+    assumes_determinism = False
 
     def __init__(self, weight: float) -> None:
         self.weight = weight

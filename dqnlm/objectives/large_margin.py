@@ -1,6 +1,9 @@
 """Large-margin classification: the demonstrated action's Q must exceed every other by a margin.
 
 loss_t = max_a [Q(s_t, a) + margin 1(a != a_t)] - Q(s_t, a_t)        (Piot et al. 2014; DQfD: Hester et al. 2018)
+
+It is for demonstrations alone (lambda_2 = 0 for the agent's own rows, Hester et al. 2018): of a batch that mixes both the
+learner leaves the agent's own rows out, and the builder refuses it where all rows are the agent's own.
 """
 
 from __future__ import annotations
@@ -28,6 +31,7 @@ class LargeMargin(Objective):
         UserError: a margin that is not above 0.
     """
 
+    clones_actions = True
     reads_in_full = False
 
     def __init__(self, head: Head, *, weight: float, margin: float) -> None:

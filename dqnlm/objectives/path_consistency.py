@@ -5,7 +5,8 @@
 
 with n counted in decisions (Nachum et al. 2017, in its unified form where one Q gives policy and value; on text, Guo et al.
 2021). n = 1 is r + gamma Vbar(s') - Q(s, a): soft Q-learning. n = null goes to the row's end, so that a reward there
-reaches every token at once.
+reaches every token at once. With n above 1 the residual is 0 at the soft optimum only in a deterministic task: else the
+policy at later states answers for the luck between them (n = 1 averages over it by the target network).
 """
 
 from __future__ import annotations
@@ -52,6 +53,7 @@ class PathConsistency(Objective):
         if n is not None and n < 1:
             raise UserError(f"objective.path_consistency.n counts decisions and must be at least 1 (or null), not {n}")
         self.head, self.temperature, self.n = head, temperature, n
+        self.assumes_determinism = n != 1
         self.reads_in_full = n is not None or last_has_value  # the target's values, of all times
         self.requires = Requirements(
             target=n is not None or last_has_value,

@@ -209,11 +209,21 @@ class DistributionalTD(TDObjective):
             return z_BTM, torch.ones_like(z_BTM)
         own, other = self._state_values(online), self._state_values(target)
         action_BS = self.bootstrap.action(own, other, batch.legal_at(other.q_BSA.shape[1]))
-        z_BSM, p_BSM = head.atoms(atoms_of(target["q"], action_BS))
+        z_BSM, p_BSM = self._smaller_atoms(head, target, action_BS)
         last = action_BS.shape[1] - 1  # where no row can be cut, the last observation has no output, and G_t is 0
         index_BTM = affine.index_BT.clamp(max=last)[..., None].expand(*affine.index_BT.shape, z_BSM.shape[-1])
         z_BTM, p_BTM = z_BSM.gather(1, index_BTM), p_BSM.gather(1, index_BTM)
         return affine.reward_BT[..., None] + affine.discount_BT[..., None] * z_BTM, p_BTM
+
+
+    def _smaller_atoms(self, head: DistributionalHead, target: Outputs, action_BS: Tensor) -> tuple[Tensor, Tensor]:
+        """z_BSM and p_BSM of one action each; of q and q2 the distribution of the smaller mean."""
+        of_each = [head.atoms(atoms_of(raw, action_BS)) for raw in self._q_outputs(target).values()]
+        z_BSM, p_BSM = of_each[0]
+        for other_z_BSM, other_p_BSM in of_each[1:]:
+            is_less_BS1 = ((other_z_BSM * other_p_BSM).sum(-1) < (z_BSM * p_BSM).sum(-1))[..., None]
+            z_BSM, p_BSM = torch.where(is_less_BS1, other_z_BSM, z_BSM), torch.where(is_less_BS1, other_p_BSM, p_BSM)
+        return z_BSM, p_BSM
 
 
 def atoms_of(raw_BSAN: Tensor, action_BS: Tensor) -> Tensor:

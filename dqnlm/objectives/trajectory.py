@@ -49,7 +49,7 @@ class Trajectory(Objective):
         UserError: a temperature that is not above 0.
     """
 
-    learns_returns = adds_entropy = True
+    learns_returns = adds_entropy = assumes_determinism = True
     reads_in_full = False
 
     def __init__(

@@ -14,16 +14,16 @@ class Player:
     Args:
         actor: plays.
         exploration: of the actor.
-        episode_decisions: of one environment, for schedules that count episodes.
         steps: decisions of each environment in a rollout; None for whole episodes.
     """
 
-    def __init__(self, actor: Actor, exploration: Exploration, episode_decisions: int, steps: int | None) -> None:
-        self.actor, self.exploration, self.episode_decisions, self.steps = actor, exploration, episode_decisions, steps
+    def __init__(self, actor: Actor, exploration: Exploration, steps: int | None) -> None:
+        self.actor, self.exploration, self.steps = actor, exploration, steps
 
     def play(self, progress: float) -> None:
         """One rollout, at this progress of the online phase in [0, 1)."""
-        episodes = self.actor.env_steps // (self.actor.env.num_envs * self.episode_decisions)
+        # Read from the device only where a schedule asks for it.
+        episodes = float(self.actor.episodes) / self.actor.env.num_envs if self.exploration.counts_episodes else 0.0
         self.exploration.advance(progress, episodes)
         self.actor.rollout(self.steps)
 
@@ -34,7 +34,7 @@ class Own(Acting):
     def __init__(self, components: Components, steps: int | None, remote: MakeRemote) -> None:
         del remote  # nobody else plays
         assert components.actor is not None, "refused before: a run that plays has something to play"
-        self.player = Player(components.actor, components.exploration, components.episode_decisions, steps)
+        self.player = Player(components.actor, components.exploration, steps)
 
     def play(self, progress: float) -> None:
         self.player.play(progress)

@@ -44,7 +44,7 @@ class Components:
     accumulator: Accumulator
     checkpoints: Checkpoints
     fingerprint: str  # of the data: a run resumes only on the data that it was trained on
-    episode_decisions: int  # of one environment, for schedules that count episodes
+    episode_decisions: int  # most decisions in a row
     logged_rows: int  # rows of logged data that the buffer began with
     context: RunContext  # facts of the run and flags of its parts
     make_acting: Callable[[int | None], Acting] | None = None  # from the steps of a rollout; None where nothing can be played

@@ -103,6 +103,7 @@ class ReplaySampler:
         batch = self.buffer.deliver(self.buffer.sample(count))
         if self.demonstrations is not None:
             batch = batch.concat(self.demonstrations.batch(self.num_demonstrations, with_rewards=True))
+            batch.own_B = batch.index_B >= 0  # demonstrations have no place in the buffer
         return batch.trim() if self.trims else batch
 
     def update_priorities(self, batch: Batch, error_BT: Tensor | None) -> None:

@@ -28,8 +28,8 @@ def idle_components(settings: Config, context: RunContext) -> list[str]:
     if context.clones_only:
         return [
             *idle,
-            "rewards, exploration, target network, bootstrap and gamma: this is supervised learning (cross-entropy on the "
-            "data's actions), the supervised baseline, not Q-learning",
+            "rewards, exploration, target network, bootstrap and gamma: this is supervised learning (the data's "
+            "actions are cloned), the supervised baseline, not Q-learning",
         ]
     return [*idle, *_idle_in_q_learning(context)]
 
@@ -110,7 +110,8 @@ def show(config: Config, trainer: Trainer, resumed_from: Path | None = None) -> 
         f"folder      {components.directory.path}",
     ]
     lines += [f"your own    {text}" for text in _own_parts(config)]
-    lines += [f"note        {text}" for text in components.notes if not source.bundled]
+    shown = task.notes() if source.bundled else []  # in the panel above
+    lines += [f"note        {text}" for text in components.notes if text not in shown]
     lines += [f"inactive    {text}" for text in idle_components(config["pretraining"], components.context)]
     if components.policy.network.body.shard and world == 1:
         lines.append("inactive    network.shard: one process holds the whole model")

@@ -10,11 +10,15 @@ import torch
 from dqnlm.builder import launch
 from dqnlm.envs.continuation import Continuation
 from dqnlm.errors import UserError
+from dqnlm.objectives.base import Objective
+from dqnlm.objectives.cross_entropy import CrossEntropy
+from dqnlm.objectives.large_margin import LargeMargin
 from dqnlm.rewards.exact_match import ExactMatch
 from dqnlm.runs.directory import RunDirectory
 from dqnlm.types import DECISION, TERMINATED, Batch, Rows
 from tests.helpers import runs as tools
-from tests.helpers.batches import make_batch
+from tests.helpers.batches import T, make_batch, random_batch
+from tests.helpers.learners import HEADS, assert_close, cross_entropy, figures, gradient, make_learner, make_td
 
 CPU = torch.device("cpu")
 SOFT = [
@@ -128,6 +132,34 @@ def test_joined_batches() -> None:
     for name, value in vars(batch).items():
         if isinstance(value, torch.Tensor):
             assert torch.equal(getattr(both, name), torch.cat([value, value])), name
+
+
+@pytest.mark.parametrize("objective", [LargeMargin(HEADS["squared"](), weight=1.0, margin=0.5), cross_entropy()])
+@pytest.mark.parametrize("micro_batch_size", [None, 2])
+def test_the_agents_own_actions_are_not_cloned(objective: Objective, micro_batch_size: int | None) -> None:
+    """Bug: the margin of DQfD, or cross-entropy, on rows of the agent's own play, which makes its mistakes firm.
+
+    Of four rows two are demonstrations: the gradient is half of that of these two alone (the mean is over all decisions).
+    """
+    batch = random_batch(end=TERMINATED)
+    batch.length_B[:], batch.mask_BT[:] = T, 1.0
+    demonstrated = [2, 3]
+    alone = Batch(**{n: x[demonstrated] if isinstance(x, torch.Tensor) else x for n, x in vars(batch).items()})
+    batch.own_B = torch.tensor([True, True, False, False])
+    mixed = make_learner(objective, micro_batch_size=micro_batch_size)
+    found, expected = gradient(mixed, batch), gradient(make_learner(objective), alone)
+    assert_close([2 * x for x in found], expected)
+    assert figures(mixed)["loss/cross_entropy" if isinstance(objective, CrossEntropy) else "loss/td"] > 0
+    batch.own_B = torch.ones(4, dtype=torch.bool)
+    assert all(not x.any() for x in gradient(make_learner(objective), batch))
+
+
+def test_rewards_of_own_rows_are_learned_beside_a_margin() -> None:
+    """Bug: own rows left out of all objectives, so that nothing is learned by trial and error."""
+    batch = random_batch()
+    plain = gradient(make_learner(make_td()), batch)
+    batch.own_B = torch.ones(4, dtype=torch.bool)
+    assert_close(gradient(make_learner(make_td()), batch), plain)
 
 
 @pytest.mark.parametrize("share, own", [(0.0, 4), (0.5, 2), (0.99, 1)])

@@ -205,3 +205,29 @@ def test_masked_means_of_many_figures_are_those_of_each_alone() -> None:
         for name, value_BT in figures.items():
             apart.add(name, (value_BT * mask_BT).sum(), mask_BT.sum())
     assert together.pop_means() == apart.pop_means() == {"a": 5 / 3, "b": 1.0}
+
+
+def test_the_target_follows_after_the_step_at_the_rate_of_this_update() -> None:
+    """Bug: a copy of the weights before the step, or the rate of the update after: warm-up over 4 begins with a quarter."""
+    learner = make_learner(period=1)
+    learner.optimization.warmup = 4
+    for update in range(1, 5):
+        learner.update(random_batch(seed=update))
+        online = learner.network.state_dict()
+        assert all(torch.equal(value, online[name]) for name, value in learner.target.network.state_dict().items())
+        [optimizer] = learner.optimization.optimizers
+        assert [float(group["lr"]) for group in optimizer.param_groups] == pytest.approx([0.01 * update / 4] * 2)
+
+
+def test_the_step_sees_clipped_gradients(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Bug: gradients are clipped after the step, which Adam's own scale hides."""
+    learner, norms = make_learner(gradient_clip=1e-3), []
+    apply = learner.optimization.apply
+
+    def watched() -> None:
+        norms.append(float(torch.stack([p.grad.square().sum() for p in learner.parameters if p.grad is not None]).sum().sqrt()))
+        apply()
+
+    monkeypatch.setattr(learner.optimization, "apply", watched)
+    learner.update(random_batch())
+    assert norms == pytest.approx([1e-3], rel=1e-3)

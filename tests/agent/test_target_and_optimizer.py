@@ -10,11 +10,13 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from dqnlm.agent import learner as learner_module
 from dqnlm.agent import optimizer as optimizers
 from dqnlm.agent import target
 from dqnlm.errors import UserError
 from dqnlm.networks.layers import make_norm
-from tests.helpers.batches import random_batch
+from tests.helpers import networks
+from tests.helpers.batches import decisions, random_batch
 from tests.helpers.learners import make_learner, make_network
 
 
@@ -354,3 +356,64 @@ def test_each_setting_of_muon_changes_what_is_learned(change: dict[str, Any]) ->
             steps_taken(optimizer, online, [torch.randn(p.shape, generator=source) for p in online.parameters()], step)
         ends.append(weights(online))
     assert not same(*ends)
+
+
+@pytest.mark.parametrize("kind", ["adamw", "muon"])
+def test_sizes_of_noise_and_tables_of_values_do_not_decay(kind: str) -> None:
+    """Bug: decay turns exploration by noise off, whatever is learned, and draws the values of a table towards 0."""
+    noisy, table = networks.make("gru", "noisy_dueling").float(), networks.make("table").float()
+    noisy_before, table_before = dict(named_weights(noisy)), dict(named_weights(table))
+    for each in (noisy, table) if kind == "adamw" else (noisy,):
+        make = optimizers.muon if kind == "muon" else optimizers.adamw
+        optimization = make(each, 10, **ADAMW | ({"momentum": 0.9} if kind == "muon" else {}))
+        for parameter in each.parameters():
+            parameter.grad = torch.zeros_like(parameter)
+        optimization.step(0)
+    sigmas = [name for name in noisy_before if name.endswith("sigma")]
+    assert len(sigmas) == 8
+    after = dict(named_weights(noisy))
+    assert all(torch.equal(after[name], noisy_before[name]) for name in sigmas)
+    matrices = [name for name, value in noisy_before.items() if value.dim() == 2 and name not in sigmas]
+    assert all(not torch.equal(after[name], noisy_before[name]) for name in matrices), "all else decays"
+    assert all(torch.equal(value, table_before[name]) for name, value in named_weights(table))
+
+
+def named_weights(module: nn.Module) -> list[tuple[str, Tensor]]:
+    return [(name, p.detach().clone()) for name, p in module.named_parameters()]
+
+
+@pytest.mark.parametrize("many_actions", [False, True])
+def test_there_is_no_dropout_in_a_target_of_the_online_network_itself(many_actions: bool, monkeypatch: Any) -> None:
+    """Bug: with target=none the future is valued in training mode: two targets of the same batch differ."""
+    if many_actions:
+        monkeypatch.setattr(learner_module, "MANY_ACTIONS", 1)
+    learner = make_learner(target_of=target.none)
+    learner.network.body = networks.WithDropout(learner.network.body)
+    batch = decisions(random_batch())
+    learner.network.train()
+    found = [learner.forwards(batch) for _ in range(2)]
+    assert not torch.equal(found[0].online["q"], found[1].online["q"]), "the online network has dropout"
+    assert found[0].target is not None and found[1].target is not None
+    assert torch.equal(found[0].target["q"], found[1].target["q"])
+    assert learner.network.training and (many_actions or not found[0].target["q"].requires_grad)
+
+
+def test_moments_of_a_noisy_network_saved_when_its_sizes_decayed_are_read() -> None:
+    """Bug: the moments of one parameter given to another, as those without decay have other numbers now."""
+    network = networks.make("gru", "noisy_dueling").float()
+    old = optimizers._adam(list(network.parameters()), set(), True, 0.1, [0.9, 0.99], 1e-8, 0.5)
+    for number, parameter in enumerate(network.parameters()):
+        parameter.grad = torch.full_like(parameter, number + 1.0)
+    old.step()
+    new = optimizers.adamw(network, 8, **ADAMW)
+    new.load_state_dict([old.state_dict()])
+    [optimizer] = new.optimizers
+    for number, parameter in enumerate(network.parameters()):
+        found = optimizer.state[parameter]["exp_avg"]
+        assert found.shape == parameter.shape
+        torch.testing.assert_close(found, torch.full_like(parameter, 0.1 * (number + 1)))
+    assert [group["weight_decay"] for group in optimizer.param_groups] == [0.5, 0.0]
+    again = optimizers.adamw(network, 8, **ADAMW)
+    again.load_state_dict(new.state_dict())
+    for parameter in network.parameters():
+        assert torch.equal(again.optimizers[0].state[parameter]["exp_avg"], optimizer.state[parameter]["exp_avg"])

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from dqnlm.buffers.prioritized import PrioritizedBuffer
 from dqnlm.errors import UserError
-from dqnlm.types import DECISION, Batch
+from dqnlm.types import DECISION, TERMINATED, TRUNCATED, Batch
 from tests.helpers import buffers as tools
 from tests.helpers.buffers import FIRST, T, make, numbered_rows, random_rows
 
@@ -266,3 +266,26 @@ def test_it_says_that_it_needs_errors() -> None:
     ring.add(numbered_rows(0, 2))
     with pytest.raises(UserError, match="no objective here has any"):
         ring.update_priorities(ring.sample(2), None)
+
+
+@pytest.mark.parametrize("burn_in", [0, 2])
+def test_what_is_not_learned_has_no_part_in_a_rows_priority(burn_in: int) -> None:
+    """Bug: errors of the burn-in, which are large while the state is cold, rank the rows (R2D2 leaves them out)."""
+    ring = buffer(burn_in=burn_in, alpha=1.0)
+    ring.add(numbered_rows(0, 1))
+    batch = everything(ring, [0])
+    error_BT = torch.zeros(1, T - FIRST)
+    error_BT[:, :2] = 100.0
+    ring.update_priorities(batch, error_BT)
+    expected = 0.01 if burn_in else 0.9 * 100 + 0.1 * 200 / (T - FIRST) + 0.01
+    assert float(ring.mass_CN[0]) == pytest.approx(expected)
+
+
+def test_windows_say_whether_they_reach_a_cut() -> None:
+    """Bug: a window that ends in the middle of a row is taken for a row's end, or an ended episode for a cut one."""
+    cut, ended = (buffer(2, "transitions", context=1, lookahead=1) for _ in range(2))
+    cut.add(random_rows(1, 0, short=False, end=TRUNCATED))
+    ended.add(random_rows(1, 0, short=False, end=TERMINATED))
+    times = torch.arange(FIRST, T).tolist()
+    assert everything(cut, times).cut_B.tolist() == [time == T - 1 for time in times]
+    assert not everything(ended, times).cut_B.any()

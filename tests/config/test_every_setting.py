@@ -50,7 +50,7 @@ NEEDS: dict[tuple[str, str], list[str]] = {
     ("reward", "similarity"): ["env.transition=free"],
     ("objective", "expectile_value"): ["objective=[td,expectile_value]"],
     ("objective", "conservative"): ["objective=[td,conservative]"],
-    ("objective", "large_margin"): ["objective=[td,large_margin]"],
+    ("objective", "large_margin"): ["objective=[td,large_margin]", "env.transition=free", "trainer.demonstration_fraction=0.5"],
     ("objective", "path_consistency"): ["algorithm=path_consistency"],
     ("objective", "trajectory"): ["algorithm=tbrm"],
     ("bootstrap", "soft"): ["head.loss=huber"],

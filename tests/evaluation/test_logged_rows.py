@@ -19,6 +19,7 @@ from dqnlm.data.trajectories.rows import token_rows
 from dqnlm.errors import UserError
 from dqnlm.evaluation.logged import LogEvaluator
 from dqnlm.evaluation.logged_rows import best_rows, decisions, returns_that_came, row_sums, value_metrics
+from dqnlm.evaluation.temperature import fit_inverse_temperature
 from dqnlm.heads.scalar import Scalar
 from dqnlm.networks.base import QNetwork, TokenEncoder
 from dqnlm.networks.projections import Linear
@@ -216,3 +217,23 @@ def test_figures_without_a_judge_or_values() -> None:
         assert next(iter(evaluator.best_candidates())) == "eval/nll_best"
         assert all(map(math.isfinite, evaluation.metrics.values()))
         assert evaluator.table(evaluation, policy, 3, "done").row_count > 5
+
+
+@torch.no_grad()
+def test_a_half_never_chooses_its_own_temperature() -> None:
+    """Bug: each row scored at the temperature of its own half, which is the best for it, so that the figure flatters.
+
+    With Q ten times as large the halves differ: rows at even places are scored with what the odd ones fit, and the reverse.
+    """
+    policy = make_policy("boltzmann", ())
+    for parameter in policy.network.projections.parameters():
+        parameter.mul_(10.0)
+    sums = row_sums(policy, ROWS, [])
+    halves: list[list[tuple[Tensor, int]]] = [[], []]
+    for b, row in enumerate(ROWS):
+        halves[b % 2] += [(policy.q({"q": output["q"]}), taken) for output, taken in slowly(policy, row)]
+    fitted = [fit_inverse_temperature(torch.stack([q for q, _ in h]), torch.tensor([a for _, a in h])) for h in halves]
+    for half in (0, 1):
+        found = float(sums.nats_BP[half::2].sum())
+        own, other = (-sum(float((q * b).log_softmax(-1)[a]) for q, a in halves[half]) for b in (fitted[half], fitted[1 - half]))
+        assert found == pytest.approx(other, rel=1e-3) and abs(own - other) > 0.01 * own

@@ -23,7 +23,7 @@ def make(kind: type[AnyBuffer], rows: int = 8, seed: int = 0, **changes: Any) ->
         "row_transitions": T, "first_decision": FIRST, "num_tokens": ACTIONS, "num_actions": ACTIONS,
         "observation_size": 0, "multi_turn": False, "stores_actions": True, "guesses_per_position": 1, "episode_steps": T,
     }  # fmt: skip
-    of_run: dict[str, Any] = {"gamma": GAMMA, "context": T, "lookahead": 1, "logged_rows": 0, "siblings": 1}
+    of_run: dict[str, Any] = {"gamma": GAMMA, "context": T, "lookahead": 1, "logged_rows": 0, "siblings": 1, "burn_in": 0}
     facts = {name: changes.pop(name, value) for name, value in facts.items()}
     of_run = {name: changes.pop(name, value) for name, value in of_run.items()}
     generator = changes.pop("generator", torch.Generator().manual_seed(seed))

@@ -89,3 +89,14 @@ def tokens(rows: int, length: int) -> Tensor:
 
 def close(actual: Tensor, expected: Tensor) -> None:
     torch.testing.assert_close(actual, expected, rtol=1e-9, atol=1e-9)
+
+
+class WithDropout(GRU):
+    """The features of another body, each dropped with probability 1/2 in training."""
+
+    def __init__(self, body: GRU) -> None:
+        super().__init__(layers=1, width=body.width, context=body.context)
+        self.inside = body
+
+    def forward(self, x_BSD: Tensor, first: int = 0) -> Tensor:
+        return nn.functional.dropout(self.inside(x_BSD, first), 0.5, self.training)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from typing import Any
 
@@ -15,7 +16,7 @@ from dqnlm.objectives.base import Requirements, combined
 from dqnlm.objectives.bootstrap import Double, Max, Munchausen
 from dqnlm.objectives.returns import NStep, OneStep
 from dqnlm.objectives.td import TD, AllActionsTD, DistributionalTD, TDObjective, td
-from dqnlm.types import TERMINATED, Batch
+from dqnlm.types import TERMINATED, Batch, Bounds
 from tests.helpers.batches import GAMMA, A, T, decisions, make_batch, random_batch
 from tests.helpers.learners import (
     BOUNDS,
@@ -261,3 +262,77 @@ def test_of_two_q_functions_the_smaller_counts() -> None:
     expected = torch.minimum(head.value(raw), head.value(other))
     assert torch.equal(head.q({"q": raw, "q2": other, "v": raw - 9}), expected)
     assert torch.equal(head.q({"q": raw}), head.value(raw))
+
+
+@pytest.mark.parametrize("smaller", ["q", "q2"])
+def test_of_two_distributions_that_of_the_smaller_mean_is_the_target(smaller: str) -> None:
+    """Bug: clipped double with a distributional head takes the atoms of q, whichever is smaller.
+
+    At the next state the means are 5 and 1 at both actions; their atoms are 4 and 6, or 0 and 2. Gamma 1/2, reward 1.
+    """
+    head = Quantile(Bounds(-100.0, 100.0), num_quantiles=2, kappa=0.0)
+    few = torch.tensor([[[[0.0, 0.0]] * 2, [[0.0, 2.0]] * 2]])
+    many = torch.tensor([[[[0.0, 0.0]] * 2, [[4.0, 6.0]] * 2]])
+    raw = {"q": few, "q2": many} if smaller == "q" else {"q": many, "q2": few}
+    objective = td(head, Max(), OneStep(), None, True, True, weight=1.0, twin=True)
+    assert isinstance(objective, DistributionalTD)
+    batch = decisions(make_batch([[0]], [[1.0]], [[0.5]], observation_BS=[[0, 1]]))
+    z_BTM, p_BTM = objective._target_atoms(head, raw, raw, batch)
+    assert z_BTM.flatten().tolist() == [1.0, 2.0] and p_BTM.flatten().tolist() == [0.5, 0.5]
+    error_BT = objective(raw, raw, batch).error_BT
+    assert error_BT is not None and error_BT.tolist() == [[1.5]]
+
+
+def test_the_error_is_that_of_the_action_taken() -> None:
+    """Bug: priorities by the target less the greatest Q. As in `test_td_by_hand`, max: targets 4.5 and 6.5, Q taken 2 and 1."""
+    online = torch.tensor([[[2.0, 9, 0], [2, 1, 3], [0, 6, 5]]])[..., None]
+    target = torch.tensor([[[9.0, 9, 9], [3, 7, 5], [8, 4, 9]]])[..., None]
+    batch = decisions(batch_of_two_steps([0.5, 0.5]))
+    for objective in (make_td(bootstrap="max"), make_td(bootstrap="max", twin=True)):
+        result = objective({"q": online, "q2": online}, {"q": target, "q2": target}, batch)
+        assert result.error_BT is not None and result.error_BT.tolist() == [[2.5, 5.5]]
+
+
+def test_double_chooses_by_the_online_network_also_among_distributions() -> None:
+    """Bug: the target network chooses as well as values. Online prefers action 1 at the next state, the target action 0."""
+    head = Quantile(Bounds(-100.0, 100.0), num_quantiles=2, kappa=0.0)
+    online = torch.tensor([[[[0.0, 0.0]] * 2, [[1.0, 1.0], [2.0, 2.0]]]])
+    target = torch.tensor([[[[0.0, 0.0]] * 2, [[5.0, 7.0], [3.0, 4.0]]]])
+    batch = decisions(make_batch([[0]], [[1.0]], [[0.5]], observation_BS=[[0, 1]]))
+    for bootstrap, expected in ((Double(), [2.5, 3.0]), (Max(), [3.5, 4.5])):
+        objective = td(head, bootstrap, OneStep(), None, True, True, weight=1.0, twin=False)
+        assert isinstance(objective, DistributionalTD)
+        z_BTM, _ = objective._target_atoms(head, {"q": online}, {"q": target}, batch)
+        assert z_BTM.flatten().tolist() == expected
+
+
+@pytest.mark.parametrize("smaller", ["q", "q2"])
+@pytest.mark.parametrize("head", ["squared", "huber", "logistic"])
+def test_a_state_has_the_smaller_of_two_values(smaller: str, head: str) -> None:
+    """Bug: the greater Q, or that of the first alone. Both outputs aim at the same: reward 0, gamma 1/2, values 1.6 and .4."""
+    meaning = HEADS[head]()
+    low, high = ((0.4, 1.6) if head != "logistic" else (-1.3863, 1.3863))  # the logits of .2 and .8
+    small, great = (torch.tensor([0.0, 0.0, x, x]).view(1, 2, 2, 1) for x in (low, high))
+    raw = {"q": small, "q2": great} if smaller == "q" else {"q": great, "q2": small}
+    torch.testing.assert_close(meaning.value(small)[0, 1], torch.tensor([0.4, 0.4]), atol=1e-3, rtol=0)
+    for bootstrap in ("max", "double"):
+        result = make_td(head, bootstrap, twin=True)(raw, raw, decisions(make_batch([[0]], 0.0, 0.5, observation_BS=[[0, 1]])))
+        assert float(result.metrics["target/mean"]) == pytest.approx(0.2, abs=1e-3)
+
+
+def test_the_bonus_of_munchausen_is_that_of_the_target_at_decisions_alone() -> None:
+    """Bug: log pi of the online network, or a bonus at a partner's steps, which the earlier decision then earns.
+
+    Actions 0 and 1 of Qbar 3 7 5; T .3, alpha .9: T log pi(0) = 3 - 7 - .0004 clipped at -1, T log pi(1) = -.0004. The step at 1 is
+    a partner's (reward 2, discount 1): y_0 = 1 - .9 + .5 (2 + v), v = 9.
+    """
+    target = torch.tensor([[[3.0, 7, 5], [3, 7, 5], [8, 4, 9]]])[..., None]
+    online = {"q": torch.tensor([[[7.0, 0, 0], [7, 0, 0], [7, 0, 0]]])[..., None]}
+    batch = replace(batch_of_two_steps([0.5, 1.0]), mask_BT=torch.tensor([[1.0, 0.0]]))
+    batch.action_BT = torch.tensor([[0, 0]])  # also his action is one that gets the least bonus
+    result = make_td(bootstrap="munchausen")(online, {"q": target}, decisions(batch, multi_turn=True))
+    soft = 9 + 0.3 * math.log(1 + math.exp(-1 / 0.3) + math.exp(-5 / 0.3))
+    assert float(result.metrics["target/mean"][0, 0]) == pytest.approx(1 - 0.9 + 0.5 * (2 + soft), abs=1e-4)
+    alone = make_td(bootstrap="munchausen")(online, {"q": target}, decisions(batch_of_two_steps([0.5, 0.5])))
+    log_pi = -0.3 * math.log1p(math.exp(-2 / 0.3))  # times T
+    assert float(alone.metrics["target/mean"][0, 1]) == pytest.approx(2 + 0.9 * log_pi + soft / 2, abs=1e-3)

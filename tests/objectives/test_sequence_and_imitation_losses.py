@@ -247,7 +247,49 @@ def test_a_rows_end_is_valued_as_the_next_row_will_see_it() -> None:
             torch.testing.assert_close(found["q"][b, :length], whole[b, :length])
             assert not torch.allclose(found["q"][b, length], whole[b, length])
         torch.testing.assert_close(online["q"], network(batch.observation_BS[:, :-1])["q"])
+    half = replace(decisions(batch), cut_B=torch.arange(batch.length_B.numel()) % 2 == 0)
+    ends = learner.forwards(half).target
+    assert ends is not None
+    for b, length in enumerate(batch.length_B.tolist()):  # a window that ends before its row keeps its context
+        torch.testing.assert_close(ends["q"][b, length], (whole if b % 2 else found["q"])[b, length])
     double = make_learner(make_td(bootstrap="double"), context_carry=2)
     chosen = double.forwards(decisions(batch)).online
     alone = network(batch.observation_BS[:1, T - 1 : T + 1])["q"][0, -1]
     torch.testing.assert_close(chosen["q"][0, T], alone)
+
+
+def test_conservatism_of_both_functions() -> None:
+    """Bug: of twins the first alone is conservative: then the second is the greater, and never the one that is read."""
+    raw = {name: (Q * factor).clone().requires_grad_() for name, factor in (("q", 1.0), ("q2", 2.0))}
+    result = Conservative(HEADS["squared"](), weight=1.0, temperature=1.0)(raw, None, one_decision(1))
+    assert float(result.loss_BT.detach()) == pytest.approx(6.0550 - 3 + 12.0025 - 6, abs=1e-3)
+    result.loss_BT.sum().backward()
+    for value in raw.values():
+        assert value.grad is not None and value.grad.flatten().tolist() == pytest.approx(
+            (value.detach().flatten().softmax(0) - torch.tensor([0.0, 1.0, 0.0])).tolist(), abs=1e-4
+        )
+
+
+def test_entropy_is_the_agents_own() -> None:
+    """Bug: log pi of a partner's actions in the path, as if the agent had chosen them.
+
+    Q 1 3 6 everywhere, V = 6.0550, T 1, undiscounted: decision (action 1, reward 4), partner (reward 2), decision (action 2,
+    reward 5), end. residual_0 = 4 - (3 - V) + 2 + 5 - (6 - V) - V = 2 + V, and residual_2 = 5 - (6 - V) - V = -1.
+    """
+    objective = PathConsistency(HEADS["squared"](), False, weight=1.0, temperature=1.0, n=None, reference="none")
+    batch = make_batch([[1, 0, 2]], [[4.0, 2.0, 5.0]], [[1.0, 1.0, 0.0]], [[1.0, 0.0, 1.0]])
+    error_BT = objective({"q": torch.cat([Q] * 3, 1)}, None, decisions(batch, multi_turn=True)).error_BT
+    assert error_BT is not None and error_BT[0, [0, 2]].tolist() == pytest.approx([2 + 6.0550, -1.0], abs=1e-3)
+
+
+def test_an_answer_begins_where_its_prompt_ends() -> None:
+    """Bug: the value of time 0 for rows whose first decision is later. Q 1 3 6 (V = 6.0550) at time 1, ten times that before.
+
+    Row 0 decides at 0 and 1, row 1 at 1 alone (action 2, reward 5): residual_1 = 5 - (6 - V) - V = -1.
+    """
+    objective = Trajectory(HEADS["squared"](), weight=1.0, temperature=1.0, reference="none", baseline="value")
+    batch = make_batch([[1, 2], [1, 2]], [[0.0, 5.0], [0.0, 5.0]], 1.0, [[1.0, 1.0], [0.0, 1.0]])
+    online = {"q": torch.cat([Q * 10, Q], 1).expand(2, -1, -1, -1)}
+    loss_B = objective(online, None, decisions(batch)).loss_BT
+    assert float(loss_B[1]) == pytest.approx(0.5, abs=1e-3)
+    assert float(loss_B[0]) == pytest.approx(0.5 * (5 - (30 - 60) - (6 - 6.0550) - 60) ** 2, rel=1e-3)

@@ -68,12 +68,15 @@ def _check_cloning(config: Config, learning: LearningParts) -> None:
                 "exploration=epsilon_greedy, or algorithm=behaviour_cloning to learn from demonstrations"
             )
         return
+    if config["trainer"]["demonstration_fraction"]:
+        return  # the demonstrations alone are cloned
     for name, objective in learning.objectives.items():
         if objective.clones_actions:
             raise UserError(
                 f"objective {name} clones the actions in the buffer, and these would be the agent's own; set exploration="
-                "reference (algorithm=behaviour_cloning does both), or learn from logged data alone (data=trajectories "
-                "trainer.rollouts=0)"
+                "reference (algorithm=behaviour_cloning does both), learn from logged data alone (data=trajectories "
+                "trainer.rollouts=0), or set trainer.demonstration_fraction above 0, with env.transition=free: then the "
+                "demonstrations alone are cloned"
             )
 
 
