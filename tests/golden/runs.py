@@ -54,7 +54,7 @@ PAIRS = (
     "exploration.temperature=1.0", "optimizer.lr=2e-3",
 )  # fmt: skip
 WALKS = ("+experiment=random_walks", *OFFLINE, "network.hidden=16", "network.width=8", "buffer.capacity=9000")
-LOGGED = ("data.path=log.jsonl", *OFFLINE)
+LOGGED = ("data.path=log.jsonl", "data.test_fraction=0.0", *OFFLINE)
 MODEL = ("network.name_or_path=model", "network.context=11")
 
 RUNS = (

@@ -200,7 +200,7 @@ def test_a_model_brings_its_tokenizer_and_its_end(on_a_model: Path) -> None:
     policy = load_policy(on_a_model)
     assert policy.tokenizer.eos_id == 1 and policy.spec.num_actions == 19  # <unk>, <end>, 17 characters
     manifest = json.loads((on_a_model / "manifest.json").read_text())
-    assert manifest["versions"]["transformers"] and manifest["data"]["heldout_rows"] == 24
+    assert manifest["versions"]["transformers"] and manifest["data"]["validation_rows"] == 24
     assert manifest["data"]["logged_rows"] == 216
 
 
