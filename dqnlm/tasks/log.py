@@ -150,7 +150,7 @@ class LogTask(TokenizedTask):
     def scored_on(self) -> str:
         left_out = self.data.left_out[self.part]
         said = f", {left_out:,} left out by data.max_tokens" if left_out else ""
-        return f"{len(self.data.part(self.part)):,} held-out rows{said}"
+        return f"{len(self.data.part(self.part)):,} {self.part} rows{said}"
 
     def heldout_prompts(self) -> list[str]:
         return list(dict.fromkeys(item.prompt for item in self.data.heldout.items))

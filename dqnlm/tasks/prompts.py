@@ -109,7 +109,7 @@ class PromptsTask(TokenizedTask):
         left_out = self.data.left_out[self.part]
         said = f", {left_out:,} left out by data.max_tokens" if left_out else ""
         scored = min(self.config["evaluation"]["episodes"], len(self.data.parts[self.part].items))
-        return f"completions of {scored:,} of {len(self.data.parts[self.part].items):,} held-out prompts{said}"
+        return f"completions of {scored:,} of {len(self.data.parts[self.part].items):,} {self.part} prompts{said}"
 
     def heldout_prompts(self) -> list[str]:
         return list(dict.fromkeys(item.text for item in self.data.heldout.items))
