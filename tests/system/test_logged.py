@@ -213,7 +213,7 @@ def test_every_command_works_on_such_a_run(
     table = call(capsys, "eval", run_)
     assert "12 test rows" in " ".join(table.split()) and "correlation of the two" in table
     assert "test part (looked at 1 time" in " ".join(table.split())
-    figures = json.loads(call(capsys, "eval", run_, "--json"))
+    figures = json.loads(call(capsys, "eval", run_, "--part", "validation", "--json"))
     best = json.loads((on_a_model / "summary.json").read_text())["best"]
     assert figures["eval/nll"] == pytest.approx(best["eval/nll"], abs=1e-5)
     monkeypatch.setattr(sys, "stdin", io.StringIO("123a\n45b\n"))
