@@ -1,4 +1,4 @@
-"""`dqnlm eval RUN`: all metrics of a run's policy, on its held-out data or on another text."""
+"""`dqnlm eval RUN`: all metrics of a run's policy, on its test part, another part of its data, or another text."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def _parser() -> argparse.ArgumentParser:
         prog="dqnlm eval", description="Scores a run's policy on held-out data, or on greedy episodes."
     )
     add_run_arguments(parser)
-    parser.add_argument("--data-path", metavar="FILE", help="score this whole text instead of the held-out part")
+    parser.add_argument("--data-path", metavar="FILE", help="score this whole text instead of a part of the run's data")
     parser.add_argument("--json", action="store_true", help="print the metrics as one JSON object")
     parser.add_argument(
         "--beam", type=int, default=1, help="answers to prompts: hypotheses of a beam search (default: 1, greedy)"
@@ -35,7 +35,10 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--seed", type=int, help="of the drawn answers (default: 0)")
     parser.add_argument("--save", metavar="FILE", help="answers to prompts: write all of them to this JSONL file")
     parser.add_argument(
-        "--split", choices=("test", "heldout", "train"), help="answers to prompts: which part (default: test)"
+        "--part",
+        choices=("test", "validation", "train"),
+        help="part of the data: test (the default; each look is counted), validation (what chose the best checkpoint), train "
+        "(answers to prompts)",
     )
     return parser
 
@@ -57,21 +60,24 @@ def main(argv: list[str]) -> int:
     kind = task_class(config)
     _refuse_options_without_meaning(kind, arguments)
     task = kind(config, _data(policy, config, arguments), policy.device)
+    note = _choose_part(task, arguments)
     if kind.has_references:
         from dqnlm.commands.evaluate_answers import evaluate_answers
 
-        return evaluate_answers(policy, cast("AnswersTask", task), arguments)
+        return evaluate_answers(policy, cast("AnswersTask", task), arguments, lambda: _look(task, arguments))
     objectives = agent.objectives_without_env(config, policy.head)
     no_return = why_q_is_not_in_reward_units(config, objectives)
     settings, learns = instantiate(config["evaluation"]), learns_returns(objectives)
     evaluator = task.evaluator(settings, q_is_return=no_return is None, learns_returns=learns)
+    looks = _look(task, arguments)
     evaluation = evaluator.evaluate(policy)
     if arguments.json:
-        print(json.dumps({"step": policy.step, "checkpoint": arguments.checkpoint} | evaluation.metrics))
+        about = {"step": policy.step, "checkpoint": arguments.checkpoint} | ({"part": task.part} if task.parts else {})
+        print(json.dumps(about | ({} if looks is None else {"test_looks": looks}) | evaluation.metrics))
         return 0
     table = evaluator.table(evaluation, policy, policy.step, task.scored_on())
     samples = [prompt + text if evaluator.shows_prompt else text for prompt, text in evaluation.samples[:2]]
-    _print(task, table, samples, policy.step, arguments)
+    _print(task, table, samples, policy.step, arguments, looks, note)
     return 0
 
 
@@ -80,7 +86,7 @@ def _refuse_options_without_meaning(kind: type[Task], arguments: argparse.Namesp
     from dqnlm.errors import UserError
 
     given = {"data_path": arguments.data_path, "beam": None if arguments.beam == 1 else arguments.beam}
-    given |= {name: getattr(arguments, name) for name in ("temperature", "seed", "save", "split")}
+    given |= {name: getattr(arguments, name) for name in ("temperature", "seed", "save")}
     for name, value in given.items():
         if value is not None and name not in kind.eval_options:
             option, its = f"--{name.replace('_', '-')}", sorted(f"--{o.replace('_', '-')}" for o in kind.eval_options)
@@ -89,6 +95,35 @@ def _refuse_options_without_meaning(kind: type[Task], arguments: argparse.Namesp
                 f"{option} is for runs that {belongs}; this run's task is {kind.kind}: leave it out"
                 + (f" (it has {', '.join(its)})" if its else "")
             )
+
+
+def _choose_part(task: Task, arguments: argparse.Namespace) -> str | None:
+    """Sets the part that is scored: the one asked for, else test; returns a note where the data has no test part.
+
+    Raises:
+        UserError: the data lacks the part that was asked for.
+    """
+    from dqnlm.errors import UserError
+
+    asked, none = arguments.part, "this run has no test part (it is of an earlier version, or data.test_fraction is 0)"
+    if asked is not None and arguments.data_path is not None:
+        raise UserError("--part is a part of the run's own data, and --data-path another text: leave one of them out")
+    if asked is not None and asked not in task.parts:
+        has = f"its parts are: {', '.join(task.parts)}" if task.parts else "what it scores has no parts"
+        raise UserError(
+            f"--part {asked}: this run cannot be scored on that; {has}" + ("" if task.parts else ": leave --part out")
+        )
+    if arguments.data_path is None and task.parts:
+        task.part = asked or ("test" if "test" in task.parts else "validation")
+    return none if task.parts and "test" not in task.parts else None
+
+
+def _look(task: Task, arguments: argparse.Namespace) -> int | None:
+    """Counts a look at the test part; None where another is scored."""
+    from dqnlm.runs.directory import RunDirectory, find_run
+    from dqnlm.runs.test_looks import count_look
+
+    return count_look(RunDirectory(find_run(arguments.run, arguments.output_dir))) if task.part == "test" else None
 
 
 def _data(policy: Policy, config: dict[str, Any], arguments: argparse.Namespace) -> Any:
@@ -104,7 +139,7 @@ def _data(policy: Policy, config: dict[str, Any], arguments: argparse.Namespace)
     from dqnlm.tasks.base import build_data
 
     if arguments.data_path is not None:
-        corpus = build_corpus(text_file(path=arguments.data_path), "character", 1.0, policy.tokenizer)
+        corpus = build_corpus(text_file(path=arguments.data_path), "character", 1.0, tokenizer=policy.tokenizer)
         corpus.require_tokens(policy.network.context + 1, "one window of the network")
         return corpus
     data = build_data(config)
@@ -117,12 +152,28 @@ def _data(policy: Policy, config: dict[str, Any], arguments: argparse.Namespace)
     return data
 
 
-def _print(task: Task, table: Table, samples: list[str], step: int, arguments: argparse.Namespace) -> None:
+def _print(
+    task: Task,
+    table: Table,
+    samples: list[str],
+    step: int,
+    arguments: argparse.Namespace,
+    looks: int | None,
+    note: str | None,
+) -> None:
     from rich.console import Console
 
+    from dqnlm.runs.test_looks import part_in_words
+
     console = Console(highlight=False)
-    scored = task.scored_on() if arguments.data_path is None else f"{Path(arguments.data_path).name}, {task.scored_on()}"
+    scored = (
+        task.scored_on() if arguments.data_path is None else f"{Path(arguments.data_path).name}, {task.scored_on()}"
+    )
     console.print(f"{arguments.run}, checkpoint {arguments.checkpoint} (step {step}), on {scored}")
+    if task.parts and arguments.data_path is None:
+        console.print(
+            f"scored: {part_in_words(task.part, looks)}" + ("" if note is None else f"; {note}"), markup=False
+        )
     for note in task.scoring_notes(arguments.data_path is not None):
         console.print(note)
     console.print(table)

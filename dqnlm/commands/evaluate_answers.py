@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
@@ -13,10 +14,12 @@ from torch import Tensor
 
 from dqnlm.agent.policy import Policy
 from dqnlm.data.pairs.files import TextPair
+from dqnlm.data.parts import Part
 from dqnlm.errors import UserError
 from dqnlm.evaluation.decoding import Decoding, answer_ids
 from dqnlm.evaluation.scores import scores
 from dqnlm.metrics import Metrics
+from dqnlm.runs.test_looks import part_in_words
 from dqnlm.tasks.answers import AnswersTask
 from dqnlm.utils.files import write_text_atomic
 
@@ -39,17 +42,15 @@ class Answered(NamedTuple):
     signatures: dict[str, str]
 
 
-def answer_part(
-    policy: Policy, task: AnswersTask, split: str, decoding: Decoding, progress: bool = False
-) -> Answered:
-    """Answers every prompt of `split` (test, heldout or train) and scores the answers.
+def answer_part(policy: Policy, task: AnswersTask, part: Part, decoding: Decoding, progress: bool = False) -> Answered:
+    """Answers every prompt of a part and scores the answers.
 
     Raises:
         UserError: as `answer_ids`.
     """
-    part, eos_id = getattr(task.data, split), task.data.eos_id
-    env = task.make_env_on(part, 0, num_envs=len(part.texts))  # its copy i answers prompt i
-    answers = answer_ids(policy, [pair.prompt for pair in part.texts], env.max_new_tokens, decoding, progress)
+    pairs, eos_id = task.data.part(part), task.data.eos_id
+    env = task.make_env_on(pairs, 0, num_envs=len(pairs.texts))  # its copy i answers prompt i
+    answers = answer_ids(policy, [pair.prompt for pair in pairs.texts], env.max_new_tokens, decoding, progress)
     texts = [policy.tokenizer.decode([i for i in ids if i != eos_id]) for ids in answers]
     env.prompts()
     action_EH = torch.zeros(len(answers), env.max_new_tokens, dtype=torch.int64)
@@ -57,34 +58,40 @@ def answer_part(
         row_H[: len(ids)] = torch.tensor(ids)
     length_E = torch.tensor([len(ids) for ids in answers])
     reward_E = env.score_completions(action_EH.to(env.device), length_E.to(env.device)).reward_BT.sum(1).cpu()
-    metrics, signatures = scores(texts, [pair.answer for pair in part.texts])
+    metrics, signatures = scores(texts, [pair.answer for pair in pairs.texts])
     metrics["eval/return"] = float(reward_E.mean())
     metrics["eval/return_error"] = float(reward_E.std() / len(answers) ** 0.5) if len(answers) > 1 else 0.0
-    return Answered(part.texts, texts, reward_E, metrics, signatures)
+    return Answered(pairs.texts, texts, reward_E, metrics, signatures)
 
 
-def evaluate_answers(policy: Policy, task: AnswersTask, arguments: argparse.Namespace) -> int:
+def evaluate_answers(
+    policy: Policy, task: AnswersTask, arguments: argparse.Namespace, look: Callable[[], int | None]
+) -> int:
     """Prints the metrics (or one JSON object) and three answers; with `--save` writes all answers to a JSONL file.
 
+    `look` counts a look at the test part, after the options are checked.
+
     Raises:
-        UserError: as `answer_part`, or the file is there already or cannot be written.
+        UserError: as `answer_part` or `look`, or the file is there already or cannot be written.
     """
-    split, decoding = arguments.split or "test", Decoding(arguments.beam, arguments.temperature, arguments.seed or 0)
+    decoding = Decoding(arguments.beam, arguments.temperature, arguments.seed or 0)
     if arguments.seed is not None and arguments.temperature is None:
         raise UserError("--seed is of the draws that --temperature makes; leave it out, or give a temperature")
     if arguments.save is not None and Path(arguments.save).exists():
         raise UserError(f"--save: {arguments.save} is there already; give another name")
-    answered = answer_part(policy, task, split, decoding, progress=not arguments.json)
+    looks = look()
+    answered = answer_part(policy, task, task.part, decoding, progress=not arguments.json)
     if arguments.save is not None:
         _save(answered, Path(arguments.save))
     if arguments.json:
-        about = {"step": policy.step, "checkpoint": arguments.checkpoint, "split": split, "decoding": str(decoding)}
+        about = {"step": policy.step, "checkpoint": arguments.checkpoint, "part": task.part, "decoding": str(decoding)}
+        about |= {} if looks is None else {"test_looks": looks}
         print(json.dumps(about | answered.metrics | answered.signatures))
         return 0
     console = Console(highlight=False)
     console.print(
-        f"{arguments.run}, checkpoint {arguments.checkpoint} (step {policy.step}), {split}: {len(answered.texts):,} pairs, "
-        f"{decoding}"
+        f"{arguments.run}, checkpoint {arguments.checkpoint} (step {policy.step}), {part_in_words(task.part, looks)}: "
+        f"{len(answered.texts):,} pairs scored, {task.data.left_out[task.part]:,} left out (too long, or empty), {decoding}"
     )
     for name, value in answered.metrics.items():
         short = name.removeprefix("eval/")

@@ -79,9 +79,16 @@ GROUPS = {
 
 # Settings that did not exist when a node was saved -> the value that does what was done then.
 ADDED: dict[str, dict[str, Any]] = {
+    "dqnlm.data.text.corpora.build_tiny_shakespeare": {"test_fraction": 0.0},
+    "dqnlm.data.text.corpora.build_text_file": {"test_fraction": 0.0},
+    "dqnlm.data.text.corpora.build_bundled": {"test_fraction": 0.0},
+    "dqnlm.data.text.corpora.build_hub": {"test_fraction": 0.0},
     "dqnlm.envs.gymnasium_env.Gymnasium": {"path": None},
     "dqnlm.data.trajectories.dataset.trajectories": {"pair_rewards": [1.0, 0.0], "ratings": None},
-    "dqnlm.data.trajectories.log.logged": {"pair_rewards": [1.0, 0.0], "ratings": None, "assistant_turns": "every"},
+    "dqnlm.data.trajectories.log.logged": {
+        "pair_rewards": [1.0, 0.0], "ratings": None, "assistant_turns": "every", "test_path": None, "test_fraction": 0.0,
+    },
+    "dqnlm.data.prompts.dataset.prompts": {"test_path": None, "test_fraction": 0.0},
     "dqnlm.heads.categorical.Categorical": {"temperature": None},
     "dqnlm.networks.pretrained.Pretrained": {
         "train_output_layer": True, "dtype": "float32", "gradient_checkpointing": False, "shard": False,

@@ -17,7 +17,7 @@ ABSENT = "-"  # shown where a run has no such setting or figure
 # Settings that make no other experiment: repetitions of one setting differ in these only.
 REPETITION_KEYS = ("seed", "output_dir", "threads")
 # Settings of the data without which figures of two runs cannot be compared.
-DATA_KEYS = ("data.tokenizer", "data.heldout_fraction")
+DATA_KEYS = ("data.tokenizer", "data.heldout_fraction", "data.test_fraction")
 
 
 @dataclass(frozen=True)

@@ -52,6 +52,11 @@ class RunDirectory:
         return self.path / "summary.json"
 
     @property
+    def test_looks(self) -> Path:
+        """Number of times that `dqnlm eval` scored the test part, JSON."""
+        return self.path / "test_looks.json"
+
+    @property
     def log(self) -> Path:
         """The console output as plain text."""
         return self.path / "train.log"

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from dqnlm.data.pairs.dataset import STOP, Pairs, TokenPairs
+from dqnlm.data.parts import Part
 from dqnlm.envs.prompted import Prompted
 from dqnlm.evaluation.answers import PairEvaluator
 from dqnlm.evaluation.settings import EvaluationSettings
@@ -20,7 +21,7 @@ class AnswersTask(TokenizedTask):
     kind = "answers"
     has_references = True
     has_heldout_prompts = True
-    eval_options = frozenset({"beam", "temperature", "seed", "save", "split"})
+    eval_options = frozenset({"beam", "temperature", "seed", "save"})
     completion_end = STOP
     data: Pairs
 
@@ -29,6 +30,10 @@ class AnswersTask(TokenizedTask):
             f"env={env} answers prompts, but data={data} holds none; set data=translation, data=replies or "
             "data=translation_jsonl with data.path, or data=translation_hub with data.name"
         )
+
+    @property
+    def parts(self) -> tuple[Part, ...]:
+        return ("validation", "test", "train")
 
     def make_env(self, seed: int, *, evaluating: bool = False, num_envs: int | None = None) -> Prompted:
         part = self.data.heldout if evaluating else self.data.train

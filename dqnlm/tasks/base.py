@@ -19,6 +19,7 @@ from dqnlm.buffers.base import Buffer
 from dqnlm.buffers.shard import Shard
 from dqnlm.config.schema import instantiate, instantiate_with
 from dqnlm.config.selected import option_name
+from dqnlm.data.parts import Part
 from dqnlm.data.tokenizers.base import CharacterTokenizer, Tokenizer
 from dqnlm.data.trajectories.files import DataSource
 from dqnlm.envs.base import Environment
@@ -75,6 +76,7 @@ class Task(ABC):
     Attributes:
         kind: `Data.task` of the data that it learns from.
         plays: whether the run can have rollouts.
+        part: what evaluations score; validation, unless `dqnlm eval` sets another of `parts` before it builds the evaluator.
         has_references: `dqnlm eval` compares answers with references, through `dqnlm.commands.evaluate_answers`.
         eval_options: options of `dqnlm eval` that have a meaning here.
         line_break_ends_turn: in `dqnlm chat` a line of the user, and of the answer, ends in a line break.
@@ -103,6 +105,7 @@ class Task(ABC):
         self, config: Config, data: Any, device: torch.device, choices: Mapping[str, Any] | None = None
     ) -> None:
         self.config, self.data, self.device, self.choices = config, data, device, choices or {}
+        self.part: Part = "validation"
         lacking = [name for name in ("task", "source", "fingerprint") if not hasattr(data, name)]
         if lacking:
             raise UserError(
@@ -137,6 +140,11 @@ class Task(ABC):
     @abstractmethod
     def make_env(self, seed: int, *, evaluating: bool = False, num_envs: int | None = None) -> Environment:
         """Builds an environment; for an evaluation with this number of copies, on held-out data."""
+
+    @property
+    def parts(self) -> tuple[Part, ...]:
+        """The parts that can be scored; () where the data has no parts, or episodes are played."""
+        return ()
 
     @property
     def spec(self) -> TaskSpec:

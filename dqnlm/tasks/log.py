@@ -12,6 +12,7 @@ from torch import Tensor
 from dqnlm.agent.policy import Policy
 from dqnlm.buffers.base import Buffer
 from dqnlm.buffers.shard import Shard
+from dqnlm.data.parts import Part
 from dqnlm.data.trajectories.log import Log, LogPart
 from dqnlm.data.trajectories.rewards import episodes
 from dqnlm.data.trajectories.rows import TokenRow, padded
@@ -43,6 +44,10 @@ class LogTask(TokenizedTask):
             "(+experiment=logged sets both)"
         )
 
+    @property
+    def parts(self) -> tuple[Part, ...]:
+        return ("validation", "test") if len(self.data.test) else ("validation",)
+
     def make_env(self, seed: int, *, evaluating: bool = False, num_envs: int | None = None) -> Logged:
         dependencies: dict[str, Any] = {
             "log_shape": shape_of(self.data), "num_actions": self.data.tokenizer.vocabulary_size,
@@ -52,11 +57,11 @@ class LogTask(TokenizedTask):
         return env
 
     def evaluator(self, settings: EvaluationSettings, *, q_is_return: bool, learns_returns: bool) -> LogEvaluator:
-        return self._evaluator(self.data.heldout, settings, learns_returns)
+        return self._evaluator(self.data.part(self.part), settings, learns_returns)
 
     def small_evaluator(self, settings: EvaluationSettings, *, q_is_return: bool, learns_returns: bool) -> LogEvaluator:
         """See `Task.small_evaluator`: four of the held-out rows."""
-        part = self.data.heldout
+        part = self.data.part(self.part)
         return self._evaluator(LogPart(part.items[:4], part.rows[:4]), settings, learns_returns)
 
     def _evaluator(self, heldout: LogPart, settings: EvaluationSettings, learns_returns: bool) -> LogEvaluator:
@@ -95,7 +100,7 @@ class LogTask(TokenizedTask):
         network, log = policy.network, self.data
         if network.max_observations is None or log.longest <= network.context:
             return
-        items, rows = [*log.train.items, *log.heldout.items], log.all_rows
+        items, rows = [*log.train.items, *log.heldout.items, *log.test.items], log.all_rows
         long = [place for place, row in enumerate(rows) if row.transitions > network.context]
         worst = max(long, key=lambda place: rows[place].transitions)
         raise UserError(
@@ -126,14 +131,15 @@ class LogTask(TokenizedTask):
             buffer.add(padded(block, buffer.storage.row_transitions, self.data.tokenizer.dtype, policy.device))
 
     def sizes(self) -> dict[str, int]:
-        return {"logged_rows": len(self.data.train), "heldout_rows": len(self.data.heldout)}
+        return {"logged_rows": len(self.data.train), "validation_rows": len(self.data.heldout), "test_rows": len(self.data.test)}
 
     def describe_data(self) -> tuple[str, str]:
         data = self.data
         longest = max(row.transitions for row in data.train.rows)
         return "log", (
-            f"{data.source.name}: {len(data.train):,} rows to learn from, {len(data.heldout):,} held out, vocabulary "
-            f"{data.tokenizer.vocabulary_size}, longest row {longest + 1:,} tokens"
+            f"{data.source.name}: {len(data.train):,} rows to learn from, {len(data.heldout):,} for validation, "
+            f"{len(data.test):,} for the test, "
+            f"vocabulary {data.tokenizer.vocabulary_size}, longest row {longest + 1:,} tokens"
         )
 
     def describe_env(self, rollout_steps: int | None) -> str:
@@ -142,7 +148,9 @@ class LogTask(TokenizedTask):
         return f"none: nothing is played; greedy answers to held-out prompts {scored}"
 
     def scored_on(self) -> str:
-        return f"{len(self.data.heldout):,} held-out rows"
+        left_out = self.data.left_out[self.part]
+        said = f", {left_out:,} left out by data.max_tokens" if left_out else ""
+        return f"{len(self.data.part(self.part)):,} {self.part} rows{said}"
 
     def heldout_prompts(self) -> list[str]:
         return list(dict.fromkeys(item.prompt for item in self.data.heldout.items))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from dqnlm.agent.policy import Policy
+from dqnlm.data.parts import Part
 from dqnlm.data.prompts.dataset import PromptPart, Prompts
 from dqnlm.envs.prompts import Completions
 from dqnlm.errors import UserError
@@ -27,8 +28,12 @@ class PromptsTask(TokenizedTask):
     def wanted_data(self, env: str, data: str) -> str:
         return f"env={env} completes prompts, which data={data} does not give: set data=prompts data.path=FILE.jsonl"
 
+    @property
+    def parts(self) -> tuple[Part, ...]:
+        return ("validation",) if self.data.test is None else ("validation", "test")
+
     def make_env(self, seed: int, *, evaluating: bool = False, num_envs: int | None = None) -> Completions:
-        part = self.data.heldout if evaluating else self.data.train
+        part = self.data.parts[self.part if evaluating else "train"]
         reward = self._reward(part)
         dependencies: dict[str, Any] = {
             "num_actions": self.data.tokenizer.vocabulary_size, "legal_mask_A": self.legal_A, "prompts": part.prompts,
@@ -78,14 +83,16 @@ class PromptsTask(TokenizedTask):
         )  # fmt: skip
 
     def sizes(self) -> dict[str, int]:
-        return {"train_prompts": len(self.data.train.items), "heldout_prompts": len(self.data.heldout.items)}
+        return {f"{name}_prompts": len(part.items) for name, part in self.data.parts.items()}
 
     def describe_data(self) -> tuple[str, str]:
         data = self.data
         columns = ", ".join(data.train.columns())
+        test = 0 if data.test is None else len(data.test.items)
         return "prompts", (
-            f"{data.source.name}: {len(data.train.items):,} to learn from, {len(data.heldout.items):,} held out, the longest "
-            f"{data.longest_prompt:,} tokens, vocabulary {data.tokenizer.vocabulary_size:,}"
+            f"{data.source.name}: {len(data.train.items):,} to learn from, "
+            f"{len(data.heldout.items):,} for validation, {test:,} for the "
+            f"test, the longest {data.longest_prompt:,} tokens, vocabulary {data.tokenizer.vocabulary_size:,}"
             + (f"; columns for the reward: {columns}" if columns else "")
         )
 
@@ -99,7 +106,10 @@ class PromptsTask(TokenizedTask):
         )
 
     def scored_on(self) -> str:
-        return f"completions of {len(self.data.heldout.items):,} held-out prompts"
+        left_out = self.data.left_out[self.part]
+        said = f", {left_out:,} left out by data.max_tokens" if left_out else ""
+        scored = min(self.config["evaluation"]["episodes"], len(self.data.parts[self.part].items))
+        return f"completions of {scored:,} of {len(self.data.parts[self.part].items):,} {self.part} prompts{said}"
 
     def heldout_prompts(self) -> list[str]:
         return list(dict.fromkeys(item.text for item in self.data.heldout.items))

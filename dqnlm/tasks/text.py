@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from dqnlm.agent.policy import Policy
+from dqnlm.data.parts import Part
 from dqnlm.data.text.corpora import Corpus
 from dqnlm.envs.continuation import Continuation
 from dqnlm.errors import UserError
@@ -47,7 +48,7 @@ class TextTask(TokenizedTask):
         )
 
     def make_env(self, seed: int, *, evaluating: bool = False, num_envs: int | None = None) -> Continuation:
-        ids, tokenizer = self.data.heldout_ids if evaluating else self.data.train_ids, self.data.tokenizer
+        ids, tokenizer = self.scored_ids if evaluating else self.data.train_ids, self.data.tokenizer
         dependencies: dict[str, Any] = {
             "num_actions": tokenizer.vocabulary_size, "legal_mask_A": self.legal_A, "tokenizer": tokenizer,
             "train_ids": self.data.train_ids, "corpus_ids": ids, "eos_id": self._stop_id(),
@@ -55,6 +56,15 @@ class TextTask(TokenizedTask):
         dependencies["reward"] = require_reward(self, self.build_reward(dependencies))
         env: Continuation = self.instantiate_env(seed, evaluating, num_envs, dependencies)
         return env
+
+    @property
+    def parts(self) -> tuple[Part, ...]:
+        return ("validation", "test") if len(self.data.test_ids) else ("validation",)
+
+    @property
+    def scored_ids(self) -> Tensor:
+        """The tokens of the part that evaluations score, 1-D."""
+        return self.data.test_ids if self.part == "test" else self.data.validation_ids
 
     def _stop_id(self) -> int | None:
         text = self.config["env"]["stop_token"]
@@ -75,23 +85,23 @@ class TextTask(TokenizedTask):
         self.data.require_tokens(max(self.spec.row_transitions + 1, 3), "an episode (env.prompt_length + env.horizon)")
 
     def evaluator(self, settings: EvaluationSettings, *, q_is_return: bool, learns_returns: bool) -> TextEvaluator:
-        return self._evaluator(self.data.heldout_ids, settings, q_is_return)
+        return self._evaluator(self.scored_ids, settings, q_is_return)
 
     def small_evaluator(
         self, settings: EvaluationSettings, *, q_is_return: bool, learns_returns: bool
     ) -> TextEvaluator:
         """See `Task.small_evaluator`: the beginning of the held-out text, as long as four episodes."""
-        return self._evaluator(self.data.heldout_ids[: 4 * (self.spec.row_transitions + 1)], settings, q_is_return)
+        return self._evaluator(self.scored_ids[: 4 * (self.spec.row_transitions + 1)], settings, q_is_return)
 
-    def _evaluator(self, heldout_ids: Tensor, settings: EvaluationSettings, q_is_return: bool) -> TextEvaluator:
+    def _evaluator(self, scored_ids: Tensor, settings: EvaluationSettings, q_is_return: bool) -> TextEvaluator:
         data = self.data
         seed = streams.seed_of(self.config["seed"], streams.EVALUATION)
         size = data.tokenizer.vocabulary_size
-        reference = data.train_ids if len(data.train_ids) else data.heldout_ids
+        reference = data.train_ids if len(data.train_ids) else scored_ids
         return TextEvaluator(
-            heldout_ids, lambda: self.make_env(seed, evaluating=True, num_envs=settings.episodes),
+            scored_ids, lambda: self.make_env(seed, evaluating=True, num_envs=settings.episodes),
             self._by_frequency(), self.config["gamma"], q_is_return, settings.samples, settings.sample_tokens,
-            settings.sample_temperature, seed, baselines(reference, heldout_ids, size),
+            settings.sample_temperature, seed, baselines(reference, scored_ids, size),
         )  # fmt: skip
 
     def _by_frequency(self) -> list[int]:
@@ -102,18 +112,21 @@ class TextTask(TokenizedTask):
         return [i for i in frequency_A.argsort(descending=True).tolist() if frequency_A[i] >= 0]
 
     def notes(self) -> list[str]:
-        unknown = self.data.heldout_unknown
+        unknown = sum(self.data.unknown.values())
         note = f"{unknown} held-out characters do not occur in the training part (unknown token)"
         return [*super().notes(), *([note] if unknown else [])]
 
     def sizes(self) -> dict[str, int]:
-        return {"train_tokens": len(self.data.train_ids), "heldout_tokens": len(self.data.heldout_ids)}
+        data = self.data
+        return {
+            "train_tokens": len(data.train_ids), "validation_tokens": len(data.validation_ids), "test_tokens": len(data.test_ids),
+        }  # fmt: skip
 
     def describe_data(self) -> tuple[str, str]:
         data = self.data
         return "text", (
-            f"{data.source.name}: {len(data.train_ids):,} tokens to learn from, {len(data.heldout_ids):,} held out, vocabulary "
-            f"{data.tokenizer.vocabulary_size}"
+            f"{data.source.name}: {len(data.train_ids):,} tokens to learn from, {len(data.validation_ids):,} for validation, "
+            f"{len(data.test_ids):,} for the test, vocabulary {data.tokenizer.vocabulary_size}"
         )
 
     def describe_env(self, rollout_steps: int | None) -> str:
@@ -124,10 +137,10 @@ class TextTask(TokenizedTask):
         )
 
     def scored_on(self) -> str:
-        return f"{self.data.source.name}, {len(self.data.heldout_ids):,} tokens"
+        return f"{self.data.source.name}, {len(self.scored_ids):,} tokens"
 
     def scoring_notes(self, other_data: bool) -> list[str]:
-        unknown, notes = self.data.heldout_unknown, []
+        unknown, notes = self.data.unknown[self.part], []
         if unknown:
             notes.append(f"{unknown} characters are unknown to the run: counted as misses, left out of nats")
         if other_data:

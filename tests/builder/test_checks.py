@@ -77,7 +77,7 @@ def test_unusable_text(refused: Train, text: Path, content: bytes, parts: list[s
 def test_heldout_part_shorter_than_an_episode(refused: Train, text: Path) -> None:
     """Bug: the run starts, and fails at its first evaluation."""
     text.write_text("tea at ten " * 7)
-    assert "the held-out part" in (message := refused(text)) and "env.horizon" in message
+    assert "the validation part" in (message := refused(text)) and "env.horizon" in message
 
 
 def test_horizon_longer_than_the_context(refused: Train, text: Path) -> None:

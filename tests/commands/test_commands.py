@@ -129,7 +129,7 @@ def test_damaged_checkpoint_in_generate(run: Run, trained: Path, tmp_path: Path)
 
 def test_eval_repeats_the_figures_of_the_run(run: Run, trained: Path) -> None:
     """Bug: another text, another policy, another checkpoint, or other windows than in training."""
-    code, out, err = run("eval", "10-00-00", "--json", "--checkpoint", "last")
+    code, out, err = run("eval", "10-00-00", "--json", "--checkpoint", "last", "--part", "validation")
     assert code == 0, err
     figures = json.loads(out)
     lines = tools.metrics(trained / "outputs" / "2026-01-01" / "10-00-00-first")
@@ -141,14 +141,51 @@ def test_eval_repeats_the_figures_of_the_run(run: Run, trained: Path) -> None:
     assert all(word in shown for word in ("checkpoint best", "text.txt", "unigram", "bigram", "uniform", "sample"))
 
 
+def test_eval_scores_the_test_part_and_counts_the_looks(run: Run, trained: Path, tmp_path: Path) -> None:
+    """Bug: the part that chose the checkpoint is reported as the test, or a look at the test part is not counted."""
+    folder = tmp_path / "run"
+    shutil.copytree(trained / "outputs" / "2026-01-01" / "10-00-00-first", folder)
+    (folder / "test_looks.json").unlink(missing_ok=True)
+    validation = json.loads(run("eval", str(folder), "--json", "--part", "validation")[1])
+    assert validation["part"] == "validation" and "test_looks" not in validation
+    assert not (folder / "test_looks.json").exists()
+    test = json.loads(run("eval", str(folder), "--json")[1])
+    assert test["part"] == "test" and test["test_looks"] == 1 and test["eval/nll"] != validation["eval/nll"]
+    assert "test part (looked at 2 times" in " ".join(run("eval", str(folder))[1].split())
+    other = tmp_path / "end.txt"
+    other.write_text((trained / "text.txt").read_text()[-200:])
+    same = json.loads(run("eval", str(folder), "--json", "--data-path", str(other))[1])
+    assert math.isclose(same["eval/nll"], test["eval/nll"])
+    assert json.loads((folder / "test_looks.json").read_text()) == {"looks": 2}
+    code, _, err = run("eval", str(folder), "--part", "train")
+    assert code == 2 and "validation, test" in err
+    code, _, err = run("eval", str(folder), "--part", "test", "--data-path", str(other))
+    assert code == 2 and "leave one of them out" in err
+
+
+@pytest.mark.parametrize("content", ["", "[]", '{"looks": -1}', '{"looks": true}', "{}", None])
+def test_a_damaged_count_of_looks(run: Run, trained: Path, tmp_path: Path, content: str | None) -> None:
+    """Bug: a traceback, or a count that begins anew without a word."""
+    folder = tmp_path / "run"
+    shutil.copytree(trained / "outputs" / "2026-01-01" / "10-00-00-first", folder)
+    (folder / "test_looks.json").unlink(missing_ok=True)
+    if content is None:
+        (folder / "test_looks.json").mkdir()
+    else:
+        (folder / "test_looks.json").write_text(content)
+    code, out, err = run("eval", str(folder), "--json")
+    assert code == 2 and not out and "test_looks.json" in err and "Traceback" not in err
+    assert run("eval", str(folder), "--json", "--part", "validation")[0] == 0
+
+
 def test_eval_on_another_text(run: Run, trained: Path, tmp_path: Path) -> None:
     """Bug: the other text is cut, or its unknown characters crash, or count as known."""
     other = tmp_path / "other.txt"
-    other.write_text((trained / "text.txt").read_text()[-400:])
+    other.write_text((trained / "text.txt").read_text()[-200:])
     own = json.loads(run("eval", "10-00-00", "--json")[1])
     same = json.loads(run("eval", "10-00-00", "--json", "--data-path", str(other))[1])
     assert math.isclose(same["eval/accuracy"], own["eval/accuracy"]) and math.isclose(same["eval/nll"], own["eval/nll"])
-    other.write_text(other.read_text().replace("s", "Q"))
+    other.write_text(other.read_text().replace("e", "Q"))
     code, out, err = run("eval", "10-00-00", "--data-path", str(other))
     assert code == 0, err
     assert f"{other.read_text().count('Q')} characters are unknown" in out

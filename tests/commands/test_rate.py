@@ -303,7 +303,7 @@ def test_ratings_of_a_text_are_trained_on(run: Run, tmp_path: Path) -> None:
     out = words(run, tmp_path / "it's, rated.jsonl", "51342")
     assert "data.heldout_by=row" in out and "data.reward_scaling" not in out
     data = train_on(out, tmp_path / "out")["data"]
-    assert (data["name"], data["logged_rows"], data["heldout_rows"]) == ("it's, rated.jsonl", 4, 1)
+    assert (data["name"], data["logged_rows"], data["validation_rows"]) == ("it's, rated.jsonl", 4, 1)
 
 
 def test_ratings_of_answers_are_trained_on(

@@ -29,6 +29,7 @@ def read(path: Path, **settings: Any) -> Log:
     """`data=logged` with the defaults of its YAML, and a tokenizer of characters."""
     defaults: Any = OmegaConf.to_container(OmegaConf.load(CONFIGS / "data" / "logged.yaml"), resolve=False)
     del defaults["_target_"]
+    defaults["test_fraction"] = 0.0
     return logged(**{**defaults, "path": str(path), "tokenizer": "character", **settings})
 
 
@@ -87,6 +88,39 @@ def test_a_tokenizer_with_an_end(text: base.Tokenizer) -> None:
 
 
 # The cut
+
+
+def test_a_prompt_stands_in_one_of_three_parts(tmp_path: Path) -> None:
+    """Bug: a test part that shares prompts with what is learned from or chosen by, or that changes what is learned from."""
+    path = write(tmp_path / "log.jsonl", [rated(f"p{i % 50}", f"c{i}", i) for i in range(200)])
+    log, without = read(path, heldout_fraction=0.2, test_fraction=0.5), read(path, heldout_fraction=0.2)
+    parts = [{t.prompt for t in log.part(name).items} for name in ("train", "validation", "test")]
+    assert [len(part) for part in parts] == [40, 5, 5] and len(set.union(*parts)) == 50
+    assert log.train.items == without.train.items and len(without.test) == 0
+    assert log.fingerprint() != without.fingerprint()
+
+
+def test_held_out_rows_of_one_prompt_give_no_test_part(tmp_path: Path) -> None:
+    """Bug: a prompt that is torn in two, or an empty validation part."""
+    path = write(tmp_path / "log.jsonl", [rated("ab"[i > 8], f"c{i}", i) for i in range(10)])
+    log = read(path, test_fraction=0.5)
+    assert len(log.heldout) == 1 and len(log.test) == 0
+    assert any("No test part" in note for note in log.source.notes)
+    with pytest.raises(UserError, match=r"data\.test_fraction"):
+        read(path, test_fraction=1.0)
+
+
+def test_a_file_of_test_rows(tmp_path: Path) -> None:
+    """Bug: prompts of the test file that are learned from, or that choose the checkpoint."""
+    path = write(tmp_path / "log.jsonl", [rated(p, "x", 1) for p in "abcdefgh"])
+    test = write(tmp_path / "test.jsonl", [rated("a", "longer", 2), rated("h", "x", 3)])
+    log = read(path, heldout_fraction=0.4, test_path=str(test), test_fraction=0.5)
+    assert [t.prompt for t in log.test.items] == ["a", "h"]
+    assert sorted(t.prompt for t in [*log.train.items, *log.heldout.items]) == list("bcdefg")
+    short = read(path, heldout_fraction=0.4, test_path=str(test), max_tokens=4)
+    assert [t.prompt for t in short.test.items] == ["h"] and short.left_out["test"] == 1
+    with pytest.raises(UserError, match=r"data\.test_path: there is no file"):
+        read(path, test_path=str(tmp_path / "none.jsonl"))
 
 
 def test_a_prompt_stands_on_one_side(tmp_path: Path) -> None:

@@ -13,7 +13,8 @@ from dqnlm.errors import UserError
 
 SETTINGS: dict[str, Any] = {
     "path": None, "name": None, "config": None, "split": "train", "revision": None, "heldout_path": None,
-    "heldout_fraction": 0.5, "tokenizer": "character", "vocabulary_size": None, "max_tokens": None, "end_token": True,
+    "heldout_fraction": 0.5, "test_path": None, "test_fraction": 0.0,
+    "tokenizer": "character", "vocabulary_size": None, "max_tokens": None, "end_token": True,
 }  # fmt: skip
 ROWS = [{"prompt": "ab", "answer": 1}, {"prompt": "cab", "answer": 2, "reference": "b"}]
 
@@ -48,6 +49,18 @@ def test_every_kind_of_file(tmp_path: Path, name: str) -> None:
     if name != "p.txt":
         assert [str(value) for value in data.train.columns()["answer"]] == ["1"]
     assert data.tokenizer.eos_id is not None and not data.has_references
+
+
+def test_three_parts_by_position_or_a_file_of_test_prompts(tmp_path: Path) -> None:
+    """Bug: a test part that is taken from the training prompts, or prompts left out of it that nobody counts."""
+    path = write(tmp_path / "p.jsonl", [{"prompt": word} for word in ("a", "b", "c", "d", "e", "ffffff")])
+    data, without = read(path, heldout_fraction=0.67, test_fraction=0.5), read(path, heldout_fraction=0.67)
+    assert {name: len(part.items) for name, part in data.parts.items()} == {"train": 2, "validation": 2, "test": 2}
+    assert data.train.items == without.train.items and without.test is None
+    assert data.fingerprint() != without.fingerprint()
+    assert read(path, heldout_fraction=0.67, test_fraction=0.5, max_tokens=4).left_out["test"] == 1
+    data = read(write(tmp_path / "q.jsonl"), test_path=str(path), test_fraction=0.5)
+    assert data.test is not None and len(data.test.items) == 6 and len(data.heldout.items) == 1
 
 
 def test_references_and_a_file_of_heldout_prompts(tmp_path: Path) -> None:

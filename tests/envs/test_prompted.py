@@ -328,11 +328,14 @@ def test_drawn_answers_are_scored_and_saved(tmp_path: Path, capsys: pytest.Captu
 
     def run(seed: int, *more: str) -> dict[str, Any]:
         evaluate([str(tmp_path / "run"), "--temperature", "1.0", "--seed", str(seed), "--json", *more])
-        return json.loads(capsys.readouterr().out.splitlines()[-1])
+        figures: dict[str, Any] = json.loads(capsys.readouterr().out.splitlines()[-1])
+        looks.append(figures.pop("test_looks"))
+        return figures
 
+    looks: list[int] = []
     saved = tmp_path / "answers.jsonl"
     first = run(3, "--save", str(saved))
-    assert first == run(3) and first != run(4)
+    assert first == run(3) and first != run(4) and looks == [1, 2, 3]
     lines = tools.lines(saved)
     assert [line["reference"] for line in lines] == [f"{'c' * (i % 4)}ba" for i in range(60)] and len(
         set(line["completion"] for line in lines)

@@ -29,7 +29,7 @@ def policy_and_text(folder: Path, *overrides: str) -> tuple[Policy, torch.Tensor
         for parameter in policy.network.projections["q"].parameters():
             parameter.mul_(20)
     policy.network.eval()
-    ids = trainer.components.task.data.heldout_ids.clone()
+    ids = trainer.components.task.data.validation_ids.clone()
     if policy.tokenizer.unknown_id is not None:
         ids[7::31] = policy.tokenizer.unknown_id
     return policy, ids

@@ -47,6 +47,19 @@ def test_it_is_scored_and_writes(run: Run, place: Path, capsys: pytest.CaptureFi
     assert capsys.readouterr().out.strip()
 
 
+@pytest.mark.parametrize("run", [run for run in SAVED if run.name == "teacher"], ids=lambda run: run.name)
+def test_a_run_without_a_test_part_is_scored_on_its_validation_part(
+    run: Run, place: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Bug: a run of before there was a test part is refused, or its figures are given as those of a test."""
+    folder = str(driver.FOLDER)
+    assert driver.command("eval", folder) == 0
+    said = " ".join(capsys.readouterr().out.split())
+    assert "validation part" in said and "this run has no test part" in said
+    assert driver.command("eval", folder, "--part", "test") == 2
+    assert not (place / driver.FOLDER / "test_looks.json").exists()
+
+
 @pytest.mark.parametrize("run", [run for run in SAVED if run.name == "pretrained"], ids=lambda run: run.name)
 def test_it_is_exported(run: Run, place: Path) -> None:
     """Bug: weights of an old run that the export no longer finds by their names."""

@@ -200,7 +200,7 @@ def test_a_model_brings_its_tokenizer_and_its_end(on_a_model: Path) -> None:
     policy = load_policy(on_a_model)
     assert policy.tokenizer.eos_id == 1 and policy.spec.num_actions == 19  # <unk>, <end>, 17 characters
     manifest = json.loads((on_a_model / "manifest.json").read_text())
-    assert manifest["versions"]["transformers"] and manifest["data"]["heldout_rows"] == 24
+    assert manifest["versions"]["transformers"] and manifest["data"]["validation_rows"] == manifest["data"]["test_rows"] == 12
     assert manifest["data"]["logged_rows"] == 216
 
 
@@ -211,8 +211,9 @@ def test_every_command_works_on_such_a_run(
     run_ = str(on_a_model)
     assert call(capsys, "generate", run_, "--prompt", "123a\n", "--max-tokens", "5").startswith("123a\n")
     table = call(capsys, "eval", run_)
-    assert "24 held-out rows" in table and "correlation of the two" in table
-    figures = json.loads(call(capsys, "eval", run_, "--json"))
+    assert "12 test rows" in " ".join(table.split()) and "correlation of the two" in table
+    assert "test part (looked at 1 time" in " ".join(table.split())
+    figures = json.loads(call(capsys, "eval", run_, "--part", "validation", "--json"))
     best = json.loads((on_a_model / "summary.json").read_text())["best"]
     assert figures["eval/nll"] == pytest.approx(best["eval/nll"], abs=1e-5)
     monkeypatch.setattr(sys, "stdin", io.StringIO("123a\n45b\n"))

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from dqnlm.data.pairs import files, records
 from dqnlm.data.pairs.files import TextPair
+from dqnlm.data.parts import Part
 from dqnlm.data.tokenizers import factory
 from dqnlm.data.tokenizers.base import Tokenizer
 from dqnlm.data.tokenizers.bpe import train_bpe
@@ -71,6 +72,7 @@ class Pairs:
         tokenizer: made from `train` alone.
         eos_id: of the line break.
         source: origin of the pairs.
+        left_out: pairs of each part that are empty or too long on a side, and are neither learned from nor scored.
     """
 
     task: ClassVar[str] = "answers"
@@ -80,6 +82,11 @@ class Pairs:
     tokenizer: Tokenizer
     eos_id: int
     source: DataSource
+    left_out: dict[Part, int]
+
+    def part(self, name: Part) -> TokenPairs:
+        """One of the three parts."""
+        return {"train": self.train, "validation": self.heldout, "test": self.test}[name]
 
     @property
     def longest_prompt(self) -> int:
@@ -137,13 +144,15 @@ def build_pairs(
         tokenizer = factory.build("character" if kind == "character" else "byte", STOP + "".join(sides))
     stop = tokenizer.encode(STOP)
     assert len(stop) == 1, "the line break is one token of every tokenizer here"
-    found, left_out = {}, 0
+    found, dropped = {}, {}
     for name, texts in parts.items():
-        found[name], dropped = _as_ids(texts, tokenizer, stop, max_tokens, name)
-        left_out += dropped
-    notes = [f"{left_out:,} pairs with more than {max_tokens} tokens on a side are left out"] if left_out else []
+        found[name], dropped[name] = _as_ids(texts, tokenizer, stop, max_tokens, name)
+    left_out: dict[Part, int] = {"train": dropped["train"], "validation": dropped["heldout"], "test": dropped["test"]}
+    counts = ", ".join(f"{count:,} of {name}" for name, count in left_out.items())
+    said = f"{sum(left_out.values()):,} pairs with no token, or more than {max_tokens}, on a side are left out ({counts})"
+    notes = [said] if any(left_out.values()) else []
     source = DataSource(source.name, source.origin, source.sha256, notes=[*source.notes, *notes])
-    return Pairs(found["train"], found["heldout"], found["test"], tokenizer, int(stop[0]), source)
+    return Pairs(found["train"], found["heldout"], found["test"], tokenizer, int(stop[0]), source, left_out)
 
 
 def _as_ids(

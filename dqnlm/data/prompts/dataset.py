@@ -1,4 +1,4 @@
-"""Prompts as token ids in two parts; target of `data=prompts`."""
+"""Prompts as token ids in three parts (`dqnlm.data.parts`); target of `data=prompts`."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from dqnlm.data.pairs.dataset import Ragged, ragged
+from dqnlm.data.parts import Part, first_of_test
 from dqnlm.data.prompts import reading
 from dqnlm.data.prompts.reading import Prompt
 from dqnlm.data.tokenizers.base import Tokenizer
@@ -38,10 +39,12 @@ class PromptPart:
 
 @dataclass(frozen=True)
 class Prompts:
-    """Prompts in two parts.
+    """Prompts in three parts.
 
     Attributes:
-        train, heldout: for training, and for evaluations.
+        train, heldout: for training, and for evaluations during training (validation).
+        test: for `dqnlm eval`; None for no such part.
+        left_out: prompts of each part that are empty or too long.
         tokenizer: with an end token.
         source: origin, with notes.
     """
@@ -49,13 +52,21 @@ class Prompts:
     task: ClassVar[str] = "prompts"
     train: PromptPart
     heldout: PromptPart
+    test: PromptPart | None
+    left_out: dict[Part, int]
     tokenizer: Tokenizer
     source: DataSource
 
     @property
+    def parts(self) -> dict[Part, PromptPart]:
+        """The parts that there are, by name."""
+        parts: dict[Part, PromptPart] = {"train": self.train, "validation": self.heldout}
+        return parts if self.test is None else parts | {"test": self.test}
+
+    @property
     def longest_prompt(self) -> int:
-        """Tokens of the longest prompt of both parts."""
-        return max(part.prompts.longest() for part in (self.train, self.heldout))
+        """Tokens of the longest prompt of all parts."""
+        return max(part.prompts.longest() for part in self.parts.values())
 
     @property
     def has_references(self) -> bool:
@@ -69,8 +80,8 @@ class Prompts:
         return runs.ids.to(self.tokenizer.dtype)
 
     def fingerprint(self) -> str:
-        """sha256 (hex) of both parts and of the tokenizer."""
-        parts = [[item[:4] for item in part.items] for part in (self.train, self.heldout)]
+        """sha256 (hex) of all parts and of the tokenizer."""
+        parts = [[item[:4] for item in part.items] for part in self.parts.values()]
         return hashlib.sha256(json.dumps([parts, self.tokenizer.state()], sort_keys=True, default=str).encode()).hexdigest()
 
 
@@ -83,6 +94,8 @@ def prompts(
     revision: str | None,
     heldout_path: FilePath | None,
     heldout_fraction: float,
+    test_path: FilePath | None,
+    test_fraction: float,
     tokenizer: TokenizerName | None,
     vocabulary_size: int | None,
     max_tokens: int | None,
@@ -95,15 +108,21 @@ def prompts(
     """
     found, source = reading.read(path, name, config, split, revision)
     train, heldout = _parts(found, heldout_path, heldout_fraction, source.name)
-    template = ChatTemplate(str(tokenizer)) if any(item.messages for item in train + heldout) else None
-    train, heldout = ([_written(item, template) for item in part] for part in (train, heldout))
+    heldout, test = _with_test(heldout, test_path, test_fraction)
+    template = ChatTemplate(str(tokenizer)) if any(item.messages for item in train + heldout + test) else None
+    train, heldout, test = ([_written(item, template) for item in part] for part in (train, heldout, test))
     made = make_tokenizer(tokenizer, vocabulary_size, [t for item in train for t in (item.text, item.reference)], end_token)
-    notes, parts = [], []
-    for part, which in ((train, "training"), (heldout, "held-out")):
-        tokens, note = _as_ids(part, made, max_tokens, which)
-        parts.append(tokens)
+    notes, left_out = [] if test else ["No test part: no prompt is held out for it."], dict[Part, int]()
+    parts = dict[Part, PromptPart]()
+    texts: dict[Part, list[Prompt]] = {"train": train, "validation": heldout}
+    if test:
+        texts["test"] = test
+    for which, part in texts.items():
+        parts[which], note = _as_ids(part, made, max_tokens, {"train": "training"}.get(which, which))
+        left_out[which] = len(part) - len(parts[which].items)
         notes += note
-    return Prompts(parts[0], parts[1], made, replace(source, notes=[*source.notes, *notes]))
+    source = replace(source, notes=[*source.notes, *notes])
+    return Prompts(parts["train"], parts["validation"], parts.get("test"), left_out, made, source)
 
 
 def _parts(
@@ -121,6 +140,14 @@ def _parts(
             "learn from. Give more prompts, or a file of held-out ones: data.heldout_path=FILE"
         )
     return found[:-count], found[-count:]
+
+
+def _with_test(heldout: list[Prompt], path: str | None, fraction: float) -> tuple[list[Prompt], list[Prompt]]:
+    """Validation and test prompts: the second from a file of their own, or the last ones of those held out."""
+    if path is not None:
+        return heldout, reading.read(path, None, None, "", None)[0]
+    first = max(first_of_test(len(heldout), fraction), 1)
+    return heldout[:first], heldout[first:]
 
 
 def _written(item: Prompt, template: ChatTemplate | None) -> Prompt:

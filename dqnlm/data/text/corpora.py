@@ -1,6 +1,6 @@
-"""A text as token ids, split into a training part and a held-out part; the targets of the config group `data`.
+"""A text as token ids in three parts (`dqnlm.data.parts`); the targets of the config group `data`.
 
-The cut is by position: the last part is held out, so that no held-out window overlaps a training window.
+The cuts are by position, training, validation, test, so that no window of one part overlaps a window of another.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from typing import ClassVar
 from torch import Tensor
 
 from dqnlm.data.hub import hub
+from dqnlm.data.parts import Part, first_of_test
 from dqnlm.data.text import sources
 from dqnlm.data.text.reading import TextSource
 from dqnlm.data.tokenizers import factory
@@ -31,36 +32,44 @@ class Corpus:
 
     Attributes:
         train_ids: 1-D, uint8 where the vocabulary allows it, else int32.
-        heldout_ids: 1-D, the same dtype; the part of the text after `train_ids`.
+        validation_ids: 1-D, the same dtype; the part of the text after `train_ids`.
+        test_ids: 1-D, the same dtype; the part after that, empty with data.test_fraction=0.
         tokenizer: built from the training part, or the one that was given.
         source: origin of the text; its `text` is the whole text.
-        heldout_unknown: characters of the held-out part that the tokenizer does not know.
+        unknown: characters of the validation part, and of the test part, that the tokenizer does not know.
     """
 
     task: ClassVar[str] = "text"
     train_ids: Tensor
-    heldout_ids: Tensor
+    validation_ids: Tensor
+    test_ids: Tensor
     tokenizer: Tokenizer
     source: TextSource
-    heldout_unknown: int
+    unknown: dict[Part, int]
 
     def fingerprint(self) -> str:
         """sha256 (hex) of the text, the place of the cut and the tokenizer: equal exactly if the ids are equal."""
         parts = {
             "text": self.source.sha256,
             "train_tokens": self.train_ids.numel(),
-            "heldout_tokens": self.heldout_ids.numel(),
+            "heldout_tokens": self.validation_ids.numel(),
             "tokenizer": self.tokenizer.state(),
         }
+        if len(self.test_ids):  # runs without a test part keep the fingerprint that they were saved with
+            parts["test_tokens"] = self.test_ids.numel()
         return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
     def require_tokens(self, tokens: int, why: str) -> None:
         """Raises UserError where a part is shorter than one window of `tokens` tokens; `why` names the settings."""
-        for part, ids in (("training", self.train_ids), ("held-out", self.heldout_ids)):
+        for part, ids in (
+            ("training", self.train_ids),
+            ("validation", self.validation_ids),
+            ("test", self.test_ids),
+        ):
             if 0 < ids.numel() < tokens:
                 raise UserError(
                     f"the {part} part of {self.source.name} has {ids.numel():,} tokens, but {why} needs at least "
-                    f"{tokens:,}. Use a longer text, a shorter window, or another data.heldout_fraction."
+                    f"{tokens:,}. Use a longer text, a shorter window, or another data.heldout_fraction or data.test_fraction."
                 )
 
 
@@ -68,6 +77,7 @@ def build_corpus(
     source: TextSource,
     tokenizer_kind: str,
     heldout_fraction: float,
+    test_fraction: float = 0.0,
     tokenizer: Tokenizer | None = None,
 ) -> Corpus:
     """Splits a text and encodes it.
@@ -77,6 +87,7 @@ def build_corpus(
         tokenizer_kind: "character", "byte", or the folder of a pretrained model; not read where `tokenizer` is given.
         heldout_fraction: share of the text's characters, at its end, that is never trained on; in (0, 1). With a
             given tokenizer also 1: the whole text is held out, to evaluate a run on a text it was not made for.
+        test_fraction: share of the held-out characters, at their end, that is the test part; in [0, 1), 0 for none.
         tokenizer: a run's tokenizer, instead of one built from the training part.
 
     Raises:
@@ -95,13 +106,22 @@ def build_corpus(
             f"held out (data.heldout_fraction {heldout_fraction}); each part needs at least {_LEAST_TOKENS}."
         )
     train, heldout = text[:cut], text[cut:]
+    place = first_of_test(len(heldout), test_fraction)
+    validation, test = heldout[:place], heldout[place:]
+    if test_fraction and min(len(validation), len(test)) < _LEAST_TOKENS:
+        raise UserError(
+            f"{source.name} is too short: of its {len(heldout):,} held-out characters {len(validation):,} are for validation and "
+            f"{len(test):,} for the test (data.test_fraction {test_fraction}); each part needs at least {_LEAST_TOKENS}. Use a "
+            "longer text, hold out more (data.heldout_fraction), or set data.test_fraction=0 for no test part."
+        )
     tokenizer = tokenizer or factory.build(tokenizer_kind, train)
     return Corpus(
         train_ids=tokenizer.encode(train),
-        heldout_ids=tokenizer.encode(heldout),
+        validation_ids=tokenizer.encode(validation),
+        test_ids=tokenizer.encode(test),
         tokenizer=tokenizer,
         source=source,
-        heldout_unknown=tokenizer.count_unknown(heldout),
+        unknown={"validation": tokenizer.count_unknown(validation), "test": tokenizer.count_unknown(test)},
     )
 
 
@@ -113,6 +133,7 @@ def build_tiny_shakespeare(
     bundled_seed: int,
     tokenizer: TokenizerName,
     heldout_fraction: float,
+    test_fraction: float,
 ) -> Corpus:
     """Target of `data=tiny_shakespeare`; see `sources.tiny_shakespeare`."""
     source = sources.tiny_shakespeare(
@@ -121,17 +142,21 @@ def build_tiny_shakespeare(
         bundled_characters=bundled_characters,
         bundled_seed=bundled_seed,
     )
-    return build_corpus(source, tokenizer, heldout_fraction)
+    return build_corpus(source, tokenizer, heldout_fraction, test_fraction)
 
 
-def build_text_file(*, path: FilePath | None, tokenizer: TokenizerName, heldout_fraction: float) -> Corpus:
+def build_text_file(
+    *, path: FilePath | None, tokenizer: TokenizerName, heldout_fraction: float, test_fraction: float
+) -> Corpus:
     """Target of `data=text_file`; see `sources.text_file`."""
-    return build_corpus(sources.text_file(path=path), tokenizer, heldout_fraction)
+    return build_corpus(sources.text_file(path=path), tokenizer, heldout_fraction, test_fraction)
 
 
-def build_bundled(*, characters: int, seed: int, tokenizer: TokenizerName, heldout_fraction: float) -> Corpus:
+def build_bundled(
+    *, characters: int, seed: int, tokenizer: TokenizerName, heldout_fraction: float, test_fraction: float
+) -> Corpus:
     """Target of `data=bundled`; see `sources.bundled`."""
-    return build_corpus(sources.bundled(characters=characters, seed=seed), tokenizer, heldout_fraction)
+    return build_corpus(sources.bundled(characters=characters, seed=seed), tokenizer, heldout_fraction, test_fraction)
 
 
 def build_hub(
@@ -143,7 +168,8 @@ def build_hub(
     revision: str | None,
     tokenizer: TokenizerName,
     heldout_fraction: float,
+    test_fraction: float,
 ) -> Corpus:
     """Target of `data=hub`; see `hub.hub`."""
     source = hub(name=name, config=config, split=split, text_column=text_column, revision=revision)
-    return build_corpus(source, tokenizer, heldout_fraction)
+    return build_corpus(source, tokenizer, heldout_fraction, test_fraction)

@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from dqnlm.data.parts import Part
 from dqnlm.data.tokenizers.base import Tokenizer
 from dqnlm.data.tokenizers.factory import TokenizerName
 from dqnlm.data.tokenizers.making import make_tokenizer
@@ -45,25 +46,33 @@ class LogPart:
 
 @dataclass(frozen=True)
 class Log:
-    """A log in two parts, for training and for evaluation.
+    """A log in three parts (`dqnlm.data.parts`).
 
     Attributes:
         train: the training part, filtered and scaled by the settings.
-        heldout: the whole held-out part, in the units of `train`.
-        tokenizer: of both.
+        heldout: the validation part, in the units of `train`.
+        test: the test part, in the same units; may be empty.
+        left_out: rows of each part that are too long, or of an episode with such a row.
+        tokenizer: of all.
         source: origin of the log, with notes about the processing.
     """
 
     task: ClassVar[str] = "log"
     train: LogPart
     heldout: LogPart
+    test: LogPart
+    left_out: dict[Part, int]
     tokenizer: Tokenizer
     source: DataSource
 
+    def part(self, name: Part) -> LogPart:
+        """One of the three parts."""
+        return {"train": self.train, "validation": self.heldout, "test": self.test}[name]
+
     @property
     def all_rows(self) -> list[TokenRow]:
-        """The rows of both parts."""
-        return [*self.train.rows, *self.heldout.rows]
+        """The rows of all parts."""
+        return [*self.train.rows, *self.heldout.rows, *self.test.rows]
 
     @property
     def longest(self) -> int:
@@ -82,8 +91,10 @@ class Log:
         return torch.from_numpy(np.concatenate(said)).to(self.tokenizer.dtype)
 
     def fingerprint(self) -> str:
-        """sha256 (hex) of both parts and of the tokenizer."""
+        """sha256 (hex) of all parts and of the tokenizer."""
         parts = [content_sha256(self.train.items), content_sha256(self.heldout.items), self.tokenizer.state()]
+        if len(self.test):  # runs without a test part keep the fingerprint that they were saved with
+            parts.append(content_sha256(self.test.items))
         return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
 
@@ -96,6 +107,8 @@ def logged(
     revision: str | None,
     heldout_path: FilePath | None,
     heldout_fraction: float,
+    test_path: FilePath | None,
+    test_fraction: float,
     heldout_by: HeldoutBy,
     keep_best: float | None,
     reward_scaling: RewardScaling,
@@ -116,16 +129,24 @@ def logged(
     forms = form_settings(tokenizer, pair_rewards, ratings, assistant_turns)
     items, source = read_log(path, name, config, split, revision, "logged", forms)
     train, heldout, notes = _parts(items, heldout_path, heldout_fraction, heldout_by, source.name, forms)
+    train, heldout, test, more = _with_test(train, heldout, test_path, test_fraction, heldout_by, forms)
+    notes += more
     texts = [text for item in train for text in (item.prompt, item.completion, item.next)]
     made = make_tokenizer(tokenizer, vocabulary_size, texts, end_token)
-    if max_tokens is not None:
-        train, heldout, left_out = _short(train, heldout, made, max_tokens)
-        notes += left_out
+    before: dict[Part, list[Trajectory]] = {"train": train, "validation": heldout, "test": test}
+    kept_parts = before if max_tokens is None else _short(before, made, max_tokens)
+    left_out: dict[Part, int] = {name: len(before[name]) - len(part) for name, part in kept_parts.items()}
+    train, heldout, test = kept_parts["train"], kept_parts["validation"], kept_parts["test"]
+    if any(left_out.values()):
+        notes.append(
+            f"{sum(left_out.values()):,} logged rows of more than {max_tokens} tokens (data.max_tokens), or of their episodes, "
+            "are left out."
+        )
     train, kept = _best(train, keep_best)
     scaling = measured(train, reward_scaling)
-    train, heldout = applied(train, scaling), applied(heldout, scaling)
+    train, heldout, test = (applied(part, scaling) for part in (train, heldout, test))
     notes += [note for note in (kept, described(scaling)) if note is not None]
-    unknown = sum(made.count_unknown(item.prompt + item.completion) for item in heldout)
+    unknown = sum(made.count_unknown(item.prompt + item.completion) for item in heldout + test)
     if unknown:
         notes.append(
             f"{unknown:,} held-out characters do not occur in the training part (unknown token); they are not scored."
@@ -133,8 +154,9 @@ def logged(
     parts = (
         LogPart(train, token_rows(train, made, made.eos_id)),
         LogPart(heldout, token_rows(heldout, made, made.eos_id, strict=False)),
+        LogPart(test, token_rows(test, made, made.eos_id, strict=False)),
     )
-    return Log(*parts, made, replace(source, notes=[*source.notes, *notes]))
+    return Log(*parts, left_out, made, replace(source, notes=[*source.notes, *notes]))
 
 
 def _parts(
@@ -159,23 +181,39 @@ def _parts(
     return train, heldout, [said, *([dropped] if dropped else []), *read]
 
 
+def _with_test(
+    train: list[Trajectory], heldout: list[Trajectory], path: str | None, fraction: float, by: HeldoutBy, forms: FormSettings
+) -> tuple[list[Trajectory], list[Trajectory], list[Trajectory], list[str]]:
+    """Training, validation and test part, and notes: the last from a file of its own, or from the held-out rows."""
+    if path is None:
+        validation, test, note = split.divided(heldout, fraction, by)
+        return train, validation, test, [note]
+    try:
+        test, source = read_file(path, forms.anew())
+    except UserError as error:
+        raise UserError(str(error).replace("data.path:", "data.test_path:")) from error
+    (train, dropped), (validation, more) = (split.without(part, test, by, "data.test_path") for part in (train, heldout))
+    if not (train and validation):
+        raise UserError(f"data.test_path={path} holds every {by} of the training or the validation part: give another file")
+    notes = [f"{len(test):,} rows of {path} are the test part (data.test_path).", dropped, more]
+    return train, validation, test, [*(note for note in notes if note), *(f"{note} (data.test_path)" for note in source.notes)]
+
+
 def _short(
-    train: list[Trajectory], heldout: list[Trajectory], tokenizer: Tokenizer, max_tokens: int
-) -> tuple[list[Trajectory], list[Trajectory], list[str]]:
-    """Drops episodes that have a row of more tokens, with a note where there were some."""
-    kept = []
-    for part, strict, name in ((train, True, "training"), (heldout, False, "held-out")):
-        rows = token_rows(part, tokenizer, tokenizer.eos_id, strict)
+    parts: dict[Part, list[Trajectory]], tokenizer: Tokenizer, max_tokens: int
+) -> dict[Part, list[Trajectory]]:
+    """Each part without the episodes that have a row of more tokens."""
+    kept: dict[Part, list[Trajectory]] = {}
+    for name, part in parts.items():
+        rows = token_rows(part, tokenizer, tokenizer.eos_id, strict=name == "train")
         short = [places for places in episodes(part) if all(len(rows[i].ids) <= max_tokens for i in places)]
-        kept.append([part[i] for i in sorted(i for places in short for i in places)])
-        if not kept[-1]:
-            least = min(len(row.ids) for row in rows)
+        kept[name] = [part[i] for i in sorted(i for places in short for i in places)]
+        if part and not kept[name]:
+            least, called = min(len(row.ids) for row in rows), {"train": "training"}.get(name, name)
             raise UserError(
-                f"data.max_tokens={max_tokens} leaves no row of the {name} part; its shortest has {least} tokens: raise it"
+                f"data.max_tokens={max_tokens} leaves no row of the {called} part; its shortest has {least} tokens: raise it"
             )
-    dropped = len(train) + len(heldout) - len(kept[0]) - len(kept[1])
-    note = f"{dropped:,} logged rows of more than {max_tokens} tokens (data.max_tokens), or of their episodes, are left out."
-    return kept[0], kept[1], [note] if dropped else []
+    return kept
 
 
 def _best(train: list[Trajectory], share: float | None) -> tuple[list[Trajectory], str | None]:

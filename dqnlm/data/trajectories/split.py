@@ -9,6 +9,7 @@ import hashlib
 from collections.abc import Hashable, Iterator, Sequence
 from typing import Literal
 
+from dqnlm.data.parts import first_of_test
 from dqnlm.data.trajectories.records import Trajectory
 from dqnlm.errors import UserError
 
@@ -49,8 +50,32 @@ def split(
     return train, heldout, note
 
 
+def divided(
+    heldout: Sequence[Trajectory], test_fraction: float, by: HeldoutBy
+) -> tuple[list[Trajectory], list[Trajectory], str]:
+    """Returns the validation part, the test part (in the old order), and a note; the units are those of `split`.
+
+    The test part is empty where `test_fraction` is 0, and where all held-out rows belong together.
+    """
+    first_of_test(len(heldout), test_fraction)  # refuses a fraction out of range
+    if not test_fraction:
+        return list(heldout), [], "No test part (data.test_fraction=0)."
+    groups = sorted(_groups(heldout, by), key=lambda places: _order(heldout[places[0]], by))
+    if len(groups) < 2:
+        return list(heldout), [], "No test part: all held-out rows belong together, so they are the validation part."
+    wanted, chosen = max(1, len(heldout) - first_of_test(len(heldout), test_fraction)), set[int]()
+    for places in reversed(groups):
+        if len(chosen) + len(places) <= min(wanted, len(heldout) - 1):
+            chosen.update(places)
+    chosen = chosen or set(sorted(groups, key=len)[0])
+    validation = [item for place, item in enumerate(heldout) if place not in chosen]
+    test = [heldout[place] for place in sorted(chosen)]
+    said = f"Of the held-out rows {len(validation):,} are for validation and {len(test):,} for the test"
+    return validation, test, f"{said} (data.test_fraction={test_fraction:g})."
+
+
 def without(
-    items: Sequence[Trajectory], heldout: Sequence[Trajectory], by: HeldoutBy
+    items: Sequence[Trajectory], heldout: Sequence[Trajectory], by: HeldoutBy, setting: str = "data.heldout_path"
 ) -> tuple[list[Trajectory], str | None]:
     """Drops the episodes that share a prompt (or, by row, a row) with `heldout`; returns a note where some did."""
     shared = {next(_links(item, by)) for item in heldout}
@@ -59,7 +84,7 @@ def without(
     if len(kept) == len(items):
         return kept, None
     what = "their prompts are" if by == "prompt" else "equal rows are"
-    return kept, f"{len(items) - len(kept):,} logged rows are left out: {what} held out (data.heldout_path)."
+    return kept, f"{len(items) - len(kept):,} logged rows are left out: {what} held out ({setting})."
 
 
 def _groups(items: Sequence[Trajectory], by: HeldoutBy) -> list[list[int]]:
