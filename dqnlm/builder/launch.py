@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from contextlib import nullcontext
 from pathlib import Path
@@ -31,6 +30,7 @@ from dqnlm.runs.console import RunConsole
 from dqnlm.runs.directory import RunDirectory
 from dqnlm.runs.lock import owned
 from dqnlm.runs.manifest import manifest
+from dqnlm.runs.reading import manifest_of, object_at, read_object
 from dqnlm.tasks.base import build_data
 from dqnlm.tasks.select import task_class
 from dqnlm.training import saved_state, summary
@@ -123,6 +123,10 @@ def _resume(run: RunDirectory, before: Config, config: Config, ranks: Ranks, res
             f"trainer.rollouts{both}={trainer.total_rounds} is less than the {trainer.rounds_done} that {run.path} has done; "
             "leave "
             f"it out to go on, or set it above {trainer.rounds_done}"
+        )
+    if not manifest_of(run):
+        trainer.components.console.warning(
+            f"{run.manifest.name} is missing or damaged: whether files of your own have changed since the run began is not known"
         )
     for name in _changed_code(run):
         trainer.components.console.warning(
@@ -229,25 +233,27 @@ def max_lookahead(objectives: dict[str, Objective]) -> int | None:
 
 def _changed_code(run: RunDirectory) -> list[str]:
     """Modules and files of the user's own whose content is another than when the run began, by its manifest."""
-    began: dict[str, str] = json.loads(run.manifest.read_text()).get("own_code") or {}
+    began = object_at(manifest_of(run), "own_code")
     now = user_code.checksums()
     return [name for name, checksum in began.items() if now.get(name, checksum) != checksum]
 
 
 def choices_of(run: RunDirectory) -> dict[str, Any]:
     """The options that the run was started with, as typed, by its manifest."""
-    choices: dict[str, Any] = json.loads(run.manifest.read_text()).get("choices") or {}
-    return choices
+    return object_at(manifest_of(run), "choices")
 
 
 def was_bundled(run: RunDirectory) -> bool:
-    """Whether the run has been trained on the bundled text, by its manifest."""
-    return bool(json.loads(run.manifest.read_text())["data"]["bundled"])
+    """Whether the run may have been trained on the bundled text: its manifest says so, or cannot be read.
+
+    If it was not, the fingerprint in the checkpoint refuses that text.
+    """
+    return bool(object_at(manifest_of(run), "data").get("bundled", True))
 
 
 def has_finished(run: RunDirectory) -> bool:
     """Whether the run came to its end and said so; one killed after its last checkpoint has not."""
-    return run.summary.exists() and json.loads(run.summary.read_text())["status"] == "finished"
+    return read_object(run.summary).get("status") == "finished"
 
 
 def _refuse_another_run(before: Config, after: Config) -> None:

@@ -20,7 +20,7 @@ from dqnlm.config.paths import anchored
 from dqnlm.errors import UserError
 from dqnlm.reporting.compare import flatten
 from dqnlm.reporting.comparison import Result, read_result, seconds_text
-from dqnlm.reporting.loading import read_config, read_json, read_summary
+from dqnlm.reporting.loading import read_config, read_manifest, read_summary
 from dqnlm.reporting.tables import figure_text
 from dqnlm.runs.directory import list_runs, reserve
 from dqnlm.utils.redirection import printing_to
@@ -142,7 +142,7 @@ def _described(run: Path) -> tuple[str, int] | None:
     try:
         if (read_summary(run) or {}).get("status") != "finished":
             return None
-        manifest = read_json(run / "manifest.json")
+        manifest = read_manifest(run)
         return str((manifest.get("choices") or {}).get("algorithm")), int(manifest["seed"])
     except UserError as error:
         print(f"note: not read: {error}", file=sys.stderr)

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from dqnlm.agent.policy import Policy
+    from dqnlm.runs.directory import RunDirectory
     from dqnlm.tasks.answers import AnswersTask
     from dqnlm.tasks.base import Task
 
@@ -143,13 +144,26 @@ def _data(policy: Policy, config: dict[str, Any], arguments: argparse.Namespace)
         corpus.require_tokens(policy.network.context + 1, "one window of the network")
         return corpus
     data = build_data(config)
-    manifest = json.loads(RunDirectory(find_run(arguments.run, arguments.output_dir)).manifest.read_text())
-    if data.fingerprint() != manifest["data"]["fingerprint"]:
+    if data.fingerprint() != _fingerprint(RunDirectory(find_run(arguments.run, arguments.output_dir))):
         raise UserError(
             f"the data that is found now ({data.source.origin}) is another, or has another vocabulary, than this run was "
             "trained on; put it back (DQNLM_DATA_DIR for tiny Shakespeare), or score another text with --data-path FILE"
         )
     return data
+
+
+def _fingerprint(run: RunDirectory) -> str:
+    """Of the data that the run was trained on, by its manifest or else by its newest checkpoint."""
+    import torch
+
+    from dqnlm.runs import checkpoint
+    from dqnlm.runs.reading import manifest_of, object_at
+
+    noted = object_at(manifest_of(run), "data").get("fingerprint")
+    if noted is None:
+        path, _ = checkpoint.newest_whole(run.checkpoints)
+        noted = checkpoint.load(path, "training", torch.device("cpu"))["fingerprint"]
+    return str(noted)
 
 
 def _print(

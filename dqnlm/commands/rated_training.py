@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 import shlex
 from collections import Counter
@@ -11,6 +10,7 @@ from pathlib import Path
 from dqnlm.config.composition import quoted
 from dqnlm.data.trajectories.ratings import Ratings
 from dqnlm.runs.directory import RunDirectory
+from dqnlm.runs.reading import command_line
 
 OFFLINE_ROUNDS = 1000  # in the command that is proposed at the end
 # What of a run on text is kept in that command: its data and task are another.
@@ -51,8 +51,7 @@ def training_command(path: Path, folder: Path) -> str:
 
 def typed(folder: Path) -> list[str]:
     """The words of the command that began the run."""
-    manifest = json.loads(RunDirectory(folder).manifest.read_text(encoding="utf-8"))
-    return [str(word) for word in manifest["command_line"]]
+    return command_line(RunDirectory(folder))
 
 
 def _quoted(path: Path) -> str:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from dqnlm.errors import UserError
-from dqnlm.reporting.loading import is_number, read_json, read_status, read_summary, read_tail
+from dqnlm.reporting.loading import is_number, read_manifest, read_status, read_summary, read_tail
 from dqnlm.reporting.names import run_name
 from dqnlm.reporting.tables import duration_text, figure_text, make_console, print_table
 
@@ -48,7 +48,7 @@ def describe(path: Path, output_dir: Path) -> dict[str, Any]:
     try:
         summary = read_summary(path)
         row["status"] = read_status(path, summary)
-        manifest = read_json(path / "manifest.json")
+        manifest = read_manifest(path)
         points = read_tail(path / "metrics.jsonl", [])
     except UserError as error:
         # One damaged run must not hide the others: it is listed as damaged, with the reason below the table.

@@ -9,6 +9,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NoReturn
 
+from hydra.core.override_parser.types import Glob, Override
+
 from dqnlm.config import catalogue
 from dqnlm.config.composition import parse_overrides
 from dqnlm.errors import UserError
@@ -174,6 +176,26 @@ def swept_keys(request: Request, *, swept: bool) -> list[str]:
     return [o.key_or_group for o in parse_overrides(request.overrides) if o.is_sweep_override() is swept]
 
 
+def _matching(override: Override, config_dir: str | None) -> list[str]:
+    """The options of a group that a glob matches.
+
+    Raises:
+        UserError: the key is no group, or no option matches.
+    """
+    group, pattern = str(override.key_or_group), override.value()
+    assert isinstance(pattern, Glob)
+    if group not in catalogue.groups(config_dir):
+        raise UserError(
+            f"{override.input_line}: glob() chooses among the options of a group, and {group} is a setting\n  list the values: "
+            f"{group}=a,b,c"
+        )
+    names = [name for name, _ in catalogue.options(group, config_dir)]
+    found: list[str] = pattern.filter(names)
+    if not found:
+        raise UserError(f"{override.input_line}: no option of {group} matches\n  there are: {', '.join(names)}")
+    return found
+
+
 def expand(request: Request, limit: int) -> list[list[str]]:
     """The overrides of each job: one list for a single run, every combination of a sweep, at most `limit`.
 
@@ -190,6 +212,8 @@ def expand(request: Request, limit: int) -> list[list[str]]:
             values.append([text])
         elif override.is_hydra_override():
             raise UserError(f"{text}: a sweep cannot change Hydra's own settings")
+        elif isinstance(override.value(), Glob):
+            values.append([f"{override.get_key_element()}={name}" for name in _matching(override, request.config_dir)])
         elif override.is_discrete_sweep():
             values.append([f"{override.get_key_element()}={value}" for value in override.sweep_string_iterator()])
         elif not other_sweeper:

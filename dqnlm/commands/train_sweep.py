@@ -24,6 +24,7 @@ from dqnlm.reporting.sweep import COMMAND, OUTCOME, SweepData, load_sweep
 from dqnlm.reporting.sweep_table import NUMBERS, job_cells
 from dqnlm.reporting.tables import make_console, print_table
 from dqnlm.runs.directory import RunDirectory, natural, require_unused
+from dqnlm.runs.reading import read_object
 from dqnlm.utils.files import write_json_atomic
 
 MOST_EXPECTED = 10_000  # jobs of a sweep that are counted before they begin
@@ -108,7 +109,7 @@ def note_end(job: Path, code: int) -> None:
 
 def outcome_of(job: Path) -> str:
     """How a job ended; empty where it has not."""
-    return str(read_json(job / OUTCOME)["outcome"]) if (job / OUTCOME).is_file() else ""
+    return str(read_object(job / OUTCOME).get("outcome", ""))
 
 
 def outcomes(sweep: Path) -> dict[Path, dict[str, str]]:
@@ -117,7 +118,8 @@ def outcomes(sweep: Path) -> dict[Path, dict[str, str]]:
     An outcome is finished, failed, crash (an exception), mistake (the user's), killed or interrupted.
     """
     files = sorted(sweep.glob(f"*/{OUTCOME}"), key=natural)
-    return {path.parent.parent: read_json(path) for path in files}
+    found = {path.parent.parent: read_object(path) for path in files}
+    return {job: outcome for job, outcome in found.items() if {"outcome", "message"} <= set(outcome)}
 
 
 def best_of(job: Path) -> tuple[str, float]:

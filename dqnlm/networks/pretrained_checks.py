@@ -62,7 +62,12 @@ def model_ids(
             json.loads(tokenizer["json"])["model"]
             == json.loads(recipe["files"].get(source.TOKENIZER, '{"model": 0}'))["model"]
         )
-        if not same or num_tokens > vocabulary_size:
+        if same and num_tokens > vocabulary_size:
+            raise UserError(
+                f"the tokenizer has {num_tokens:,} tokens, and the model embeds {vocabulary_size:,}: tokens were added without "
+                "new embeddings; in transformers: model.resize_token_embeddings(len(tokenizer)), then save_pretrained"
+            )
+        if not same:
             raise UserError(
                 "data.tokenizer is of another model than network.name_or_path; name the same folder in both"
             )
@@ -144,6 +149,7 @@ def check_reading(body: Body, weight_VD: Tensor, bias_V: Tensor | None, model: P
     Raises:
         UserError: this architecture does otherwise.
     """
+    _require_plain_logits(model.config)
     kind, ids_BS = model.config.model_type, torch.arange(4)[None] % model.config.vocab_size
     whole_SD = body(ids_BS)[0]
     logits_SV = nn.functional.linear(whole_SD.to(weight_VD.dtype), weight_VD, bias_V)
@@ -161,6 +167,17 @@ def check_reading(body: Body, weight_VD: Tensor, bias_V: Tensor | None, model: P
         raise _cannot_act(kind, str(error)) from error
     if not (_alike(h_ED[0], whole_SD[3]) and _alike(h_ED[1], whole_SD[1])):
         raise _cannot_act(kind, "read so, rows give other features than read whole")
+
+
+def _require_plain_logits(config: Any) -> None:
+    """Raises UserError where the configuration changes logits after the output layer: a probe of small logits may not see it."""
+    for name, neutral in (("final_logit_softcapping", None), ("logit_scale", 1), ("logits_scaling", 1)):
+        value = getattr(config, name, None)
+        if value is not None and value != neutral:
+            raise UserError(
+                f"network=pretrained takes logits as the output layer gives them, but a {config.model_type} changes "
+                f"them afterwards ({name}={value} in its config.json); use another architecture"
+            )
 
 
 def _alike(a: Tensor, b: Tensor) -> bool:

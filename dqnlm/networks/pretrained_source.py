@@ -19,12 +19,14 @@ from typing import Any
 import torch
 import transformers
 from huggingface_hub.constants import ENDPOINT as HUB
+from safetensors import SafetensorError
 from torch import Tensor
 from transformers import AutoConfig, AutoModelForCausalLM, PretrainedConfig, PreTrainedModel
 from transformers.utils import cached_file
 
 from dqnlm.errors import UserError
 from dqnlm.utils.files import sha256_of_file
+from dqnlm.utils.weight_files import require_readable
 
 # {"config": JSON text, "files": {name: text}}: all but the weights, as plain text. "base": {"sha256": ...} of the files with the
 # weights, where a run does not keep them. "q_bias": whether q has a bias for each action (so without this key).
@@ -128,12 +130,19 @@ def _weights(where: str, config: PretrainedConfig, dtype: torch.dtype, kept: dic
     Raises:
         UserError: some are missing.
     """
+    require_readable(where, "network.name_or_path")
     loaded: Any = AutoModelForCausalLM.from_pretrained(
         where, config=config, dtype=dtype, use_safetensors=True, output_loading_info=True, trust_remote_code=False, **kept
     )  # fmt: skip
     model, info = loaded
     _require_all_weights(where, config.model_type, [*info["missing_keys"], *info["mismatched_keys"]])
     result: PreTrainedModel = model
+    bad = [name for name, weight in result.named_parameters() if not bool(weight.detach().isfinite().all())]
+    if bad:
+        raise UserError(
+            f"network.name_or_path={where}: {len(bad)} of its weights hold numbers that are not finite (NaN or infinite), first "
+            f"{bad[0]}: the file is of a run that diverged, or damaged; take another copy of the model"
+        )
     return result
 
 
@@ -244,7 +253,7 @@ def _one_message(name: str, offline: str | None) -> Iterator[None]:
         yield
     except torch.OutOfMemoryError:
         raise
-    except (OSError, ValueError, KeyError, ImportError, RuntimeError) as error:
+    except (OSError, ValueError, KeyError, ImportError, RuntimeError, SafetensorError) as error:
         text = str(error).strip()
         reason = text.splitlines()[0] if text else type(error).__name__
         if "trust_remote_code" in text:

@@ -126,7 +126,7 @@ def load_run(path: Path, name: str) -> RunData:
     """
     notes: list[str] = []
     config = read_config(path / "config.yaml")
-    manifest = read_json(path / "manifest.json")
+    manifest = read_manifest(path)
     points = read_lines(path / "metrics.jsonl", notes)
     samples = read_lines(path / "samples.jsonl", notes)
     if not points:
@@ -188,11 +188,11 @@ def read_summary(path: Path) -> dict[str, Any] | None:
     """summary.json of a run, or None while there is none.
 
     Raises:
-        UserError: it is no JSON object.
+        UserError: it is damaged.
     """
     if not (path / "summary.json").exists():
         return None
-    summary = read_json(path / "summary.json")
+    summary = _with(path / "summary.json", _IN_SUMMARY)
     if isinstance(summary.get("best_metric"), str):
         summary["best_metric"] = renewed_metric(summary["best_metric"])
     return summary | {key: renewed_metrics(summary[key]) for key in ("last", "best") if isinstance(summary.get(key), dict)}
@@ -217,6 +217,31 @@ def read_status(path: Path, summary: dict[str, Any] | None, now: float | None = 
     return str(summary.get("status", "unknown"))
 
 
+# What readers rely on; a key that is missing or null is one that an earlier version did not write.
+_IN_MANIFEST: dict[str, type] = {"choices": dict, "data": dict, "metrics": list, "command_line": list, "seed": int}
+_IN_SUMMARY: dict[str, type] = {"status": str, "totals": dict, "last": dict, "best": dict, "best_metric": str, "notes": list}
+
+
+def read_manifest(run: Path) -> dict[str, Any]:
+    """manifest.json of a run folder.
+
+    Raises:
+        UserError: missing or damaged.
+    """
+    return _with(run / "manifest.json", _IN_MANIFEST)
+
+
+def _with(path: Path, types: dict[str, type]) -> dict[str, Any]:
+    found = read_json(path)
+    for key, kind in types.items():
+        if found.get(key) is not None and not isinstance(found[key], kind):
+            raise UserError(f"{path}: {key} should be a JSON {_NAMES[kind]}. The file is damaged.")
+    return found
+
+
+_NAMES = {dict: "object", list: "array", str: "string", int: "number"}
+
+
 def read_json(path: Path) -> dict[str, Any]:
     """A JSON file that must hold an object.
 
@@ -227,6 +252,8 @@ def read_json(path: Path) -> dict[str, Any]:
         value = json.loads(_text(path))
     except json.JSONDecodeError as error:
         raise UserError(f"{path}, line {error.lineno}: not JSON ({error.msg}). The file is damaged.") from error
+    except RecursionError:
+        raise UserError(f"{path} nests too deeply to be a file of a run. The file is damaged.") from None
     if not isinstance(value, dict):
         raise UserError(f"{path} should hold a JSON object but holds {type(value).__name__}.")
     return value

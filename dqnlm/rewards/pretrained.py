@@ -6,6 +6,7 @@ import functools
 from typing import Any
 
 from dqnlm.errors import UserError
+from dqnlm.utils.weight_files import require_readable
 
 
 @functools.lru_cache(maxsize=4)  # an evaluation builds its environment, and so the reward, many times
@@ -27,6 +28,7 @@ def loaded(name_or_path: str, device: str, auto_class: str, reward: str) -> tupl
         raise UserError(
             f"reward={reward} needs the package transformers, which is not installed: pip install 'dqnlm[pretrained]'"
         ) from error
+    require_readable(name_or_path, "reward.name_or_path")
     try:
         words = transformers.AutoTokenizer.from_pretrained(name_or_path, local_files_only=True)
         model = getattr(transformers, auto_class).from_pretrained(name_or_path, local_files_only=True)

@@ -11,7 +11,6 @@ Only tensors, numbers, strings, lists and dicts are stored; loading (`weights_on
 
 from __future__ import annotations
 
-import json
 import os
 import pickle
 import shutil
@@ -23,6 +22,7 @@ from typing import Any
 import torch
 
 from dqnlm.errors import UserError
+from dqnlm.runs.reading import read_object
 from dqnlm.utils.files import fsync_folder, sha256_of_file, write_json_atomic
 from dqnlm.utils.permissions import resume_command
 
@@ -104,7 +104,7 @@ def _remove_leftovers(folder: Path) -> None:
 
 def step_folders(folder: Path) -> list[Path]:
     """Checkpoints by step, oldest first."""
-    return sorted(folder.glob("step-*")) if folder.is_dir() else []
+    return sorted(path for path in folder.glob("step-*") if path.name.removeprefix("step-").isdecimal())
 
 
 def step_of(path: Path) -> int:
@@ -137,9 +137,9 @@ def find(folder: Path, which: str) -> Path:
 def is_whole(path: Path) -> bool:
     """Whether every part is there with the checksum that was noted."""
     try:
-        noted = json.loads((path / "sha256.json").read_text())
+        noted = read_object(path / "sha256.json")
         return bool(noted) and all(sha256_of_file(path / f"{part}.pt") == digest for part, digest in noted.items())
-    except (OSError, ValueError):
+    except OSError:
         return False
 
 

@@ -12,6 +12,7 @@ import torch
 from dqnlm.errors import UserError
 from dqnlm.utils.permissions import resume_command
 
+IN_THE_WAY = {errno.EISDIR, errno.ENOTDIR, errno.ENOTEMPTY}
 DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO)
 
 
@@ -35,6 +36,11 @@ def explain_disk_error(folder: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
+        if error.errno in IN_THE_WAY:
+            raise UserError(
+                f"{error.filename2 or error.filename or folder}: {error.strerror}. A folder lies where a file of the run belongs, "
+                f"or a file where a folder does: move it away, then continue with: {resume_command(folder)}"
+            ) from error
         if error.errno not in DISK:
             raise
         raise UserError(
