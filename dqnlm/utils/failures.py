@@ -38,8 +38,8 @@ def explain_disk_error(folder: Path) -> Iterator[None]:
     except OSError as error:
         if error.errno in IN_THE_WAY:
             raise UserError(
-                f"{error.filename2 or error.filename or folder}: {error.strerror}. A folder lies where a file of the run belongs, "
-                f"or a file where a folder does: move it away, then continue with: {resume_command(folder)}"
+                f"{error.filename2 or error.filename or folder}: {error.strerror}. A folder lies where a file of the run belongs "
+                f"(or a file where a folder does): move it away, then continue with: {resume_command(folder)}"
             ) from error
         if error.errno not in DISK:
             raise
