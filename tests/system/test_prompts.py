@@ -83,7 +83,8 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def pretrained(folder: Path, model: Path, *more: str) -> dict[str, Any]:
-    words = [f"network.name_or_path={model}", "network.context=10", "network.lora_rank=2", "projection=low_rank", "projection.rank=3"]
+    words = [f"network.name_or_path={model}", "network.context=10", "network.lora_rank=2", "projection=low_rank"]
+    words.append("projection.rank=3")
     return settings(folder, *words, "trainer.rollouts=4", "evaluation.every=2", "checkpoint.every=1", "optimizer.lr=0.05", *more)
 
 
