@@ -323,8 +323,8 @@ def test_a_state_has_the_smaller_of_two_values(smaller: str, head: str) -> None:
 def test_the_bonus_of_munchausen_is_that_of_the_target_at_decisions_alone() -> None:
     """Bug: log pi of the online network, or a bonus at a partner's steps, which the earlier decision then earns.
 
-    Actions 0 and 1 of Qbar 3 7 5; T .3, alpha .9: T log pi(0) = 3 - 7 - .0004 clipped at -1, T log pi(1) = -.0004. The step at
-    1 is a partner's (reward 2, discount 1): y_0 = 1 - .9 + .5 (2 + v), v = 9.
+    Actions 0 and 1 of Qbar 3 7 5; T .3, alpha .9: T log pi(0) = 3 - 7 - .0004 clipped at -1, T log pi(1) = -.0004. Step 1 is
+    a partner's (reward 2, discount 1): y_0 = 1 - .9 + .5 (2 + v), v = 9.
     """
     target = torch.tensor([[[3.0, 7, 5], [3, 7, 5], [8, 4, 9]]])[..., None]
     online = {"q": torch.tensor([[[7.0, 0, 0], [7, 0, 0], [7, 0, 0]]])[..., None]}

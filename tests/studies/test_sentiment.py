@@ -77,6 +77,8 @@ class Letters:
 class Successor:
     """The next letter has probability 1/2, and each of the other 25 letters 1/50."""
 
+    device = torch.device("cpu")
+
     def __call__(self, ids_RT: torch.Tensor) -> Any:
         p_RTA = torch.full((*ids_RT.shape, 26), 1 / 50).scatter(2, (ids_RT[..., None] + 1) % 26, 1 / 2)
         return type("Output", (), {"logits": p_RTA.log() + 3.0})
