@@ -77,9 +77,9 @@ def small_runs(folder: Path) -> Iterator[Path]:
 def arguments_of(command: str, run: Path) -> list[str]:
     """A short call of a command on a run."""
     more = {
-        "generate": ["--tokens", "4", "--prompt", "say"], "resume": ["max_rounds=4", "trainer.rollouts=4"],
+        "generate": ["--max-tokens", "4", "--prompt", "line"], "resume": ["max_rounds=4", "trainer.rollouts=4"],
         "report": ["--output", str(run.parent / "report.html")], "runs": ["--output-dir", str(run.parent)],
-        "inspect": ["--output", str(run.parent / "inspect.html")],
+        "inspect": ["--text", "line 1", "--output", str(run.parent / "inspect.html")],
     }  # fmt: skip
     if command == "resume" and run.name == "log":
         more["resume"] = ["trainer.offline_rounds=3"]
