@@ -153,6 +153,7 @@ def test_a_noisy_network_acts_and_learns_with_new_noise(tmp_path: Path, text: Pa
     before = [layer.noise_in for layer in (*noisy_layers(network), *noisy_layers(target))]
     for _ in range(5):  # until a row is there for every place in the batch
         rollout(trainer)
+    set_noise(network, False)  # as an evaluation leaves it
     parts.learner.update(trainer.phase.sampler.sample())
     layers = [*noisy_layers(network), *noisy_layers(target)]
     assert len(layers) == 2 and all(layer.active for layer in layers)
