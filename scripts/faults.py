@@ -16,8 +16,8 @@ A list holds faults like this one; lines with # are comments, the one above a fa
 
 For each fault only the tests that it names are run, until the first fails. Each worker has its own copy of the checkout, and
 is a process that has imported the libraries already: it forks for each fault, so that most take two or three seconds. Before,
-the tests are run without any fault; where one fails, nothing else would mean anything. Exit code 1: a fault survived or does not
-apply any more, an equivalent one was noticed, or the tests fail without a fault.
+the tests are run without any fault; the faults of a test that fails then are not tried. Exit code 1: a fault survived or does
+not apply any more, an equivalent one was noticed, or a test fails without a fault.
 """
 
 from __future__ import annotations
@@ -147,12 +147,12 @@ def all_faults(folder: Path = LISTS) -> list[Fault]:
 
 def table(results: Sequence[tuple[Fault, str]]) -> str:
     """Numbers by area: killed of those that are not equivalent."""
-    rows = [("area", "faults", "killed", "survived", "stale", "equivalent", "killed, %")]
+    rows = [("area", "faults", "killed", "survived", "not tried", "equivalent", "killed, %")]
     areas = dict.fromkeys(fault.area for fault, _ in results)
     for area in [*areas, "all"]:
         own = [(fault, verdict) for fault, verdict in results if area in (fault.area, "all")]
         real = [verdict for fault, verdict in own if not fault.equivalent]
-        counts = [real.count(verdict) for verdict in ("killed", "survived", "stale")]
+        counts = [real.count("killed"), real.count("survived"), real.count("stale") + real.count("broken")]
         share = f"{100 * counts[0] / len(real):.1f}" if real else "-"
         rows.append((area, str(len(real)), *map(str, counts), str(len(own) - len(real)), share))
     return "\n".join("| " + " | ".join(row) + " |" for row in (rows[0], ("---",) * len(rows[0]), *rows[1:]))
@@ -273,15 +273,18 @@ def _send(stream: IO[str], task: dict[str, Any]) -> None:
     stream.flush()
 
 
-def run(faults: list[Fault], jobs: int, limit: float, check_first: bool) -> list[tuple[Fault, str]] | None:
-    """Tries all faults, with a line for each as it is done; None where the tests fail without a fault."""
+def run(faults: list[Fault], jobs: int, limit: float, check_first: bool) -> list[tuple[Fault, str]]:
+    """Tries all faults, with a line for each as it is done: killed, survived, stale, or broken (not tried)."""
     with tempfile.TemporaryDirectory(prefix="dqnlm-faults-") as folder:
         workers = [Worker(Path(folder).resolve() / str(i), limit) for i in range(jobs)]
         try:
-            if check_first and not _passes(faults, workers):
-                return None
+            failing = _failing(faults, workers) if check_first else set[str]()
             results: dict[str, str] = {}
-            for number, (fault, answer) in enumerate(_each(faults, workers, _tried), 1):
+
+            def tried(worker: Worker, fault: Fault) -> dict[str, Any]:
+                return _tried(worker, fault, failing)
+
+            for number, (fault, answer) in enumerate(_each(faults, workers, tried), 1):
                 results[fault.place] = answer["verdict"]
                 said = answer["by"].split("\n")[-1] if answer["verdict"] != "broken" else "\n" + answer["by"]
                 kind = " (equivalent)" if fault.equivalent else ""
@@ -296,24 +299,25 @@ def run(faults: list[Fault], jobs: int, limit: float, check_first: bool) -> list
                 worker.process.wait()
 
 
-def _passes(faults: list[Fault], workers: list[Worker]) -> bool:
-    """Runs every test that is named, without a fault."""
+def _failing(faults: list[Fault], workers: list[Worker]) -> set[str]:
+    """Runs every test that is named, without a fault; those that fail."""
     names = sorted({test for fault in faults for test in fault.tests})
     names = [name for name in names if "::" not in name or name.partition("::")[0] not in names]
-    good = True
+    found = set()
     for name, answer in _each(names, workers, lambda worker, name: worker.ask([name])):
         if answer["verdict"] != "survived":
             print(f"fails without a fault: {name}: {answer['by']}", flush=True)
-            good = False
+            found.add(name)
         elif answer["seconds"] > 15:
             print(f"takes {answer['seconds']:.0f} s: {name}", flush=True)
-    return good
+    return found
 
 
-def _tried(worker: Worker, fault: Fault) -> dict[str, Any]:
-    why = fault.stale()
-    if why:
+def _tried(worker: Worker, fault: Fault, failing: set[str]) -> dict[str, Any]:
+    if why := fault.stale():
         return {"verdict": "stale", "by": why, "seconds": 0.0}
+    if spoilt := [test for test in fault.tests if test in failing or test.partition("::")[0] in failing]:
+        return {"verdict": "broken", "by": f"{spoilt[0]} fails without a fault", "seconds": 0.0}
     source = fault.apply((CHECKOUT / fault.path).read_text(encoding="utf-8"))
     return worker.ask(fault.tests, fault.path, source)
 
@@ -379,8 +383,6 @@ def main() -> int:
         print("no fault is left by these options")
         return 0
     results = run(faults, options.jobs, options.limit, not options.skip_check)
-    if results is None:
-        return 1
     print("\n" + table(results))
     good = all((verdict == "survived") if fault.equivalent else (verdict == "killed") for fault, verdict in results)
     return 0 if good else 1

@@ -99,7 +99,7 @@ def test_parts_of_prompts(tmp_path: Path) -> None:
     own = tmp_path / "score.py"
     own.write_text("def score(prompts, completions, **columns):\n    return [0.0 for _ in completions]\n")
     user_code._run.cache_clear()
-    texts = [f"{letter}{digit}" for letter in "abc" for digit in "0123"]
+    texts = ["abc", "bca", "cab", "acb", "aab", "abb", "aac", "acc", "bba", "bbc", "cca", "ccb"]  # of letters of the first four
     (tmp_path / "p.jsonl").write_text("".join(json.dumps({"prompt": text}) + "\n" for text in texts))
     components = built(tmp_path / "run", [
         "+experiment=prompts", *QUIET, "env.horizon=3", "env.num_envs=8", "env.samples_per_prompt=2", "trainer.batch_size=8",

@@ -88,4 +88,4 @@ THREE = """
 def test_a_fault_is_noticed_and_a_harmless_change_is_not() -> None:
     """Bug: the copy is not the code that is tested, or is not restored; all faults then count the same."""
     results = faults.run(faults.read(THREE, "three"), 1, 60.0, True)
-    assert results is not None and [verdict for _, verdict in results] == ["killed", "survived", "stale"]
+    assert [verdict for _, verdict in results] == ["killed", "survived", "stale"]
