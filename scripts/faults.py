@@ -361,7 +361,7 @@ def _changed(faults: list[Fault], commit: str) -> list[Fault]:
 def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--area", action="append", help="of this list alone (tests/faults/AREA.txt); may be given several times")
-    parser.add_argument("--only", default="", help="those whose place, file, tests or title contain this text")
+    parser.add_argument("--only", action="append", help="those whose place, file, tests or title contain this text (or another)")
     parser.add_argument("--changed", metavar="COMMIT", help="those whose file, tests or list differ from this commit")
     parser.add_argument("--jobs", type=int, default=1, help="workers; each holds about 0.5 GiB")
     parser.add_argument("--limit", type=float, default=90.0, help="seconds of tests after which a fault counts as noticed")
@@ -376,7 +376,8 @@ def main() -> int:
     if set(options.area or ()) - set(areas):
         parser.error(f"--area is one of {', '.join(areas)}, not {', '.join(set(options.area) - set(areas))}")
     faults = [fault for fault in faults if fault.area in (options.area or areas)]
-    faults = [f for f in faults if options.only in " ".join((f.place, f.path, f.title, *f.tests))]
+    words = options.only or [""]
+    faults = [f for f in faults if any(word in " ".join((f.place, f.path, f.title, *f.tests)) for word in words)]
     if options.changed is not None:
         faults = _changed(faults, options.changed)
     if not faults:
