@@ -12,6 +12,7 @@ from dqnlm.agent.actor import Actor
 from dqnlm.agent.exploration import Greedy
 from dqnlm.agent.policy import Policy
 from dqnlm.envs.base import StepEnvironment, TeacherForced
+from dqnlm.evaluation.episodes import play_greedily
 from dqnlm.heads.scalar import Scalar
 from dqnlm.metrics import Accumulator
 from dqnlm.types import DECISION, TERMINATED, TRUNCATED, Bounds, Rows, TaskSpec, TimeStep
@@ -211,3 +212,11 @@ def test_actions_on_a_text_that_goes_on_as_it_is() -> None:
         assert row[1] == [text[1], *chosen] and row[2] == [a + 1.0 for a in row[1]]
     assert not any(network.modes) and actor.env_steps == 12 and int(actor.episodes) == 4
     assert sink.returns == [sum(row[2]) for row in sink.rows]
+
+
+def test_an_evaluation_plays_greedily() -> None:
+    """Bug: an evaluation that explores, so that its figures are those of another policy. The first row of each environment."""
+    actor, *_ = actor_of(Counting())
+    collector = play_greedily(Counting(), actor.policy, 1.0)
+    first = {row[0][0] // 100: row for row in reversed(by_loop(12)[0])}  # the earliest of each environment
+    assert sorted(collector.texts()) == sorted(row[1][: row[4]] for row in first.values())

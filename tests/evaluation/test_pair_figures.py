@@ -10,6 +10,7 @@ import torch
 
 from dqnlm.data.tokenizers.base import CharacterTokenizer
 from dqnlm.evaluation.answers import PairEvaluator
+from dqnlm.evaluation.scores import scores
 
 REFERENCES = ["aaaa aaab", "bbbb bbba", "cccc ccca", "never asked"]
 
@@ -30,3 +31,6 @@ def test_each_answer_is_compared_with_its_own_reference() -> None:
     assert right["eval/chrf"] == pytest.approx(100.0) and right["eval/length_ratio"] == 1.0
     assert turned["eval/chrf"] < 50 and turned["eval/length_ratio"] == 1.0
     assert figures(["aaaa", "bbbb", "cccc"])["eval/length_ratio"] == pytest.approx(12 / 27)
+    # chrF2 weighs recall twice: what an answer lacks costs more than what it has beside the reference.
+    short, long = scores(["abcd"], ["abcdefgh"])[0], scores(["abcdefgh"], ["abcd"])[0]
+    assert short["eval/chrf"] < long["eval/chrf"] - 1

@@ -286,6 +286,15 @@ def test_cross_fitting_scores_each_half_with_the_others_temperature() -> None:
         temperature.cross_fitted_nats(CachedLogits(hot[:1], hot_target[:1]))
 
 
+def test_every_position_weighs_the_same_in_a_cross_fit() -> None:
+    """Guards a mean of two means: of five positions the first two are one half, the other three the other."""
+    q_NA, target_N = scores(2.0)[0][:5], scores(2.0)[1][:5]
+    halves = [CachedLogits(q_NA[:2], target_N[:2]), CachedLogits(q_NA[2:], target_N[2:])]
+    first, second = (temperature.nats(halves[i], temperature.fit(halves[1 - i])) for i in (0, 1))
+    assert temperature.cross_fitted_nats(CachedLogits(q_NA, target_N)) == pytest.approx((2 * first + 3 * second) / 5, rel=1e-6)
+    assert abs(first - second) > 1e-3
+
+
 def test_distinct_and_top_share_by_hand() -> None:
     """Guards n-grams that run over the border of two texts. Pairs: 11 12 | 12 21, so 3 of 4 differ; 1 is 4 of 6 tokens."""
     texts = [[1, 1, 2], [1, 2, 1]]

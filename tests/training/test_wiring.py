@@ -231,6 +231,7 @@ def test_random_streams_are_apart(tmp_path: Path) -> None:
     assert len({generator.initial_seed() for generator in generators}) == 4
     numbers = [value for name, value in vars(streams).items() if name.isupper()]
     assert len(numbers) == len(set(numbers)) == 6
+    assert len({streams.seed_of(seed, number) for seed in range(50) for number in numbers}) == 300, "also those of other seeds"
 
 
 def test_the_target_begins_where_cloning_ended(tmp_path: Path, text: Path) -> None:
