@@ -269,6 +269,16 @@ def test_importance_weights_become_whole_in_a_run(tmp_path: Path, text: Path) ->
     assert betas[-4:] == pytest.approx([0.4, 0.55, 0.7, 0.85])
 
 
+def test_errors_of_updates_become_priorities(tmp_path: Path, text: Path) -> None:
+    """Bug: the loop keeps the errors to itself, so that all rows are drawn alike for the whole run."""
+    trainer = on_text(tmp_path / "run", text, "buffer=prioritized", "trainer.learning_starts=0")
+    for _ in range(6):
+        trainer.train_round(trainer.phase)
+    buffer: Any = trainer.components.buffer
+    held = int(buffer.storage.filled())
+    assert len(buffer.mass_CN[:held].unique()) > 4
+
+
 def test_epsilon_begins_with_the_first_rollout(tmp_path: Path, text: Path) -> None:
     """Bug: rounds of cloning count as rollouts, so that exploration is over before it began. Linear from 1 to 0 over 4."""
     linear = ["exploration.start=1.0", "exploration.end=0.0", "exploration.fraction=1.0"]
