@@ -208,7 +208,7 @@ def _try(root: Path, tests: list[str], limit: float) -> tuple[str, str, float]:
         return "killed", f"took more than {limit:g} s", seconds
     code = os.waitstatus_to_exitcode(status)
     text = output.read_text(encoding="utf-8", errors="replace")
-    failed = re.findall(r"^(?:FAILED|ERROR) (\S+)", text, re.MULTILINE)
+    failed = re.findall(r"^(?:FAILED|ERROR) (.*)", text, re.MULTILINE)
     if code == 0:
         return "survived", "", seconds
     if code in (1, 2) or code < 0:
@@ -226,6 +226,7 @@ def _child(root: Path, tests: list[str], output: Path) -> int:
         import pytest
         import torch
 
+        os.environ["COLUMNS"] = "200"  # of the message of a test that fails
         torch.set_num_threads(1)
         arguments = ["-x", "-rfE", "--tb=short", "-p", "no:cacheprovider", f"--basetemp={root / 'temporary'}", *tests]
         code = int(pytest.main(arguments))

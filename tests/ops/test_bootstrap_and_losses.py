@@ -14,6 +14,7 @@ from dqnlm.evaluation.positions import CachedLogits
 from dqnlm.objectives import bootstrap as rules
 from dqnlm.objectives.bootstrap import StateValues
 from dqnlm.ops import bootstrap, losses, returns
+from dqnlm.ops.masking import after_burn_in
 from dqnlm.types import DECISION, TERMINATED, TRUNCATED, discount_from_flags
 
 
@@ -200,6 +201,12 @@ def test_masked_mean() -> None:
     value = torch.tensor([[1.0, 2.0, 100.0]])
     assert losses.masked_mean(value, torch.tensor([[1.0, 1.0, 0.0]])).item() == 1.5
     assert losses.masked_mean(value, torch.zeros(1, 3)).item() == 0.0
+
+
+@pytest.mark.parametrize(("burn_in", "left"), [(0, [0, 1, 1, 0, 1]), (1, [0, 0, 1, 0, 1]), (2, [0, 0, 0, 0, 1]), (3, [0] * 5)])
+def test_burn_in_counts_decisions(burn_in: int, left: list[float]) -> None:
+    """Guards steps of a prompt or a partner that count as decisions, and a boundary that is one off."""
+    assert after_burn_in(torch.tensor([[0.0, 1.0, 1.0, 0.0, 1.0]]), burn_in).tolist() == [left]
 
 
 def test_losses_by_hand() -> None:
