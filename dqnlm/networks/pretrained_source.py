@@ -55,11 +55,14 @@ def load(
     where, offline, kept = _place(name_or_path, revision)
     with _one_message(where, offline):
         config = AutoConfig.from_pretrained(where, trust_remote_code=False, **kept)
+        own = config.dtype  # of the weights as they lie there; loading overwrites it
         _set_dropout(config, dropout)
         model = _weights(where, config, dtype, kept)
         files = {name: text for name in KEPT if (text := _text(where, name, kept)) is not None}
     # use_diff: all settings are written, as another version of transformers may have other defaults.
     recipe: Recipe = {"config": config.to_json_string(use_diff=False), "files": files, "q_bias": _has_output_bias(model)}
+    if own is not None:
+        recipe["dtype"] = str(own).removeprefix("torch.")
     return model, recipe | ({"base": {"sha256": _digest(where, kept)}} if by_reference else {})
 
 
