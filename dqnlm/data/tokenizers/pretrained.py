@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
@@ -12,6 +13,7 @@ from torch import Tensor
 
 from dqnlm.data.tokenizers.base import REPLACEMENT, Tokenizer
 from dqnlm.errors import UserError
+from dqnlm.utils import hub
 
 FILE = "tokenizer.json"
 _NAMED_AT_MOST = 5  # characters that one message names
@@ -220,8 +222,10 @@ def _hub_folder(where: str, name: str) -> Path | None:
     import huggingface_hub
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
+    is_local = hub.why_not() is not None
     try:
-        return Path(huggingface_hub.hf_hub_download(where, name))
+        with hub.local_copies() if is_local else contextlib.nullcontext():
+            return Path(huggingface_hub.hf_hub_download(where, name, local_files_only=is_local))
     except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError):
         return None
 
