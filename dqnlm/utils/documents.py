@@ -1,0 +1,22 @@
+"""Where the documents are: they are installed with the package, so that what messages name can be read without a checkout."""
+
+from __future__ import annotations
+
+import importlib.resources
+from pathlib import Path
+
+PREFIX = "docs/"  # as files of configuration name them
+
+
+def documents_folder() -> Path | None:
+    """The folder of the documents and examples; None where they are not installed."""
+    try:
+        return Path(str(importlib.resources.files("dqnlm.docs").joinpath("tutorial.md"))).parent
+    except ModuleNotFoundError:  # an editable installation from before they were a part of it
+        return None
+
+
+def named_in(text: str) -> str | None:
+    """A line that says where the documents are that a text names; None where it names none, or they are not installed."""
+    folder = documents_folder() if PREFIX in text else None
+    return None if folder is None else f"{PREFIX} is {folder}"
