@@ -9,11 +9,10 @@ PREFIX = "docs/"  # as files of configuration name them
 
 
 def documents_folder() -> Path | None:
-    """The folder of the documents and examples; None where they are not installed."""
-    try:
-        return Path(str(importlib.resources.files("dqnlm.docs").joinpath("tutorial.md"))).parent
-    except ModuleNotFoundError:  # an editable installation from before they were a part of it
-        return None
+    """The folder of the documents and examples: of an installed package, or of a checkout; None where there is none."""
+    package = Path(str(importlib.resources.files("dqnlm")))
+    places = (package / "docs", package.parent / "docs")
+    return next((folder for folder in places if (folder / "tutorial.md").is_file()), None)
 
 
 def named_in(text: str) -> str | None:

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from dqnlm.utils.documents import documents_folder, named_in
 from tests.helpers.paths import ROOT
 
 needs_checkout = pytest.mark.skipif(not (ROOT / "pyproject.toml").exists(), reason="tests run outside a checkout")
@@ -56,6 +57,13 @@ def test_wheel_holds_every_yaml_every_module_and_every_document(wheel: Path) -> 
     (information,) = (name.removesuffix("METADATA") for name in names if name.endswith(".dist-info/METADATA"))
     assert archive.read(f"{information}licenses/LICENSE") == (ROOT / "LICENSE").read_bytes()
     assert "License-Expression: MIT\n" in archive.read(f"{information}METADATA").decode()
+
+
+@needs_checkout
+def test_a_checkout_has_its_documents_too() -> None:
+    """Bug: an editable installation, in which the documents lie beside the package, says that they are not installed."""
+    assert documents_folder() == ROOT / "docs"
+    assert named_in("see docs/data_forms.md") == f"docs/ is {ROOT / 'docs'}" and named_in("see there") is None
 
 
 class Installed:
