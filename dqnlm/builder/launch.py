@@ -11,16 +11,17 @@ import torch
 
 from dqnlm.agent.actor import Actor
 from dqnlm.buffers.shard import Shard
-from dqnlm.builder import agent, initialization
+from dqnlm.builder import agent, initialization, places
 from dqnlm.builder.checks.built import ask_parts, check_parts
 from dqnlm.builder.checks.learner import check_learning
 from dqnlm.builder.checks.settings import check_settings
+from dqnlm.builder.kept_tokenizer import build_data_with
 from dqnlm.builder.learning_parts import build_learning_parts, run_context
-from dqnlm.builder.loading import with_base
 from dqnlm.builder.q_semantics import learns_returns, notes_on_paths, why_q_is_not_in_reward_units
 from dqnlm.builder.remote_actor import remote_actors
 from dqnlm.builder.shares import share_of
-from dqnlm.config.run_config import load_run_config, save_run_config
+from dqnlm.config import paths
+from dqnlm.config.run_config import save_run_config
 from dqnlm.config.schema import instantiate
 from dqnlm.errors import UserError
 from dqnlm.metrics import Accumulator, NoLogger
@@ -67,13 +68,14 @@ def start(config: Config, directory: Path, *, choices: dict[str, Any], command_l
 def _write_manifest(
     run: RunDirectory, config: Config, choices: dict[str, Any], command_line: list[str], trainer: Trainer
 ) -> None:
-    if trainer.components.ranks.is_first:
+    parts = trainer.components
+    if parts.ranks.is_first:
         write_json_atomic(
             run.manifest,
             manifest(
-                seed=config["seed"], choices=choices, command_line=command_line, device=trainer.components.accumulator.device,
-                data=trainer.components.task.record(), metrics=trainer.components.evaluator.metrics,
-                is_pretrained=summary.is_pretrained(trainer),
+                seed=config["seed"], choices=choices, command_line=command_line, device=parts.accumulator.device,
+                data=parts.task.record(), metrics=parts.evaluator.metrics,
+                places=places.contents(parts.task, parts.policy.network.body), is_pretrained=summary.is_pretrained(trainer),
             ),
         )  # fmt: skip
 
@@ -87,15 +89,10 @@ def resume(directory: Path, overrides: list[str], reshard: bool = False) -> dict
         UserError: no checkpoint, changed data, or an override that would make it another run.
     """
     run = RunDirectory(directory)
-    config = load_run_config(
-        run.config, overrides
-    )  # first: the overrides may renew a permission to run the user's code
-    before = load_run_config(run.config)
-    where = config["network"].get("name_or_path")
-    if where is not None and where != before["network"].get("name_or_path"):
-        before = with_base(before, where)  # the same model elsewhere; its checksum is compared where it is read
-        config = config | {"data": before["data"]} if config["data"] | {"tokenizer": where} == before["data"] else config
-    _refuse_another_run(before, config)
+    before, config = places.config_of(run, overrides)
+    old = {key: place.value for key, place in paths.places(before).items() if key in paths.moved(before, config)}
+    _refuse_another_run(before, paths.with_values(config, old))  # elsewhere it is the same, which is compared where it is read
+    places.require_there(run, config, lambda words: f"{resume_command(directory)} {words}")
     ranks = join()
     lock = owned(directory) if ranks.is_first else nullcontext()
     with explain_disk_error(directory), explain_memory_error(), lock, user_code.explaining():
@@ -105,6 +102,7 @@ def resume(directory: Path, overrides: list[str], reshard: bool = False) -> dict
 def _resume(run: RunDirectory, before: Config, config: Config, ranks: Ranks, reshard: bool) -> dict[str, Any]:
     path, damaged = ranks.share(lambda: checkpoint.newest_whole(run.checkpoints))
     trainer = build(config, run, resumed_from=path, choices=choices_of(run), ranks=ranks)
+    places.require_same(run, trainer.components.task, before, config)
     for broken in damaged:
         trainer.components.console.warning(f"{broken} is damaged and passed over")
     cpu = torch.device("cpu")  # each part moves what it takes to its own device; states of random generators stay here
@@ -172,13 +170,13 @@ def build(
     device, settings = agent.choose_device(config["device"], ranks), config["trainer"]
     agent.set_precision(config, device)
     kind = task_class(config)
-    task = kind(config, build_data(config, resumed_from is None or was_bundled(run)), device, choices)
+    saved = None if resumed_from is None else checkpoint.load(resumed_from, "policy", torch.device("cpu"))
+    task = kind(config, _data(config, run, saved), device, choices)
     console = RunConsole(run.log if ranks.is_first else None, config["progress"])
     torch.manual_seed(seed)  # the same weights on all ranks
     learning = build_learning_parts(config, task)
     check_learning(config, learning)
     head, objectives = learning.head, learning.objectives
-    saved = None if resumed_from is None else checkpoint.load(resumed_from, "policy", torch.device("cpu"))
     recipe = None if saved is None else saved.get("recipe")
     in_full = any(objective.reads_in_full for objective in objectives.values())
     policy = agent.build_policy(config, task, head, agent.outputs_of(objectives), device, recipe, in_full)
@@ -213,6 +211,13 @@ def build(
     )  # fmt: skip
     check_parts(config, parts, learning)
     return _trainer_of(parts, config, choices)
+
+
+def _data(config: Config, run: RunDirectory, saved: Config | None) -> Any:
+    """The data of a run, new or (with the policy that it saved) resumed."""
+    if saved is None:
+        return build_data(config)
+    return build_data_with(config, was_bundled(run), saved["tokenizer"], saved.get("recipe"))
 
 
 def _trainer_of(parts: Components, config: Config, choices: Mapping[str, Any] | None) -> Trainer:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 from dqnlm.agent.policy import Policy
 from dqnlm.builder import agent
-from dqnlm.config.run_config import load_run_config
+from dqnlm.builder.kept_tokenizer import build_data_with
+from dqnlm.builder.places import config_elsewhere
 from dqnlm.data.tokenizers import factory
 from dqnlm.errors import UserError
 from dqnlm.networks.fixed_weights import load_changing_state
@@ -25,6 +26,7 @@ def load_policy(
     device: str = "auto",
     allow_targets: Sequence[str] = (),
     base: str | None = None,
+    places: Sequence[str] = (),
 ) -> Policy:
     """Loads the policy of a run for generation; its environment and data are not needed.
 
@@ -36,6 +38,7 @@ def load_policy(
         allow_targets: modules outside dqnlm whose code the run may use (a network or reward of your own).
         base: folder of the pretrained model of a LoRA run, which keeps its adapters and outputs alone; None: where it was
             when the run was trained.
+        places: where other files of the run lie now, as settings: `env.path=/there/env.py:Corridor`.
 
     Returns:
         A `Policy` in evaluation mode, without gradients.
@@ -43,19 +46,21 @@ def load_policy(
     Raises:
         UserError: no such run or checkpoint, or it is damaged.
     """
-    policy, _ = load_policy_and_config(run, which, output_dir, device, allow_targets, base)
+    policy, _ = load_policy_and_config(run, which, output_dir, device, allow_targets, base, places)
     return policy
 
 
 def load_policy_and_config(
     run: str | Path, which: str, output_dir: str | Path, device: str, allow_targets: Sequence[str] = (),
-    base: str | None = None,
+    base: str | None = None, places: Sequence[str] = (), check: Callable[[RunDirectory, agent.Config], None] | None = None,
 ) -> tuple[Policy, agent.Config]:
-    """As `load_policy`, with the run's configuration."""
+    """As `load_policy`, with the run's configuration; `check` may refuse it before anything of the policy is read."""
     directory = RunDirectory(find_run(str(run), output_dir))
-    config = load_run_config(directory.config, [f"allow_targets=[{','.join(allow_targets)}]"] if allow_targets else [])
+    config = config_elsewhere(directory, places, allow_targets)
     if base is not None:
         config = with_base(config, base)
+    if check is not None:
+        check(directory, config)
     where = agent.choose_device(device)
     path = checkpoint.find(directory.checkpoints, which)
     state = checkpoint.load(path, "policy", where)
@@ -82,6 +87,16 @@ def load_policy_and_config(
         config["policy"]["temperature"] is not None,
     )
     return policy, config
+
+
+def load_data(policy: Policy, config: agent.Config) -> Any:
+    """The data that the run of a policy was trained on, or what is found in its place (the caller compares).
+
+    Raises:
+        UserError: a file of the run is not where it was, or is wrong.
+    """
+    tokenizer = None if policy.tokens is None else policy.tokens.state()
+    return build_data_with(config, True, tokenizer, policy.network.body.recipe)
 
 
 def with_base(config: agent.Config, base: str) -> agent.Config:

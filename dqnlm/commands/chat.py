@@ -12,7 +12,7 @@ import sys
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from dqnlm.commands.run_arguments import add_run_arguments
+from dqnlm.commands.run_arguments import add_run_arguments, parse_run_arguments
 
 if TYPE_CHECKING:
     from dqnlm.agent.policy import Policy
@@ -45,7 +45,7 @@ def _parser() -> argparse.ArgumentParser:
 
 def main(argv: list[str]) -> int:
     """Plays one game of Wordle, or converses until the input ends."""
-    arguments = _parser().parse_args(argv)
+    arguments = parse_run_arguments(_parser(), argv)
 
     from dqnlm.builder.loading import load_policy_and_config
     from dqnlm.config.schema import resolve_target
@@ -56,7 +56,7 @@ def main(argv: list[str]) -> int:
         raise UserError(f"--max-tokens must be at least 1, not {arguments.max_tokens}")
     policy, config = load_policy_and_config(
         arguments.run, arguments.checkpoint, arguments.output_dir, arguments.device, arguments.allow_targets,
-        arguments.base,
+        arguments.base, arguments.places,
     )  # fmt: skip
     policy.tokenizer  # noqa: B018  says so where the run's observations are no text
     partner, kind_of_task = config["env"].get("partner"), task_class(config)

@@ -11,6 +11,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from dqnlm.commands.hydra_settings import sweep_params
 from dqnlm.commands.train import check
 from dqnlm.commands.train_arguments import Request, expand, parse
 from dqnlm.config import catalogue
@@ -102,9 +103,14 @@ class Plan:
         request = self.request(task, self.algorithms, self.seeds[:1])
         for overrides in expand(request, len(self.algorithms)):
             try:
-                check(request, overrides)
+                swept = sweep_params(check(request, overrides).hydra)
             except UserError as error:
                 raise UserError(f"task {task.label}: {error}") from error
+            if swept:
+                raise UserError(
+                    f"task {task.label}: its experiment sweeps ({', '.join(swept)}, hydra.sweeper.params), and compare lays out "
+                    "its own jobs\n  take that out of the file, or sweep with dqnlm train -m"
+                )
 
 
 def make_plan(

@@ -64,6 +64,8 @@ class Comparison:
         """Runs one sweep, whose jobs print into its log."""
         folder = reserve(self.plan.folder(task), task.experiment)
         request = self.plan.request(task, algorithms, seeds)
+        with contextlib.redirect_stderr(None):  # what does not apply was said when the plan was checked
+            node = check(request, expand(request, 1)[0]).hydra
         jobs = {(f"algorithm={a}", f"seed={s}"): Job(task, a, s) for a in algorithms for s in seeds}
 
         with printing_to(folder / LOG) as shown:
@@ -73,7 +75,7 @@ class Comparison:
                 self.note(job, self.read(job, run, outcome), "trained", shown)
 
             with watching(folder, ended):
-                code = run_sweep(request, folder)
+                code = run_sweep(request, folder, node)
         if code not in (0, 1, 2):
             raise Interrupted(code)
         for job in (job for job in jobs.values() if job not in self.results):
@@ -153,7 +155,7 @@ def _same_settings(plan: Plan, job: Job, runs: Sequence[Path]) -> Path | None:
     """The first of `runs`, newest first, with the job's settings; where none has them, the differences are printed."""
     request = plan.request(job.task, [job.algorithm], [job.seed])
     with contextlib.redirect_stderr(None):  # what does not apply was said when the plan was checked
-        config, _ = check(request, expand(request, 1)[0])
+        config = check(request, expand(request, 1)[0]).config
     wanted = _settings(anchored(config, Path.cwd()))
     found = {run: _settings(read_config(run / "config.yaml")) for run in runs}
     same = next((run for run, own in found.items() if own == wanted), None)

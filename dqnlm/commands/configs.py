@@ -8,6 +8,7 @@ import sys
 
 from dqnlm.config import catalogue
 from dqnlm.errors import UserError
+from dqnlm.utils.documents import named_in
 from dqnlm.utils.suggest import suggestion
 
 ROOT = "train"  # the root file, which is no group
@@ -48,10 +49,17 @@ def _known(group: str, config_dir: str | None) -> str:
 def _print_groups(groups: list[str], config_dir: str | None) -> None:
     """Prints lines `  option  description`, coloured and cut to the window on a terminal, complete elsewhere."""
     rows = {group: catalogue.options(group, config_dir) for group in groups}
-    width = max(len(name) for options in rows.values() for name, _ in options)
     if sys.stdout.isatty():
         _print_rich(rows)
-        return
+    else:
+        _print_plain(rows)
+    told = named_in(" ".join(line for options in rows.values() for _, line in options))
+    if told is not None:
+        print(f"{told}\n")
+
+
+def _print_plain(rows: dict[str, list[tuple[str, str]]]) -> None:
+    width = max(len(name) for options in rows.values() for name, _ in options)
     for group, options in rows.items():
         print(f"{group}  ({_how(group)})")
         for name, line in options:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import argparse
 import json
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-from dqnlm.commands.run_arguments import add_run_arguments
+from dqnlm.commands.run_arguments import add_run_arguments, parse_run_arguments
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -46,21 +47,26 @@ def _parser() -> argparse.ArgumentParser:
 
 def main(argv: list[str]) -> int:
     """Prints the table (or JSON) and two samples."""
-    arguments = _parser().parse_args(argv)
+    arguments = parse_run_arguments(_parser(), argv)
 
     from dqnlm.builder import agent
     from dqnlm.builder.loading import load_policy_and_config
+    from dqnlm.builder.places import require_same
     from dqnlm.builder.q_semantics import learns_returns, why_q_is_not_in_reward_units
+    from dqnlm.config.run_config import load_run_config
     from dqnlm.config.schema import instantiate
+    from dqnlm.runs.directory import RunDirectory, find_run
     from dqnlm.tasks.select import task_class
 
     policy, config = load_policy_and_config(
         arguments.run, arguments.checkpoint, arguments.output_dir, arguments.device, arguments.allow_targets,
-        arguments.base,
+        arguments.base, arguments.places, lambda run, config: _require_files(run, config, arguments),
     )  # fmt: skip
     kind = task_class(config)
     _refuse_options_without_meaning(kind, arguments)
-    task = kind(config, _data(policy, config, arguments), policy.device)
+    run = RunDirectory(find_run(arguments.run, arguments.output_dir))
+    task = kind(config, _data(policy, config, run, arguments), policy.device)
+    require_same(run, task, load_run_config(run.config), config)
     note = _choose_part(task, arguments)
     if kind.has_references:
         from dqnlm.commands.evaluate_answers import evaluate_answers
@@ -80,6 +86,17 @@ def main(argv: list[str]) -> int:
     samples = [prompt + text if evaluator.shows_prompt else text for prompt, text in evaluation.samples[:2]]
     _print(task, table, samples, policy.step, arguments, looks, note)
     return 0
+
+
+def _require_files(run: RunDirectory, config: dict[str, Any], arguments: argparse.Namespace) -> None:
+    """Raises UserError that names all files at once which are read and are not there; with --data-path not those of the data."""
+    from dqnlm.builder.places import require_there
+    from dqnlm.config.paths import READ
+
+    other = [] if arguments.data_path is None else ["--data-path", arguments.data_path]
+    groups = [group for group in READ if not other or group != "data"]
+    command = shlex.join(["dqnlm", "eval", arguments.run, *other])
+    require_there(run, config, lambda words: f"{command} {words}", groups)
 
 
 def _refuse_options_without_meaning(kind: type[Task], arguments: argparse.Namespace) -> None:
@@ -127,28 +144,25 @@ def _look(task: Task, arguments: argparse.Namespace) -> int | None:
     return count_look(RunDirectory(find_run(arguments.run, arguments.output_dir))) if task.part == "test" else None
 
 
-def _data(policy: Policy, config: dict[str, Any], arguments: argparse.Namespace) -> Any:
+def _data(policy: Policy, config: dict[str, Any], run: RunDirectory, arguments: argparse.Namespace) -> Any:
     """The run's own data, or the given file read with the run's tokenizer.
 
     Raises:
         UserError: the run's data is not what it was trained on, or there is none.
     """
+    from dqnlm.builder.loading import load_data
     from dqnlm.data.text.corpora import build_corpus
     from dqnlm.data.text.sources import text_file
-    from dqnlm.errors import UserError
-    from dqnlm.runs.directory import RunDirectory, find_run
-    from dqnlm.tasks.base import build_data
+    from dqnlm.runs.fingerprints import other_data
 
     if arguments.data_path is not None:
         corpus = build_corpus(text_file(path=arguments.data_path), "character", 1.0, tokenizer=policy.tokenizer)
         corpus.require_tokens(policy.network.context + 1, "one window of the network")
         return corpus
-    data = build_data(config)
-    if data.fingerprint() != _fingerprint(RunDirectory(find_run(arguments.run, arguments.output_dir))):
-        raise UserError(
-            f"the data that is found now ({data.source.origin}) is another, or has another vocabulary, than this run was "
-            "trained on; put it back (DQNLM_DATA_DIR for tiny Shakespeare), or score another text with --data-path FILE"
-        )
+    data = load_data(policy, config)
+    found, expected = data.fingerprint(), _fingerprint(run)
+    if found != expected:
+        raise other_data(run, data.source, found, expected, "or score another text with --data-path FILE")
     return data
 
 

@@ -9,7 +9,7 @@ import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dqnlm.commands.run_arguments import add_run_arguments
+from dqnlm.commands.run_arguments import add_run_arguments, parse_run_arguments
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -46,15 +46,16 @@ def _parser() -> argparse.ArgumentParser:
 
 def main(argv: list[str]) -> int:
     """Writes the folder atomically, and prints its contents."""
-    arguments = _parser().parse_args(argv)
+    arguments = parse_run_arguments(_parser(), argv)
     _require_free(arguments.dir)
 
     from dqnlm.builder.loading import load_policy_and_config
     from dqnlm.utils.failures import explain_disk_error
 
     policy, config = load_policy_and_config(
-        arguments.run, arguments.checkpoint, arguments.output_dir, "cpu", arguments.allow_targets, arguments.base
-    )
+        arguments.run, arguments.checkpoint, arguments.output_dir, "cpu", arguments.allow_targets, arguments.base,
+        arguments.places,
+    )  # fmt: skip
     _require_exportable(policy, config, arguments.run)
     if arguments.beta is not None:
         _set_beta(policy, arguments.beta)

@@ -8,7 +8,7 @@ import sys
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
-from dqnlm.commands.run_arguments import add_run_arguments
+from dqnlm.commands.run_arguments import add_run_arguments, parse_run_arguments
 
 if TYPE_CHECKING:
     from dqnlm.agent.policy import Policy
@@ -46,7 +46,7 @@ def _parser() -> argparse.ArgumentParser:
 
 def main(argv: list[str]) -> int:
     """Prints the prompt and its continuation; several texts are separated by a line."""
-    arguments = _parser().parse_args(argv)
+    arguments = parse_run_arguments(_parser(), argv)
 
     from dqnlm.builder.loading import load_policy_and_config
     from dqnlm.errors import UserError
@@ -57,7 +57,7 @@ def main(argv: list[str]) -> int:
     prompt = _prompt(arguments)
     policy, config = load_policy_and_config(
         arguments.run, arguments.checkpoint, arguments.output_dir, arguments.device, arguments.allow_targets,
-        arguments.base,
+        arguments.base, arguments.places,
     )  # fmt: skip
     stop = arguments.stop
     if _answers(config):

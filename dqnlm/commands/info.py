@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from dqnlm.errors import UserError
+from dqnlm.utils.documents import documents_folder
 
 PACKAGES = ("torch", "hydra-core", "omegaconf", "datasets", "rich", "tqdm", "numpy", "tensorboard", "matplotlib")
 
@@ -30,8 +31,14 @@ def main(argv: list[str]) -> int:
 
 
 def collect(output_dir: Path) -> dict[str, Any]:
-    """Collects versions, devices, data, output as plain values."""
-    return {"versions": versions(), "devices": devices(), "data": data(), "output": output(output_dir)}
+    """Collects versions, devices, data, output, documents as plain values."""
+    return {"versions": versions(), "devices": devices(), "data": data(), "output": output(output_dir), "docs": docs()}
+
+
+def docs() -> str | None:
+    """The folder of the documents; None where they are not installed."""
+    folder = documents_folder()
+    return None if folder is None else str(folder)
 
 
 def versions() -> dict[str, str | None]:
@@ -116,4 +123,5 @@ def as_text(report: dict[str, Any]) -> str:
     free = f"{output['free_bytes'] / 2**30:.1f} GiB free"
     state = "" if output["writable"] else ", NOT writable"
     lines.append(f"{'outputs':<12}{output['folder']}: {output['runs']} runs, {free}{state}")
+    lines.append(f"{'docs':<12}{report['docs'] or 'not installed'}")
     return "\n".join(lines)

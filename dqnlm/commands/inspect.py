@@ -7,7 +7,7 @@ import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dqnlm.commands.run_arguments import add_run_arguments
+from dqnlm.commands.run_arguments import add_run_arguments, parse_run_arguments
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -39,7 +39,7 @@ def main(argv: list[str]) -> int:
     Raises:
         UserError: no such run, a run or a text that cannot be inspected, no place to write.
     """
-    arguments = _parser().parse_args(argv)
+    arguments = parse_run_arguments(_parser(), argv)
 
     from dqnlm.builder.loading import load_policy_and_config
     from dqnlm.errors import UserError
@@ -55,7 +55,7 @@ def main(argv: list[str]) -> int:
     text = _text(arguments)
     policy, config = load_policy_and_config(
         folder, arguments.checkpoint, arguments.output_dir, arguments.device, arguments.allow_targets,
-        arguments.base,
+        arguments.base, arguments.places,
     )  # fmt: skip
     page = build_page(inspect_text(policy, text), heading(policy, config, folder, arguments))
     try:

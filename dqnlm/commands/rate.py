@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import argparse
 import os
+import shlex
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dqnlm.commands.rated_training import command_on_text, training_command, typed
-from dqnlm.commands.run_arguments import add_run_arguments
+from dqnlm.commands.run_arguments import add_run_arguments, parse_run_arguments
 from dqnlm.data.trajectories.ratings import SCORES, Ratings, Sample
 from dqnlm.errors import UserError
 
@@ -57,7 +58,7 @@ def main(argv: list[str]) -> int:
         UserError: no such run, a run that generates no text, a file that cannot be added to, or a number out of range.
         KeyboardInterrupt: Ctrl-C, after the summary; all ratings given are in the file.
     """
-    arguments = _parser().parse_args(argv)
+    arguments = parse_run_arguments(_parser(), argv)
 
     from dqnlm.builder.loading import load_policy_and_config
     from dqnlm.reporting.names import run_name
@@ -71,14 +72,14 @@ def main(argv: list[str]) -> int:
     ratings = Ratings(Path(arguments.output) if arguments.output else folder / "ratings.jsonl", arguments.scale)
     policy, config = load_policy_and_config(
         folder, arguments.checkpoint, arguments.output_dir, arguments.device, arguments.allow_targets,
-        arguments.base,
+        arguments.base, arguments.places,
     )  # fmt: skip
     name = run_name(folder, Path(arguments.output_dir))
     origin = {"run": name, "checkpoint": arguments.checkpoint, "step": policy.step}
     print(f"{name}, checkpoint {arguments.checkpoint} (step {policy.step}); ratings go to {ratings.path}")
     before = len(ratings.rewards)
     stop = task_class(config).completion_end
-    prompts = _prompts(arguments, config, stop)
+    prompts = _prompts(arguments, policy, config, stop)
     try:
         session(samples(policy, arguments, prompts, set(ratings.rewards), stop), ratings, origin, read_key)
     finally:
@@ -86,11 +87,13 @@ def main(argv: list[str]) -> int:
     return 0
 
 
-def _prompts(arguments: argparse.Namespace, config: dict[str, Any], stop: str | None) -> list[str]:
+def _prompts(arguments: argparse.Namespace, policy: Policy, config: dict[str, Any], stop: str | None) -> list[str]:
     """The prompt that was given, else those of the run's held-out part, else a line break."""
     import torch
 
-    from dqnlm.tasks.base import build_data
+    from dqnlm.builder.loading import load_data
+    from dqnlm.builder.places import require_there
+    from dqnlm.runs.directory import RunDirectory, find_run
     from dqnlm.tasks.select import task_class
 
     if arguments.prompt is not None:
@@ -98,7 +101,10 @@ def _prompts(arguments: argparse.Namespace, config: dict[str, Any], stop: str | 
     kind = task_class(config)
     if not kind.has_heldout_prompts:
         return ["\n"]
-    return kind(config, build_data(config), torch.device("cpu")).heldout_prompts()
+    run = RunDirectory(find_run(arguments.run, arguments.output_dir))
+    require_there(run, config, lambda words: f"{shlex.join(['dqnlm', 'rate', str(run.path)])} {words}")
+    data = load_data(policy, config)
+    return kind(config, data, torch.device("cpu")).heldout_prompts()
 
 
 def samples(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
 
 
 def add_run_arguments(parser: argparse.ArgumentParser, device: bool = True) -> None:
@@ -19,3 +20,11 @@ def add_run_arguments(parser: argparse.ArgumentParser, device: bool = True) -> N
         "--base", metavar="FOLDER", help="where the pretrained model of a LoRA run is now (default: where it was trained from)"
     )
     parser.add_argument("--output-dir", default="outputs", help="where runs are (default: outputs)")
+
+
+def parse_run_arguments(parser: argparse.ArgumentParser, argv: Sequence[str]) -> argparse.Namespace:
+    """Parses a command line; places of the run's files, as settings, may stand anywhere behind the run."""
+    parser.add_argument(
+        "places", nargs="*", metavar="key=PATH", help="where a file or folder of the run lies now, such as data.path=FILE"
+    )
+    return parser.parse_intermixed_args(argv)

@@ -13,22 +13,31 @@ import os
 import shutil
 import sys
 import traceback
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
-from dqnlm.commands import estimate, job_process, launchers, train_sweep
-from dqnlm.commands.train_arguments import HELP, Request, expand, parse, swept_keys
-from dqnlm.config.composition import VERSION_BASE, choices_of, compose, expanded, hydra_setting, plain, quoted
+from dqnlm.commands import estimate, hydra_settings, job_process, launchers, train_sweep
+from dqnlm.commands.train_arguments import HELP, Request, expand, parse, settled, swept_keys
+from dqnlm.config.composition import (
+    VERSION_BASE,
+    HydraNode,
+    choices_of,
+    compose,
+    compose_with_hydra,
+    expanded,
+    plain,
+    quoted,
+)
 from dqnlm.config.inapplicable import drop_inapplicable
-from dqnlm.config.paths import anchored, permit_code
+from dqnlm.config.paths import READ, anchored, moved, permit_code, with_values
 from dqnlm.config.run_config import load_run_config
 from dqnlm.config.validation import validate
 from dqnlm.errors import UserError, print_error
@@ -55,29 +64,28 @@ def main(argv: list[str]) -> int:
         return complete(argv, ("train",))
     if request.info or request.hydra_help:
         return hand_over(request, [])
-    jobs = expand(request, PREFLIGHT_LIMIT)
-    checked = [check(request, overrides) for overrides in jobs]
+    params, checked = check_jobs(request)
     if request.cfg:
         return hand_over(request, [])
     if request.estimate:
-        return estimate.show(checked[0][0])
+        return estimate.show(checked[0].config)
     ranks = _joined(request.multirun)
-    folder, own = ranks.share(lambda: run_folder(request, argv, jobs[0], *checked[0]))
+    folder, own = ranks.share(lambda: run_folder(request, argv, checked[0], params))
     if not request.multirun:
         own = own and ranks.is_first
-        request.pop_override("hydra.run.dir")  # also on ranks that did not choose the folder
+        request.pop_override(hydra_settings.RUN)  # also on ranks that did not choose the folder
         try:
             records = [] if ranks.is_first else ["hydra.output_subdir=null"]
-            code = hand_over(request, [f"hydra.run.dir={quoted(folder)}", *records])
+            code = hand_over(request, [f"++{hydra_settings.RUN}={quoted(folder)}", *records])
         except KeyboardInterrupt:
             code = INTERRUPTED
             print("\ninterrupted", file=sys.stderr)
         if own and code in (2, INTERRUPTED) and not RunDirectory(folder).manifest.exists():
             shutil.rmtree(folder)  # made for this run a moment ago, and nothing came of it
         return code
-    train_sweep.begin(folder, argv)
+    train_sweep.begin(folder, argv, params)
     try:
-        code = run_sweep(request, folder)
+        code = run_sweep(request, folder, checked[0].hydra, params)
     except KeyboardInterrupt:
         code = INTERRUPTED
         print("\ninterrupted", file=sys.stderr)
@@ -96,45 +104,74 @@ def _joined(multirun: bool) -> Ranks:
     return join()
 
 
-def run_sweep(request: Request, folder: Path) -> int:
+def run_sweep(request: Request, folder: Path, node: HydraNode, params: Sequence[str] = ()) -> int:
     """Runs the jobs of a sweep, each in a folder of its own below `folder`, named by its number and what it varies.
+
+    Args:
+        request: the command line.
+        folder: of the sweep.
+        node: Hydra's settings of the first job.
+        params: as of `expand`.
 
     Returns:
         0 also where jobs failed (`train_sweep.outcomes` says which); 130 or another code where the sweep ended early.
     """
-    excluded = ",".join(quoted(key) for key in swept_keys(request, swept=False))
-    names = f"hydra.job.config.override_dirname.exclude_keys=[{excluded}]"
-    return hand_over(request, [f"hydra.sweep.dir={quoted(folder)}", names, *launchers.further_settings(request.overrides)])
+    request.pop_override(hydra_settings.SWEEP)
+    excluded = ",".join(quoted(key) for key in swept_keys(request, swept=False, params=params))
+    names = [] if hydra_settings.has_names_of_its_own(node) else [f"hydra.job.config.override_dirname.exclude_keys=[{excluded}]"]
+    further = launchers.further_settings([*request.overrides, f"hydra/launcher={node.launcher}"])
+    request.overrides = [*(text for text in settled(params) if text not in params), *request.overrides]
+    return hand_over(request, [f"++{hydra_settings.SWEEP}={quoted(folder)}", *names, *further])
 
 
-def check(request: Request, overrides: list[str]) -> tuple[dict[str, Any], dict[str, Any]]:
+class Checked(NamedTuple):
+    """A job as composed and validated, the options chosen for it, and Hydra's own settings."""
+
+    config: dict[str, Any]
+    choices: dict[str, Any]
+    hydra: HydraNode
+
+
+def check_jobs(request: Request) -> tuple[list[str], list[Checked]]:
+    """What files sweep over, as overrides, and the first jobs, checked; a file may make the request one of a sweep."""
+    jobs = expand(request, PREFLIGHT_LIMIT)
+    first = check(request, jobs[0])
+    if hydra_settings.is_multirun(first.hydra, request.multirun) and not request.multirun:
+        request.multirun = True
+        return check_jobs(request)
+    params = hydra_settings.sweep_params(first.hydra) if request.multirun else []
+    if params:
+        return params, [check(request, overrides) for overrides in expand(request, PREFLIGHT_LIMIT, params)]
+    return [], [first, *(check(request, overrides) for overrides in jobs[1:])]
+
+
+def check(request: Request, overrides: list[str]) -> Checked:
     """Composes and validates one job, so that a mistake is reported before anything is written."""
     launchers.require(overrides)
-    config, choices = compose(
+    config, choices, node = compose_with_hydra(
         overrides, request.config_dir, config_path=request.config_path, config_name=request.config_name
     )
     for note in [] if is_silent() else drop_inapplicable(config, overrides, request.config_dir)[1]:
         print(f"note: {note}", file=sys.stderr)
-    return validate(config, choices, overrides, config_dir=request.config_dir), choices
+    hydra_settings.require(node, overrides, hydra_settings.is_multirun(node, request.multirun))
+    return Checked(validate(config, choices, overrides, config_dir=request.config_dir), choices, node)
 
 
-def run_folder(
-    request: Request, argv: list[str], job: list[str], config: dict[str, Any], choices: dict[str, Any]
-) -> tuple[Path, bool]:
+def run_folder(request: Request, argv: list[str], job: Checked, params: Sequence[str]) -> tuple[Path, bool]:
     """A folder for the run (or sweep, of which `job` is the first), and whether it was created for it; else it was named."""
-    key = train_sweep.FOLDER if request.multirun else "hydra.run.dir"
-    if request.pop_override(key):
-        named = Path(hydra_setting(job, request.config_dir, key))
-        return train_sweep.reopen(named, argv) if request.multirun else require_unused(named), False
-    name = str(choices.get("experiment") or choices.get("debug") or "train")
-    if request.multirun and "experiment" in swept_keys(request, swept=True):
+    named = hydra_settings.named_folder(job.hydra, hydra_settings.SWEEP if request.multirun else hydra_settings.RUN)
+    if named is not None:
+        place = Path(named).expanduser()
+        return train_sweep.reopen(place, argv) if request.multirun else require_unused(place), False
+    name = str(job.choices.get("experiment") or job.choices.get("debug") or "train")
+    if request.multirun and "experiment" in swept_keys(request, swept=True, params=params):
         name = "sweep"
-    return reserve(Path(config["output_dir"]).expanduser(), name), True
+    return reserve(Path(job.config["output_dir"]).expanduser(), name), True
 
 
 def hand_over(request: Request, further: list[str]) -> int:
     """Runs Hydra with a constructed command line; returns the exit code."""
-    overrides = request.overrides if request.multirun else expanded(request.overrides, request.config_dir)
+    overrides = settled(request.overrides) if request.multirun else expanded(request.overrides, request.config_dir)
     with _argv(["dqnlm", *request.flags(), *overrides, *further]):
         try:
             launch()
@@ -273,12 +310,11 @@ def _start(job: Job) -> str:
     flags = ["--config-dir", job.config_dir] if job.config_dir else []
     from dqnlm.builder import launch
 
-    if job.state != "new":
-        _require_same_settings(config, job.directory)
+    elsewhere = [] if job.state == "new" else _moved_files(config, job.directory)
     if job.state == "finished":
         return job.state
     if job.state == "begun":
-        return str(launch.resume(job.directory, []).get("status", "finished"))
+        return str(launch.resume(job.directory, elsewhere).get("status", "finished"))
     if job.sweeping:
         train_sweep.clear(job.directory)
     command = ["dqnlm", "train", *flags, *job.overrides]
@@ -286,15 +322,22 @@ def _start(job: Job) -> str:
     return str(summary.get("status", "finished"))
 
 
-def _require_same_settings(config: dict[str, Any], directory: Path) -> None:
-    """Raises UserError where a file has changed since a job began, so that its rest would be another run's."""
-    before, now = flatten(load_run_config(directory / "config.yaml")), flatten(config)
+def _moved_files(config: dict[str, Any], directory: Path) -> list[str]:
+    """Settings that name files of a job which have been moved since it began, as the whole project may have been.
+
+    Raises:
+        UserError: other settings differ, so that the rest of the job would be another run's.
+    """
+    saved = load_run_config(directory / "config.yaml")
+    elsewhere = {key: place.value for key, place in moved(saved, config).items() if key.split(".")[0] in (*READ, "network")}
+    before, now = flatten(with_values(saved, elsewhere)), flatten(config)
     differ = sorted(key for key in before.keys() | now.keys() if before.get(key) != now.get(key) and key != "output_dir")
     if differ:
         raise UserError(
             f"{directory} was trained with other settings: {', '.join(differ[:3])} differ\n"
             "  remove the folder to train the job anew, or name another folder for the sweep"
         )
+    return [f"{key}={'null' if value is None else quoted(value)}" for key, value in elsewhere.items()]
 
 
 def _count_gpus() -> int:

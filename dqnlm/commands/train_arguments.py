@@ -5,6 +5,8 @@ from __future__ import annotations
 import argparse
 import difflib
 import itertools
+import random
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NoReturn
@@ -171,9 +173,25 @@ def _require_setting(text: str) -> None:
     raise UserError(f"{text!r} is not key=value\n  type for example env.horizon=32, or +experiment=shakespeare")
 
 
-def swept_keys(request: Request, *, swept: bool) -> list[str]:
-    """Keys that have several values in this sweep, or those that have one."""
-    return [o.key_or_group for o in parse_overrides(request.overrides) if o.is_sweep_override() is swept]
+def swept_keys(request: Request, *, swept: bool, params: Sequence[str] = ()) -> list[str]:
+    """Keys that have several values in this sweep (`params`: as of `expand`), or those that have one."""
+    return [o.key_or_group for o in parse_overrides([*params, *request.overrides]) if o.is_sweep_override() is swept]
+
+
+def settled(overrides: Sequence[str]) -> list[str]:
+    """The overrides with each shuffled list in an order that is the same whenever the command is typed again."""
+    found = []
+    for override in parse_overrides(overrides):
+        if override.is_sweep_override() and getattr(override.value(), "shuffle", False):
+            state = random.getstate()
+            random.seed(override.input_line)
+            values = [str(value) for value in override.sweep_string_iterator()]
+            random.setstate(state)
+            # choice() keeps a list of a single value a sweep
+            found.append(f"{override.get_key_element()}=choice({','.join(values)})")
+        else:
+            found.append(override.input_line or "")
+    return found
 
 
 def _matching(override: Override, config_dir: str | None) -> list[str]:
@@ -196,26 +214,31 @@ def _matching(override: Override, config_dir: str | None) -> list[str]:
     return found
 
 
-def expand(request: Request, limit: int) -> list[list[str]]:
+def expand(request: Request, limit: int, params: Sequence[str] = ()) -> list[list[str]]:
     """The overrides of each job: one list for a single run, every combination of a sweep, at most `limit`.
+
+    Args:
+        request: the command line.
+        limit: jobs.
+        params: what a file sweeps over, as overrides; what is typed comes in their place.
 
     Raises:
         UserError: a sweep of a kind that the basic sweeper cannot run, or over Hydra's own settings.
     """
     if not request.multirun:
         return [list(request.overrides)]
-    values: list[list[str]] = []
+    values: dict[str, list[str]] = {}  # by key, of which the last override counts, as in Hydra's sweeper
     other_sweeper = any(text.startswith("hydra/sweeper=") for text in request.overrides)
-    for override in parse_overrides(request.overrides):
-        text = override.input_line or ""
+    for override in parse_overrides(settled([*params, *request.overrides])):
+        text, key = override.input_line or "", override.get_key_element()
         if not override.is_sweep_override():
-            values.append([text])
+            values[key] = [text]
         elif override.is_hydra_override():
             raise UserError(f"{text}: a sweep cannot change Hydra's own settings")
         elif isinstance(override.value(), Glob):
-            values.append([f"{override.get_key_element()}={name}" for name in _matching(override, request.config_dir)])
+            values[key] = [f"{key}={name}" for name in _matching(override, request.config_dir)]
         elif override.is_discrete_sweep():
-            values.append([f"{override.get_key_element()}={value}" for value in override.sweep_string_iterator()])
+            values[key] = [f"{key}={value}" for value in override.sweep_string_iterator()]
         elif not other_sweeper:
             raise UserError(f"{text}: an interval needs a sweeper that searches\n  list the values: KEY=a,b,c")
-    return [list(job) for job in itertools.islice(itertools.product(*values), limit)]
+    return [list(job) for job in itertools.islice(itertools.product(*values.values()), limit)]

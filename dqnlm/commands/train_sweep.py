@@ -38,10 +38,11 @@ def command_of(argv: Sequence[str]) -> list[str]:
     return [word for word in argv if word.lstrip("+").split("=", 1)[0] != FOLDER]
 
 
-def begin(folder: Path, argv: Sequence[str]) -> None:
-    """Notes the command in a folder that is used for the first time."""
+def begin(folder: Path, argv: Sequence[str], params: Sequence[str]) -> None:
+    """Notes the command, and what its files sweep over, in a folder that is used for the first time."""
     if not (folder / COMMAND).exists():
-        write_json_atomic(folder / COMMAND, {"command": ["dqnlm", "train", *command_of(argv)]})
+        folder.mkdir(parents=True, exist_ok=True)
+        write_json_atomic(folder / COMMAND, {"command": ["dqnlm", "train", *command_of(argv)], "params": list(params)})
 
 
 def reopen(folder: Path, argv: Sequence[str]) -> Path:
@@ -136,11 +137,13 @@ def load(folder: Path) -> SweepData:
     Raises:
         UserError: a damaged file.
     """
-    command = read_json(folder / COMMAND).get("command") if (folder / COMMAND).is_file() else None
+    noted = read_json(folder / COMMAND) if (folder / COMMAND).is_file() else {}
+    command, params = noted.get("command"), noted.get("params")
+    params = [str(word) for word in params] if isinstance(params, list) else []
     expected: list[list[str]] = []
     if isinstance(command, list) and not any(str(word).startswith("hydra/sweeper=") for word in command):
         with contextlib.suppress(UserError):  # a file of --config-dir is gone: what has begun is shown all the same
-            expected = expand(parse([str(word) for word in command[2:]]), MOST_EXPECTED)
+            expected = expand(parse([str(word) for word in command[2:]]), MOST_EXPECTED, params)
     return load_sweep(folder, [[text for text in job if not is_of_hydra(text)] for job in expected])
 
 

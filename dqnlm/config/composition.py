@@ -49,6 +49,41 @@ def parse_overrides(overrides: Sequence[str]) -> list[Override]:
     return parsed
 
 
+class HydraNode:
+    """Hydra's own settings in a composed configuration.
+
+    Args:
+        cfg: as composed, with the node `hydra`.
+    """
+
+    def __init__(self, cfg: DictConfig) -> None:
+        self._cfg = cfg
+        self._raw = {"hydra": OmegaConf.to_container(cfg.hydra, resolve=False, enum_to_str=True)}
+
+    def get(self, key: str) -> Any:
+        """The value of a dotted key as it is written, with its interpolations; None where there is none."""
+        found: Any = self._raw
+        for part in key.split("."):
+            found = found.get(part) if isinstance(found, dict) else None
+        return found
+
+    def resolved(self, key: str) -> str:
+        """The value of a dotted key, with its interpolations resolved.
+
+        Raises:
+            UserError: one of them does not resolve.
+        """
+        try:
+            return str(OmegaConf.select(self._cfg, key, throw_on_missing=True))
+        except OmegaConfBaseException as error:
+            raise UserError(f"{key}={self.get(key)}: {str(error).splitlines()[0]}") from error
+
+    @property
+    def launcher(self) -> str:
+        """The option of the group `hydra/launcher`."""
+        return str((self.get("hydra.runtime.choices") or {}).get("hydra/launcher"))
+
+
 def compose(
     overrides: Sequence[str],
     config_dir: str | Path | None = None,
@@ -56,6 +91,17 @@ def compose(
     config_path: str | None = None,
     config_name: str = "train",
 ) -> tuple[dict[str, Any], dict[str, Any]]:
+    """As `compose_with_hydra`, without Hydra's own settings."""
+    return compose_with_hydra(overrides, config_dir, config_path=config_path, config_name=config_name)[:2]
+
+
+def compose_with_hydra(
+    overrides: Sequence[str],
+    config_dir: str | Path | None = None,
+    *,
+    config_path: str | None = None,
+    config_name: str = "train",
+) -> tuple[dict[str, Any], dict[str, Any], HydraNode]:
     """Merges defaults, chosen options and overrides into one plain dictionary, interpolations resolved.
 
     Args:
@@ -65,7 +111,7 @@ def compose(
         config_name: the root file, without .yaml.
 
     Returns:
-        (config without the `hydra` node, the option chosen in each group).
+        (config without the `hydra` node, the option chosen in each group, that node).
 
     Raises:
         UserError: anything that does not compose.
@@ -82,7 +128,7 @@ def compose(
                     "hydra.callbacks: code that Hydra runs by itself is not permitted; take it out of the file"
                 )
             config = plain(cfg)
-            return config, choices_of(cfg.hydra, config)
+            return config, choices_of(cfg.hydra, config), HydraNode(cfg)
     except (HydraException, OmegaConfBaseException, yaml.YAMLError, ValueError, TypeError, OSError) as error:
         raise explain(error, overrides, lambda: _settings(overrides, config_dir), config_dir) from error
 
@@ -172,6 +218,11 @@ def check_choices(parsed: Sequence[Override], config_dir: str | Path | None = No
             raise UserError(f"{override.input_line}: code of your own is permitted with a plus: +{override.input_line}")
         if group == "hydra.searchpath":
             raise UserError("hydra.searchpath: a folder of your own options is added with --config-dir FOLDER")
+        if group == "hydra.sweeper.params" or group.startswith("hydra.sweeper.params."):
+            raise UserError(
+                f"{override.input_line}: this is for files; on the command line what is swept over is typed as settings are: "
+                "-m seed=0,1"
+            )
         if group not in known or override.is_delete() or override.is_sweep_override():
             continue
         value, text = override.value(), override.input_line or ""
@@ -256,14 +307,6 @@ def quoted(text: str | Path) -> str:
         raise UserError(f"{text}: a path cannot hold '${{'")
     escaped = str(text).replace("\\", "\\\\").replace("'", "\\'")
     return f"'{escaped}'"
-
-
-def hydra_setting(overrides: Sequence[str], config_dir: str | Path | None, key: str) -> str:
-    """One of Hydra's own settings (`hydra.run.dir`), interpolations resolved."""
-    with _hydra(None):
-        typed = [*expanded(overrides, config_dir), *_search(config_dir)]
-        cfg = hydra_compose("train", typed, return_hydra_config=True)
-        return str(OmegaConf.select(cfg, key))
 
 
 @contextmanager

@@ -87,6 +87,11 @@ def apply_overrides(
     return validate(changed, overrides=overrides, where=where)
 
 
+def typed_keys(overrides: Sequence[str]) -> list[str]:
+    """The dotted keys of the settings that overrides change."""
+    return [str(o.key_or_group) for o in parse_overrides(overrides) if o.key_or_group != ALLOW_TARGETS]
+
+
 def _set(tree: dict[str, Any], path: list[str], value: Any) -> None:
     for part in path[:-1]:
         tree = tree[part]

@@ -75,6 +75,10 @@ class Environment(ABC):
         """Notes for the user about the task, one sentence each; may be []."""
         return []
 
+    def contents(self) -> dict[str, str]:
+        """Setting of `env` that names a file which this part reads in its own way -> sha256 of what was read; may be {}."""
+        return {}
+
     def describe(self) -> str:
         """The task's name and size beyond `spec`, for the run summary; "" if there is nothing to add."""
         return ""

@@ -79,6 +79,9 @@ class Dialogue(StepEnvironment):
     def check(self, context: RunContext) -> None:
         self.partner.check(context)
 
+    def contents(self) -> dict[str, str]:
+        return {f"partner.{name}": checksum for name, checksum in self.partner.contents().items()}
+
     def _check_partner(self) -> None:
         if self.alphabet != "".join(sorted(set(self.alphabet))) or LINE_BREAK not in self.alphabet:
             raise UserError(

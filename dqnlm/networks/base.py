@@ -9,7 +9,7 @@ Axes as in `dqnlm.types`; here `D` is the width going into a body, or its featur
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -127,6 +127,19 @@ class Body(nn.Module, ABC):
 
     def check(self, context: RunContext) -> None:
         """Raises UserError where this part cannot work in a run like this one; called once, when all parts are built."""
+
+    @classmethod
+    def files_needed(cls, node: Mapping[str, Any]) -> tuple[str, ...]:
+        """Settings of this part that name files which a run reads again, as its checkpoints do not make up for them.
+
+        Args:
+            node: the part's settings.
+        """
+        return ()
+
+    def contents(self) -> dict[str, str]:
+        """Setting that `files_needed` names -> sha256 of what was read, for the run's notes."""
+        return {}
 
     def shard_weights(self, ranks: Ranks) -> None:
         """Divides the weights among the processes of the run where the settings ask for it; before a learner is built."""

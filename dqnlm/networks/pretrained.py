@@ -9,7 +9,7 @@ A causal model needs no mask for right padding: later tokens are never read, and
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, Literal, cast
 
 import torch
@@ -155,6 +155,14 @@ class Pretrained(Body):
         some_unused = len(self._model_id_A) < len(layer.weight)
         persistent = not source.is_by_reference(self.recipe)
         self.register_buffer("unused_VD", layer.weight.detach().clone() if some_unused else None, persistent=persistent)
+
+    @classmethod
+    def files_needed(cls, node: Mapping[str, Any]) -> tuple[str, ...]:
+        """See `Body.files_needed`: with adapters a run keeps these alone."""
+        return () if node["lora_rank"] is None else ("name_or_path",)
+
+    def contents(self) -> dict[str, str]:
+        return {"name_or_path": self.recipe["base"]["sha256"]} if source.is_by_reference(self.recipe) else {}
 
     def shard_weights(self, ranks: Ranks) -> None:
         """See `Body.shard_weights`; each layer is gathered by itself.

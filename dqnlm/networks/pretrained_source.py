@@ -96,12 +96,14 @@ def load_base(recipe: Recipe, name_or_path: str, revision: str | None, dtype: to
         found = _digest(where, kept)
     except UserError as error:
         raise UserError(
-            f"this run keeps its adapters and outputs alone, and the model that they belong to is not found: {error}{_ELSEWHERE}"
+            "this run keeps its adapters and outputs alone, and the model that they belong to (sha256 of its weights "
+            f"{recipe['base']['sha256'][:12]}...) is not found: {error}{_ELSEWHERE}"
         ) from error
     if found != recipe["base"]["sha256"]:
         raise UserError(
             f"network.name_or_path={name_or_path}: its weights are not those that this run was trained on (sha256 "
-            f"{found[:12]}, then {recipe['base']['sha256'][:12]}); its adapters would be added to another model.{_ELSEWHERE}"
+            f"{found[:12]}..., then {recipe['base']['sha256'][:12]}...); its adapters would be added to another "
+            f"model.{_ELSEWHERE}"
         )
     with _one_message(where, offline):
         return _weights(where, _config_of(recipe), dtype, kept)

@@ -100,6 +100,13 @@ class Partner(ABC):
         """Notes for the user about its data, one sentence each; may be []."""
         return []
 
+    def contents(self) -> dict[str, str]:
+        """Setting of the partner that names a file (or lets it be found) -> sha256 of what was read.
+
+        A run notes them, and is not continued or scored with others.
+        """
+        return {}
+
     @abstractmethod
     def state_dict(self) -> dict[str, Any]:
         """The complete state, random state included: tensors, numbers and texts in dicts and lists."""

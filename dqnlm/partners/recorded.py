@@ -104,6 +104,9 @@ class Recorded(Partner):
     def notes(self) -> list[str]:
         return [f"The partner replays the turns of {self.source.origin}, independent of the answers; {self._about}."]
 
+    def contents(self) -> dict[str, str]:
+        return {"path": self.source.sha256}
+
     def state_dict(self) -> dict[str, Any]:
         return {
             "sha256": self.source.sha256, "number": list(self._number), "next": list(self._next),

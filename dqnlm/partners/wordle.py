@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from typing import Any, Literal
 
 import torch
@@ -76,6 +77,9 @@ class Wordle(Partner):
     def notes(self) -> list[str]:
         return [f"Wordle is played with {self.origin}."]
 
+    def contents(self) -> dict[str, str]:
+        return {"words": hashlib.sha256(" ".join(self.words).encode()).hexdigest()}
+
     def state_dict(self) -> dict[str, Any]:
         return {
             "words": " ".join(self.words), "secret": list(self._secret), "generator": self._generator.get_state(),
@@ -86,7 +90,8 @@ class Wordle(Partner):
         if state["words"] != " ".join(self.words):
             raise UserError(
                 f"Wordle was played with another list of {len(state['words'].split())} words; now there are {self.origin}. Put "
-                "the list back (DQNLM_DATA_DIR, or the file of env.partner.words)"
+                "the list back, or name where it lies now with env.partner.words=FILE (and data.words=FILE where logged games "
+                "are learned from)"
             )
         self._secret = list(state["secret"])
         self._generator.set_state(state["generator"].cpu())

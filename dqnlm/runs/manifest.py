@@ -26,6 +26,7 @@ def manifest(
     command_line: list[str],
     device: torch.device,
     data: dict[str, Any],
+    places: dict[str, str],
     metrics: Sequence[Metric],
     is_pretrained: bool,
 ) -> dict[str, Any]:
@@ -37,6 +38,7 @@ def manifest(
         command_line: as typed.
         device: where the run computes.
         data: source, sizes and fingerprint of the data, as plain values.
+        places: setting that names a file or folder -> sha256 of what it holds.
         metrics: of evaluations: their names, labels and directions, which reports read.
         is_pretrained: the network's trunk is a model of transformers, whose packages are then listed too.
     """
@@ -53,6 +55,7 @@ def manifest(
         "git_commit": _git_commit(),
         "own_code": user_code.checksums(),
         "data": data,
+        "places": places,
         "metrics": [metric._asdict() for metric in metrics],
     }
 

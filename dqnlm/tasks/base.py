@@ -17,6 +17,7 @@ from torch import Tensor
 from dqnlm.agent.policy import Policy
 from dqnlm.buffers.base import Buffer
 from dqnlm.buffers.shard import Shard
+from dqnlm.config.paths import places
 from dqnlm.config.schema import instantiate, instantiate_with
 from dqnlm.config.selected import option_name
 from dqnlm.data.parts import Part
@@ -30,6 +31,7 @@ from dqnlm.rewards.base import Reward
 from dqnlm.tasks.rewards import build_reward
 from dqnlm.types import TaskSpec
 from dqnlm.utils import streams
+from dqnlm.utils.files import sha256_of_place
 
 Config = dict[str, Any]
 
@@ -230,6 +232,15 @@ class Task(ABC):
             **self.sizes(), "fingerprint": self.data.fingerprint(),
         }  # fmt: skip
 
+    def contents(self) -> dict[str, str]:
+        """Dotted setting of the environment and the reward that names a file or folder -> sha256 of what it holds.
+
+        The data has its fingerprint. A reward that only scores may change, and is left out.
+        """
+        groups = ("env",) if self.reward_only_scores else ("env", "reward")
+        named = {key: place.file for key, place in places({group: self.config[group] for group in groups}).items()}
+        return {key: sha256_of_place(file) for key, file in named.items() if file is not None and file.exists()}
+
     @abstractmethod
     def describe_data(self) -> tuple[str, str]:
         """(label, description) of the data, for the run summary."""
@@ -263,8 +274,8 @@ class Task(ABC):
         return instantiate_with(node, given, "env")
 
     def build_reward(self, dependencies: dict[str, Any]) -> Reward:
-        """Builds the reward of the group `reward`."""
-        return build_reward(self.config["reward"], dependencies)
+        """Builds the reward of the group `reward`; a model that judges runs on the run's device."""
+        return build_reward(self.config["reward"], {"device": self.device} | dependencies)
 
 
 class TokenizedTask(Task):

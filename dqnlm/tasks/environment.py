@@ -96,6 +96,9 @@ class EnvironmentTask(Task):
                 "actions: leave `next` out, or choose the env that the log is of"
             )
 
+    def contents(self) -> dict[str, str]:
+        return super().contents() | {f"env.{name}": checksum for name, checksum in self.env.contents().items()}
+
     def describe_data(self) -> tuple[str, str]:
         rows = f": {self.num_logged_rows:,} logged rows" if self.num_logged_rows else ""
         return "data", f"{self.data.source.name}{rows}"

@@ -11,6 +11,7 @@ from dqnlm.config.moved import renewed_metrics
 from dqnlm.errors import UserError
 from dqnlm.networks.fixed_weights import changing_state
 from dqnlm.runs import checkpoint
+from dqnlm.runs.fingerprints import other_data
 from dqnlm.training import resharding
 from dqnlm.training.components import Components
 from dqnlm.utils import sharding
@@ -69,10 +70,10 @@ def restore(components: Components, policy: State, training: State, reshard: boo
         UserError: the data is not what the run was trained on, the state is of other parts or of another number of processes.
     """
     if training["fingerprint"] != components.fingerprint:
-        raise UserError(
-            "the data is not what this run was trained on (its fingerprint differs); give the same data.path, "
-            "data.tokenizer and data.heldout_fraction, or start a new run with pretraining.init_from=RUN"
-        )
+        raise other_data(
+            components.directory, components.task.data.source, components.fingerprint, training["fingerprint"],
+            "or start a new run from the weights: dqnlm train ... pretraining.init_from=RUN",
+        )  # fmt: skip
     shares = [training, *training.get("others", [])]
     with checkpoint.must_fit(components.directory.path):
         components.learner.load_state_dict(training["learner"] | {"network": policy["network"]})

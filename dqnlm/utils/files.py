@@ -55,6 +55,16 @@ def sha256_of_file(path: Path) -> str:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
+def sha256_of_place(path: Path) -> str:
+    """Hexadecimal SHA-256 of a file's bytes, or of the names and bytes of all files of a folder that are not hidden."""
+    if not path.is_dir():
+        return sha256_of_file(path)
+    files = sorted(file.relative_to(path) for file in path.rglob("*") if file.is_file())
+    shown = [file for file in files if not any(part.startswith(".") for part in file.parts)]
+    listed = "".join(f"{file.as_posix()}\0{sha256_of_file(path / file)}\n" for file in shown)
+    return hashlib.sha256(listed.encode()).hexdigest()
+
+
 def fsync_folder(folder: Path) -> None:
     """Makes renames inside `folder` durable."""
     descriptor = os.open(folder, os.O_RDONLY)

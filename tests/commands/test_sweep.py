@@ -130,7 +130,7 @@ def test_the_best_value_is_what_a_search_gets(sweep: Sweep) -> None:
 def test_a_launcher_that_fails_leaves_a_sweep_to_go_on_with(sweep: Sweep, monkeypatch: pytest.MonkeyPatch) -> None:
     """Bug: a killed worker process ends the sweep without the command that goes on, or counts as success."""
     with monkeypatch.context() as patch:
-        patch.setattr("dqnlm.commands.train.run_sweep", lambda request, folder: 1)
+        patch.setattr("dqnlm.commands.train.run_sweep", lambda *_: 1)
         code, out, _ = sweep("seed=0,1")
     assert code == 1 and "not complete; to go on: dqnlm train -m" in out and "hydra.sweep.dir=" in out
     assert sweep("seed=0,1")[0] == 0

@@ -41,7 +41,7 @@ def every_option() -> list[tuple[str, str]]:
 def test_a_setting_of_hydra_beside_an_algorithm_with_settings_of_its_own() -> None:
     """Bug: a folder is named (hydra.run.dir) beside `algorithm=c51 head.low=-1`, whose head the experiment alone has not."""
     typed = ["+experiment=maze", "algorithm=c51", "head.low=-1", "hydra.run.dir=here"]
-    assert composition.hydra_setting(typed, None, "hydra.run.dir") == "here"
+    assert composition.compose_with_hydra(typed)[2].resolved("hydra.run.dir") == "here"
 
 
 @pytest.mark.parametrize(("group", "option"), every_option())
