@@ -257,7 +257,7 @@ class Task(ABC):
 
     def build_reward(self, dependencies: dict[str, Any]) -> Reward:
         """Builds the reward of the group `reward`."""
-        return build_reward(self.config["reward"], dependencies)
+        return build_reward(self.config["reward"], {"device": self.device} | dependencies)
 
 
 class TokenizedTask(Task):
