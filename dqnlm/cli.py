@@ -18,6 +18,8 @@ from dqnlm.utils import interrupts, terminal, user_code
 from dqnlm.utils.joined import is_silent, leave, let_the_first_speak, process_name
 
 COMMANDS: dict[str, tuple[str, str]] = {
+    "init": ("dqnlm.commands.init", "copy a prepared experiment into a YAML file of yours, to edit"),
+    "validate": ("dqnlm.commands.validate", "check a file or settings as a run does at its start, without training"),
     "train": ("dqnlm.commands.train", "train a Q-network; settings as key=value"),
     "resume": ("dqnlm.commands.resume", "continue a stopped run, or extend a finished one"),
     "eval": ("dqnlm.commands.evaluate", "score a run's policy on held-out or other text"),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
@@ -143,18 +144,33 @@ class NoLines:
         """Does nothing."""
 
 
+Samples = list[tuple[str, str]]  # (prompt, text) of an evaluation
+
+
 class Logger(Protocol):
-    """Destination of metrics besides `metrics.jsonl`."""
+    """Destination of metrics, samples and settings besides the run's own files.
+
+    Built with the run's folder, the first step that is not in its checkpoint (None for a new run), and its settings; nothing is
+    begun before `open`, so that a run can be put together without one.
+    """
+
+    def open(self) -> list[str]:
+        """Begins; returns what the user is told."""
+        ...
 
     def write(self, step: int, metrics: Metrics) -> None: ...
+
+    def write_samples(self, step: int, samples: Samples) -> None: ...
 
     def close(self) -> None: ...
 
 
 class TensorBoard:
-    """Event files below RUN/tensorboard; on a resume, entries after the checkpoint are purged."""
+    """Event files in RUN/tensorboard; on a resume, entries after the checkpoint are purged."""
 
-    def __init__(self, folder: Path, purge_step: int | None, *, flush_seconds: int) -> None:
+    def __init__(
+        self, folder: Path, purge_step: int | None, settings: Mapping[str, Any], *, flush_seconds: int
+    ) -> None:
         try:
             from torch.utils.tensorboard import SummaryWriter
         except ImportError:
@@ -163,23 +179,45 @@ class TensorBoard:
             raise UserError(
                 "logger=tensorboard needs the package tensorboard: pip install 'dqnlm[tensorboard]', or set logger=none"
             ) from None
-        self._writer = SummaryWriter(str(folder), purge_step=purge_step, flush_secs=flush_seconds)  # type: ignore[no-untyped-call]
+        self._folder, self._purge_step, self._settings = folder / "tensorboard", purge_step, settings
+        self._flush_seconds, self._make = flush_seconds, SummaryWriter
+        self._writer: Any = None
+
+    def open(self) -> list[str]:
+        self._writer = self._make(str(self._folder), purge_step=self._purge_step, flush_secs=self._flush_seconds)  # type: ignore[no-untyped-call]
+        if self._purge_step is None:
+            rows = "\n".join(f"    {line}" for line in json.dumps(self._settings, indent=1, default=str).splitlines())
+            self._writer.add_text("settings", rows, 0)
+        return []
 
     def write(self, step: int, metrics: Metrics) -> None:
         for name, value in metrics.items():
-            self._writer.add_scalar(name, value, step)  # type: ignore[no-untyped-call]
+            self._writer.add_scalar(name, value, step)
+
+    def write_samples(self, step: int, samples: Samples) -> None:
+        """As code (four spaces), so that line breaks stay."""
+        texts = ["\n".join(f"    {line}" for line in (prompt + text).splitlines()) for prompt, text in samples]
+        if texts:
+            self._writer.add_text("samples", "\n\n---\n\n".join(texts), step)
 
     def close(self) -> None:
-        self._writer.close()  # type: ignore[no-untyped-call]
+        if self._writer is not None:
+            self._writer.close()
 
 
 class NoLogger:
     """No destination besides metrics.jsonl."""
 
-    def __init__(self, folder: Path, purge_step: int | None) -> None:
-        del folder, purge_step
+    def __init__(self, folder: Path, purge_step: int | None, settings: Mapping[str, Any]) -> None:
+        del folder, purge_step, settings
+
+    def open(self) -> list[str]:
+        return []
 
     def write(self, step: int, metrics: Metrics) -> None:
+        """Does nothing."""
+
+    def write_samples(self, step: int, samples: Samples) -> None:
         """Does nothing."""
 
     def close(self) -> None:

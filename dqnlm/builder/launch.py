@@ -198,7 +198,7 @@ def build(
     evaluator = task.evaluator(evaluation, q_is_return=no_return is None, learns_returns=learns_returns(objectives))
     parts = Components(
         directory=run, console=console, ranks=ranks, task=task,
-        logger=instantiate(config["logger"], run.tensorboard, purge) if ranks.is_first else NoLogger(run.tensorboard, purge),
+        logger=instantiate(config["logger"], run.path, purge, config) if ranks.is_first else NoLogger(run.path, purge, config),
         policy=policy, actor=actor, exploration=learning.exploration, buffer=buffer, learner=learner, evaluator=evaluator,
         accumulator=accumulator, checkpoints=checkpoint.Checkpoints(run.checkpoints, saving.keep_last),
         fingerprint=task.data.fingerprint(), episode_decisions=task.spec.row_transitions - task.spec.first_decision,

@@ -1,14 +1,14 @@
 """Permission to run code, typed as a setting or as a flag: every command takes both.
 
-    train, resume         +allow_targets=[a,b]                                as all settings of a run
+    train, validate, resume  +allow_targets=[a,b]                                as all settings of a run
     eval, generate, ...   --allow-targets a --allow-targets b                 as all flags
 """
 
 from __future__ import annotations
 
 SETTING, FLAG = "allow_targets=", "--allow-targets"
-AS_SETTING = ("train", "resume")
-AS_FLAG = ("eval", "generate", "chat", "inspect", "rate", "export")
+AS_SETTING = ("train", "validate", "resume")
+AS_FLAG = ("eval", "generate", "chat", "inspect", "rate", "export", "report")
 
 
 def unified(command: str, words: list[str]) -> list[str]:

@@ -37,6 +37,10 @@ def main(argv: list[str]) -> int:
     """
     arguments = _parser().parse_args(argv)
     require_matplotlib()
+    if arguments.watch:
+        from dqnlm.commands import report_watch
+
+        return report_watch.main(arguments.runs, arguments)
     sweep = report_sweep.find(arguments.runs, Path(arguments.output_dir))
     if sweep is not None:
         return report_sweep.main(sweep, arguments)
@@ -73,6 +77,13 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--png", metavar="FILE", help="also write the curve of --metric as a PNG picture")
     parser.add_argument("--output-dir", default="outputs", metavar="DIR", help="where runs are (default: %(default)s)")
+    live = parser.add_argument_group("a live page of one run")
+    live.add_argument("--watch", action="store_true", help="serve a page to this machine that follows the run while it trains: "
+                      "curves, samples, and the inspector on the newest checkpoint; Ctrl-C ends it")  # fmt: skip
+    live.add_argument("--port", type=int, default=0, help="of the page (default: any that is free)")
+    live.add_argument("--allow-targets", action="append", default=[], metavar="MODULE", help="permit code of the run outside "
+                      "dqnlm, for the inspector")  # fmt: skip
+    live.add_argument("--base", metavar="FOLDER", help="where the pretrained model of a LoRA run is now, for the inspector")
     return parser
 
 

@@ -26,6 +26,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from dqnlm.commands import estimate, hydra_settings, job_process, launchers, train_sweep
 from dqnlm.commands.train_arguments import HELP, Request, expand, parse, settled, swept_keys
+from dqnlm.config import catalogue, own_experiment
 from dqnlm.config.composition import (
     VERSION_BASE,
     HydraNode,
@@ -172,7 +173,7 @@ def run_folder(request: Request, argv: list[str], job: Checked, params: Sequence
 def hand_over(request: Request, further: list[str]) -> int:
     """Runs Hydra with a constructed command line; returns the exit code."""
     overrides = settled(request.overrides) if request.multirun else expanded(request.overrides, request.config_dir)
-    with _argv(["dqnlm", *request.flags(), *overrides, *further]):
+    with _argv(["dqnlm", *request.flags(), *overrides, *request.further_places(), *further]):
         try:
             launch()
         except SystemExit as stop:
@@ -241,8 +242,9 @@ def run_job(cfg: DictConfig) -> Any:
 def describe(cfg: DictConfig, settings: Any, state: train_sweep.State) -> Job:
     """The job in plain values."""
     overrides = [str(text) for text in settings.overrides.task]
-    sources = [str(s.path) for s in settings.runtime.config_sources if s.provider == "command-line"]
-    config_dir = sources[0] if sources else None
+    sources = settings.runtime.config_sources
+    places = [str(s.path) for s in sources if s.provider == "command-line" or s.schema == own_experiment.SCHEME]
+    config_dir = places[0] if places else None
     config = plain(cfg)
     choices = choices_of(settings, config)
     if expanded(overrides, config_dir) != overrides:  # a job of a sweep over algorithms
@@ -307,7 +309,6 @@ def _start(job: Job) -> str:
     config = validate(job.config, job.choices, job.overrides, config_dir=job.config_dir)
     config = anchored(config, job.cwd)
     permit_code(config)
-    flags = ["--config-dir", job.config_dir] if job.config_dir else []
     from dqnlm.builder import launch
 
     elsewhere = [] if job.state == "new" else _moved_files(config, job.directory)
@@ -317,9 +318,18 @@ def _start(job: Job) -> str:
         return str(launch.resume(job.directory, elsewhere).get("status", "finished"))
     if job.sweeping:
         train_sweep.clear(job.directory)
-    command = ["dqnlm", "train", *flags, *job.overrides]
+    command = ["dqnlm", "train", *_as_typed(job)]
     summary = launch.start(config, job.directory, choices=job.choices, command_line=command)
     return str(summary.get("status", "finished"))
+
+
+def _as_typed(job: Job) -> list[str]:
+    """The words after `dqnlm train` that start the job again, from any folder."""
+    if job.config_dir is None:
+        return job.overrides
+    if catalogue.own_file(job.config_dir) is None:
+        return ["--config-dir", job.config_dir, *job.overrides]
+    return [job.config_dir, *(text for text in job.overrides if not text.startswith(f"+{own_experiment.GROUP}="))]
 
 
 def _moved_files(config: dict[str, Any], directory: Path) -> list[str]:

@@ -13,11 +13,11 @@ from typing import NoReturn
 
 from hydra.core.override_parser.types import Glob, Override
 
-from dqnlm.config import catalogue
-from dqnlm.config.composition import parse_overrides
+from dqnlm.config import catalogue, own_experiment
+from dqnlm.config.composition import parse_overrides, quoted
 from dqnlm.errors import UserError
 
-HELP = """usage: dqnlm train [key=value ...] [+experiment=NAME] [-m] [flags]
+HELP = """usage: dqnlm train [key=value ...] [+experiment=NAME | FILE.yaml] [-m] [flags]
 
 Trains a Q-network on text. Every setting is given as key=value; `dqnlm configs` lists the groups and their options.
 
@@ -27,6 +27,7 @@ Trains a Q-network on text. Every setting is given as key=value; `dqnlm configs`
   dqnlm train -m +experiment=shakespeare seed=0,1,2         one run for each value (all combinations)
   dqnlm train +experiment=shakespeare +debug=smoke          the same, over in seconds
   dqnlm train data=text_file data.path=my.txt               your own text
+  dqnlm train my.yaml                                       an experiment of your own (dqnlm init NAME my.yaml makes one)
 
 flags:
   -m, --multirun          run every combination of the values separated by commas
@@ -72,10 +73,17 @@ class Request:
     def flags(self) -> list[str]:
         """The flags as Hydra reads them, all before the overrides (argparse wants them in one piece)."""
         words = [f"--{name.replace('_', '-')}" for name in _SWITCHES if getattr(self, name)]
+        own = catalogue.own_file(self.config_dir) is not None  # which is no folder; see `further_places`
         for name in _VALUES:
-            if getattr(self, name) is not None:
+            if getattr(self, name) is not None and not (own and name == "config_dir"):
                 words += [f"--{name.replace('_', '-')}", getattr(self, name)]
         return words
+
+    def further_places(self) -> list[str]:
+        """The override that names an experiment file to Hydra; none where there is none, or the flags name a folder."""
+        if self.config_dir is None or catalogue.own_file(self.config_dir) is None:
+            return []
+        return [f"hydra.searchpath=[{quoted(own_experiment.place(self.config_dir))}]"]
 
     def pop_override(self, key: str) -> bool:
         """Removes the override of a Hydra setting; `removed` keeps the original list."""
@@ -125,9 +133,13 @@ def parse(argv: list[str]) -> Request:
     request = Request(**known)
     if request.shell_completion:
         return request
+    own = own_experiment.named(request.overrides)
+    request.overrides = [text for text in request.overrides if not own_experiment.is_named(text)]
     for text in request.overrides:
         _require_setting(text)
-    if request.config_dir is not None:
+    if own is not None:
+        _choose_own(request, own)
+    elif request.config_dir is not None:
         request.config_dir = str(catalogue.roots(request.config_dir)[-1])
     if request.config_path is not None and not request.config_path.startswith("pkg://"):
         # Hydra would read it relative to this module's file.
@@ -143,6 +155,25 @@ def parse(argv: list[str]) -> Request:
     if request.resolve and not request.cfg:
         raise UserError("--resolve belongs to --cfg: type --cfg job --resolve")
     return request
+
+
+def _choose_own(request: Request, own: Path) -> None:
+    """Makes an experiment file the experiment of the request.
+
+    Raises:
+        UserError: another place of options, or another experiment, is named too.
+    """
+    name = catalogue.own_name(own)
+    if request.config_dir is not None:
+        raise UserError(
+            f"{own.name}: a file and --config-dir are two places for options; put the file into "
+            f"{Path(request.config_dir) / own_experiment.GROUP} and type --config-dir {request.config_dir} +experiment={own.stem}"
+        )
+    typed = next((o.input_line for o in parse_overrides(request.overrides) if o.key_or_group == own_experiment.GROUP), None)
+    if typed is not None:
+        raise UserError(f"{own.name} is an experiment, and {typed} is another; leave one of them out")
+    request.config_dir = str(own)
+    request.overrides.insert(0, f"+{own_experiment.GROUP}={quoted(name)}")
 
 
 def _refuse_flags(argv: list[str], flags: list[str]) -> None:

@@ -80,7 +80,7 @@ def state_of(job: Path) -> State:
 def clear(job: Path) -> None:
     """Removes the files of a run that came to no checkpoint; nothing else that lies there."""
     run = RunDirectory(job)
-    for file in (run.config, run.manifest, run.metrics, run.samples, run.summary, run.log, job / OUTCOME):
+    for file in (run.config, run.manifest, run.metrics, run.samples, run.summary, run.log, run.tracking, job / OUTCOME):
         file.unlink(missing_ok=True)
     for folder in (run.checkpoints, run.tensorboard):
         shutil.rmtree(folder, ignore_errors=True)

@@ -19,13 +19,24 @@ def packaged_root() -> Path:
     return Path(str(importlib.resources.files("dqnlm.configs")))
 
 
+def own_file(config_dir: str | Path | None) -> Path | None:
+    """The file of an experiment of the user's own, where `config_dir` is one rather than a folder of options."""
+    return Path(config_dir).absolute() if config_dir is not None and str(config_dir).endswith(SUFFIX) else None
+
+
+def own_name(file: Path) -> str:
+    """The option that such a file is: its name, or `my_NAME` where a packaged experiment has that name."""
+    packaged = (packaged_root() / "experiment" / file.name).is_file()
+    return f"my_{file.stem}" if packaged else file.stem
+
+
 def roots(config_dir: str | Path | None = None) -> list[Path]:
-    """The folders of options, in the order of the search; a user's folder adds to the packaged one.
+    """The folders of options, in the order of the search; a user's folder adds to the packaged one, a file does not.
 
     Raises:
         UserError: `config_dir` is no folder.
     """
-    if config_dir is None:
+    if config_dir is None or own_file(config_dir) is not None:
         return [packaged_root()]
     folder = Path(config_dir).absolute()
     if not folder.is_dir():
@@ -45,8 +56,11 @@ def groups(config_dir: str | Path | None = None) -> list[str]:
 
 def option_file(group: str, option: str, config_dir: str | Path | None = None) -> Path | None:
     """The file of an option, or None."""
+    option, own = option.removesuffix(SUFFIX), own_file(config_dir)
+    if own is not None and (group, option) == ("experiment", own_name(own)):
+        return own
     for root in roots(config_dir):
-        path = root / group / f"{option.removesuffix(SUFFIX)}{SUFFIX}"
+        path = root / group / f"{option}{SUFFIX}"
         if path.is_file():
             return path
     return None
@@ -58,7 +72,8 @@ def options(group: str, config_dir: str | Path | None = None) -> list[tuple[str,
     Raises:
         UserError: no such group.
     """
-    files: dict[str, Path] = {}
+    own = own_file(config_dir)
+    files: dict[str, Path] = {own_name(own): own} if own is not None and group == "experiment" else {}
     for root in roots(config_dir):
         for path in sorted((root / group).rglob(f"*{SUFFIX}")):
             files.setdefault(path.relative_to(root / group).as_posix().removesuffix(SUFFIX), path)

@@ -22,7 +22,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from dqnlm.config import catalogue
+from dqnlm.config import catalogue, own_experiment
 from dqnlm.config.messages import explain
 from dqnlm.config.schema import nowhere
 from dqnlm.errors import UserError
@@ -106,7 +106,7 @@ def compose_with_hydra(
 
     Args:
         overrides: as typed: `network=gru`, `env.horizon=32`, `+experiment=shakespeare`.
-        config_dir: a further folder of options (`--config-dir`).
+        config_dir: a further folder of options (`--config-dir`), or an experiment file of the user's.
         config_path: an absolute folder, or pkg://module, in place of the packaged configuration.
         config_name: the root file, without .yaml.
 
@@ -272,15 +272,14 @@ def _merged_files(overrides: Sequence[str], config_dir: str | Path | None) -> It
         loader = GlobalHydra.instance().config_loader()
         defaults = loader.compute_defaults_list("train", [*overrides, *_search(config_dir)], RunMode.RUN).defaults
     for default in defaults:
-        for root in catalogue.roots(config_dir):
-            path = root / f"{default.config_path}{catalogue.SUFFIX}"
-            if path.is_file() and not str(default.config_path).startswith("hydra/"):
-                label = f"configs/{default.config_path}.yaml" if root == catalogue.packaged_root() else str(path)
-                content = OmegaConf.load(path)
-                assert isinstance(content, DictConfig)
-                content.pop("defaults", None)
-                yield label, default.package or "", content
-                break
+        group, _, option = str(default.config_path).rpartition("/") if default.config_path else ("", "", "")
+        path = None if group.startswith("hydra") else catalogue.option_file(group, option, config_dir)
+        if path is not None:
+            packaged = path.is_relative_to(catalogue.packaged_root())
+            content = OmegaConf.load(path)
+            assert isinstance(content, DictConfig)
+            content.pop("defaults", None)
+            yield f"configs/{default.config_path}.yaml" if packaged else str(path), default.package or "", content
 
 
 def _settings(overrides: Sequence[str], config_dir: str | Path | None) -> dict[str, Any]:
@@ -294,7 +293,7 @@ def _settings(overrides: Sequence[str], config_dir: str | Path | None) -> dict[s
 def _search(config_dir: str | Path | None) -> list[str]:
     if config_dir is None:
         return []
-    return [f"hydra.searchpath=[{quoted(f'file://{catalogue.roots(config_dir)[-1]}')}]"]
+    return [f"hydra.searchpath=[{quoted(own_experiment.place(config_dir))}]"]
 
 
 def quoted(text: str | Path) -> str:

@@ -30,7 +30,7 @@ PARTS = (
     "agent.exploration", "agent.learner", "agent.optimizer", "agent.settings", "agent.target", "buffers",
     "data.pairs.dataset", "data.prompts.dataset", "data.text.corpora", "data.trajectories.dataset", "data.trajectories.log",
     "envs", "evaluation.settings", "heads", "metrics", "networks", "objectives", "partners", "rewards", "runs.settings",
-    "training.acting", "training.ray_actors", "training.trainer",
+    "runs.trackio_logger", "runs.wandb_logger", "training.acting", "training.ray_actors", "training.trainer",
 )  # fmt: skip
 Where = Callable[[str], str]  # dotted key -> where its value came from, in words
 

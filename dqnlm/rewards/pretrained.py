@@ -3,14 +3,30 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any
+
+import torch
 
 from dqnlm.errors import UserError
 from dqnlm.utils import hub
 from dqnlm.utils.weight_files import require_readable
 
+_READS_WEIGHTS: ContextVar[bool] = ContextVar("reads_weights", default=True)
 
-@functools.lru_cache(maxsize=4)  # an evaluation builds its environment, and so the reward, many times
+
+@contextmanager
+def without_weights() -> Iterator[None]:
+    """Models are built here from their configurations alone, to be asked about; they cannot score."""
+    token = _READS_WEIGHTS.set(False)
+    try:
+        yield
+    finally:
+        _READS_WEIGHTS.reset(token)
+
+
 def loaded(name_or_path: str, device: str, auto_class: str, reward: str) -> tuple[Any, Any]:
     """Loads (tokenizer, model) in evaluation mode; nothing is loaded from the network.
 
@@ -23,6 +39,11 @@ def loaded(name_or_path: str, device: str, auto_class: str, reward: str) -> tupl
     Raises:
         UserError: transformers is not installed, or there is no such model.
     """
+    return _loaded(name_or_path, device, auto_class, reward, _READS_WEIGHTS.get())
+
+
+@functools.lru_cache(maxsize=4)  # an evaluation builds its environment, and so the reward, many times
+def _loaded(name_or_path: str, device: str, auto_class: str, reward: str, with_weights: bool) -> tuple[Any, Any]:
     try:
         import transformers
     except ImportError as error:
@@ -33,7 +54,12 @@ def loaded(name_or_path: str, device: str, auto_class: str, reward: str) -> tupl
     try:
         with hub.local_copies():
             words = transformers.AutoTokenizer.from_pretrained(name_or_path, local_files_only=True)
-            model = getattr(transformers, auto_class).from_pretrained(name_or_path, local_files_only=True)
+            kind = getattr(transformers, auto_class)
+            if not with_weights:
+                config = transformers.AutoConfig.from_pretrained(name_or_path, local_files_only=True)
+                with torch.device("meta"):
+                    return words, kind.from_config(config).eval()
+            model = kind.from_pretrained(name_or_path, local_files_only=True)
     except (OSError, ValueError) as error:
         what = "sequence classifier" if "Classification" in auto_class else "causal language model"
         raise UserError(

@@ -67,6 +67,11 @@ class RunDirectory:
         return self.path / "tensorboard"
 
     @property
+    def tracking(self) -> Path:
+        """The run's name at a service that tracks runs (logger=wandb, logger=trackio), JSON."""
+        return self.path / "tracking.json"
+
+    @property
     def is_run(self) -> bool:
         """Whether the directory contains a run."""
         return any((self.path / name).is_file() for name in RUN_FILES)

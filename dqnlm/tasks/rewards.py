@@ -9,7 +9,7 @@ from dqnlm.rewards.base import Reward
 
 
 def build_reward(node: dict[str, Any], dependencies: dict[str, Any]) -> Reward:
-    """Builds a reward with the dependencies it names: num_actions, tokenizer, eos_id, train_ids; mixtures recursively.
+    """Builds a reward with the dependencies it names: device, num_actions, tokenizer, eos_id, train_ids; mixtures recursively.
 
     Raises:
         UserError: it names a dependency that this run does not have, or refuses a setting.

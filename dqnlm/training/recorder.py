@@ -48,6 +48,8 @@ class Recorder:
             self.samples: JsonLines | NoLines = JsonLines(self.components.directory.samples, self._sizes[1])
         else:
             self.metrics = self.samples = NoLines()
+        for line in self.components.logger.open():
+            self.components.console.print(line)
         self._clock = time.monotonic()
 
     def close(self) -> None:
@@ -150,6 +152,7 @@ class Recorder:
                 "evaluation gives no such figure"
             )
         components.console.print(components.evaluator.table(evaluation, components.policy, components.updates, done))
+        components.logger.write_samples(components.updates, list(evaluation.samples))
         for prompt, text in evaluation.samples:
             self.samples.write({"step": components.updates, "kind": components.policy.declared, "prompt": prompt, "text": text})
             components.console.panel("sample", [prompt + text if components.evaluator.shows_prompt else text], "dim")

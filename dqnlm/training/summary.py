@@ -105,7 +105,7 @@ def show(config: Config, trainer: Trainer, resumed_from: Path | None = None) -> 
         f"{buffer.bytes_per_transition} bytes a transition, {ring / 2**20:.1f} MiB; a checkpoint at most {saved / 2**20:.1f} MiB",
         f"device      {device}, {torch.get_num_threads()} threads, {learner['precision']}"
         + (", compiled" if learner["compile"] else ""),
-        f"length      {_phases(trainer)}, {updates:,} updates of {trainer.batch_size} rows; about "
+        f"length      {phases_line(trainer)}, {updates:,} updates of {trainer.batch_size} rows; about "
         f"{clock(estimated_seconds(trainer, rollout_steps))} (estimated from three passes)",
         f"folder      {components.directory.path}",
     ]
@@ -145,7 +145,7 @@ def _policy_line(config: Config, trainer: Trainer) -> str:
     )
 
 
-def _phases(trainer: Trainer) -> str:
+def phases_line(trainer: Trainer) -> str:
     """The phases with their rounds."""
     if trainer.rounds == "rollouts":
         return f"{trainer.total_rounds:,} rollouts"

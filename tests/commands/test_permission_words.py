@@ -12,7 +12,7 @@ from dqnlm.config.composition import parse_overrides
 from dqnlm.utils import permissions
 
 
-@pytest.mark.parametrize("command", ["train", "resume"])
+@pytest.mark.parametrize("command", ["train", "validate", "resume"])
 @pytest.mark.parametrize(
     ("typed", "read"),
     [
@@ -27,7 +27,7 @@ def test_as_a_setting(command: str, typed: list[str], read: list[str]) -> None:
     assert unified(command, typed) == read
 
 
-@pytest.mark.parametrize("command", ["eval", "generate", "chat", "inspect", "rate", "export"])
+@pytest.mark.parametrize("command", ["eval", "generate", "chat", "inspect", "rate", "export", "report"])
 @pytest.mark.parametrize(
     ("typed", "read"),
     [

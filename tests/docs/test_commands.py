@@ -66,6 +66,7 @@ NOT_RUN: list[tuple[str, str, Callable[[str], None]]] = [
     ("dqnlm train +experiment=random_walks_online actors=ray ", "needs the package of an extra", _nothing),
     ("dqnlm train -m hydra/sweeper=optuna ", "needs the packages of an extra", _nothing),
     ("tensorboard ", "a server that does not end", _nothing),
+    ("dqnlm report latest --watch", "a server that does not end", _nothing),
 ]
 
 

@@ -28,7 +28,10 @@ LAYERS: list[list[str]] = [
 STRANGERS = ["networks", "envs", "buffers", "data", "rewards", "heads", "partners"]
 # An environment asks a reward, or a partner, through its protocol.
 ALLOWED_BETWEEN_STRANGERS = {("envs", "rewards"), ("envs", "partners")}
-KNOW_HYDRA = {"config.composition", "config.messages", "config.run_config", "commands.train", "commands.train_arguments"}
+KNOW_HYDRA = {
+    "config.composition", "config.messages", "config.own_experiment", "config.run_config", "commands.train",
+    "commands.train_arguments",
+}  # fmt: skip
 
 
 @functools.cache
