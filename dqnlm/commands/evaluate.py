@@ -7,7 +7,7 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-from dqnlm.commands.run_arguments import add_run_arguments
+from dqnlm.commands.run_arguments import add_run_arguments, add_weights, set_weights
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -34,6 +34,7 @@ def _parser() -> argparse.ArgumentParser:
         help="answers to prompts: drawn from softmax(Q / T), T in return units (default: greedy)",
     )
     parser.add_argument("--seed", type=int, help="of the drawn answers (default: 0)")
+    add_weights(parser)
     parser.add_argument("--save", metavar="FILE", help="answers to prompts: write all of them to this JSONL file")
     parser.add_argument(
         "--part",
@@ -58,6 +59,7 @@ def main(argv: list[str]) -> int:
         arguments.run, arguments.checkpoint, arguments.output_dir, arguments.device, arguments.allow_targets,
         arguments.base,
     )  # fmt: skip
+    set_weights(policy, arguments.weights)
     kind = task_class(config)
     _refuse_options_without_meaning(kind, arguments)
     task = kind(config, _data(policy, config, arguments), policy.device)
@@ -66,7 +68,7 @@ def main(argv: list[str]) -> int:
         from dqnlm.commands.evaluate_answers import evaluate_answers
 
         return evaluate_answers(policy, cast("AnswersTask", task), arguments, lambda: _look(task, arguments))
-    objectives = agent.objectives_without_env(config, policy.head)
+    objectives = agent.objectives_without_env(config, policy.head, policy.spec.reward_names)
     no_return = why_q_is_not_in_reward_units(config, objectives)
     settings, learns = instantiate(config["evaluation"]), learns_returns(objectives)
     evaluator = task.evaluator(settings, q_is_return=no_return is None, learns_returns=learns)
@@ -74,6 +76,7 @@ def main(argv: list[str]) -> int:
     evaluation = evaluator.evaluate(policy)
     if arguments.json:
         about = {"step": policy.step, "checkpoint": arguments.checkpoint} | ({"part": task.part} if task.parts else {})
+        about |= {"weights": policy.weights} if policy.weights else {}
         print(json.dumps(about | ({} if looks is None else {"test_looks": looks}) | evaluation.metrics))
         return 0
     table = evaluator.table(evaluation, policy, policy.step, task.scored_on())
