@@ -29,6 +29,7 @@ ELSEWHERE |= {
     ("experiment", "logged"),
     ("experiment", "logged_pretrained"),
     ("experiment", "sentiment"),
+    ("experiment", "dial"),
     ("reward", "none"),
 }  # test_logged.py
 ELSEWHERE |= {("objective", "q_sharp")}  # needs a pretrained model: system/test_q_sharp.py
