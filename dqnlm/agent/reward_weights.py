@@ -33,7 +33,7 @@ def weights_of(given: Mapping[str, float] | None, rewards: Sequence[str], what: 
         if not 0 <= weight < math.inf:
             raise UserError(
                 f"{what}: the weight of {name} is {weight:g}; it must be finite and at least 0: Q is learned low for what the "
-                "log does not show, which a weight below 0 would turn into the best. To have less of it, log it with the other sign"
+                "log does not show, and a weight below 0 would make that the best. To have less of it, log it with the other sign"
             )
     return {name: float(given.get(name, 0.0)) for name in rewards}
 

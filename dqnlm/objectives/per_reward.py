@@ -52,8 +52,9 @@ class PerReward(Objective):
         found = {}
         for place, reward in enumerate(self.rewards):
             own = replace(batch, reward_BT=batch.reward_BT[..., place])
-            asked = (None if outputs is None else _of_reward(outputs, reward) for outputs in (online, target, reference))
-            found[reward] = self.objective(next(asked), next(asked), own, next(asked))  # type: ignore[arg-type]
+            of_target = None if target is None else _of_reward(target, reward)
+            of_reference = None if reference is None else _of_reward(reference, reward)
+            found[reward] = self.objective(_of_reward(online, reward), of_target, own, of_reference)
         metrics = {f"{name}_{suffix(reward)}": x for reward, one in found.items() for name, x in one.metrics.items()}
         errors = [one.error_BT.abs() for one in found.values() if one.error_BT is not None]
         error_BT = torch.stack(errors).mean(0) if errors else None
@@ -61,9 +62,9 @@ class PerReward(Objective):
 
 
 def _of_reward(outputs: Outputs, reward: str) -> Outputs:
-    return outputs.renamed({named(name, reward): name for name in VALUES}) if isinstance(outputs, DeferredOutputs) else of_reward(
-        outputs, reward
-    )
+    if isinstance(outputs, DeferredOutputs):
+        return outputs.renamed({named(name, reward): name for name in VALUES})
+    return of_reward(outputs, reward)
 
 
 def for_rewards(objectives: dict[str, Objective], rewards: Sequence[str]) -> dict[str, Objective]:

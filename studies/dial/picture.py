@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from dqnlm.reporting.statistics import t_interval
-from studies.dial.study import BEST, CLONES, DIAL
+from studies.dial.study import BEST, CLONES, DIAL, TUNED
 
 
 def point(values: Sequence[float]) -> tuple[float, float]:
@@ -48,8 +48,9 @@ def main() -> None:
     for name, greedy, colour, style, label in (
         (DIAL, False, "tab:blue", "o-", "one run, weights at decoding time (sampled)"),
         (DIAL, True, "tab:blue", "o:", "the same, greedy"),
-        (CLONES, False, "tab:orange", "s--", "best replies cloned, a run a point (sampled)"),
-        (CLONES, True, "tab:orange", "s:", "the same, greedy"),
+        (TUNED, False, "tab:orange", "s--", "log cloned, then its best: a run a point (sampled)"),
+        (TUNED, True, "tab:orange", "s:", "the same, greedy"),
+        (CLONES, True, "tab:green", "^:", "its best cloned from the start: a run a point, greedy"),
         (BEST, True, "black", "x", "best possible"),
     ):
         points = line(found, name, greedy)

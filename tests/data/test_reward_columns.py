@@ -121,7 +121,7 @@ def test_the_buffer_gives_every_reward_back(mode: str) -> None:
             paid = batch.reward_BT[b][batch.mask_BT[b] > 0]
             assert paid.tolist() == reward_BT[row_B[b], begin_B[b] :].tolist()
             assert not batch.reward_BT[b][batch.mask_BT[b] == 0].any()
-    state = ring.state_dict()
+    state = {name: value.clone() for name, value in ring.state_dict().items()}
     ring.clear()
     ring.load_state_dict(state)
     assert ring.storage.reward_CT[:4].equal(reward_BT)

@@ -62,10 +62,12 @@ def test_table_by_hand() -> None:
             for greedy in (False, True):
                 add(study.DIAL, seed, short, greedy, 5.0 + gap + 10 * greedy)
                 add(study.CLONES, seed, short, greedy, 5.0 + 10 * greedy)
+                add(study.TUNED, seed, short, greedy, 5.0 - gap + 10 * greedy)
             add(study.BEST, seed, short, True, 20.0)
-    lines = study.table(found).splitlines()
-    assert lines[2].startswith("| 1.0, 0.0 | 7.00 | 5.00 | +2.000 (") and "| 17.00 | 15.00 |" in lines[2]
-    assert lines[2].endswith("| 20.00 |")
-    assert len([line for line in lines if line.startswith("| ")]) == 2 + len(study.MIXTURES)
+    for greedy, shift in ((False, 0), (True, 10)):
+        lines = study.table(found, greedy).splitlines()
+        assert lines[2].startswith(f"| 1.0, 0.0 | {7 + shift}.00 | {5 + shift}.00 | +2.000 (")
+        assert f"| {3 + shift}.00 | +4.000 (" in lines[2] and lines[2].endswith("| 20.00 |")
+        assert len([line for line in lines if line.startswith("| ")]) == 2 + len(study.MIXTURES)
     points = picture.line(found, study.DIAL, False)
     assert len(points) == len(study.MIXTURES) and points[0][0][0] == 7.0 and points[0][0][1] > 0

@@ -157,8 +157,9 @@ def test_answers_are_judged_by_each_reward(tmp_path: Path) -> None:
     parts = {f"reward_{name}": function | {"path": f"{file}:{name}"} for name in "ab"}
     log = write_log(tmp_path / "log.jsonl")
     chosen = "policy.weights={reward_a: 1, reward_b: 0}"
-    checked = settings(log, NAMES, *LEARNING, chosen, "policy.beta=16", "objective.conservative.weight=0.01", "reward=mixture")
-    checked["reward"]["parts"], checked["allow_targets"] = parts, [str(file)]
+    allowed = ["reward=mixture", f"+allow_targets=[{file}]"]
+    checked = settings(log, NAMES, *LEARNING, chosen, "policy.beta=16", "objective.conservative.weight=0.01", *allowed)
+    checked["reward"]["parts"] = parts
     found = run(tmp_path / "run", checked)["last"]
     assert found["eval/return"] == found["eval/return_reward_a"] == 1.0 and found["eval/return_reward_b"] == 0.0
 
