@@ -8,8 +8,8 @@ Trains `+experiment=dial` once a seed, and for each mixture (w_warm, w_short) of
     a clone of the best replies, with as many updates as the one run, from the start
     the same after a clone of the whole log (one a seed, with as many updates), with a third of the updates
 
-Measures all on the test prompts, 20 replies each: sampled from the policies, and greedy. Writes measures.jsonl (a line for each policy
-and mixture) and prints the tables of docs/results.md. Runs that are there are not trained again. The picture: picture.py.
+Measures all on the test prompts, 20 replies each: sampled from the policies, and greedy. Writes measures.jsonl (a line for each
+policy and mixture) and prints the tables of docs/results.md. Runs that are there are not trained again. The picture: picture.py.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ DIAL, CLONES, TUNED, BEST = "the dial", "best cloned", "all cloned, then the bes
 # Settings of the clones; shares and rates chosen on seed 100, see docs/results.md.
 CLONE = ("data.rewards=null", "policy.temperature=1.0", "policy.beta=null", "evaluation.betas=[]", "returns=lambda")
 OF_BEST = ("algorithm=filtered_behaviour_cloning", "data.keep_best=0.1")
-AFTER_ALL = ("algorithm=filtered_behaviour_cloning", "data.keep_best=KEEP2", "optimizer.lr=LR2", "trainer.offline_rounds=200")
+AFTER_ALL = ("algorithm=filtered_behaviour_cloning", "data.keep_best=0.02", "optimizer.lr=1e-3", "trainer.offline_rounds=200")
 
 
 def weights_of(short: float) -> dict[str, float]:
@@ -79,7 +79,8 @@ def measures(folder: Path, log: Path, seed: int, *more: str) -> Iterator[dict[st
         assert prompts in ([], run.prompts), "all are measured on the same prompts"
         prompts = run.prompts
         for greedy in (False, True):
-            yield _row(name, seed, short, greedy, run.measure(EACH, greedy, weights_of(short) if name == DIAL else None)._asdict())
+            weights = weights_of(short) if name == DIAL else None
+            yield _row(name, seed, short, greedy, run.measure(EACH, greedy, weights)._asdict())
     for short in MIXTURES:
         warm, length = optimum(prompts, 1 - short, short)
         yield _row(BEST, seed, short, True, {"warm": warm, "short": length})

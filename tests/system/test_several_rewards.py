@@ -144,7 +144,7 @@ def test_what_cannot_be_added_up_is_refused(tmp_path: Path, words: list[str], me
 
 
 def test_answers_are_judged_by_each_reward(tmp_path: Path) -> None:
-    """Bug: the mixture's own weights score answers that were chosen by others; parts that are named otherwise are not told."""
+    """Bug: the mixture's own weights score answers that were chosen by others, or parts are not told."""
     file = tmp_path / "judges.py"
     file.write_text(
         "def a(prompts, completions, references):\n    return [{'a': 1.0, 'b': 0.6}.get(text, 0.0) for text in completions]\n"
@@ -156,12 +156,12 @@ def test_answers_are_judged_by_each_reward(tmp_path: Path) -> None:
     }  # fmt: skip
     parts = {f"reward_{name}": function | {"path": f"{file}:{name}"} for name in "ab"}
     log = write_log(tmp_path / "log.jsonl")
-    chosen = "policy.weights={reward_a: 1, reward_b: 0}"
+    chosen = "policy.weights={reward_a: 2, reward_b: 0}"
     allowed = ["reward=mixture", f"+allow_targets=[{file}]"]
     checked = settings(log, NAMES, *LEARNING, chosen, "policy.beta=16", "objective.conservative.weight=0.01", *allowed)
     checked["reward"]["parts"] = parts
     found = run(tmp_path / "run", checked)["last"]
-    assert found["eval/return"] == found["eval/return_reward_a"] == 1.0 and found["eval/return_reward_b"] == 0.0
+    assert found["eval/return"] == 2.0 and found["eval/return_reward_a"] == 1.0 and found["eval/return_reward_b"] == 0.0
 
 
 def test_outputs_are_named_after_rewards(trained: Path) -> None:
