@@ -78,7 +78,11 @@ def token_rows(
     def encode(text: str) -> list[int]:
         return (tokenizer.encode_strict(text) if strict else tokenizer.encode(text)).tolist()
 
-    return [_row_of_all(encode, item, eos_id) for item in items]
+    @functools.cache
+    def encode_prompt(text: str) -> list[int]:
+        return tokenizer.encode_prompt(text, strict).tolist()
+
+    return [_row_of_all(encode_prompt, encode, item, eos_id) for item in items]
 
 
 def padded(rows: Sequence[TokenRow], width: int, dtype: torch.dtype, device: torch.device) -> Rows:
@@ -97,14 +101,14 @@ def padded(rows: Sequence[TokenRow], width: int, dtype: torch.dtype, device: tor
     return Rows(observation_BS, observation_BS[:, 1:], *tensors)
 
 
-def _row_of_all(encode: Encode, item: Trajectory, eos_id: int | None) -> TokenRow:
+def _row_of_all(encode_prompt: Encode, encode: Encode, item: Trajectory, eos_id: int | None) -> TokenRow:
     """The row with all rewards of the trajectory."""
-    first, *more = (_row(encode, item.of_reward(place), eos_id) for place in range(1 + len(item.more)))
-    return first._replace(reward_T=np.stack([row.reward_T for row in (first, *more)], 1)) if more else first
+    each = [_row(encode_prompt, encode, item.of_reward(place), eos_id) for place in range(1 + len(item.more))]
+    return each[0]._replace(reward_T=np.stack([row.reward_T for row in each], 1)) if item.more else each[0]
 
 
-def _row(encode: Encode, item: Trajectory, eos_id: int | None) -> TokenRow:
-    prompt, after = (_ids(encode, item, name, getattr(item, name)) for name in ("prompt", "next"))
+def _row(encode_prompt: Encode, encode: Encode, item: Trajectory, eos_id: int | None) -> TokenRow:
+    prompt, after = _ids(encode_prompt, item, "prompt", item.prompt), _ids(encode, item, "next", item.next)
     completion, rewards, flags = _completion(encode, item, eos_id)
     ids = np.array([*prompt, *completion, *after], np.int32)
     begin, end = len(prompt) - 1, len(prompt) - 1 + len(completion)
