@@ -61,6 +61,7 @@ class TaskSpec:
             and nothing before them, so their value is to be read without it; 0 where this makes no difference.
         exact_resume: a saved state restores the very episodes; else new ones are started.
         deterministic: the next observation follows from the row so far and the action; False also where that is not known.
+        reward_names: of several rewards, each learned by a Q of its own; empty: there is one.
     """
 
     num_actions: int
@@ -81,6 +82,7 @@ class TaskSpec:
     context_carry: int = 0
     exact_resume: bool = True
     deterministic: bool = False
+    reward_names: tuple[str, ...] = ()
 
 
 class TimeStep(NamedTuple):
@@ -134,7 +136,7 @@ class Batch:
     Attributes:
         observation_BS: int64 token ids, or float32 vectors.
         action_BT: int64.
-        reward_BT: float32.
+        reward_BT: float32; with several rewards (`TaskSpec.reward_names`) one more axis, their number.
         discount_BT: float32: gamma for an ordinary decision, gamma at a truncation, 0 at a termination, 1 on a step
             that is not the agent's, 0 on padding.
         mask_BT: float32: 1 where the step was the agent's decision.

@@ -36,6 +36,7 @@ from dqnlm.ops.losses import masked_mean
 from dqnlm.ops.masking import after_burn_in
 from dqnlm.types import Batch, Decisions, LegalActions
 from dqnlm.utils import cuda_graphs, sharding
+from dqnlm.utils.output_names import all_q, first_q
 from dqnlm.utils.ranks import ALONE, Ranks
 
 
@@ -43,7 +44,7 @@ class LastUpdate(NamedTuple):
     """Outputs and errors of the latest update, for diagnostics; with `micro_batch_size` the last rows of its batch.
 
     Attributes:
-        outputs: of the online network, without gradient; `q` at least.
+        outputs: of the online network, without gradient; all Q-functions of one kind at least.
         error_BT: target less prediction in return units; None where no objective has one.
         batch: `learn_BT` marks the decisions of the loss.
     """
@@ -54,8 +55,8 @@ class LastUpdate(NamedTuple):
 
     @property
     def raw_BSAN(self) -> Tensor:
-        """Raw q; of deferred outputs by the output layer after the update."""
-        return self.outputs["q"]
+        """Raw q, with several rewards that of the first; of deferred outputs by the output layer after the update."""
+        return self.outputs[first_q(self.outputs)]
 
 
 class MicroBatchLoss(NamedTuple):
@@ -273,7 +274,7 @@ def _padded(errors: list[Tensor], times: int) -> Tensor:
 
 
 def _without_gradient(online: Outputs) -> Outputs:
-    return online.detached() if isinstance(online, DeferredOutputs) else {"q": online["q"].detach()}
+    return online.detached() if isinstance(online, DeferredOutputs) else {name: online[name].detach() for name in all_q(online)}
 
 
 def loss_mask(batch: Decisions, burn_in: int) -> Tensor:

@@ -7,7 +7,7 @@ print(policy.generate("ROMEO:", max_tokens=200))
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Literal
 
 import torch
@@ -15,6 +15,7 @@ from torch import Tensor
 
 from dqnlm.agent.exploration import sample_categorical
 from dqnlm.agent.generation import generate
+from dqnlm.agent.reward_weights import weights_of
 from dqnlm.data.tokenizers.base import Tokenizer
 from dqnlm.data.tokenizers.ended import before_end
 from dqnlm.errors import UserError
@@ -22,6 +23,7 @@ from dqnlm.heads.base import Head
 from dqnlm.networks.base import QNetwork
 from dqnlm.ops.bootstrap import masked_q
 from dqnlm.types import TaskSpec
+from dqnlm.utils.output_names import first_q, of_reward
 
 Kind = Literal["greedy", "boltzmann", "probability", "reweighted"]
 ActingQ = Literal["min", "first", "mean"]
@@ -42,6 +44,7 @@ class Policy:
         spec: of the task that the network was made for.
         outputs: named outputs of the network beside q.
         acting_q: of two Q-functions, the one that acts: the smaller of both for each action, the first, or their mean.
+        weights: of several rewards (`spec.reward_names`), w_i of Q = sum_i w_i Q_i, changed at will. Empty: one reward.
     """
 
     def __init__(
@@ -58,11 +61,13 @@ class Policy:
         outputs: tuple[str, ...] = (),
         acting_q: ActingQ = "min",
         has_own_temperature: bool = False,
+        weights: Mapping[str, float] | None = None,
     ) -> None:
         self.network, self.head, self.tokens, self.legal_A = network, head, tokenizer, legal_A
         self.declared, self.temperature, self.step, self.beta = declared, temperature, step, beta
         self.spec = spec or TaskSpec(num_actions=0, num_tokens=0, row_transitions=0, episode_steps=0)
         self.outputs, self.acting_q, self.has_own_temperature = outputs, acting_q, has_own_temperature
+        self.weights = weights_of(weights, self.spec.reward_names, "policy.weights")
 
     @property
     def device(self) -> torch.device:
@@ -91,10 +96,16 @@ class Policy:
 
         V is left out, as it is the same for all actions.
         """
-        q_XA = self._acting_q(output)
+        q_XA = self.weighed(self._acting_q, output)
         if self.declared != "reweighted":
             return q_XA
         return output["policy"].squeeze(-1).float().log_softmax(-1) + self.beta * q_XA
+
+    def weighed(self, value: Callable[[dict[str, Tensor]], Tensor], output: dict[str, Tensor]) -> Tensor:
+        """`value` of the outputs q, q2 and v; with several rewards sum_i w_i value of the outputs of reward i."""
+        if not self.weights:
+            return value(output)
+        return torch.stack([w * value(of_reward(output, name)) for name, w in self.weights.items()]).sum(0)
 
     def _acting_q(self, output: dict[str, Tensor]) -> Tensor:
         """q_XA by `acting_q`."""
@@ -105,7 +116,7 @@ class Policy:
 
     def log_probability(self, output: dict[str, Tensor]) -> Tensor | None:
         """See `Head.log_probability`."""
-        return self.head.log_probability(output["q"])
+        return self.head.log_probability(output[first_q(output)])
 
     def q(self, output: dict[str, Tensor]) -> Tensor:
         """`preference`, with -inf where illegal."""

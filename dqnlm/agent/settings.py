@@ -19,6 +19,7 @@ class PolicySettings:
         beta: of the reweighted policy, nats per unit of return; None for the others.
         acting_q: of two Q-functions (objective.td.twin), the one that acts.
         temperature: of the boltzmann policy, in return units; None: fitted to held-out text.
+        weights: of several rewards (data.rewards), name -> number; None: 1 over their number each.
 
     Raises:
         UserError: beta without the reweighted policy, or the reweighted policy without beta.
@@ -28,6 +29,7 @@ class PolicySettings:
     beta: float | None
     acting_q: Literal["min", "first", "mean"]
     temperature: float | None
+    weights: dict[str, float] | None
 
     def __post_init__(self) -> None:
         if self.kind == "reweighted" and self.beta is None:

@@ -1,7 +1,7 @@
 """Ring buffer of rows on the device, and the batches built from its rows.
 
 Stored for each transition: the observation (a token of 1, 2 or 4 bytes, or F float32 numbers), the action's token where it
-differs from the next observation, the reward (float32), one byte of flags: on tokens at most 2 x token bytes + 5.
+differs from the next observation, the reward (float32, or several), one byte of flags: on tokens at most 2 x token bytes + 5.
 Discounts and masks are computed when a batch is drawn, from the flags alone: a decision is where the DECISION bit is.
 Nothing here copies to the host: how many rows came in is known on the device only (episodes may end at any time).
 """
@@ -50,14 +50,16 @@ class Storage:
         token = token_type(spec.num_actions if observation_size else max(spec.num_tokens, spec.num_actions))
         observation = torch.float32 if observation_size else token
         shape = (observation_size,) if observation_size else ()
-        size = observation.itemsize * (observation_size or 1) + token.itemsize * stores_actions + 5
+        several = (len(spec.reward_names),) if spec.reward_names else ()
+        rewards = math.prod(several)
+        size = observation.itemsize * (observation_size or 1) + token.itemsize * stores_actions + 1 + 4 * rewards
         self.bytes_per_transition = size + more_bytes
         free = shutil.disk_usage(tempfile.gettempdir()).free if in_file else free_bytes(device)
         where = tempfile.gettempdir() if in_file else str(device)
         refuse_if_it_cannot_fit(rows, row_transitions, self.bytes_per_transition, free, where, capacity)
         self.observation_CS = self.zeros(row_transitions + 1, *shape, dtype=observation)
         self.action_CT = self.zeros(row_transitions if stores_actions else 0, dtype=token)
-        self.reward_CT = self.zeros(row_transitions, dtype=torch.float32)
+        self.reward_CT = self.zeros(row_transitions, *several, dtype=torch.float32)
         self.flag_CT = self.zeros(row_transitions, dtype=torch.uint8)
         self.length_C = self.zeros(dtype=torch.int64)
         self.decisions_C = self.zeros(dtype=torch.int64)
@@ -170,7 +172,7 @@ class Storage:
         return Batch(
             observation_BS,
             action_BT,
-            self.reward_CT[row_B1, at_BT].masked_fill(~counts_BT, 0.0),
+            _where(counts_BT, self.reward_CT[row_B1, at_BT]),
             discount_from_flags(flag_BT, end_B - start_B, self.gamma),
             mask_BT,
             end_B - start_B,
@@ -201,6 +203,11 @@ def saved_rows(state: dict[str, Tensor]) -> int:
 def decision(flag_BT: Tensor) -> Tensor:
     """bool: steps in which the agent chose the action."""
     return (flag_BT & DECISION) != 0
+
+
+def _where(mask_BT: Tensor, x: Tensor) -> Tensor:
+    """x, BT or with further axes, and 0 outside the mask."""
+    return x.masked_fill(~mask_BT.view(*mask_BT.shape, *[1] * (x.dim() - mask_BT.dim())), 0.0)
 
 
 def token_type(ids: int) -> torch.dtype:

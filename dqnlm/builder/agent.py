@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -9,6 +10,7 @@ from torch import Tensor, nn
 
 from dqnlm.agent.learner import Learner
 from dqnlm.agent.policy import Policy
+from dqnlm.agent.reward_weights import weights_of
 from dqnlm.buffers.base import Buffer, Setup
 from dqnlm.builder.memory import check_outputs
 from dqnlm.builder.shares import logged_rows_of
@@ -21,10 +23,12 @@ from dqnlm.networks.base import Body, OneHotEncoder, QNetwork, TokenEncoder, Vec
 from dqnlm.networks.projections import Linear
 from dqnlm.objectives.base import Objective, combined
 from dqnlm.objectives.bootstrap import Bootstrap
+from dqnlm.objectives.per_reward import for_rewards
 from dqnlm.objectives.returns import Returns
 from dqnlm.tasks.base import Task
 from dqnlm.types import Bounds, TaskSpec
 from dqnlm.utils import streams
+from dqnlm.utils.output_names import all_outputs, plain
 from dqnlm.utils.ranks import ALONE, Ranks
 
 Config = dict[str, Any]
@@ -103,11 +107,13 @@ def build_network(
         return projection
 
     def output(name: str) -> nn.Module:
-        if name in ("q", "q2"):
+        kind = plain(name, spec.reward_names)
+        if kind in ("q", "q2"):
             return head.project(make, body.features, spec.num_actions)
-        return Linear(body.features, 1 if name == "v" else spec.num_actions, 1)
+        return Linear(body.features, 1 if kind == "v" else spec.num_actions, 1)
 
-    return QNetwork(encoder, body, body.make_outputs(("q", *outputs), spec.num_actions, output))
+    names = all_outputs(outputs, spec.reward_names)
+    return QNetwork(encoder, body, body.make_outputs(names, spec.num_actions, output))
 
 
 def _usual_encoder(body: Body, spec: TaskSpec) -> nn.Module:
@@ -136,6 +142,7 @@ def build_policy(
         network.to(device), head.to(device), tokenizer, None if legal_A is None else legal_A.to(device),
         settings["kind"], settings["temperature"] or 1.0, beta=settings["beta"] or 0.0, spec=spec, outputs=outputs,
         acting_q=settings["acting_q"], has_own_temperature=settings["temperature"] is not None,
+        weights=weights_of(settings["weights"], spec.reward_names, "policy.weights"),
     )  # fmt: skip
 
 
@@ -155,20 +162,21 @@ def build_objectives(
         # A window around a single decision ends with it: the observation after it has a value unless the episode ended.
         "last_has_value": spec.truncates or config["buffer"].get("sample") == "transitions",
     }  # fmt: skip
-    return _objectives(config, pool)
+    return _objectives(config, pool, spec.reward_names)
 
 
-def objectives_without_env(config: Config, head: Head) -> dict[str, Objective]:
+def objectives_without_env(config: Config, head: Head, rewards: Sequence[str] = ()) -> dict[str, Objective]:
     """Builds the objectives of a finished run to read their attributes; they cannot be trained with."""
     pool: dict[str, Any] = {
         "head": head, "reward_all": None, "bootstrap": build_bootstrap(config), "returns": build_returns(config),
         "values_matter": True, "last_has_value": False,
     }  # fmt: skip
-    return _objectives(config, pool)
+    return _objectives(config, pool, rewards)
 
 
-def _objectives(config: Config, pool: dict[str, Any]) -> dict[str, Objective]:
-    return {name: instantiate_with(node, pool, f"objective.{name}") for name, node in config["objective"].items()}
+def _objectives(config: Config, pool: dict[str, Any], rewards: Sequence[str]) -> dict[str, Objective]:
+    found = {name: instantiate_with(node, pool, f"objective.{name}") for name, node in config["objective"].items()}
+    return for_rewards(found, rewards)
 
 
 def outputs_of(objectives: dict[str, Objective]) -> tuple[str, ...]:

@@ -22,6 +22,7 @@ import torch
 
 from dqnlm.networks.deferred import CHUNK
 from dqnlm.networks.pretrained_source import read_config
+from dqnlm.utils.output_names import how_many
 
 Config = dict[str, Any]
 FLOAT = 4
@@ -75,7 +76,7 @@ def estimate(config: Config, outputs: tuple[str, ...], copies: int, has_referenc
     kept = sizes.layers * sizes.width * FLOAT + per_token // sizes.layers if node["gradient_checkpointing"] else per_token
     if node["lora_rank"] == 0:
         kept = per_token // sizes.layers  # no gradient goes into the trunk
-    chunks = 1 + ("q2" in outputs) + ("policy" in outputs)
+    chunks = how_many(outputs, "q", "q2") + ("policy" in outputs)
     bytes_of = {
         "weights that never change": sizes.fixed * itemsize,
         "weights that learn, gradient, moments": learned * FLOAT * 4,
@@ -136,8 +137,7 @@ class _Sizes:
         heads_width = getattr(config_of, "head_dim", None) or width // config_of.num_attention_heads
         numbers = config["head"].get("num_atoms") or config["head"].get("num_quantiles") or 1
         of_q = _projection(config["projection"], width, vocabulary, numbers)
-        heads = of_q * sum(name in ("q", "q2") for name in ("q", *outputs))
-        heads += width + 1 if "v" in outputs else 0
+        heads = of_q * how_many(outputs, "q", "q2") + (width + 1) * how_many(outputs, "v")
         rank = node["lora_rank"]
         trains_output = rank is None if node["train_output_layer"] is None else node["train_output_layer"]
         keeps_output = not trains_output and ("policy" in outputs or node["q_init"] == "logits")

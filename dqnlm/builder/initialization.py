@@ -86,13 +86,13 @@ def load_weights(policy: Policy, config: Config) -> None:
             f"pretraining.init_from={source}: the networks differ ({str(error).splitlines()[-1].strip()}); use the same "
             "network=, projection= and head= settings as that run's config.yaml"
         ) from None
-    projection = policy.network.projections["q"]
     if init_scale == 1:
         return
+    projection = None if policy.spec.reward_names else policy.network.projections["q"]
     if not isinstance(projection, Linear | Dueling) or policy.network.body.tie_weights:
         raise UserError(
             f"pretraining.init_scale={init_scale} scales the last layer of q, which needs projection=linear or dueling, a head "
-            "without sampled quantiles, and network.tie_weights=false; else leave it at 1"
+            "without sampled quantiles, one reward, and network.tie_weights=false; else leave it at 1"
         )
     with torch.no_grad():
         for layer in projection.children():  # a linear layer, or a small network that ends in one

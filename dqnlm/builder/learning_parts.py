@@ -21,6 +21,7 @@ from dqnlm.rewards.base import Reward
 from dqnlm.tasks.base import Task
 from dqnlm.utils import streams
 from dqnlm.utils.context import RunContext
+from dqnlm.utils.output_names import first_q, plain
 
 Config = dict[str, Any]
 
@@ -62,7 +63,7 @@ def run_context(
 ) -> RunContext:
     """The facts of a run whose components are built."""
     task, settings, objectives = learning.task, config["trainer"], list(learning.objectives.values())
-    spec, legal_A = task.spec, policy.legal_A
+    spec, legal_A, projections = task.spec, policy.legal_A, policy.network.projections
     return RunContext(
         option=learning.option,
         feedback=config["feedback"],
@@ -86,12 +87,12 @@ def run_context(
         learns_returns=learns_returns(learning.objectives),
         uses_bootstrap=any(objective.uses_bootstrap for objective in objectives),
         clones_only=all(objective.clones_actions for objective in objectives),
-        is_twin="q2" in policy.outputs,
+        is_twin=any(plain(name, spec.reward_names) == "q2" for name in policy.outputs),
         bootstrap_asks_online=learning.bootstrap.asks_online,
         bootstraps_inside=learning.returns.bootstraps_inside,
         is_match_indicator=learning.reward is not None and learning.reward.is_match_indicator,
         head_is_probability=learning.head.is_probability,
-        has_value_stream=getattr(policy.network.projections["q"], "has_value_stream", False),
+        has_value_stream=getattr(projections[first_q(projections)], "has_value_stream", False),
         has_fixed_policy="policy" in policy.outputs and not policy.network.learns("policy"),
         is_recurrent=policy.network.body.is_recurrent,
         has_target_copy=learner.target.copies,

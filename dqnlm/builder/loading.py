@@ -85,6 +85,7 @@ def load_policy_and_config(
         outputs,
         state.get("acting_q", "min"),
         config["policy"]["temperature"] is not None,
+        state.get("weights") or None,
     )
     return policy, config
 

@@ -11,6 +11,7 @@ from dqnlm.errors import UserError
 from dqnlm.networks.deferred import MANY_ACTIONS
 from dqnlm.types import TaskSpec
 from dqnlm.utils.memory import free_bytes
+from dqnlm.utils.output_names import all_outputs, how_many
 
 # Each output lives as raw numbers, as their gradient, and once more in the target network or in a log-softmax; a reference
 # policy has one more.
@@ -31,8 +32,7 @@ def output_bytes(
         num_parameters: N of q and q2.
     """
     one = rows * observations * num_actions * 4
-    twins = 2 if "q2" in outputs else 1
-    return copies * one * (twins * num_parameters + ("policy" in outputs))
+    return copies * one * (how_many(outputs, "q", "q2") * num_parameters + ("policy" in outputs))
 
 
 def check_outputs(
@@ -53,9 +53,10 @@ def check_outputs(
     if there is None or needed <= there:
         return
     fitting = there // of_one * group
+    names = all_outputs(outputs, spec.reward_names)
     advice = f"Set learner.micro_batch_size={fitting} (the same update, in parts), or lower" if fitting else "Lower"
     raise UserError(
-        f"vocabulary too large for the memory: the outputs {', '.join(('q', *outputs))} of an update, each [{rows}, "
+        f"vocabulary too large for the memory: the outputs {', '.join(names)} of an update, each [{rows}, "
         f"{observations}, {spec.num_actions}]{f' x {num_parameters}' if num_parameters > 1 else ''} in float32, take about "
         f"{needed / GIB:.1f} GiB with gradients and targets, and {there / GIB:.1f} GiB are free on {device}. {advice} "
         f"{'trainer.batch_size, ' if fitting else ''}the length of an episode (env.horizon), or the vocabulary (data.tokenizer)"

@@ -8,7 +8,7 @@ import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-from dqnlm.commands.run_arguments import add_run_arguments, parse_run_arguments
+from dqnlm.commands.run_arguments import add_run_arguments, add_weights, parse_run_arguments, set_weights
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -35,6 +35,7 @@ def _parser() -> argparse.ArgumentParser:
         help="answers to prompts: drawn from softmax(Q / T), T in return units (default: greedy)",
     )
     parser.add_argument("--seed", type=int, help="of the drawn answers (default: 0)")
+    add_weights(parser)
     parser.add_argument("--save", metavar="FILE", help="answers to prompts: write all of them to this JSONL file")
     parser.add_argument(
         "--part",
@@ -62,6 +63,7 @@ def main(argv: list[str]) -> int:
         arguments.run, arguments.checkpoint, arguments.output_dir, arguments.device, arguments.allow_targets,
         arguments.base, arguments.places, lambda run, config: _require_files(run, config, arguments),
     )  # fmt: skip
+    set_weights(policy, arguments.weights)
     kind = task_class(config)
     _refuse_options_without_meaning(kind, arguments)
     run = RunDirectory(find_run(arguments.run, arguments.output_dir))
@@ -72,7 +74,7 @@ def main(argv: list[str]) -> int:
         from dqnlm.commands.evaluate_answers import evaluate_answers
 
         return evaluate_answers(policy, cast("AnswersTask", task), arguments, lambda: _look(task, arguments))
-    objectives = agent.objectives_without_env(config, policy.head)
+    objectives = agent.objectives_without_env(config, policy.head, policy.spec.reward_names)
     no_return = why_q_is_not_in_reward_units(config, objectives)
     settings, learns = instantiate(config["evaluation"]), learns_returns(objectives)
     evaluator = task.evaluator(settings, q_is_return=no_return is None, learns_returns=learns)
@@ -80,6 +82,7 @@ def main(argv: list[str]) -> int:
     evaluation = evaluator.evaluate(policy)
     if arguments.json:
         about = {"step": policy.step, "checkpoint": arguments.checkpoint} | ({"part": task.part} if task.parts else {})
+        about |= {"weights": policy.weights} if policy.weights else {}
         print(json.dumps(about | ({} if looks is None else {"test_looks": looks}) | evaluation.metrics))
         return 0
     table = evaluator.table(evaluation, policy, policy.step, task.scored_on())

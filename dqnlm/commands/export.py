@@ -93,7 +93,7 @@ def _require_free(folder: Path) -> None:
 
 
 def _require_exportable(policy: Policy, config: dict[str, Any], run: str) -> None:
-    """Raises UserError for a network that transformers does not have."""
+    """Raises UserError for a network that transformers does not have, and for several rewards."""
     from dqnlm.config.selected import option_name
     from dqnlm.errors import UserError
 
@@ -101,6 +101,11 @@ def _require_exportable(policy: Policy, config: dict[str, Any], run: str) -> Non
         raise UserError(
             f"{run} is a run on network={option_name(config, 'network')}, dqnlm's own, which transformers cannot load; use it "
             "with dqnlm generate, or in Python: from dqnlm import load_policy"
+        )
+    if policy.weights:
+        raise UserError(
+            f"{run} learned several rewards ({', '.join(policy.weights)}), whose weights are chosen when it acts; an exported "
+            "model has one output layer. Use dqnlm generate --weights, or export a run on one reward (data.reward_weights)"
         )
 
 

@@ -8,7 +8,7 @@ import sys
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
-from dqnlm.commands.run_arguments import add_run_arguments, parse_run_arguments
+from dqnlm.commands.run_arguments import add_run_arguments, add_weights, parse_run_arguments, set_weights
 
 if TYPE_CHECKING:
     from dqnlm.agent.policy import Policy
@@ -35,6 +35,7 @@ def _parser() -> argparse.ArgumentParser:
         help="boltzmann: in return units (default: fitted on held-out text); "
         "probability: power 1/T (default: 1); lower is bolder",
     )  # fmt: skip
+    add_weights(parser)
     parser.add_argument("--top-k", type=int, help="choose among the k best tokens only")
     parser.add_argument("--n", type=int, default=1, help="texts to write (default: 1)")
     parser.add_argument("--seed", type=int, default=0, help="of the choices (default: 0)")
@@ -59,6 +60,7 @@ def main(argv: list[str]) -> int:
         arguments.run, arguments.checkpoint, arguments.output_dir, arguments.device, arguments.allow_targets,
         arguments.base, arguments.places,
     )  # fmt: skip
+    set_weights(policy, arguments.weights)
     stop = arguments.stop
     if _answers(config):
         prompt, stop = _question(prompt), LINE_BREAK if stop is None else stop

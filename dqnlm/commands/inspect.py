@@ -113,7 +113,7 @@ def _describe_q(policy: Policy, config: dict[str, Any], option: Callable[[str], 
     from dqnlm.builder.q_semantics import why_q_is_no_expected_return, why_q_is_not_in_reward_units
     from dqnlm.tasks.select import task_class
 
-    objectives = objectives_without_env(config, policy.head)
+    objectives = objectives_without_env(config, policy.head, policy.spec.reward_names)
     if (reason := why_q_is_no_expected_return(config, objectives)) is not None:
         return [reason]
     gamma, low, high = config["gamma"], float(policy.head.low), float(policy.head.high)
@@ -132,7 +132,9 @@ def _describe_q(policy: Policy, config: dict[str, Any], option: Callable[[str], 
 
 
 def _describe_value(policy: Policy) -> str:
-    if "v" in policy.outputs:
+    from dqnlm.utils.output_names import plain
+
+    if any(plain(name, policy.spec.reward_names) == "v" for name in policy.outputs):
         return "V is an output of the network's own, so that advantages can be above 0."
     return "V is the greatest Q of the tokens that may be chosen: the advantage is 0 for the best token, else below."
 

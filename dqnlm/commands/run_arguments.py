@@ -4,6 +4,31 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from dqnlm.agent.policy import Policy
+
+
+def add_weights(parser: argparse.ArgumentParser) -> None:
+    """Adds the weights of several rewards."""
+    parser.add_argument(
+        "--weights", metavar="NAME=NUMBER,...",
+        help="runs on several rewards (data.rewards): act by the sum of their Qs with these weights; a reward that is not named "
+        "has 0 (default: policy.weights of the run)",
+    )  # fmt: skip
+
+
+def set_weights(policy: Policy, text: str | None) -> None:
+    """Gives the policy the weights typed.
+
+    Raises:
+        UserError: they are no NAME=NUMBER, or of rewards that the run has not learned.
+    """
+    from dqnlm.agent.reward_weights import read_weights, weights_of
+
+    if text is not None:
+        policy.weights = weights_of(read_weights(text, "--weights"), policy.spec.reward_names, "--weights")
 
 
 def add_run_arguments(parser: argparse.ArgumentParser, device: bool = True) -> None:

@@ -87,6 +87,7 @@ ADDED: dict[str, dict[str, Any]] = {
     "dqnlm.data.trajectories.dataset.trajectories": {"pair_rewards": [1.0, 0.0], "ratings": None},
     "dqnlm.data.trajectories.log.logged": {
         "pair_rewards": [1.0, 0.0], "ratings": None, "assistant_turns": "every", "test_path": None, "test_fraction": 0.0,
+        "rewards": None, "reward_weights": None,
     },
     "dqnlm.data.prompts.dataset.prompts": {"test_path": None, "test_fraction": 0.0},
     "dqnlm.heads.categorical.Categorical": {"temperature": None},
@@ -129,6 +130,7 @@ def renewed_config(config: Mapping[str, Any]) -> dict[str, Any]:
     if isinstance(found.get("policy"), dict):
         found["policy"].setdefault("acting_q", "min")
         found["policy"].setdefault("temperature", None)
+        found["policy"].setdefault("weights", None)
     found.setdefault("actors", {"_target_": "dqnlm.training.acting.Own"})
     best = found.get("evaluation", {}).get("best_metric")
     if isinstance(best, str):

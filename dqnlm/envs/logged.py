@@ -29,6 +29,7 @@ class LogShape(NamedTuple):
         context_carry: observations with which the episode's next row then begins; 0 where none is cut.
         rewards: least and greatest reward of a decision.
         paid_at_end: only the last decision of an episode is rewarded, and no episode has two rows.
+        reward_names: of several rewards; empty: one.
     """
 
     row_transitions: int
@@ -39,6 +40,7 @@ class LogShape(NamedTuple):
     context_carry: int
     rewards: Bounds
     paid_at_end: bool
+    reward_names: tuple[str, ...] = ()
 
 
 class Logged(Environment):
@@ -81,7 +83,7 @@ class Logged(Environment):
             num_actions=num_actions, num_tokens=num_actions, row_transitions=log_shape.row_transitions,
             episode_steps=log_shape.row_transitions, first_decision=log_shape.first_decision, stores_actions=False,
             multi_turn=log_shape.multi_turn, truncates=log_shape.cut, context_carry=log_shape.context_carry, variable_length=True,
-            deterministic=not log_shape.multi_turn,
+            deterministic=not log_shape.multi_turn, reward_names=log_shape.reward_names,
         )  # fmt: skip
         self._legal_mask_A = None if legal_mask_A is None else legal_mask_A.to(self.device)
 

@@ -19,6 +19,7 @@ from dqnlm.evaluation.text_positions import windows
 from dqnlm.heads.distributional import DistributionalHead, taken
 from dqnlm.networks.noisy import set_noise
 from dqnlm.ops.bootstrap import masked_q
+from dqnlm.utils.output_names import plain
 
 BEST = 5  # tokens named at each position
 MOST_TOKENS = 20_000  # of one page; a browser is slow with more
@@ -118,7 +119,7 @@ def _encoded(policy: Policy, text: str) -> Tensor:
 
 def action_values(policy: Policy, output: dict[str, Tensor]) -> Tensor:
     """q_XA in return units, -inf where illegal; of two Q-functions the smaller. Raw outputs are (X, A, N)."""
-    return masked_q(policy.head.q(output), policy.legal_A).float()
+    return masked_q(policy.weighed(policy.head.q, output), policy.legal_A).float()
 
 
 def has_probabilities(policy: Policy) -> bool:
@@ -134,7 +135,8 @@ def _scored(policy: Policy, output: dict[str, Tensor], taken_X: Tensor) -> dict[
     q_X = q_XA.gather(-1, taken_X[:, None]).squeeze(-1)
     legal_X = q_X.isfinite()
     q_X = torch.where(legal_X, q_X, nothing_X)
-    value_X = output["v"].flatten(1)[:, 0].float() if "v" in output else best_q_XK[:, 0]
+    has_v = any(plain(name, policy.spec.reward_names) == "v" for name in output)
+    value_X = policy.weighed(lambda raw: raw["v"].flatten(1)[:, 0].float(), output) if has_v else best_q_XK[:, 0]
     gap_X = best_q_XK[:, 0] - best_q_XK[:, 1] if q_XA.shape[-1] > 1 else nothing_X
     found = {
         "q_X": q_X, "value_X": value_X, "advantage_X": q_X - value_X,
@@ -148,7 +150,7 @@ def _scored(policy: Policy, output: dict[str, Tensor], taken_X: Tensor) -> dict[
         log_X = log_XA.gather(-1, taken_X[:, None]).squeeze(-1)
         found["log_probability_X"] = torch.where(legal_X, log_X, nothing_X)
         found["best_log_XK"] = log_XA.gather(-1, best_XK)
-    if isinstance(policy.head, DistributionalHead) and "q2" not in output:
+    if isinstance(policy.head, DistributionalHead) and "q2" not in output and "q" in output:
         found["atoms_XM"], found["weight_XM"] = policy.head.atoms(taken(output["q"], taken_X))
     return found
 

@@ -6,6 +6,10 @@ eval/distinct_2         different pairs of tokens over all pairs, of all answers
 eval/return             mean reward of the greedy answers by the run's reward function (`reward=`); absent without one
 eval/return_error       its standard error
 eval/return_logged      mean reward by the same function of the logged completions of the same prompts
+eval/return_NAME        of a mixture (`reward=mixture`), that of its part NAME
+
+With several rewards (data.rewards) everything is of sum_i w_i Q_i and of the return sum_i w_i R_i, by the policy's weights;
+so is the reward of answers where the parts of the mixture have the rewards' names.
 """
 
 from __future__ import annotations
@@ -24,7 +28,7 @@ from dqnlm.data.trajectories.rows import TokenRow
 from dqnlm.evaluation import diversity
 from dqnlm.evaluation.base import Evaluation, Evaluator
 from dqnlm.evaluation.episodes import RETURN_ERROR, REWARD
-from dqnlm.evaluation.logged_rows import BEST_SHARE, best_rows, returns_that_came, row_sums, value_metrics
+from dqnlm.evaluation.logged_rows import BEST_SHARE, best_rows, of_each_reward, row_sums, value_metrics
 from dqnlm.metrics import Metric, Metrics
 from dqnlm.networks.noisy import set_noise
 from dqnlm.rewards.base import Episodes, Reward
@@ -88,9 +92,7 @@ class LogEvaluator(Evaluator):
         self.rows, self.judge, self.horizon, self.betas, self.samples = heldout.rows, judge, horizon, betas, samples
         self.learns_returns = learns_returns
         self.texts = [item.prompt for item in heldout.items]
-        self.came_B = returns_that_came(heldout.items, heldout.rows, gamma)
-        self.paid_B = returns_that_came(heldout.items, heldout.rows, 1.0)
-        self.best_B = best_rows(self.paid_B)
+        self.came_RB, self.paid_RB = (of_each_reward(heldout.items, heldout.rows, discount) for discount in (gamma, 1.0))
         self.asked = [self.texts.index(text) for text in dict.fromkeys(self.texts)][:prompts]
         self.metrics = (*(JUDGED if judge else ()), *OF_ROWS, *(OF_Q if learns_returns else ()), *OF_ANSWERS)
 
@@ -111,7 +113,7 @@ class LogEvaluator(Evaluator):
 
     def _measure_rows(self, policy: Policy) -> Metrics:
         sums = row_sums(policy, self.rows, self.betas)
-        count, best = sums.count_B.sum(), self.best_B
+        count, best = sums.count_B.sum(), best_rows(_weighed(self.paid_RB, policy))
         metrics = {
             "eval/nll": float(sums.nats_BP[:, 0].sum() / count),
             "eval/accuracy": float(sums.hits_B.sum() / count),
@@ -122,7 +124,7 @@ class LogEvaluator(Evaluator):
         names = ["", *(f"_beta_{beta:g}" for beta in self.betas)]
         metrics |= {f"eval/nll_best{name}": float(nats) for name, nats in zip(names, nats_P, strict=False)}
         if self.learns_returns:
-            metrics |= value_metrics(sums.q_B / sums.count_B, self.came_B, self.texts)
+            metrics |= value_metrics(sums.q_B / sums.count_B, _weighed(self.came_RB, policy), self.texts)
         return metrics
 
     def _answers(self, policy: Policy) -> list[list[int]]:
@@ -150,30 +152,36 @@ class LogEvaluator(Evaluator):
         metrics["eval/distinct_2"] = diversity.distinct_share([before_end(ids, eos_id) for ids in completions], 2)
         if self.judge is None:
             return metrics
-        return_B = self._returns_of(self.asked, completions, policy.device)
+        return_B = self._returns_of(self.asked, completions, policy)
+        parts = {f"eval/return_{name}": float(part.sum(1).mean()) for name, part in self.judge.parts().items()}
         error = float(return_B.std()) / len(completions) ** 0.5 if len(completions) > 1 else 0.0
-        metrics |= {"eval/return": float(return_B.mean()), "eval/return_error": error}
-        return metrics | {"eval/return_logged": self._return_logged(policy.device)} | self._betas(policy)
+        metrics |= {"eval/return": float(return_B.mean()), "eval/return_error": error} | parts
+        return metrics | {"eval/return_logged": self._return_logged(policy)} | self._betas(policy)
 
-    def _return_logged(self, device: torch.device) -> float:
+    def _return_logged(self, policy: Policy) -> float:
         """Mean reward of the logged completions of the same prompts: the mean for each prompt, then over prompts."""
         number = {self.texts[place]: k for k, place in enumerate(self.asked)}
         places = [place for place, text in enumerate(self.texts) if text in number]
-        return_B = self._returns_of(places, [_first_completion(self.rows[place]) for place in places], device).cpu()
+        return_B = self._returns_of(places, [_first_completion(self.rows[place]) for place in places], policy).cpu()
         prompt_B = torch.tensor([number[self.texts[place]] for place in places])
         sum_P = torch.zeros(len(number)).index_add(0, prompt_B, return_B)
         return float((sum_P / prompt_B.bincount()).mean())
 
-    def _returns_of(self, places: list[int], completions: list[list[int]], device: torch.device) -> Tensor:
+    def _returns_of(self, places: list[int], completions: list[list[int]], policy: Policy) -> Tensor:
         """The rewards return_B of answers to the prompts of these rows."""
         assert self.judge is not None
+        device = policy.device
         prompts = [torch.from_numpy(self.rows[i].ids[: self.rows[i].prompt]).long() for i in places]
         prompt_BP, prompt_length_B = _padded(prompts, device)
         action_BH, length_B = _padded([torch.tensor(ids) for ids in completions], device)
         nothing_B = torch.zeros_like(length_B)
-        return self.judge.judge(
+        whole_BH = self.judge.judge(
             Episodes(prompt_BP, prompt_length_B, action_BH, length_B, action_BH[:, :0], nothing_B)
-        ).sum(1)
+        )
+        parts = self.judge.parts()
+        if policy.weights and policy.weights.keys() <= parts.keys():
+            whole_BH = torch.stack([w * parts[name] for name, w in policy.weights.items()]).sum(0)
+        return whole_BH.sum(1)
 
     def _betas(self, policy: Policy) -> Metrics:
         """Mean reward of the greedy answers with other strengths."""
@@ -181,7 +189,7 @@ class LogEvaluator(Evaluator):
         if policy.declared == "reweighted":
             try:
                 for policy.beta in self.betas:
-                    mean = self._returns_of(self.asked, self._answers(policy), policy.device).mean()
+                    mean = self._returns_of(self.asked, self._answers(policy), policy).mean()
                     metrics[f"eval/return_beta_{policy.beta:g}"] = float(mean)
             finally:
                 policy.beta = fixed
@@ -190,7 +198,8 @@ class LogEvaluator(Evaluator):
     def table(self, evaluation: Evaluation, policy: Policy, step: int, done: str) -> Table:
         """Table of the policy and the log."""
         found = evaluation.metrics
-        beside = {"eval/return": found.get("eval/return_logged", 0.0), "eval/q_taken": float(self.came_B.nanmean())}
+        came = float(_weighed(self.came_RB, policy).nanmean())
+        beside = {"eval/return": found.get("eval/return_logged", 0.0), "eval/q_taken": came}
         labels = {metric.name: metric.label for metric in self.metrics} | {
             "eval/nll": f"nats a token, {policy.declared} policy"
         }
@@ -206,6 +215,11 @@ class LogEvaluator(Evaluator):
                 if key.startswith(f"{name}_beta_"):
                     table.add_row(f"  beta {key.removeprefix(f'{name}_beta_')}", f"{value:.3f}")
         return table
+
+
+def _weighed(x_RB: Tensor, policy: Policy) -> Tensor:
+    """sum_i w_i x_i by the weights of the policy's rewards, or the one row there is: x_B."""
+    return (torch.tensor(list(policy.weights.values()) or [1.0], dtype=x_RB.dtype)[:, None] * x_RB).sum(0)
 
 
 def _padded(ids: list[Tensor], device: torch.device) -> tuple[Tensor, Tensor]:

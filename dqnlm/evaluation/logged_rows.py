@@ -98,7 +98,7 @@ def row_sums(policy: Policy, rows: Sequence[TokenRow], betas: Sequence[float]) -
     sums = RowTotals(zero_B, zero_B.clone(), zero_B.clone(), torch.zeros(len(rows), kinds, dtype=torch.float64))
     inverse_2 = _inverse_temperatures(policy, rows)
     for block in decisions(policy, rows):
-        q_X = policy.head.q(block.output).gather(-1, block.taken_X[:, None])[:, 0]
+        q_X = policy.weighed(policy.head.q, block.output).gather(-1, block.taken_X[:, None])[:, 0]
         hit_X = policy.q(block.output).argmax(-1) == block.taken_X
         log_XP = _log_probabilities(policy, block, inverse_2, betas)
         row_X = block.row_X.cpu()
@@ -169,6 +169,12 @@ def returns_that_came(items: Sequence[Trajectory], rows: Sequence[TokenRow], gam
             found += [value] if flag & DECISION else []
         mean_B[b], begins[number] = sum(found) / len(found), value
     return mean_B
+
+
+def of_each_reward(items: Sequence[Trajectory], rows: Sequence[TokenRow], gamma: float) -> Tensor:
+    """`returns_that_came` of each of the rewards, a row of the result for each; (R, B)."""
+    places = range(1 + len(items[0].more))
+    return torch.stack([returns_that_came(items, [row.of_reward(place) for row in rows], gamma) for place in places])
 
 
 def best_rows(return_B: Tensor) -> Tensor:

@@ -22,6 +22,7 @@ from dqnlm.networks.recorded_step import Recordings
 from dqnlm.ops.masking import rows_where
 from dqnlm.utils import cuda_graphs
 from dqnlm.utils.context import RunContext
+from dqnlm.utils.output_names import all_q
 from dqnlm.utils.ranks import Ranks
 
 State = dict[str, Tensor]
@@ -210,7 +211,8 @@ class QNetwork(nn.Module):
     Args:
         encoder: observation_BS, or vectors observation_BSF, -> x_BSD with D = body.width.
         body: x_BSD -> h_BSD.
-        projections: name ("q", later "q2", "v", "policy") -> module from features to raw outputs (..., A, N).
+        projections: name ("q", later "q2", "v", "policy"; of several rewards: `utils.output_names`) -> module from features
+            to raw outputs (..., A, N).
 
     Raises:
         UserError: `body.tie_weights` where the `q` projection cannot share the encoder's matrix.
@@ -222,7 +224,7 @@ class QNetwork(nn.Module):
         self.body = body
         self.projections = nn.ModuleDict(projections)
         if body.tie_weights:
-            _tie(encoder, body, projections.get("q"))
+            _tie(encoder, body, projections)
         if body.one_hot:
             _drop_bias(projections)
             self.without_decay = tuple(name for name, _ in self.named_parameters())  # decay of values is a bias towards 0
@@ -316,9 +318,12 @@ class QNetwork(nn.Module):
         return self.body.reset(state, mask_E)
 
 
-def _tie(encoder: nn.Module, body: Body, projection: nn.Module | None) -> None:
+def _tie(encoder: nn.Module, body: Body, projections: dict[str, nn.Module]) -> None:
     """Shares the encoder's matrix with the `q` projection, or raises UserError with the reason why it cannot."""
-    if not isinstance(encoder, TokenEncoder):
+    projection = projections.get("q")
+    if projection is None:
+        problem = f"there are several Q-functions ({', '.join(all_q(projections))})"
+    elif not isinstance(encoder, TokenEncoder):
         problem = f"observations are read by {type(encoder).__name__}, which has no matrix of tokens"
     elif not isinstance(projection, Linear):
         problem = f"the q projection is {type(projection).__name__}; set projection=linear"

@@ -9,10 +9,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from dqnlm.networks.base import QNetwork
+from dqnlm.utils.output_names import first_q
 
 MANY_ACTIONS = 4096  # from here on outputs are deferred; below, one product for all actions is faster than picking rows
 CHUNK = 2**23  # raw numbers computed at once, 32 MiB in float32
@@ -28,10 +29,15 @@ class DeferredOutputs(Mapping[str, Tensor]):
         network: whose projections are used.
         h_BSD: its features.
         bfloat16: whether projections run under autocast.
+        projections: by the names that they are read by; None: the network's own.
     """
 
-    def __init__(self, network: QNetwork, h_BSD: Tensor, bfloat16: bool) -> None:
+    def __init__(
+        self, network: QNetwork, h_BSD: Tensor, bfloat16: bool, projections: Mapping[str, nn.Module] | None = None
+    ) -> None:
         self.network, self.h_BSD, self.bfloat16 = network, h_BSD, bfloat16
+        own: Mapping[str, nn.Module] = network.projections  # type: ignore[assignment]
+        self.projections = own if projections is None else projections
         self._full: dict[str, Tensor] = {}
 
     def __getitem__(self, name: str) -> Tensor:
@@ -44,22 +50,27 @@ class DeferredOutputs(Mapping[str, Tensor]):
         return raw_BSAN
 
     def __contains__(self, name: object) -> bool:
-        return isinstance(name, str) and name in self.network.projections
+        return isinstance(name, str) and name in self.projections
 
     def __iter__(self) -> Iterator[str]:
-        return iter(self.network.projections)
+        return iter(self.projections)
 
     def __len__(self) -> int:
-        return len(self.network.projections)
+        return len(self.projections)
 
     def detached(self) -> DeferredOutputs:
         """The same without gradient."""
-        return DeferredOutputs(self.network, self.h_BSD.detach(), self.bfloat16)
+        return DeferredOutputs(self.network, self.h_BSD.detach(), self.bfloat16, self.projections)
+
+    def renamed(self, names: Mapping[str, str]) -> DeferredOutputs:
+        """The same, read by other names: own name -> new name."""
+        found = {names.get(name, name): part for name, part in self.projections.items()}
+        return DeferredOutputs(self.network, self.h_BSD, self.bfloat16, found)
 
     def at_actions(self, name: str, action_BT: Tensor) -> Tensor:
         """raw_BTN of one action each at the first T times."""
         h_BTD = self.h_BSD[:, : action_BT.shape[1]]
-        pick = getattr(self.network.projections[name], "at_actions", None)
+        pick = getattr(self.projections[name], "at_actions", None)
         with self._autocast():
             if pick is not None:
                 raw_BTN: Tensor = pick(h_BTD, action_BT)
@@ -95,14 +106,14 @@ class DeferredOutputs(Mapping[str, Tensor]):
 
     def _project(self, name: str, h: Tensor) -> Tensor:
         with self._autocast():
-            raw: Tensor = self.network.projections[name](h)
+            raw: Tensor = self.projections[name](h)
             return raw
 
     def _autocast(self) -> torch.autocast:
         return torch.autocast(self.h_BSD.device.type, torch.bfloat16, enabled=self.bfloat16)
 
     def _chunk(self, name: str) -> int:
-        projection = self.network.projections[name]
+        projection = self.projections[name]
         numbers = getattr(projection, "num_actions", MANY_ACTIONS) * getattr(projection, "num_parameters", 1)
         return max(CHUNK // int(numbers), 1)
 
@@ -116,5 +127,5 @@ def _at(legal: Tensor, place_XT: tuple[Tensor, ...], shape: torch.Size) -> Tenso
 
 def num_actions(network: QNetwork) -> int:
     """A of the network's q; 0 where it does not say."""
-    projection = network.projections["q"]
+    projection = network.projections[first_q(network.projections)]
     return int(getattr(projection, "num_actions", 0))

@@ -205,7 +205,7 @@ class Pretrained(Body):
         for name in names:
             if name == "policy":
                 outputs[name] = make_logits()
-            elif self.q_temperature is not None and name != "v":
+            elif self.q_temperature is not None and name != "v" and not name.startswith("v_"):
                 outputs[name] = LogitQ(make_logits(), self._beside_logits(make(name)), self.q_temperature)
             else:
                 outputs[name] = self._from_zero(require_every_action(make(name)))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import numpy as np
@@ -120,7 +119,7 @@ class LogTask(TokenizedTask):
             UserError: the buffer is smaller than the log, or a row's return lies outside the head's bounds.
         """
         rows = self.data.train.rows
-        return_B = torch.tensor([math.fsum(row.reward_T) for row in rows], device=policy.device)
+        return_B = torch.tensor(np.stack([row.reward_T.sum(0, np.float64) for row in rows]), device=policy.device).float()
         require_within_bounds(return_B, policy, "set a head without bounds (head=scalar head.loss=squared)")
         if len(rows) > buffer.rows:
             raise UserError(
@@ -158,7 +157,7 @@ class LogTask(TokenizedTask):
 
 def require_within_bounds(return_B: Tensor, policy: Policy, advice: str) -> None:
     """Raises UserError where a logged return lies outside the bounds that the head is scaled by."""
-    outside = int(policy.head.clamped(return_B).sum())
+    outside = int((policy.head.clamped(return_B).reshape(len(return_B), -1) > 0).any(1).sum())
     if outside:
         raise UserError(
             f"{outside:,} of {len(return_B):,} logged rows earn more or less than the bounds of the return that the head is "
@@ -192,6 +191,7 @@ def shape_of(log: Log) -> LogShape:
         context_carry=max(cut, default=0),
         rewards=Bounds(float(paid.min()), float(paid.max())),
         paid_at_end=alone and at_end and not cut,
+        reward_names=log.reward_names,
     )
 
 

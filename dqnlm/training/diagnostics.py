@@ -23,6 +23,7 @@ from dqnlm.agent.learner import LastUpdate
 from dqnlm.heads.base import Head
 from dqnlm.metrics import Metrics
 from dqnlm.ops.bootstrap import masked_q
+from dqnlm.utils.output_names import all_q
 
 if TYPE_CHECKING:
     from dqnlm.training.components import Components
@@ -54,7 +55,8 @@ def _batch_metrics(last: LastUpdate, head: Head) -> Metrics:
     learn_BT = batch.learn_BT > 0
     if not bool(learn_BT.any()):
         return {}
-    q_BTA = masked_q(head.value(batch.at_decisions(last.raw_BSAN)), batch.legal_BTA)[learn_BT]
+    raw = [batch.at_decisions(last.outputs[name]) for name in all_q(last.outputs)]
+    q_BTA = torch.cat([masked_q(head.value(raw_BTAN), batch.legal_BTA)[learn_BT] for raw_BTAN in raw])
     best_X2 = q_BTA.topk(min(2, q_BTA.shape[-1]), -1).values
     gap_X = (best_X2[:, 0] - best_X2[:, -1])[best_X2[:, -1].isfinite()]
     reward_X = batch.reward_BT[learn_BT]

@@ -27,7 +27,7 @@ def policy_state(components: Components) -> State:
         "tokenizer": None if policy.tokens is None else policy.tokens.state(), "temperature": policy.temperature,
         "declared": policy.declared, "legal": policy.legal_A, "step": policy.step,
         "is_probability": policy.head.is_probability, "beta": policy.beta,
-        "acting_q": policy.acting_q,
+        "acting_q": policy.acting_q, "weights": policy.weights,
         "spec": asdict(policy.spec) | {"outputs": list(policy.outputs)},
         "recipe": policy.network.body.recipe,
     }  # fmt: skip

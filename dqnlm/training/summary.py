@@ -14,6 +14,7 @@ from dqnlm.runs.console import clock
 from dqnlm.training.trainer import Trainer
 from dqnlm.utils import sharding
 from dqnlm.utils.context import RunContext
+from dqnlm.utils.output_names import first_q
 
 Config = dict[str, Any]
 
@@ -178,7 +179,7 @@ def estimated_seconds(trainer: Trainer, rollout_steps: int | None) -> float:
         shape, dtype = ((size,), torch.float32) if size else ((), torch.int64)
         ids_BS = torch.zeros(rows, width, *shape, dtype=dtype, device=device)
         forward = _seconds(device, lambda: _no_grad(network, ids_BS))
-        both = _seconds(device, lambda: network(ids_BS)["q"].square().sum().backward())
+        both = _seconds(device, lambda: network(ids_BS)[first_q(network.projections)].square().sum().backward())
         network.zero_grad()
     update = both + (forward if components.learner.requires.target else 0)
     steps = 1 if spec.teacher_forced else max(1, (rollout_steps or components.episode_decisions) // 8)

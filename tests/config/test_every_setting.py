@@ -29,6 +29,7 @@ ELSEWHERE |= {
     ("experiment", "logged"),
     ("experiment", "logged_pretrained"),
     ("experiment", "sentiment"),
+    ("experiment", "dial"),
     ("reward", "none"),
 }  # test_logged.py
 ELSEWHERE |= {("projection", "state_value")}  # stands beside a pretrained model's logits: system/test_algorithms.py

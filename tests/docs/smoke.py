@@ -37,6 +37,7 @@ EXPERIMENTS: dict[str | None, dict[str, str]] = {
     "random_walks_online": COMMON | ONLINE | WINDOW,
     "logged": COMMON | OFFLINE | {"network.layers": "1", "network.width": "16", "network.heads": "2"},
     "logged_pretrained": COMMON | OFFLINE,
+    "dial": COMMON | OFFLINE | {"network.layers": "1", "network.width": "16", "network.heads": "2"},
     "prompts": COMMON
     | ONLINE
     | {"env.num_envs": "8", "env.samples_per_prompt": "4", "env.horizon": "8", "trainer.batch_size": "8"},

@@ -25,6 +25,7 @@ def check_learning(config: Config, learning: LearningParts) -> None:
             "are played at once: set trainer.rollout_steps=null or env.transition=free"
         )
     _check_cloning(config, learning)
+    _check_several_rewards(config, learning)
     _check_distribution(learning)
     _check_bounds(learning)
     _check_bootstrap(learning)
@@ -78,6 +79,22 @@ def _check_cloning(config: Config, learning: LearningParts) -> None:
                 "trainer.rollouts=0), or set trainer.demonstration_fraction above 0, with env.transition=free: then the "
                 "demonstrations alone are cloned"
             )
+
+
+def _check_several_rewards(config: Config, learning: LearningParts) -> None:
+    """Checks that Q is a return of each reward, so that Qs may be added up."""
+    if not learning.task.spec.reward_names:
+        return
+    if config["learner"]["kl_weight"]:
+        raise UserError(
+            "learner.kl_weight adds log-probabilities to one reward, and data.rewards names several, which are learned apart; "
+            "set it to 0 (policy.kind=reweighted keeps near the cloned policy when it acts)"
+        )
+    if learning.bootstrap.adds_entropy:
+        raise UserError(
+            f"bootstrap={learning.option('bootstrap')} is the value of one reward's own soft policy, and data.rewards learns a Q "
+            "for each of several, which are added up when the run acts; use bootstrap=value, double or max"
+        )
 
 
 def _check_distribution(learning: LearningParts) -> None:

@@ -10,8 +10,9 @@ from pathlib import Path
 from dqnlm.data import hub
 from dqnlm.data.rows import ENDINGS, Record, kind_of, rows_of_file
 from dqnlm.data.text.reading import read_bytes
-from dqnlm.data.trajectories.forms import FormSettings, records_of
-from dqnlm.data.trajectories.records import Trajectory, content_sha256, trajectory_of
+from dqnlm.data.trajectories.columns import trajectories_of
+from dqnlm.data.trajectories.forms import FormSettings
+from dqnlm.data.trajectories.records import Trajectory, content_sha256
 from dqnlm.errors import UserError
 
 _EXAMPLE = '{"prompt": "a", "completion": "bc", "reward": 1.0}'
@@ -93,7 +94,7 @@ def _checked(records: Iterable[Record], whole: str, forms: FormSettings) -> list
     found, rows = list[Trajectory](), 0
     for place, row in records:
         rows += 1
-        found += [trajectory_of(place, record) for record in records_of(row, place, forms)]
+        found += trajectories_of(row, place, forms)
     if not rows:
         raise _empty(whole)
     return found

@@ -55,6 +55,22 @@ class Form(NamedTuple):
     convert: Callable[[Row, str, FormSettings], list[dict[str, Any]]]
 
 
+class RewardColumns(NamedTuple):
+    """Columns that hold the rewards of a row.
+
+    Attributes:
+        names: of the columns.
+        weights: of each in the one reward that is learned; None: each is learned by a Q of its own.
+    """
+
+    names: tuple[str, ...]
+    weights: tuple[float, ...] | None
+
+    @property
+    def setting(self) -> str:
+        return "data.rewards" if self.weights is None else "data.reward_weights"
+
+
 @dataclass
 class FormSettings:
     """What the forms are read by, and what was found.
@@ -64,6 +80,7 @@ class FormSettings:
         pair_rewards: of the chosen and the rejected answer.
         ratings: word -> number.
         assistant_turns: of a conversation that are decisions; of `last` the earlier ones belong to the prompt.
+        columns: where several rewards stand (`columns`); None: the row's own reward is the one.
 
     Attributes:
         counts: rows by form.
@@ -75,6 +92,7 @@ class FormSettings:
     pair_rewards: tuple[float, float] = (1.0, 0.0)
     ratings: Mapping[str, float] = field(default_factory=dict)
     assistant_turns: AssistantTurns = "every"
+    columns: RewardColumns | None = None
     counts: Counter[str] = field(default_factory=Counter)
     left_out: Counter[str] = field(default_factory=Counter)
     words: dict[str, str] = field(default_factory=dict)
@@ -132,13 +150,14 @@ def _rows(count: int) -> str:
 
 
 def form_settings(
-    tokenizer: str | None, pair_rewards: list[float], ratings: Mapping[str, float] | None, assistant_turns: AssistantTurns
+    tokenizer: str | None, pair_rewards: list[float], ratings: Mapping[str, float] | None, assistant_turns: AssistantTurns,
+    columns: RewardColumns | None = None,
 ) -> FormSettings:
     """Of the settings of `data`. Raises UserError where `pair_rewards` are not two numbers."""
     if len(pair_rewards) != 2:
         raise UserError(f"data.pair_rewards are two numbers, of the chosen and the rejected answer, not {pair_rewards}")
     words = {str(word): number for word, number in (ratings or {}).items()}
-    return FormSettings(tokenizer, (pair_rewards[0], pair_rewards[1]), words, assistant_turns)
+    return FormSettings(tokenizer, (pair_rewards[0], pair_rewards[1]), words, assistant_turns, columns)
 
 
 def records_of(row: Any, place: str, settings: FormSettings) -> list[Any]:

@@ -21,11 +21,12 @@ from dqnlm.data.tokenizers.base import Tokenizer
 from dqnlm.data.tokenizers.factory import TokenizerName
 from dqnlm.data.tokenizers.making import make_tokenizer
 from dqnlm.data.trajectories import split
+from dqnlm.data.trajectories.columns import reward_columns, scaled, scales_of, scaling_notes
 from dqnlm.data.trajectories.dataset import read_log
 from dqnlm.data.trajectories.files import DataSource, read_file
 from dqnlm.data.trajectories.forms import AssistantTurns, FormSettings, form_settings
 from dqnlm.data.trajectories.records import Trajectory, content_sha256
-from dqnlm.data.trajectories.rewards import RewardScaling, applied, described, episodes, keep_best, measured
+from dqnlm.data.trajectories.rewards import RewardScaling, episodes, keep_best
 from dqnlm.data.trajectories.rows import TokenRow, token_rows
 from dqnlm.data.trajectories.split import HeldoutBy
 from dqnlm.errors import UserError
@@ -55,6 +56,7 @@ class Log:
         left_out: rows of each part that are too long, or of an episode with such a row.
         tokenizer: of all.
         source: origin of the log, with notes about the processing.
+        reward_names: columns of several rewards, each learned by a Q of its own; empty: one reward.
     """
 
     task: ClassVar[str] = "log"
@@ -64,6 +66,7 @@ class Log:
     left_out: dict[Part, int]
     tokenizer: Tokenizer
     source: DataSource
+    reward_names: tuple[str, ...] = ()
 
     def part(self, name: Part) -> LogPart:
         """One of the three parts."""
@@ -119,6 +122,8 @@ def logged(
     pair_rewards: list[float],
     ratings: dict[str, float] | None,
     assistant_turns: AssistantTurns,
+    rewards: list[str] | None,
+    reward_weights: dict[str, float] | None,
 ) -> Log:
     """Target of `data=logged`; see `forms` for what is read.
 
@@ -126,7 +131,10 @@ def logged(
         UserError: a file or a line that is wrong, no prompt left to be held out, texts that the tokenizer does not know, or
             settings that do not go together.
     """
-    forms = form_settings(tokenizer, pair_rewards, ratings, assistant_turns)
+    columns = reward_columns(rewards, reward_weights)
+    names = () if columns is None or columns.weights is not None else columns.names
+    _refuse_best_of_several(names, keep_best)
+    forms = form_settings(tokenizer, pair_rewards, ratings, assistant_turns, columns)
     items, source = read_log(path, name, config, split, revision, "logged", forms)
     train, heldout, notes = _parts(items, heldout_path, heldout_fraction, heldout_by, source.name, forms)
     train, heldout, test, more = _with_test(train, heldout, test_path, test_fraction, heldout_by, forms)
@@ -143,9 +151,9 @@ def logged(
             "are left out."
         )
     train, kept = _best(train, keep_best)
-    scaling = measured(train, reward_scaling)
-    train, heldout, test = (applied(part, scaling) for part in (train, heldout, test))
-    notes += [note for note in (kept, described(scaling)) if note is not None]
+    scales = scales_of(train, reward_scaling, names)
+    train, heldout, test = (scaled(part, scales) for part in (train, heldout, test))
+    notes += [*([] if kept is None else [kept]), *scaling_notes(scales, names)]
     unknown = sum(made.count_unknown(item.prompt + item.completion) for item in heldout + test)
     if unknown:
         notes.append(
@@ -156,7 +164,7 @@ def logged(
         LogPart(heldout, token_rows(heldout, made, made.eos_id, strict=False)),
         LogPart(test, token_rows(test, made, made.eos_id, strict=False)),
     )
-    return Log(*parts, left_out, made, replace(source, notes=[*source.notes, *notes]))
+    return Log(*parts, left_out, made, replace(source, notes=[*source.notes, *notes]), names)
 
 
 def _parts(
@@ -214,6 +222,15 @@ def _short(
                 f"data.max_tokens={max_tokens} leaves no row of the {called} part; its shortest has {least} tokens: raise it"
             )
     return kept
+
+
+def _refuse_best_of_several(names: tuple[str, ...], keep_best: float | None) -> None:
+    if names and keep_best is not None:
+        weights = ", ".join(f"{name}: 1" for name in names)
+        raise UserError(
+            f"data.keep_best={keep_best:g} keeps the best rows by one reward, and data.rewards names {len(names)}: give the "
+            f"weights of their sum instead, data.rewards=null 'data.reward_weights={{{weights}}}'"
+        )
 
 
 def _best(train: list[Trajectory], share: float | None) -> tuple[list[Trajectory], str | None]:

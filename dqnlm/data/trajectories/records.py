@@ -16,7 +16,7 @@ import difflib
 import hashlib
 import json
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -40,6 +40,7 @@ class Trajectory:
         place: its file and line, for messages.
         spans: of a dialogue, the lengths in characters of the parts of the completion, the agent's and the partner's by
             turns, the agent's first and last; the partner's are no decisions and have reward 0. Empty: all is the agent's.
+        more: of several rewards (`columns`), the second and the following ones; `rewards` is the first.
     """
 
     prompt: str
@@ -49,6 +50,11 @@ class Trajectory:
     episode: int = -1
     place: str = field(default="", compare=False, repr=False)
     spans: tuple[int, ...] = ()
+    more: tuple[tuple[float, ...], ...] = ()
+
+    def of_reward(self, place: int) -> Trajectory:
+        """With one of several rewards alone."""
+        return replace(self, rewards=(self.rewards, *self.more)[place], more=()) if self.more else self
 
     def parts(self) -> Iterator[tuple[str, tuple[float, ...], bool]]:
         """Text, rewards and whether it is the agent's, of each part of the completion."""
@@ -64,6 +70,7 @@ def content_sha256(trajectories: Iterable[Trajectory]) -> str:
     digest = hashlib.sha256()
     for t in trajectories:
         fields = [t.prompt, t.completion, t.rewards, t.next, t.episode, *([t.spans] if t.spans else [])]
+        fields += [["more", *t.more]] if t.more else []
         digest.update(json.dumps(fields).encode() + b"\n")
     return digest.hexdigest()
 

@@ -33,7 +33,7 @@ class TokenRow(NamedTuple):
 
     Attributes:
         ids: T + 1 token ids, int32.
-        reward_T: float32.
+        reward_T: float32; with several rewards one column for each, (T, number of rewards).
         flag_T: uint8.
         prompt: tokens before the first decision.
     """
@@ -52,6 +52,10 @@ class TokenRow(NamedTuple):
     def decisions(self) -> int:
         """Number of the agent's decisions."""
         return int(((self.flag_T & DECISION) != 0).sum())
+
+    def of_reward(self, place: int) -> TokenRow:
+        """With one of several rewards alone."""
+        return self if self.reward_T.ndim == 1 else self._replace(reward_T=self.reward_T[:, place])
 
 
 def token_rows(
@@ -78,14 +82,15 @@ def token_rows(
     def encode_prompt(text: str) -> list[int]:
         return tokenizer.encode_prompt(text, strict).tolist()
 
-    return [_row(encode_prompt, encode, item, eos_id) for item in items]
+    return [_row_of_all(encode_prompt, encode, item, eos_id) for item in items]
 
 
 def padded(rows: Sequence[TokenRow], width: int, dtype: torch.dtype, device: torch.device) -> Rows:
     """Rows of at most `width` transitions as tensors, right-padded with 0; ids in `dtype`."""
     shape = (len(rows), width)
     observation_BS = torch.zeros(shape[0], width + 1, dtype=dtype)
-    reward_BT, flag_BT = torch.zeros(shape), torch.zeros(shape, dtype=torch.uint8)
+    several = rows[0].reward_T.shape[1:]
+    reward_BT, flag_BT = torch.zeros(*shape, *several), torch.zeros(shape, dtype=torch.uint8)
     for b, row in enumerate(rows):
         observation_BS[b, : len(row.ids)] = torch.from_numpy(row.ids)
         reward_BT[b, : row.transitions] = torch.from_numpy(row.reward_T)
@@ -94,6 +99,12 @@ def padded(rows: Sequence[TokenRow], width: int, dtype: torch.dtype, device: tor
     tensors = (tensor.to(device) for tensor in (reward_BT, flag_BT, length_B))
     observation_BS = observation_BS.to(device)
     return Rows(observation_BS, observation_BS[:, 1:], *tensors)
+
+
+def _row_of_all(encode_prompt: Encode, encode: Encode, item: Trajectory, eos_id: int | None) -> TokenRow:
+    """The row with all rewards of the trajectory."""
+    each = [_row(encode_prompt, encode, item.of_reward(place), eos_id) for place in range(1 + len(item.more))]
+    return each[0]._replace(reward_T=np.stack([row.reward_T for row in each], 1)) if item.more else each[0]
 
 
 def _row(encode_prompt: Encode, encode: Encode, item: Trajectory, eos_id: int | None) -> TokenRow:
