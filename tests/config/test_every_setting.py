@@ -14,6 +14,7 @@ from dqnlm.config import catalogue, composition, validation
 from dqnlm.errors import UserError
 from dqnlm.runs.directory import RunDirectory
 from scripts import structure
+from tests.helpers import experiments
 from tests.helpers import runs as tools
 
 PACKAGE = Path(launch.__file__).parents[1]
@@ -31,6 +32,7 @@ ELSEWHERE |= {
     ("experiment", "sentiment"),
     ("reward", "none"),
 }  # test_logged.py
+ELSEWHERE |= {("projection", "state_value")}  # stands beside a pretrained model's logits: system/test_algorithms.py
 ELSEWHERE |= {("objective", "q_sharp")}  # needs a pretrained model: system/test_q_sharp.py
 ELSEWHERE |= {("env", "prompts"), ("experiment", "prompts")}  # system/test_prompts.py
 
@@ -94,21 +96,7 @@ def test_every_option_builds_and_trains(tmp_path: Path, group: str, option: str)
 EXPERIMENTS = [name for name, _ in catalogue.options("experiment") if ("experiment", name) not in ELSEWHERE]
 
 
-def sentences(folder: Path) -> list[str]:
-    """Parallel files with the names of Multi30k's."""
-    for name in ("train", "val", "test_2016_flickr"):
-        for language in ("de", "en"):
-            (folder / f"{name}.{language}").write_text("".join(f"{language} the {i} sea\n" for i in range(80)))
-    return [f"data.path={folder}"]
-
-
-def talk(folder: Path) -> list[str]:
-    """A file in DailyDialog's format."""
-    (folder / "talk.txt").write_text("".join(f"the sea {i} ? __eou__ no {i} . __eou__\n" for i in range(80)))
-    return [f"data.path={folder / 'talk.txt'}"]
-
-
-PAIRS_OF = {"translation": sentences, "dialogue": talk}
+PAIRS_OF = {"translation": experiments.sentences, "dialogue": experiments.talk}
 
 
 @pytest.mark.parametrize("name", EXPERIMENTS)
@@ -121,7 +109,7 @@ def test_every_experiment_builds(tmp_path: Path, name: str) -> None:
         )
         assert trainer.phase.name == "pretraining" and len(trainer.components.buffer.sample(2).length_B) == 2
         return
-    text = tools.write_text(tmp_path / "text.txt", 5000)
+    text = tools.write_text(tmp_path / "text.txt", 8000)
     overrides = [f"+experiment={name}", "device=cpu", "threads=1", "logger=none"]
     on_text = "path" in composition.compose(overrides)[0]["data"]
     overrides += ["data=text_file"] if on_text else []
@@ -141,7 +129,7 @@ def test_smoke_shortens_every_experiment_and_changes_none(tmp_path: Path, name: 
     if name in PAIRS_OF:
         pytest.importorskip("tokenizers")
     if "path" in composition.compose(words)[0]["data"] and name not in PAIRS_OF:
-        words += ["data=text_file", f"data.path={tools.write_text(tmp_path / 'text.txt', 5000)}"]
+        words += ["data=text_file", f"data.path={tools.write_text(tmp_path / 'text.txt', 8000)}"]
     composed, choices = composition.compose(words)
     plain, _ = composition.compose([word for word in words if word != "+debug=smoke"])
     trainer = launch.build(validation.validate(composed, choices, words), RunDirectory(tmp_path))

@@ -105,6 +105,7 @@ def logged(
     config: str | None,
     split: str,
     revision: str | None,
+    limit: int | None,
     heldout_path: FilePath | None,
     heldout_fraction: float,
     test_path: FilePath | None,
@@ -127,7 +128,7 @@ def logged(
             settings that do not go together.
     """
     forms = form_settings(tokenizer, pair_rewards, ratings, assistant_turns)
-    items, source = read_log(path, name, config, split, revision, "logged", forms)
+    items, source = read_log(path, name, config, split, revision, "logged", forms, limit)
     train, heldout, notes = _parts(items, heldout_path, heldout_fraction, heldout_by, source.name, forms)
     train, heldout, test, more = _with_test(train, heldout, test_path, test_fraction, heldout_by, forms)
     notes += more
