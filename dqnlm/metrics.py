@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
@@ -148,6 +149,10 @@ class Logger(Protocol):
 
     def write(self, step: int, metrics: Metrics) -> None: ...
 
+    def write_sample(self, step: int, number: int, prompt: str, text: str) -> None: ...
+
+    def write_settings(self, settings: dict[str, Any]) -> None: ...
+
     def close(self) -> None: ...
 
 
@@ -169,8 +174,27 @@ class TensorBoard:
         for name, value in metrics.items():
             self._writer.add_scalar(name, value, step)  # type: ignore[no-untyped-call]
 
+    def write_sample(self, step: int, number: int, prompt: str, text: str) -> None:
+        """As text that is shown as it is: Markdown's block of code, which an indent makes."""
+        shown = "\n".join(f"    {line}" for line in (prompt + text).split("\n"))
+        self._writer.add_text(f"sample/{number}", shown, step)  # type: ignore[no-untyped-call]
+
+    def write_settings(self, settings: dict[str, Any]) -> None:
+        """As a table of all settings by dotted key."""
+        rows = [f"| {key} | {str(value).replace('|', ' ')} |" for key, value in _dotted(settings)]
+        table = "\n".join(["| setting | value |", "| --- | --- |", *rows])
+        self._writer.add_text("settings", table, 0)  # type: ignore[no-untyped-call]
+
     def close(self) -> None:
         self._writer.close()  # type: ignore[no-untyped-call]
+
+
+def _dotted(settings: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for key, value in settings.items():
+        if isinstance(value, dict) and value:
+            yield from _dotted(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value
 
 
 class NoLogger:
@@ -180,6 +204,12 @@ class NoLogger:
         del folder, purge_step
 
     def write(self, step: int, metrics: Metrics) -> None:
+        """Does nothing."""
+
+    def write_sample(self, step: int, number: int, prompt: str, text: str) -> None:
+        """Does nothing."""
+
+    def write_settings(self, settings: dict[str, Any]) -> None:
         """Does nothing."""
 
     def close(self) -> None:

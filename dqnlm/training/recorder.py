@@ -150,7 +150,8 @@ class Recorder:
                 "evaluation gives no such figure"
             )
         components.console.print(components.evaluator.table(evaluation, components.policy, components.updates, done))
-        for prompt, text in evaluation.samples:
+        for number, (prompt, text) in enumerate(evaluation.samples):
+            components.logger.write_sample(components.updates, number, prompt, text)
             self.samples.write({"step": components.updates, "kind": components.policy.declared, "prompt": prompt, "text": text})
             components.console.panel("sample", [prompt + text if components.evaluator.shows_prompt else text], "dim")
         return evaluation.metrics, components.policy.temperature
