@@ -7,6 +7,7 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
+from dqnlm.commands.help_text import HelpFormatter, examples
 from dqnlm.commands.run_arguments import add_run_arguments
 
 if TYPE_CHECKING:
@@ -20,7 +21,9 @@ if TYPE_CHECKING:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="dqnlm eval", description="Scores a run's policy on held-out data, or on greedy episodes."
+        prog="dqnlm eval", description="Scores a run's policy on held-out data, or on greedy episodes.",
+        epilog=examples("dqnlm eval latest", "dqnlm eval latest --part validation", "dqnlm eval latest --data-path play.txt"),
+        formatter_class=HelpFormatter,
     )
     add_run_arguments(parser)
     parser.add_argument("--data-path", metavar="FILE", help="score this whole text instead of a part of the run's data")

@@ -72,7 +72,7 @@ class LogTask(TokenizedTask):
         assert isinstance(env, Logged)
         return LogEvaluator(
             heldout, self._judge(), env.horizon, self.config["gamma"], settings.betas,
-            settings.samples, settings.episodes, learns_returns,
+            settings.samples, settings.episodes, learns_returns, self.data.train,
         )  # fmt: skip
 
     def _judge(self) -> Reward | None:

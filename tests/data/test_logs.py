@@ -351,3 +351,15 @@ def test_the_first_rows(tmp_path: Path) -> None:
         read(tmp_path)
     with pytest.raises(UserError, match=r"data\.limit"):
         read(tmp_path / "a.jsonl", limit=0)
+
+
+def test_the_best_of_a_log_of_zeros_and_ones_can_be_scaled(tmp_path: Path) -> None:
+    """Bug: the best tenth has one return alone, and standardising stops filtered cloning with an error."""
+    rows = [{"prompt": f"p{i}", "completion": "a", "reward": float(i % 4 == 0)} for i in range(40)]
+    log = read(write(tmp_path / "a.jsonl", rows), keep_best=0.1, reward_scaling="standardise")
+    paid = [item.rewards[-1] for item in log.train.items]
+    every = read(write(tmp_path / "a.jsonl", rows), reward_scaling="standardise")
+    assert len(set(paid)) == 1 and paid[0] == max(item.rewards[-1] for item in every.train.items)
+    same = [row | {"reward": 1.0} for row in rows]
+    with pytest.raises(UserError, match="no variance"):
+        read(write(tmp_path / "b.jsonl", same), keep_best=0.1, reward_scaling="standardise")

@@ -105,11 +105,11 @@ class NoData:
 
 def _prepared(items: list[Trajectory], source: DataSource, best: float | None, scaling: RewardScaling) -> Trajectories:
     """Filters the best episodes, then scales the remaining rewards."""
-    notes = list(source.notes)
+    notes, every = list(source.notes), items
     if best is not None:
         items, kept = keep_best(items, best)
         notes.append(kept)
-    items, scaled = scale(items, scaling)
+    items, scaled = scale(items, scaling, every)
     return Trajectories(items, replace(source, notes=[*notes, scaled] if scaled else notes))
 
 

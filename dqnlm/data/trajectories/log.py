@@ -25,7 +25,7 @@ from dqnlm.data.trajectories.dataset import read_log
 from dqnlm.data.trajectories.files import DataSource, read_file
 from dqnlm.data.trajectories.forms import AssistantTurns, FormSettings, form_settings
 from dqnlm.data.trajectories.records import Trajectory, content_sha256
-from dqnlm.data.trajectories.rewards import RewardScaling, applied, described, episodes, keep_best, measured
+from dqnlm.data.trajectories.rewards import RewardScaling, applied, described, episodes, keep_best, measured_among
 from dqnlm.data.trajectories.rows import TokenRow, token_rows
 from dqnlm.data.trajectories.split import HeldoutBy
 from dqnlm.errors import UserError
@@ -143,8 +143,8 @@ def logged(
             f"{sum(left_out.values()):,} logged rows of more than {max_tokens} tokens (data.max_tokens), or of their episodes, "
             "are left out."
         )
-    train, kept = _best(train, keep_best)
-    scaling = measured(train, reward_scaling)
+    every, (train, kept) = train, _best(train, keep_best)
+    scaling = measured_among(train, every, reward_scaling)
     train, heldout, test = (applied(part, scaling) for part in (train, heldout, test))
     notes += [note for note in (kept, described(scaling)) if note is not None]
     unknown = sum(made.count_unknown(item.prompt + item.completion) for item in heldout + test)
