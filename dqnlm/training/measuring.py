@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 from math import ceil
+from statistics import median
 from time import perf_counter
 
 import torch
@@ -24,11 +25,11 @@ from dqnlm.utils import streams
 
 MOST_STEPS = 64  # of an environment that is played in small and has no end that is known
 AT_ONCE_S = 3.0  # a rollout that is bound to be over by then is timed as it is
-REPEATED_S = 0.5  # an update is repeated so long
-MOST_UPDATES = 8
+REPEATED_S = 1.0  # an update is repeated so long
+MOST_UPDATES = 20
 FEW = 8  # environments of the second measurement
 SHARES = (1 / 16, 1 / 4)  # of an evaluation
-SECOND_S = 1.5  # an evaluation of the first share that took longer is not followed by one of the second
+SECOND_S = 5.0  # an evaluation of the first share that took longer is followed by the least one, not by one of the second
 
 
 class Sink:
@@ -67,19 +68,31 @@ def least_envs(components: Components) -> int | None:
     return None if components.context.copies > 1 else (siblings if siblings > 1 else 2)
 
 
-def measure(components: Components, costs: Costs, rows: Rows | None, updates_per_round: int, steps: int | None) -> None:
+def measure(
+    components: Components, costs: Costs, rows: Rows | None, updates_per_round: int, steps: int | None, learning_starts: int
+) -> None:
     """Sets what `costs` expects of rounds and evaluations; the state of the run is changed.
 
     Args:
         rows: some that were played; None where nothing is played, or no row has ended.
         steps: of a rollout, where it is played step by step.
+        learning_starts: environment steps before the first update of a phase with rollouts.
     """
     for phase in costs.phases:
         batch = _batch_of(components, phase, rows)
         update = 0.0 if batch is None else _update_seconds(components, phase, batch)
         acting = 0.0 if phase.rollout is None or components.actor is None else _rollout_seconds(components, steps)
-        costs.rounds[phase.name].expected = updates_per_round * update + acting
+        learns = 1.0 if phase.rollout is None else _share_that_learns(components, phase, steps, learning_starts)
+        costs.rounds[phase.name].expected = updates_per_round * update * learns + acting
     costs.evaluating.expected, costs.once = _evaluation_seconds(components)
+
+
+def _share_that_learns(components: Components, phase: Phase, steps: int | None, learning_starts: int) -> float:
+    """Share of the rounds of a phase with rollouts that have updates."""
+    if components.logged_rows:
+        return 1.0
+    played_in_one = components.env.num_envs * (steps or components.episode_decisions)
+    return max(1.0 - max(ceil(learning_starts / played_in_one) - 1, 0) / phase.rounds, 0.0)
 
 
 def _batch_of(components: Components, phase: Phase, rows: Rows | None) -> Batch | None:
@@ -103,7 +116,7 @@ def _update_seconds(components: Components, phase: Phase, batch: Batch) -> float
     times: list[float] = []
     while len(times) < MOST_UPDATES and sum(times) < REPEATED_S:
         times.append(_seconds(components, lambda: phase.learner.update(batch)))
-    return sum(times) / len(times)
+    return median(times)
 
 
 def _rollout_seconds(components: Components, steps: int | None) -> float:
@@ -124,14 +137,15 @@ def _evaluation_seconds(components: Components) -> tuple[float, float]:
     """Of an evaluation, and of what the first one computes once."""
     points: list[tuple[float, float]] = []
     once: list[tuple[float, float]] = []
-    for share in SHARES:
+    shares = list(SHARES)
+    for share in shares:
         evaluator = small_evaluator(components, share)
         once.append((share, _seconds(components, evaluator.prepare)))
         points.append((share, _seconds(components, lambda: evaluator.evaluate(components.policy))))  # noqa: B023
-        if points[-1][1] > SECOND_S:
-            break
-    if len(points) == 1:
-        return points[0][1] / SHARES[0], once[0][1] / SHARES[0]
+        if share == SHARES[0] and points[-1][1] > SECOND_S:
+            shares[1] = 0.0
+    points.sort()
+    once.sort()
     return _on_line(points[0], points[1], 1.0), _on_line(once[0], once[1], 1.0)
 
 

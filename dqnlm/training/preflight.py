@@ -24,7 +24,8 @@ _ROWS = 8  # of logged data
 
 
 def preflight(
-    components: Components, best_metric: str, costs: Costs, updates_per_round: int, rollout_steps: int | None
+    components: Components, best_metric: str, costs: Costs, updates_per_round: int, rollout_steps: int | None,
+    learning_starts: int,
 ) -> None:
     """Tries all parts of a run that has not begun; nothing of it is left but what is kept outside the run's parts.
 
@@ -32,7 +33,7 @@ def preflight(
         components: of the run.
         best_metric: by which the best policy is chosen.
         costs: of the run; gets what is measured.
-        updates_per_round, rollout_steps: of the run.
+        updates_per_round, rollout_steps, learning_starts: of the run.
 
     Raises:
         UserError: what would have been raised later.
@@ -43,7 +44,7 @@ def preflight(
         saving_s = perf_counter() - began
         try:
             rows = _try(components, best_metric)
-            measuring.measure(components, costs, rows, updates_per_round, rollout_steps)
+            measuring.measure(components, costs, rows, updates_per_round, rollout_steps, learning_starts)
             costs.checkpoint.expected = saving_s * _growth(components, path)
         except UserError as error:
             found = "found by trying all parts in small, before the first update: trainer.preflight"

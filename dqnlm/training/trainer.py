@@ -69,6 +69,7 @@ class Trainer:
         self.total_rounds, self.log_every = self.phases[-1].end, log_every
         self.recorder = Recorder(components, log_every * updates_per_rollout)
         self.rounds_done, self.preflight, self.rollout_steps = 0, preflight, rollout_steps
+        self.learning_starts = learning_starts
         self.costs = Costs(self.phases, components.evaluation, components.saving)
         self._owes_evaluation = False  # one that was due has failed
         self._stop_signal: int | None = None
@@ -135,7 +136,10 @@ class Trainer:
     def _loop(self) -> None:
         components = self.components
         if self.is_measured:
-            preflight(components, self.recorder.best_metric, self.costs, self.updates_per_rollout, self.rollout_steps)
+            preflight(
+                components, self.recorder.best_metric, self.costs, self.updates_per_rollout, self.rollout_steps,
+                self.learning_starts,
+            )  # fmt: skip
             components.console.print(estimate_line(self.costs.left(0), self.recorder.wall_seconds))
         components.console.start_progress(self.rounds_done, self.total_rounds, self.rounds)
         if self._saved_at != self.rounds_done:
