@@ -110,8 +110,9 @@ def _encoded(policy: Policy, text: str, prompt: str) -> tuple[Tensor, int]:
         raise UserError("this run's environment has no tokens, so there is no text to look at; `dqnlm eval` scores it")
     if not text:
         raise UserError("the text is empty; give at least two characters with --text or --text-file")
-    prompt_P = policy.tokens.encode_strict(prompt).long() if prompt else torch.zeros(0, dtype=torch.int64)
-    ids_S = torch.cat([prompt_P, policy.tokens.encode_strict(text).long()])
+    prompt_P = policy.tokens.encode_prompt(prompt).long() if prompt else torch.zeros(0, dtype=torch.int64)
+    text_S = policy.tokens.encode_strict(text) if prompt else policy.tokens.encode_prompt(text)
+    ids_S = torch.cat([prompt_P, text_S.long()])
     if len(ids_S) < 2:
         raise UserError(f"the text is a single token ({text!r}), and the first one is only read: give at least two")
     if len(ids_S) > MOST_TOKENS:
