@@ -105,6 +105,7 @@ def _batch_of(components: Components, phase: Phase, rows: Rows | None) -> Batch 
     place_B = torch.arange(count, device=rows.length_B.device) % len(rows.length_B)
     batch = Batch.from_rows(Rows(**{name: value[place_B] for name, value in vars(rows).items()}), components.context.gamma,
                             spec.first_decision)  # fmt: skip
+    batch = replace(batch, copies=spec.guesses_per_position)  # equal observations are read once, as in a batch of the buffer
     return batch.trim() if spec.variable_length else batch
 
 

@@ -103,3 +103,17 @@ def test_an_evaluation_is_timed_on_two_shares(tmp_path: Path, monkeypatch: pytes
 
 def test_where_nothing_is_known() -> None:
     assert "not known" in estimate_line(None, 1.0)
+
+
+def test_a_timed_batch_reads_equal_texts_once_as_training_does(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Bug: with several guesses a position the timed update reads every text as often, and takes a multiple of a real one."""
+    seen: list[tuple[int, int]] = []
+    original = measuring._update_seconds
+
+    def noted(components: Any, phase: Any, batch: Any) -> float:
+        seen.append((batch.copies, len(batch.length_B)))
+        return original(components, phase, batch)
+
+    monkeypatch.setattr(measuring, "_update_seconds", noted)
+    tools.start(tmp_path / "run", tools.write_text(tmp_path / "text.txt"), "env.guesses_per_position=2", "trainer.rollouts=1")
+    assert seen == [(2, 4)]
