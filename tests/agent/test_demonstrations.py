@@ -129,6 +129,8 @@ def test_joined_batches() -> None:
     assert batch.discount_BT[0].tolist() == [1.0, 1.0, 0.5, 0.5, 0.5, 0.0] and batch.mask_BT[0].sum() == 4
     both = batch.concat(batch)
     assert both.first == 2 and len(both.length_B) == 10
+    earlier = Batch.from_rows(demonstrations(), 0.5, 1)
+    assert batch.concat(earlier).first == 1 == earlier.concat(batch).first, "no decision of either is cut off"
     for name, value in vars(batch).items():
         if isinstance(value, torch.Tensor):
             assert torch.equal(getattr(both, name), torch.cat([value, value])), name

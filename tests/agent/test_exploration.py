@@ -104,6 +104,16 @@ def test_every_place_draws_for_itself(name: str, shape: tuple[int, ...]) -> None
 
 
 @pytest.mark.parametrize("name", sorted(EXPLORERS))
+def test_random_numbers_are_of_its_own_stream(name: str) -> None:
+    """Guards draws from torch's global generator, which whatever else draws from it (an evaluation, dropout) then moves."""
+    q_XA, found = RISING.expand(66, A) / 2, []
+    for seed in (1, 2):
+        torch.manual_seed(seed)
+        found.append(EXPLORERS[name]()(q_XA, None, q_XA.log_softmax(-1)))
+    assert torch.equal(*found)
+
+
+@pytest.mark.parametrize("name", sorted(EXPLORERS))
 @pytest.mark.parametrize("mask", ["A", "EA", "ETA"])
 def test_illegal_actions_are_never_chosen(name: str, mask: str) -> None:
     """Guards a random action, or an argmax, over everything: the best and most of the others are illegal."""

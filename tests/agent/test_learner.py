@@ -8,10 +8,12 @@ from typing import Any
 import pytest
 import torch
 
+from dqnlm.agent.learner import mean_loss
 from dqnlm.errors import UserError
 from dqnlm.metrics import Accumulator
+from dqnlm.objectives.base import LossOutput
 from dqnlm.types import Batch
-from tests.helpers.batches import random_batch
+from tests.helpers.batches import decisions, make_batch, random_batch
 from tests.helpers.learners import (
     HEADS,
     assert_close,
@@ -96,6 +98,39 @@ def test_objectives_add_up_with_their_weights() -> None:
     )
     td, cloning = (gradient(make_learner(o), batch) for o in (make_td(), cross_entropy()))
     assert_close(both, [0.25 * a + 3.0 * b for a, b in zip(td, cloning, strict=True)])
+
+
+def test_the_error_is_that_of_the_first_objective_that_has_one() -> None:
+    """Bug: priorities by the objective that happens to be named last. The two aim at values of different networks' choice."""
+    batch = random_batch()
+    parts = {"cloning": cross_entropy(), "first": make_td(bootstrap="double"), "last": make_td(bootstrap="soft")}
+    learner = make_learner(parts["first"])
+    learner.objectives = parts
+    found, alone = learner.update(batch), make_learner(parts["first"]).update(batch)
+    assert found is not None and alone is not None
+    torch.testing.assert_close(found, alone)
+    other = make_learner(parts["last"]).update(batch)
+    assert other is not None and float((found - other).abs().max()) > 0.01
+
+
+def test_a_loss_is_that_of_the_decisions_to_learn_from() -> None:
+    """Bug: decisions that stand in a window for another one's return alone are learned from. Weights 3 and 1, by hand."""
+    learn_BT = torch.tensor([[0.0, 1.0, 0.0], [1.0, 0.0, 0.0]])
+    batch = decisions(make_batch([[0, 0, 0]] * 2, learn_BT=learn_BT, weight_B=[3.0, 1.0]))
+    loss = LossOutput(torch.tensor([[1.0, 2.0, 4.0], [8.0, 16.0, 32.0]]), {})
+    assert float(mean_loss(loss, batch, torch.tensor(2.0), 2)) == (3 * 2 + 8) / 2
+    whole = LossOutput(torch.tensor([5.0, 7.0]), {})
+    assert float(mean_loss(whole, batch, torch.tensor(2.0), 2)) == (3 * 5 + 7) / 2
+
+
+def test_it_learns_in_training_mode() -> None:
+    """Bug: an evaluation leaves the network in its own mode, and dropout is off for the rest of the run."""
+    learner = make_learner()
+    learner.network.eval()
+    seen: list[bool] = []
+    learner.network.body.register_forward_hook(lambda module, given, output: seen.append(module.training))
+    learner.update(random_batch())
+    assert seen and all(seen) and learner.network.training and not learner.target.network.training
 
 
 def test_a_batch_without_decisions_moves_nothing() -> None:

@@ -80,6 +80,8 @@ def test_each_slice_draws_within_itself() -> None:
     index_XB = torch.stack([ring.sample(4).index_B for _ in range(2000)])
     assert torch.equal(index_XB // 2, torch.arange(4).expand(2000, 4))
     assert float(((index_XB % 2).sum(0) - 1000).abs().max()) < 6 * 500**0.5
+    alike = int(((index_XB % 2).sum(1) % 4 == 0).sum())  # on the same side in all slices: 1/8, if each draws for itself
+    assert abs(alike - 250) < 6 * 220**0.5
 
 
 @pytest.mark.parametrize("multi_turn", [False, True])

@@ -124,11 +124,25 @@ def test_draws_follow_the_masses_after_many_changes(rule: type[Buffer]) -> None:
 
 
 @pytest.mark.parametrize("rule", list(RULES), ids=["uniform", "prioritised"])
-def test_a_resumed_buffer_draws_the_same(rule: type[Buffer]) -> None:
-    """Bug: the tree is not part of a restored state, so that a resumed run draws from an empty or an old one."""
-    ring, again = (make(rule, rows=30, sample="transitions", **RULES[rule]) for _ in range(2))
+def test_rows_of_every_block_are_drawn(rule: type[Buffer]) -> None:
+    """Bug: sums above new rows stay 0, so that in a ring of more than 256 places those beyond the first are never drawn.
+
+    600 rows of four decisions each, 6,000 draws: a row is missed with probability e^-10.
+    """
+    ring = make(rule, rows=600, sample="transitions", **RULES[rule])
     for turn in range(4):
-        ring.add(random_rows(11, seed=turn), torch.arange(11) % 3 > 0)
+        ring.add(random_rows(150, seed=turn, short=False))
+    drawn = torch.cat([ring.sample(500).index_B for _ in range(12)]) // ring.storage.row_transitions
+    assert int(drawn.max()) < 600 and len(drawn.unique()) >= 597
+
+
+@pytest.mark.parametrize("rule", list(RULES), ids=["uniform", "prioritised"])
+@pytest.mark.parametrize(("rows", "added"), [(30, 11), (600, 220)], ids=["one block", "several blocks"])
+def test_a_resumed_buffer_draws_the_same(rule: type[Buffer], rows: int, added: int) -> None:
+    """Bug: the tree is not part of a restored state, so that a resumed run draws from an empty or an old one."""
+    ring, again = (make(rule, rows=rows, sample="transitions", **RULES[rule]) for _ in range(2))
+    for turn in range(4):
+        ring.add(random_rows(added, seed=turn), torch.arange(added) % 3 > 0)
     again.load_state_dict(ring.state_dict())
     for _ in range(3):
         ours, theirs = ring.sample(32), again.sample(32)

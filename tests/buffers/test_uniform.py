@@ -255,6 +255,16 @@ def test_state_round_trip(sample: str) -> None:
     tools.assert_resumes_exactly(UniformBuffer, sample=sample)
 
 
+@pytest.mark.parametrize(("kept", "first_found"), [(5, 0), (8, 0), (11, 3), (16, 8)])
+def test_rows_of_a_saved_ring_are_in_their_order(kept: int, first_found: int) -> None:
+    """Bug: where the ring has wrapped around, the newest rows come first, and a smaller ring then keeps the oldest."""
+    ring = buffer(rows=8)
+    for first in range(0, kept, 4):
+        ring.add(tools.numbered_rows(first, min(4, kept - first)))
+    rows = ring.storage.rows_of(ring.state_dict())
+    assert rows.observation_BS[:, 0].tolist() == list(range(first_found, kept)) and len(rows.length_B) == kept - first_found
+
+
 @pytest.mark.parametrize("sample", ["rows", "transitions"])
 def test_an_empty_buffer_gives_padding(sample: str) -> None:
     """Bug: an index out of range (on a GPU: the end of the process) where an update comes before the first row."""

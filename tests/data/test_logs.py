@@ -198,13 +198,13 @@ def test_half_a_character_is_refused_with_its_line(tmp_path: Path) -> None:
 def test_the_scale_is_the_training_part_s(tmp_path: Path) -> None:
     """Bug: held-out returns in other units. Of 0, 2 and 4: mean 2, deviation sqrt(8 / 3)."""
     path = write(tmp_path / "log.jsonl", [rated(p, "x", r) for p, r in zip("abc", (0, 2, 4), strict=True)])
-    other = write(tmp_path / "other.jsonl", [rated("d", "x", 10)])
+    other = write(tmp_path / "other.jsonl", [rated("d", "x", 10), rated("e", "x", 0)])
     log = read(path, heldout_path=str(other), reward_scaling="standardise")
     unit = (8 / 3) ** 0.5
     assert [sum(t.rewards) for t in log.train.items] == pytest.approx([-2 / unit, 0, 2 / unit])
     assert sum(log.heldout.items[0].rewards) == pytest.approx(8 / unit)
     best = read(path, heldout_path=str(other), keep_best=0.5)
-    assert [t.prompt for t in best.train.items] == ["b", "c"] and len(best.heldout) == 1
+    assert [t.prompt for t in best.train.items] == ["b", "c"] and len(best.heldout) == 2, "all are scored"
 
 
 def test_long_rows_are_left_out_by_their_tokens(tmp_path: Path) -> None:

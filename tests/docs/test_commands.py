@@ -59,6 +59,7 @@ NOT_RUN: list[tuple[str, str, Callable[[str], None]]] = [
     ("python3 -m venv .venv", "makes an environment; pip, in the next lines, needs the network", _nothing),
     ("pip install ", "needs the network", _extras),
     ("scripts/test", "runs this very test", _executable),
+    ("scripts/faults.py", "runs tests for half an hour", _executable),
     ("studies/reproduce ", "trains for minutes or hours", _reproduces),
     ("scripts/python studies/", "trains for minutes or hours", _study),
     ("dqnlm train -m hydra/launcher=joblib ", "needs the package of an extra", _nothing),

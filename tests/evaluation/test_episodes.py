@@ -9,7 +9,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from dqnlm.evaluation.episodes import EpisodeCollector, measure_episodes
+from dqnlm.evaluation import episodes
+from dqnlm.evaluation.episodes import EpisodeCollector, EpisodeEvaluator, measure_episodes
 from dqnlm.types import DECISION, TERMINATED, TRUNCATED, Rows
 
 
@@ -69,3 +70,25 @@ def test_what_q_promises_at_the_first_decision() -> None:
     assert figures["eval/return"] == 17.5 and figures["eval/return_least"] == 7.0 and figures["eval/length"] == 3.5
     assert figures["eval/return_error"] == pytest.approx(10.5)
     assert "eval/q_start" not in measure_episodes(collected(), policy, q_is_return=False)
+    collector = collected()
+    collector.legal = lambda observation_BS: torch.tensor([False, True])  # the action of Q 0 alone may be chosen
+    assert measure_episodes(collector, policy, q_is_return=True)["eval/q_start"] == 0.0
+
+
+def test_other_strengths_of_a_reweighted_policy(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Bug: each beta is the run's own, or the policy keeps the last one, and acts by it from then on."""
+    policy: Any = SimpleNamespace(beta=2.0)
+
+    def played(env: Any, policy: Any, gamma: float) -> Any:
+        if policy.beta > 100:
+            raise RuntimeError("in the middle of an evaluation")
+        return SimpleNamespace(returns=lambda: torch.tensor([policy.beta, policy.beta + 2]))
+
+    monkeypatch.setattr(episodes, "play_greedily", played)
+    env: Any = SimpleNamespace(references=dict)
+    evaluator = EpisodeEvaluator(lambda: env, 1.0, [0.0, 5.0], 1, False)
+    assert evaluator._betas(policy) == {"eval/return_beta_0": 1.0, "eval/return_beta_5": 6.0} and policy.beta == 2.0
+    evaluator.betas = [7.0, 999.0]
+    with pytest.raises(RuntimeError, match="in the middle"):
+        evaluator._betas(policy)
+    assert policy.beta == 2.0

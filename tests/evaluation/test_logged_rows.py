@@ -248,3 +248,22 @@ def test_greedy_answers_to_training_prompts_are_scored_too() -> None:
     few = LogEvaluator(rest, CountsA(ACTIONS), 6, 1.0, [], 2, 2, True, LogPart(ITEMS, ROWS))
     assert len(few.seen) == min(2, len({item.prompt for item in ITEMS}))
     assert "eval/return_train" not in LogEvaluator(rest, None, 6, 1.0, [], 2, 2, True, rest).evaluate(policy).metrics
+
+
+@torch.no_grad()
+def test_figures_of_rows_by_hand() -> None:
+    """Bug: a mean over rows in the place of one over tokens, or best rows by the discounted return.
+
+    Gamma .1: the second row's 2, paid at its fifth decision (with the end), is worth .0002 there, and 2 as it is paid. A quarter
+    of three rows is one row: that of the greatest return as paid.
+    """
+    items = [Trajectory("ab", "a", (1.0,)), Trajectory("b", "dcab", (0.0, 0.0, 0.0, 2.0)), Trajectory("ab", "c", (0.5,))]
+    rows = token_rows(items, TOKENIZER, TOKENIZER.eos_id)
+    policy = make_policy("reweighted")
+    figures = LogEvaluator(LogPart(items, rows), None, 4, 0.1, [], 2, 2, True).evaluate(policy).metrics
+    sums = row_sums(policy, rows, [])
+    assert sums.count_B.tolist() == [2, 5, 2]
+    assert figures["eval/nll"] == pytest.approx(float(sums.nats_BP.sum() / 9))
+    assert figures["eval/accuracy"] == pytest.approx(float(sums.hits_B.sum() / 9))
+    assert figures["eval/nll_best"] == pytest.approx(float(sums.nats_BP[1, 0] / 5))
+    assert float(sums.nats_BP.sum() / 9) != pytest.approx(float((sums.nats_BP[:, 0] / sums.count_B).mean()), rel=1e-5)

@@ -45,6 +45,7 @@ TEXT = ("data=text_file", "data.path=text.txt", "data.test_fraction=0.0", *ONLIN
 FREE = (*TEXT, "env.transition=free", "env.prompt_length=3", "trainer.rollout_steps=5", "trainer.learning_starts=40")
 SHAKESPEARE = (
     "+experiment=shakespeare", *TEXT, *TRANSFORMER, "env.num_envs=8", "network.dropout=0.1", "trainer.learning_starts=64",
+    "optimizer=adamw", "optimizer.lr=2e-3", "exploration.sharpness=1.0",  # of the time of the record
 )  # fmt: skip
 PAIRS = (
     "+experiment=translation", *LASTING, *TRANSFORMER, "network.context=20", "reward=edit_distance", "reward.unit=character",

@@ -207,5 +207,10 @@ def test_initial_return_is_where_q_starts() -> None:
     for loss in ("squared", "huber", "logistic"):
         head = Scalar(Bounds(0.0, 2.0), False, loss=loss, initial_return=0.25)
         torch.testing.assert_close(head.value(raw), torch.full((2, 3, 4), 0.25))
+        leaf = raw.clone().requires_grad_()
+        at_rest = head.loss_taken(leaf, torch.zeros(2, 3, dtype=torch.int64), torch.full((2, 3), 0.25)).sum()
+        at_rest = at_rest + head.loss_all(leaf, torch.full((2, 3, 4), 0.25)).sum()
+        [slope] = torch.autograd.grad(at_rest, leaf)
+        assert float(slope.abs().max()) < 1e-6, "the losses read the same Q"
     with pytest.raises(UserError, match="initial_return"):
         Scalar(Bounds(0.0, 2.0), False, loss="logistic", initial_return=2.0)

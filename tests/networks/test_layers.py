@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from dqnlm.errors import UserError
 from dqnlm.networks.base import QNetwork, TokenEncoder, VectorEncoder
-from dqnlm.networks.layers import rotary_table, rotate
+from dqnlm.networks.layers import Attention, rotary_table, rotate
 from dqnlm.networks.noisy import Noisy, NoisyDueling
 from dqnlm.networks.projections import Dueling, Linear
 from dqnlm.networks.recurrent import GRU
@@ -203,6 +203,16 @@ def test_rotation_knows_distances_only() -> None:
     torch.testing.assert_close(score(7, 3), score(37, 33), rtol=1e-5, atol=1e-5)
     assert (score(7, 3) - score(7, 4)).abs() > 1e-3
     torch.testing.assert_close(rotate(query, table[0, None]), query)
+
+
+def test_attention_knows_distances_only() -> None:
+    """Guards keys or queries that are not turned: the same tokens four places later attend to one another as before."""
+    torch.manual_seed(0)
+    attention, x_BSD, table = Attention(8, 2, 0.0).double(), torch.randn(2, 6, 8).double(), rotary_table(20, 4).double()
+    nn.init.normal_(attention.qkv.weight)
+    here, later = attention(x_BSD, table[:6], 0)[0], attention(x_BSD, table[4:10], 0)[0]
+    torch.testing.assert_close(here, later, rtol=1e-5, atol=1e-6)
+    assert (here - attention(x_BSD, table[0].expand(6, -1, -1), 0)[0]).abs().max() > 1e-2, "and distances matter"
 
 
 def test_transformer_scales_what_writes_to_the_residual() -> None:

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from dqnlm.errors import UserError
+from dqnlm.heads.categorical import Categorical
 from dqnlm.heads.quantile import Quantile
 from dqnlm.objectives.base import Requirements, combined
 from dqnlm.objectives.bootstrap import Double, Max, Munchausen
@@ -336,3 +337,22 @@ def test_the_bonus_of_munchausen_is_that_of_the_target_at_decisions_alone() -> N
     alone = make_td(bootstrap="munchausen")(online, {"q": target}, decisions(batch_of_two_steps([0.5, 0.5])))
     log_pi = -0.3 * math.log1p(math.exp(-2 / 0.3))  # times T
     assert float(alone.metrics["target/mean"][0, 1]) == pytest.approx(2 + 0.9 * log_pi + soft / 2, abs=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("legal", "probabilities"), [(None, [0.25, 0.75]), ([True, True], [0.25, 0.75]), ([False, True], [0.5, 0.5])]
+)
+def test_a_distribution_is_that_of_the_next_states_best_legal_action(
+    legal: list[bool] | None, probabilities: list[float]
+) -> None:
+    """Bug: an illegal action's distribution, or probabilities of the present state beside atoms of the next.
+
+    Atoms 0 and 4. Next state: action 0 has them with 1/4 and 3/4 (mean 3), action 1 with 1/2 each. Reward 1, gamma 1/2.
+    """
+    head = Categorical(Bounds(0.0, 4.0), low=None, high=None, num_atoms=2, temperature=None)
+    raw = {"q": torch.tensor([[[[9.0, 0.0], [9.0, 0.0]], [[0.0, math.log(3.0)], [0.0, 0.0]]]])}
+    objective = td(head, Max(), OneStep(), None, True, True, weight=1.0, twin=False)
+    assert isinstance(objective, DistributionalTD)
+    batch = make_batch([[0]], [[1.0]], [[0.5]], observation_BS=[[0, 1]])
+    z_BTM, p_BTM = objective._target_atoms(head, raw, raw, decisions(batch, None if legal is None else torch.tensor(legal)))
+    assert z_BTM.flatten().tolist() == [1.0, 3.0] and p_BTM.flatten().tolist() == pytest.approx(probabilities)

@@ -98,6 +98,9 @@ def test_path_consistency_by_hand() -> None:
     objective = PathConsistency(HEADS["squared"](), True, weight=1.0, temperature=1.0, n=1, reference="none")
     result = objective({"q": torch.cat([Q, Q], 1)}, {"q": torch.cat([Q, Q], 1)}, one_decision(1, reward=2.0))
     assert float(result.loss_BT) == pytest.approx(2.0554, abs=2e-4)
+    # With action 2 illegal: Vbar = 3 + log(1 + e^-2) = 3.1269, residual 2 + 1.5635 - 3 = .5635.
+    legal = objective({"q": torch.cat([Q, Q], 1)}, {"q": torch.cat([Q, Q], 1)}, one_decision(1, reward=2.0, legal_A=FIRST_TWO))
+    assert float(legal.loss_BT) == pytest.approx(0.5 * 0.5635**2, abs=2e-4)
     with pytest.raises(UserError, match="at least 1"):
         PathConsistency(HEADS["squared"](), True, weight=1.0, temperature=1.0, n=0, reference="none")
 

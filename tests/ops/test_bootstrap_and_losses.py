@@ -14,6 +14,7 @@ from dqnlm.evaluation.positions import CachedLogits
 from dqnlm.objectives import bootstrap as rules
 from dqnlm.objectives.bootstrap import StateValues
 from dqnlm.ops import bootstrap, losses, returns
+from dqnlm.ops.masking import after_burn_in
 from dqnlm.types import DECISION, TERMINATED, TRUNCATED, discount_from_flags
 
 
@@ -202,6 +203,12 @@ def test_masked_mean() -> None:
     assert losses.masked_mean(value, torch.zeros(1, 3)).item() == 0.0
 
 
+@pytest.mark.parametrize(("burn_in", "left"), [(0, [0, 1, 1, 0, 1]), (1, [0, 0, 1, 0, 1]), (2, [0, 0, 0, 0, 1]), (3, [0] * 5)])
+def test_burn_in_counts_decisions(burn_in: int, left: list[float]) -> None:
+    """Guards steps of a prompt or a partner that count as decisions, and a boundary that is one off."""
+    assert after_burn_in(torch.tensor([[0.0, 1.0, 1.0, 0.0, 1.0]]), burn_in).tolist() == [left]
+
+
 def test_losses_by_hand() -> None:
     """Guards a missing half, a Huber delta other than 1, a label read as a class, an expectile upside down.
 
@@ -284,6 +291,15 @@ def test_cross_fitting_scores_each_half_with_the_others_temperature() -> None:
     assert found > own + 0.1
     with pytest.raises(ValueError, match="two positions"):
         temperature.cross_fitted_nats(CachedLogits(hot[:1], hot_target[:1]))
+
+
+def test_every_position_weighs_the_same_in_a_cross_fit() -> None:
+    """Guards a mean of two means: of five positions the first two are one half, the other three the other."""
+    q_NA, target_N = scores(2.0)[0][:5], scores(2.0)[1][:5]
+    halves = [CachedLogits(q_NA[:2], target_N[:2]), CachedLogits(q_NA[2:], target_N[2:])]
+    first, second = (temperature.nats(halves[i], temperature.fit(halves[1 - i])) for i in (0, 1))
+    assert temperature.cross_fitted_nats(CachedLogits(q_NA, target_N)) == pytest.approx((2 * first + 3 * second) / 5, rel=1e-6)
+    assert abs(first - second) > 1e-3
 
 
 def test_distinct_and_top_share_by_hand() -> None:

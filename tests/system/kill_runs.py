@@ -2,6 +2,7 @@
 """Kills a run (kill -9) at random moments, resumes it each time, and compares its end with a run that was never killed.
 
     scripts/python tests/system/kill_runs.py --kills 20
+    scripts/python tests/system/kill_runs.py --kills 20 --kind pretrained        (or prioritised, log, pairs)
     scripts/python tests/system/kill_runs.py --kills 10 --processes 2
 
 With several processes (torchrun) one of them is killed, and the others must end by themselves within a minute.
@@ -29,8 +30,9 @@ from pathlib import Path
 
 from dqnlm.errors import UserError
 from dqnlm.runs import checkpoint
+from tests.golden import data_files
+from tests.golden.runs import RUNS
 from tests.helpers import runs as tools
-from tests.helpers.paths import ROOT
 
 END_WITHIN_S = 60.0  # all processes of a run after the death of one of them
 TRAINING, WRITING, STARTING = "training", "checkpoint write", "start"
@@ -39,6 +41,13 @@ SETTINGS = [
     "env.transition=free", "trainer.rollout_steps=5", "trainer.learning_starts=64", "network.dropout=0.1", "network.width=32",
     "buffer.capacity=20000", "trainer.log_every=10", "evaluation.every=100", "checkpoint.every=20",
 ]  # fmt: skip
+KINDS = {  # name -> run of `golden.runs` with its data, and the setting that makes it long
+    "prioritised": ("iqn_prioritized_transitions", "trainer.rollouts"),
+    "log": ("logged", "trainer.offline_rounds"),
+    "pairs": ("pairs", "trainer.rollouts"),
+    "pretrained": ("pretrained_lora", "trainer.offline_rounds"),
+}
+EVERY = {"trainer.log_every": 10, "evaluation.every": 100, "checkpoint.every": 20}
 
 
 @dataclass
@@ -65,7 +74,18 @@ def plan(kills: int, updates: int, seed: int) -> list[Kill]:
     return [Kill(kind, target, draw.uniform(0, 0.3)) for kind, target in zip(kinds, targets, strict=True)]
 
 
-def command(run: Path, text: Path, rollouts: int, processes: int = 1) -> list[str]:
+def settings_of(kind: str, folder: Path, rounds: int) -> list[str]:
+    """What is typed for a run of this kind and length; its data are written into `folder`, where it is to be started."""
+    if kind == "text":
+        return tools.tiny(tools.write_text(folder / "text.txt", 20_000), *SETTINGS, f"trainer.rollouts={rounds}")
+    name, length = KINDS[kind]
+    recorded = next(run for run in RUNS if run.name == name)
+    data_files.write(folder, recorded.data)
+    typed = dict(setting.split("=", 1) for setting in recorded.settings) | {length: str(rounds)}
+    return [f"{key}={value}" for key, value in (typed | {key: str(value) for key, value in EVERY.items()}).items()]
+
+
+def command(run: Path, settings: list[str], processes: int = 1) -> list[str]:
     """Resumes the run if it has a whole checkpoint, else starts it (anew)."""
     several = [sys.executable, "-m", "torch.distributed.run", f"--nproc-per-node={processes}", "-m", "dqnlm"]
     dqnlm = [sys.executable, "-m", "dqnlm"] if processes == 1 else several
@@ -74,14 +94,14 @@ def command(run: Path, text: Path, rollouts: int, processes: int = 1) -> list[st
         return [*dqnlm, "resume", str(run)]
     except UserError:
         shutil.rmtree(run, ignore_errors=True)
-        return [*dqnlm, "train", *tools.tiny(text, *SETTINGS, f"trainer.rollouts={rollouts}"), f"hydra.run.dir={run}"]
+        return [*dqnlm, "train", *settings, f"hydra.run.dir={run}"]
 
 
 @contextlib.contextmanager
-def launch(arguments: list[str]) -> Iterator[subprocess.Popen[bytes]]:
-    """A process that does not outlive the block, whatever ends it."""
+def launch(arguments: list[str], place: Path) -> Iterator[subprocess.Popen[bytes]]:
+    """A process in the folder `place` that does not outlive the block, whatever ends it."""
     environment, pipe = os.environ | {"OMP_NUM_THREADS": "1"}, subprocess.PIPE
-    with subprocess.Popen(arguments, cwd=ROOT, env=environment, stdout=subprocess.DEVNULL, stderr=pipe) as process:
+    with subprocess.Popen(arguments, cwd=place, env=environment, stdout=subprocess.DEVNULL, stderr=pipe) as process:
         try:
             yield process
         finally:
@@ -127,13 +147,13 @@ def end(process: subprocess.Popen[bytes], kill: Kill, processes: int) -> None:
     kill.end_s = time.monotonic() - started
 
 
-def strike(run: Path, text: Path, rollouts: int, kill: Kill, processes: int = 1) -> None:
+def strike(run: Path, settings: list[str], kill: Kill, processes: int = 1) -> None:
     """Starts or resumes the run, kills it at its moment, and notes what is left.
 
     Raises:
         SystemExit: the run fails by itself.
     """
-    with launch(command(run, text, rollouts, processes)) as process:
+    with launch(command(run, settings, processes), run.parent) as process:
         if kill.kind == STARTING:
             time.sleep(kill.delay * 10)
         elif wait_for(process, lambda: last_step(run) >= kill.target, 0.02):
@@ -176,37 +196,37 @@ def differences(run: Path, reference: Path) -> list[str]:
     return found + tools.differences(tools.state(run), tools.state(reference))
 
 
-def to_its_end(run: Path, text: Path, rollouts: int, processes: int = 1) -> None:
+def to_its_end(run: Path, settings: list[str], processes: int = 1) -> None:
     """Starts or resumes the run and lets it finish.
 
     Raises:
         SystemExit: it fails.
     """
-    with launch(command(run, text, rollouts, processes)) as process:
+    with launch(command(run, settings, processes), run.parent) as process:
         error = process.communicate()[1]
     if process.returncode and b"is finished" not in error:
         raise SystemExit(f"{run.name} failed, code {process.returncode}:\n{error.decode()}")
 
 
 def compare(
-    folder: Path, kills: int, rollouts: int, seed: int, finish: Callable[[Path, Path, int], None] = to_its_end,
-    processes: int = 1,
+    folder: Path, kills: int, rollouts: int, seed: int, finish: Callable[[Path, list[str]], None] = to_its_end,
+    processes: int = 1, kind: str = "text",
 ) -> tuple[list[Kill], list[str]]:  # fmt: skip
     """The reference, the killed run, and what differs in the end."""
-    text, reference, run = tools.write_text(folder / "text.txt", 20_000), folder / "reference", folder / "killed"
+    settings, reference, run = settings_of(kind, folder, rollouts), folder / "reference", folder / "killed"
     started = time.monotonic()
-    finish(reference, text, rollouts)
+    finish(reference, settings)
     print(
-        f"reference: {rollouts} rollouts, {last_step(reference)} updates, {time.monotonic() - started:.0f} s",
+        f"reference: {kind}, {rollouts} rounds, {last_step(reference)} updates, {time.monotonic() - started:.0f} s",
         flush=True,
     )
     print("kill  during             at update  resumes from   figures so far", flush=True)
     moments = plan(kills, last_step(reference), seed)
     for number, kill in enumerate(moments, 1):
-        strike(run, text, rollouts, kill, processes)
+        strike(run, settings, kill, processes)
         check(run, reference, kill)
         show(number, kill)
-    finish(run, text, rollouts)
+    finish(run, settings)
     return moments, differences(run, reference)
 
 
@@ -215,16 +235,19 @@ def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n\n")[0])
     parser.add_argument("--kills", type=int, default=20, help="how often (default: 20)")
     parser.add_argument("--rollouts", type=int, default=2000, help="length of the run (default: 2000, about a minute)")
+    parser.add_argument("--kind", choices=("text", *KINDS), default="text", help="of run (default: text)")
     parser.add_argument("--processes", type=int, default=1, help="of the run, by torchrun (default: 1)")
     parser.add_argument("--seed", type=int, default=0, help="of the moments (default: 0)")
     arguments = parser.parse_args(argv)
     with tempfile.TemporaryDirectory(prefix="kill-test-") as folder:
         processes = arguments.processes
 
-        def finish(run: Path, text: Path, rollouts: int) -> None:
-            to_its_end(run, text, rollouts, processes)
+        def finish(run: Path, settings: list[str]) -> None:
+            to_its_end(run, settings, processes)
 
-        kills, different = compare(Path(folder), arguments.kills, arguments.rollouts, arguments.seed, finish, processes)
+        kills, different = compare(
+            Path(folder), arguments.kills, arguments.rollouts, arguments.seed, finish, processes, arguments.kind
+        )
     wrong = [f"figures at kill {number}" for number, kill in enumerate(kills, 1) if not kill.figures_equal] + different
     writes = sum(kill.where == WRITING for kill in kills)
     if wrong:

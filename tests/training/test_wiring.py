@@ -153,6 +153,7 @@ def test_a_noisy_network_acts_and_learns_with_new_noise(tmp_path: Path, text: Pa
     before = [layer.noise_in for layer in (*noisy_layers(network), *noisy_layers(target))]
     for _ in range(5):  # until a row is there for every place in the batch
         rollout(trainer)
+    set_noise(network, False)  # as an evaluation leaves it
     parts.learner.update(trainer.phase.sampler.sample())
     layers = [*noisy_layers(network), *noisy_layers(target)]
     assert len(layers) == 2 and all(layer.active for layer in layers)
@@ -230,6 +231,7 @@ def test_random_streams_are_apart(tmp_path: Path) -> None:
     assert len({generator.initial_seed() for generator in generators}) == 4
     numbers = [value for name, value in vars(streams).items() if name.isupper()]
     assert len(numbers) == len(set(numbers)) == 6
+    assert len({streams.seed_of(seed, number) for seed in range(50) for number in numbers}) == 300, "also those of other seeds"
 
 
 def test_the_target_begins_where_cloning_ended(tmp_path: Path, text: Path) -> None:
@@ -265,6 +267,16 @@ def test_importance_weights_become_whole_in_a_run(tmp_path: Path, text: Path) ->
     trainer = on_text(tmp_path / "run", text, *chosen)
     betas = rounds(trainer, lambda: float(trainer.components.buffer.beta))
     assert betas[-4:] == pytest.approx([0.4, 0.55, 0.7, 0.85])
+
+
+def test_errors_of_updates_become_priorities(tmp_path: Path, text: Path) -> None:
+    """Bug: the loop keeps the errors to itself, so that all rows are drawn alike for the whole run."""
+    trainer = on_text(tmp_path / "run", text, "buffer=prioritized", "trainer.learning_starts=0")
+    for _ in range(6):
+        trainer.train_round(trainer.phase)
+    buffer: Any = trainer.components.buffer
+    held = int(buffer.storage.filled())
+    assert len(buffer.mass_CN[:held].unique()) > 4
 
 
 def test_epsilon_begins_with_the_first_rollout(tmp_path: Path, text: Path) -> None:
