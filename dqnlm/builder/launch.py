@@ -110,10 +110,11 @@ def _resume(run: RunDirectory, before: Config, config: Config, ranks: Ranks, res
     saved_state.restore(trainer.components, policy, training, reshard)
     trainer.load_state_dict(training["trainer"])
     if trainer.rounds_done >= trainer.total_rounds and has_finished(run):
-        key = "offline_rounds" if config["trainer"]["offline_rounds"] and not config["trainer"]["rollouts"] else "rollouts"
+        offline = not config["trainer"]["rollouts"] and (config["trainer"]["offline_rounds"] or not trainer.components.task.plays)
+        key = "offline_rounds" if offline else "rollouts"
         raise UserError(
             f"{run.path} is finished ({trainer.rounds_done} {trainer.rounds}); to train on: "
-            + resume_command(run.path, f"trainer.{key}={config['trainer'][key] * 2 or 'N'}")
+            + resume_command(run.path, f"trainer.{key}={config['trainer'][key] * 2 or 100}")
         )
     if trainer.rounds_done > trainer.total_rounds:
         both = " with trainer.offline_rounds" if config["trainer"]["offline_rounds"] else ""

@@ -12,6 +12,7 @@ import sys
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+from dqnlm.commands.help_text import HelpFormatter, examples
 from dqnlm.commands.run_arguments import add_run_arguments, parse_run_arguments
 
 if TYPE_CHECKING:
@@ -25,7 +26,8 @@ QUIT = "quit"
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="dqnlm chat", description="Talks with a run's policy, line by line; end with Ctrl-D or `quit`.",
-        epilog="examples: dqnlm chat latest; dqnlm chat latest --secret house; echo 'To be' | dqnlm chat latest",
+        epilog=examples("dqnlm chat latest", "dqnlm chat latest --secret house", "echo 'To be' | dqnlm chat latest"),
+        formatter_class=HelpFormatter,
     )  # fmt: skip
     add_run_arguments(parser)
     parser.add_argument("--secret", metavar="WORD", help="a run of Wordle: play this word and show the game")

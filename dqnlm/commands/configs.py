@@ -6,6 +6,7 @@ import argparse
 import shutil
 import sys
 
+from dqnlm.commands.help_text import HelpFormatter, examples
 from dqnlm.config import catalogue
 from dqnlm.errors import UserError
 from dqnlm.utils.documents import named_in
@@ -86,7 +87,10 @@ def _how(group: str) -> str:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="dqnlm configs", description="List groups and options, or print one as YAML.")
+    parser = argparse.ArgumentParser(
+        prog="dqnlm configs", description="List groups and options, or print one as YAML.", formatter_class=HelpFormatter,
+        epilog=examples("dqnlm configs", "dqnlm configs network", "dqnlm configs network/gru"),
+    )  # fmt: skip
     parser.add_argument(
         "what", nargs="?", default="", metavar="GROUP[/OPTION]", help="a group; with /OPTION the file itself"
     )

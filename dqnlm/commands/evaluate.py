@@ -8,6 +8,7 @@ import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
+from dqnlm.commands.help_text import HelpFormatter, examples
 from dqnlm.commands.run_arguments import add_run_arguments, add_weights, parse_run_arguments, set_weights
 
 if TYPE_CHECKING:
@@ -21,7 +22,9 @@ if TYPE_CHECKING:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="dqnlm eval", description="Scores a run's policy on held-out data, or on greedy episodes."
+        prog="dqnlm eval", description="Scores a run's policy on held-out data, or on greedy episodes.",
+        epilog=examples("dqnlm eval latest", "dqnlm eval latest --part validation", "dqnlm eval latest --data-path play.txt"),
+        formatter_class=HelpFormatter,
     )
     add_run_arguments(parser)
     parser.add_argument("--data-path", metavar="FILE", help="score this whole text instead of a part of the run's data")

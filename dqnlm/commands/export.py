@@ -9,6 +9,7 @@ import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from dqnlm.commands.help_text import HelpFormatter, examples
 from dqnlm.commands.run_arguments import add_run_arguments, parse_run_arguments
 
 if TYPE_CHECKING:
@@ -27,6 +28,7 @@ def _parser() -> argparse.ArgumentParser:
         description="Writes a folder for transformers: the trunk with its adapters merged, "
         "an output layer that holds what Q learned, so that the model acts as the run did, the tokenizer, the value heads "
         f"({HEADS}) and a model card.",
+        epilog=examples("dqnlm export latest my_model"), formatter_class=HelpFormatter,
     )
     add_run_arguments(parser, device=False)
     parser.add_argument("dir", type=Path, metavar="DIR", help="a folder that is not there yet, or is empty")

@@ -8,6 +8,7 @@ import sys
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
+from dqnlm.commands.help_text import HelpFormatter, examples
 from dqnlm.commands.run_arguments import add_run_arguments, add_weights, parse_run_arguments, set_weights
 
 if TYPE_CHECKING:
@@ -19,12 +20,14 @@ LINE_BREAK = "\n"  # ends a prompt and an answer
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="dqnlm generate", description="Writes text with a run's policy.",
-        epilog="examples: dqnlm generate latest --prompt 'ROMEO:' --max-tokens 500; "
-        "echo -n 'To be' | dqnlm generate latest --prompt-file -",
+        epilog=examples(
+            "dqnlm generate latest --prompt 'ROMEO:' --max-tokens 500", "echo -n 'To be' | dqnlm generate latest --prompt-file -",
+        ),
+        formatter_class=HelpFormatter,
     )  # fmt: skip
     add_run_arguments(parser)
     prompt = parser.add_mutually_exclusive_group()
-    prompt.add_argument("--prompt", help="text to continue (default: a line break)")
+    prompt.add_argument("--prompt", help="text to continue (default: a line break, or a letter that the run knows)")
     prompt.add_argument("--prompt-file", metavar="FILE", help="read the prompt from a file; - for standard input")
     parser.add_argument("--max-tokens", type=int, default=300, help="tokens to write (default: 300)")
     parser.add_argument(
@@ -55,15 +58,15 @@ def main(argv: list[str]) -> int:
     for name, value in (("--max-tokens", arguments.max_tokens), ("--n", arguments.n)):
         if value < 1:
             raise UserError(f"{name} must be at least 1, not {value}")
-    prompt = _prompt(arguments)
+    typed = _prompt(arguments)
     policy, config = load_policy_and_config(
         arguments.run, arguments.checkpoint, arguments.output_dir, arguments.device, arguments.allow_targets,
         arguments.base, arguments.places,
     )  # fmt: skip
     set_weights(policy, arguments.weights)
-    stop = arguments.stop
+    prompt, stop = _default(policy) if typed is None else typed, arguments.stop
     if _answers(config):
-        prompt, stop = _question(prompt), LINE_BREAK if stop is None else stop
+        prompt, stop = _question(typed or ""), LINE_BREAK if stop is None else stop
     kind = arguments.policy or policy.default
     print(f"{arguments.run}, checkpoint {arguments.checkpoint} (step {policy.step}), policy {kind}", file=sys.stderr)
     for number in range(arguments.n):
@@ -98,13 +101,28 @@ def _question(prompt: str) -> str:
     return prompt.removesuffix(LINE_BREAK) + LINE_BREAK
 
 
-def _prompt(arguments: argparse.Namespace) -> str:
-    """The prompt from the command line, a file or standard input. Raises UserError where the file is no text."""
+def _default(policy: Policy) -> str:
+    """A line break, where the run's text has any; else the first character that it knows, a space before all others."""
+    from dqnlm.errors import UserError
+
+    letters = (LINE_BREAK, " ", *map(chr, range(33, 0x3000)))
+    known = next((letter for letter in letters if policy.tokenizer.count_unknown(letter) == 0), None)
+    if known is None:
+        raise UserError("no prompt is given, and the run knows none of the usual letters: add --prompt TEXT")
+    return known
+
+
+def _prompt(arguments: argparse.Namespace) -> str | None:
+    """The prompt from the command line, a file or standard input; None where none is given.
+
+    Raises:
+        UserError: the file is no text.
+    """
     from dqnlm.utils.encoding import typed_text
 
     if arguments.prompt_file is not None:
         return typed_text(arguments.prompt_file, "--prompt-file")
-    return "\n" if arguments.prompt is None else str(arguments.prompt)
+    return None if arguments.prompt is None else str(arguments.prompt)
 
 
 def pieces(policy: Policy, prompt: str, arguments: argparse.Namespace, number: int) -> Iterator[str]:

@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from dqnlm.commands.help_text import HelpFormatter, examples
 from dqnlm.errors import UserError
 from dqnlm.utils.documents import documents_folder
 
@@ -21,7 +22,10 @@ PACKAGES = ("torch", "hydra-core", "omegaconf", "datasets", "rich", "tqdm", "num
 
 def main(argv: list[str]) -> int:
     """Prints the report, or JSON with --json. Returns 0."""
-    parser = argparse.ArgumentParser(prog="dqnlm info", description="Versions, devices, and the data that is found.")
+    parser = argparse.ArgumentParser(
+        prog="dqnlm info", description="Versions, devices, and the data that is found.", formatter_class=HelpFormatter,
+        epilog=examples("dqnlm info", "dqnlm info --json"),
+    )  # fmt: skip
     parser.add_argument("--json", action="store_true", help="for programs")
     parser.add_argument("--output-dir", default="outputs", metavar="DIR", help="where runs are (default: %(default)s)")
     arguments = parser.parse_args(argv)

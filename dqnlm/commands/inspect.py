@@ -7,6 +7,7 @@ import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from dqnlm.commands.help_text import HelpFormatter, examples
 from dqnlm.commands.run_arguments import add_run_arguments, parse_run_arguments
 
 if TYPE_CHECKING:
@@ -21,11 +22,16 @@ def _parser() -> argparse.ArgumentParser:
         prog="dqnlm inspect",
         description="Writes one self-contained page in which every token of a text is coloured by its Q-value, the value of "
         "the state, the advantage, the action gap or the log-probability; pointing at a token shows the five best ones.",
-        epilog="examples: dqnlm inspect latest --text 'To be, or not to be'; dqnlm inspect latest --text-file play.txt",
+        epilog=examples(
+            "dqnlm inspect latest --text 'To be, or not to be'", "dqnlm inspect latest --text-file play.txt",
+            "dqnlm inspect latest --prompt 'ROMEO:' --text ' To be'",
+        ),
+        formatter_class=HelpFormatter,
     )
     add_run_arguments(parser)
     text = parser.add_mutually_exclusive_group(required=True)
-    text.add_argument("--text", help="the text to look at; its first token is only read")
+    text.add_argument("--text", help="the text to look at; without --prompt its first token is only read")
+    parser.add_argument("--prompt", default="", help="what stands before the text: it is read, and neither scored nor counted")
     text.add_argument("--text-file", metavar="FILE", help="read the text from a file; - for standard input")
     parser.add_argument(
         "--output", metavar="FILE", help="path of the page (default: inspect.html in the run's folder)"
@@ -57,7 +63,7 @@ def main(argv: list[str]) -> int:
         folder, arguments.checkpoint, arguments.output_dir, arguments.device, arguments.allow_targets,
         arguments.base, arguments.places,
     )  # fmt: skip
-    page = build_page(inspect_text(policy, text), heading(policy, config, folder, arguments))
+    page = build_page(inspect_text(policy, text, arguments.prompt), heading(policy, config, folder, arguments))
     try:
         write_text_atomic(output, page)
     except OSError as error:

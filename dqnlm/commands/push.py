@@ -8,6 +8,7 @@ import tempfile
 from pathlib import Path
 
 from dqnlm.commands import export
+from dqnlm.commands.help_text import HelpFormatter, examples
 from dqnlm.errors import UserError
 from dqnlm.utils import hub
 
@@ -17,6 +18,7 @@ def _parser() -> argparse.ArgumentParser:
         prog="dqnlm push",
         description="Exports a run on a pretrained model (see dqnlm export) and uploads it to the Hugging Face Hub. Needs a "
         "token: hf auth login, or HF_TOKEN.",
+        epilog=examples("dqnlm push latest OWNER/NAME"), formatter_class=HelpFormatter,
     )
     parser.add_argument("run", help="a run's folder, `latest`, or a unique prefix of its name")
     parser.add_argument("repository", metavar="OWNER/NAME", help="made if it is not there")

@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from dqnlm.commands.help_text import HelpFormatter, examples
 from dqnlm.commands.rated_training import command_on_text, training_command, typed
 from dqnlm.commands.run_arguments import add_run_arguments, parse_run_arguments
 from dqnlm.data.trajectories.ratings import SCORES, Ratings, Sample
@@ -30,7 +31,8 @@ def _parser() -> argparse.ArgumentParser:
         prog="dqnlm rate",
         description="Shows texts of a run's policy one by one and stores your score of each as training data. "
         "Texts that are in the file already are not shown again.",
-        epilog=f"keys: {KEYS.removesuffix(': ')}. Where standard input is no terminal, one key a line is read.",
+        epilog=f"keys: {KEYS.removesuffix(': ')}. Where standard input is no terminal, one key a line is read.\n\n"
+        + examples("dqnlm rate latest"), formatter_class=HelpFormatter,
     )
     add_run_arguments(parser)
     parser.add_argument(

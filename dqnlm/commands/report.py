@@ -7,6 +7,7 @@ import os
 from pathlib import Path
 
 from dqnlm.commands import report_sweep
+from dqnlm.commands.help_text import HelpFormatter, examples
 from dqnlm.errors import UserError
 from dqnlm.reporting.compare import (
     ABSENT,
@@ -62,6 +63,7 @@ def _parser() -> argparse.ArgumentParser:
         description="Write one self-contained page about runs: metrics, curves, samples, settings. Several runs are "
         "compared by the settings in which they differ; seeds of the same settings become one curve with a band. Of a sweep: its "
         "jobs, parallel coordinates, the importance of each setting, and the best command.",
+        epilog=examples("dqnlm report latest"), formatter_class=HelpFormatter,
     )
     parser.add_argument("runs", nargs="+", metavar="RUN", help="a folder, `latest`, or a unique prefix of a run's name; "
                         "or the folder of a sweep")  # fmt: skip

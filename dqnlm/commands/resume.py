@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import argparse
 
+from dqnlm.commands.help_text import HelpFormatter, examples
+
 
 def main(argv: list[str]) -> int:
     """Resumes; returns the exit code."""
@@ -12,7 +14,8 @@ def main(argv: list[str]) -> int:
         description="Goes on with a run from its newest checkpoint; on the CPU with the same number of threads the result "
         "is what it would have been without the stop, bit for bit.",
         epilog="To extend a finished run: dqnlm resume latest trainer.rollouts=6000 (schedules of the learning rate and of "
-        "epsilon stretch to the new length).",
+        "epsilon stretch to the new length).\n\n" + examples("dqnlm resume latest", "dqnlm resume latest trainer.rollouts=6000"),
+        formatter_class=HelpFormatter,
     )
     parser.add_argument("run", help="a run's folder, `latest`, or a unique prefix of its name")
     parser.add_argument(

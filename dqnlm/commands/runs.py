@@ -9,6 +9,7 @@ import math
 from pathlib import Path
 from typing import Any
 
+from dqnlm.commands.help_text import HelpFormatter, examples
 from dqnlm.errors import UserError
 from dqnlm.reporting.loading import is_number, read_manifest, read_status, read_summary, read_tail
 from dqnlm.reporting.names import run_name
@@ -69,6 +70,7 @@ def _parser() -> argparse.ArgumentParser:
         prog="dqnlm runs",
         description="List every run, newest last: status, progress, and its last and best metrics. "
         "Status: finished, interrupted, failed; running or unknown (killed) for a run that wrote no summary; damaged.",
+        epilog=examples("dqnlm runs"), formatter_class=HelpFormatter,
     )
     parser.add_argument("--output-dir", default="outputs", metavar="DIR", help="where runs are (default: %(default)s)")
     parser.add_argument("--sort", metavar="KEY", help=f"ascending, runs without a value first: {', '.join(KEYS)}")

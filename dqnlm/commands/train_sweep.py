@@ -22,7 +22,7 @@ from dqnlm.errors import UserError
 from dqnlm.reporting.loading import read_json, read_summary
 from dqnlm.reporting.sweep import COMMAND, OUTCOME, SweepData, load_sweep
 from dqnlm.reporting.sweep_table import NUMBERS, job_cells
-from dqnlm.reporting.tables import make_console, print_table
+from dqnlm.reporting.tables import figure_text, make_console, print_table
 from dqnlm.runs.directory import RunDirectory, natural, require_unused
 from dqnlm.runs.reading import read_object
 from dqnlm.utils.files import write_json_atomic
@@ -162,6 +162,9 @@ def report(folder: Path, complete: bool = True) -> int:
     if len(sweep.jobs) > 1:
         print_jobs(sweep)
     failed = [job for job in sweep.jobs if job.status != "finished"]
+    if complete:
+        for line in closing_lines(sweep):
+            print(line)
     if not failed:
         return 0
     print(f"error: {len(failed)} of {len(sweep.jobs)} jobs failed", file=sys.stderr)
@@ -170,6 +173,18 @@ def report(folder: Path, complete: bool = True) -> int:
     if complete and sweep.again():
         print(f"finished jobs are kept; to try the others again: {sweep.again()}", file=sys.stderr)
     return 2 if all(job.status == "mistake" for job in failed) else 1
+
+
+def closing_lines(sweep: SweepData) -> list[str]:
+    """The best job and what can be done next; [] where none finished."""
+    best = sweep.best()
+    if best is None:
+        return []
+    lines = [f"folder {sweep.path}"]
+    if len(sweep.compared) > 1:
+        chosen = "a figure that was chosen for being the best is a little optimistic"
+        lines.append(f"best by {sweep.objective}: {best.name}, {figure_text(best.best)} ({chosen})")
+    return [*lines, f"curves of all jobs, and which setting matters: {shlex.join(['dqnlm', 'report', str(sweep.path)])}"]
 
 
 def print_jobs(sweep: SweepData) -> None:

@@ -239,13 +239,21 @@ def check_choices(parsed: Sequence[Override], config_dir: str | Path | None = No
                 raise UserError(catalogue.unknown_option(group, name, config_dir, f"command line: {text}"))
 
 
-def origin(key: str, overrides: Sequence[str] = (), config_dir: str | Path | None = None) -> str:
-    """The origin of a dotted key's value: the override as typed, else the last file in merge order that has it."""
+def typed(key: str, overrides: Sequence[str], config_dir: str | Path | None = None) -> str | None:
+    """The override, as typed, that gives a dotted key its value; None where a file does."""
     groups = catalogue.groups(config_dir)
     for text in reversed(overrides):
-        typed = text.lstrip("+~").split("=", 1)[0]
-        if typed not in groups and (key == typed or key.startswith((f"{typed}.", f"{typed}["))):
-            return f"command line: {text}"
+        name = text.lstrip("+~").split("=", 1)[0]
+        if name not in groups and (key == name or key.startswith((f"{name}.", f"{name}["))):
+            return text
+    return None
+
+
+def origin(key: str, overrides: Sequence[str] = (), config_dir: str | Path | None = None) -> str:
+    """The origin of a dotted key's value: the override as typed, else the last file in merge order that has it."""
+    text = typed(key, overrides, config_dir)
+    if text is not None:
+        return f"command line: {text}"
     try:
         files = list(_merged_files(overrides, config_dir))
     except (HydraException, OmegaConfBaseException, yaml.YAMLError):

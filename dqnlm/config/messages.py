@@ -40,7 +40,7 @@ def dotted(tree: Mapping[str, Any], prefix: str = "") -> list[str]:
 
 def near_setting(key: str, settings: Mapping[str, Any], groups: Sequence[str]) -> str | None:
     """Suggestion for a key that does not exist: a sibling, a setting of that name elsewhere, or a group."""
-    keys = dotted(settings)
+    keys = [k for k in dotted(settings) if not k.startswith("at_most.")]  # limits of settings, not settings
     parent, _, name = key.rpartition(".")
     prefix = f"{parent}." if parent else ""
     keys = [k for k in keys if k != key and not k.startswith(f"{key}.")]  # a key added by a typing error is no advice

@@ -79,17 +79,17 @@ GROUPS = {
 
 # Settings that did not exist when a node was saved -> the value that does what was done then.
 ADDED: dict[str, dict[str, Any]] = {
-    "dqnlm.data.text.corpora.build_tiny_shakespeare": {"test_fraction": 0.0},
-    "dqnlm.data.text.corpora.build_text_file": {"test_fraction": 0.0},
+    "dqnlm.data.text.corpora.build_tiny_shakespeare": {"test_fraction": 0.0, "characters": None},
+    "dqnlm.data.text.corpora.build_text_file": {"test_fraction": 0.0, "characters": None},
     "dqnlm.data.text.corpora.build_bundled": {"test_fraction": 0.0},
-    "dqnlm.data.text.corpora.build_hub": {"test_fraction": 0.0},
+    "dqnlm.data.text.corpora.build_hub": {"test_fraction": 0.0, "characters": None},
     "dqnlm.envs.gymnasium_env.Gymnasium": {"path": None},
-    "dqnlm.data.trajectories.dataset.trajectories": {"pair_rewards": [1.0, 0.0], "ratings": None},
+    "dqnlm.data.trajectories.dataset.trajectories": {"pair_rewards": [1.0, 0.0], "ratings": None, "limit": None},
     "dqnlm.data.trajectories.log.logged": {
         "pair_rewards": [1.0, 0.0], "ratings": None, "assistant_turns": "every", "test_path": None, "test_fraction": 0.0,
-        "rewards": None, "reward_weights": None,
+        "rewards": None, "reward_weights": None, "limit": None,
     },
-    "dqnlm.data.prompts.dataset.prompts": {"test_path": None, "test_fraction": 0.0},
+    "dqnlm.data.prompts.dataset.prompts": {"test_path": None, "test_fraction": 0.0, "limit": None},
     "dqnlm.heads.categorical.Categorical": {"temperature": None},
     "dqnlm.networks.pretrained.Pretrained": {
         "train_output_layer": True, "dtype": "float32", "gradient_checkpointing": False, "shard": False,
@@ -121,6 +121,7 @@ def renewed_config(config: Mapping[str, Any]) -> dict[str, Any]:
         if node is not None and node.get(name) == old:
             node[name] = new
     found.setdefault("max_rounds", None)
+    found.setdefault("at_most", {})
     if isinstance(found.get("trainer"), dict):
         found["trainer"].setdefault("preflight", False)
     if isinstance(found.get("learner"), dict):

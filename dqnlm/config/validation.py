@@ -8,8 +8,9 @@ from typing import Any, Literal
 
 from dqnlm.config import catalogue
 from dqnlm.config.catalogue import PRESETS, options
-from dqnlm.config.composition import origin
+from dqnlm.config.composition import origin, typed
 from dqnlm.config.inapplicable import drop_inapplicable
+from dqnlm.config.limits import limited, lowered
 from dqnlm.config.messages import unknown_setting
 from dqnlm.config.schema import TARGET, Where, check_node, check_value, require_permitted
 from dqnlm.errors import UserError
@@ -19,7 +20,8 @@ from dqnlm.utils.permissions import permit_targets
 # Settings that belong to no group (train.yaml gives defaults and meanings).
 PLAIN: dict[str, Any] = {
     "gamma": float, "feedback": Literal["taken", "all_actions"],
-    "seed": int, "device": str, "max_rounds": int | None, "threads": int | None, "progress": bool, "output_dir": FilePath,
+    "seed": int, "device": str, "max_rounds": int | None, "at_most": dict[str, Any],
+    "threads": int | None, "progress": bool, "output_dir": FilePath,
 }  # fmt: skip
 ALLOW_TARGETS = "allow_targets"
 
@@ -64,33 +66,11 @@ def validate(
             checked[key] = check_value(config[key], PLAIN[key], key, where)
         else:
             checked[key] = _part(config.get(key), key, where, config_dir)
-    return _limited(checked, where)
 
+    def is_typed(key: str) -> bool:
+        return typed(key, overrides, config_dir) is not None
 
-PHASES = (("trainer", "rollouts"), ("trainer", "offline_rounds"), ("pretraining", "updates"))  # their lengths
-
-
-def _limited(config: dict[str, Any], where: Where) -> dict[str, Any]:
-    """The configuration with at most `max_rounds` rounds in each phase, and without this limit: a run keeps its lengths.
-
-    Raises:
-        UserError: the limit is below 1, or below a number of rounds that was typed.
-    """
-    limit = config["max_rounds"]
-    if limit is None:
-        return config
-    if limit < 1:
-        raise UserError(f"max_rounds must be at least 1 (or null for no limit), not {limit}")
-    limited = config | {"max_rounds": None} | {group: dict(config[group]) for group, _ in PHASES}
-    for group, name in PHASES:
-        rounds = config[group][name]
-        if rounds > limit and where(f"{group}.{name}").startswith("command line"):
-            raise UserError(
-                f"{group}.{name}={rounds} is above max_rounds={limit} ({where('max_rounds')}), which limits every phase\n"
-                f"  set max_rounds={rounds}, or max_rounds=null for no limit"
-            )
-        limited[group][name] = min(rounds, limit)
-    return limited
+    return lowered(limited(checked, where, is_typed), where, is_typed, config_dir)
 
 
 def _part(value: Any, key: str, where: Where, config_dir: str | Path | None) -> dict[str, Any]:

@@ -35,6 +35,9 @@ class Evaluator(ABC):
     metrics: Sequence[Metric]
     shows_prompt: ClassVar[bool] = True
 
+    def prepare(self) -> None:  # noqa: B027
+        """Computes what is the same at every evaluation; the first one does it, where nobody asked before."""
+
     @abstractmethod
     def evaluate(self, policy: Policy) -> Evaluation:
         """Computes all metrics, by name; changes only the policy's fitted temperature."""

@@ -31,7 +31,7 @@ class Inspection:
     """Metrics per position on the CPU, float32 unless stated; NaN where undefined.
 
     Attributes:
-        ids: of the whole text, S of them.
+        ids: of the text, S of them; of a prompt its last token alone, which comes first.
         texts: token id -> its text, for all ids in `ids` and `best_XK`.
         starts: positions (in X) at which the network's context starts anew; the first is always 0.
         num_actions: how many tokens may be chosen.
@@ -48,6 +48,7 @@ class Inspection:
         best_log_XK: likewise, of the best tokens.
         atoms_XM: returns of the taken token, for a distributional head; else None.
         weight_XM: probability of each atom.
+        read: the text before all this, which is read and not scored.
     """
 
     ids: list[int]
@@ -67,16 +68,17 @@ class Inspection:
     best_log_XK: Tensor | None
     atoms_XM: Tensor | None
     weight_XM: Tensor | None
+    read: str = ""
 
 
 @torch.no_grad()
-def inspect_text(policy: Policy, text: str) -> Inspection:
-    """Scores every token of `text` but the first, in the windows of an evaluation.
+def inspect_text(policy: Policy, text: str, prompt: str = "") -> Inspection:
+    """Scores every token of `text`, in the windows of an evaluation; without a prompt its first token is only read.
 
     Raises:
         UserError: the run reads no tokens; the text is shorter than two tokens, too long, or has unknown characters.
     """
-    ids_S = _encoded(policy, text)
+    ids_S, before = _encoded(policy, text, prompt)
     network = policy.network
     network.eval()
     set_noise(network, False)
@@ -93,28 +95,32 @@ def inspect_text(policy: Policy, text: str) -> Inspection:
             parts.append(_scored(policy, {name: raw.flatten(0, 1) for name, raw in output.items()}, taken_X))
             done += rows * times
     tensors = {name: torch.cat([part[name] for part in parts]).cpu() for name in parts[0]}
-    ids = ids_S.tolist()
+    tensors = {name: values[before:] for name, values in tensors.items()}
+    ids, read = ids_S[before:].tolist(), "".join(token_text(policy.tokenizer, token) for token in ids_S[:before].tolist())
+    starts = [0, *(start - before for start in starts if start > before)]
     shown = set(ids) | set(tensors["best_XK"].flatten().tolist())
     texts = {token: token_text(policy.tokenizer, token) for token in sorted(shown)}
     absent = dict.fromkeys(("log_probability_X", "best_log_XK", "atoms_XM", "weight_XM"))
     legal = policy.spec.num_actions if policy.legal_A is None else int(policy.legal_A.sum())
-    return Inspection(ids, texts, sorted(set(starts)), legal, **(absent | tensors))  # type: ignore[arg-type]
+    return Inspection(ids, texts, sorted(set(starts)), legal, **(absent | tensors), read=read)  # type: ignore[arg-type]
 
 
-def _encoded(policy: Policy, text: str) -> Tensor:
-    """The text as ids_S, int64, S from 2 to MOST_TOKENS."""
+def _encoded(policy: Policy, text: str, prompt: str) -> tuple[Tensor, int]:
+    """Prompt and text as ids_S, int64, S from 2 to MOST_TOKENS; and how many tokens of the prompt stand before its last one."""
     if policy.tokens is None:
         raise UserError("this run's environment has no tokens, so there is no text to look at; `dqnlm eval` scores it")
     if not text:
         raise UserError("the text is empty; give at least two characters with --text or --text-file")
-    ids_S = policy.tokens.encode_prompt(text).long()
+    prompt_P = policy.tokens.encode_prompt(prompt).long() if prompt else torch.zeros(0, dtype=torch.int64)
+    text_S = policy.tokens.encode_strict(text) if prompt else policy.tokens.encode_prompt(text)
+    ids_S = torch.cat([prompt_P, text_S.long()])
     if len(ids_S) < 2:
         raise UserError(f"the text is a single token ({text!r}), and the first one is only read: give at least two")
     if len(ids_S) > MOST_TOKENS:
         raise UserError(
             f"the text has {len(ids_S):,} tokens; one page holds {MOST_TOKENS:,} at most: give a part of it"
         )
-    return ids_S
+    return ids_S, max(len(prompt_P) - 1, 0)
 
 
 def action_values(policy: Policy, output: dict[str, Tensor]) -> Tensor:

@@ -5,6 +5,7 @@ eval/unfinished_share   answers that did not end before `env.horizon`, or the ne
 eval/distinct_2         different pairs of tokens over all pairs, of all answers together
 eval/return             mean reward of the greedy answers by the run's reward function (`reward=`); absent without one
 eval/return_error       its standard error
+eval/return_train       the same of greedy answers to as many prompts of the training part: how much of the log was learned at all
 eval/return_logged      mean reward by the same function of the logged completions of the same prompts
 eval/return_NAME        of a mixture (`reward=mixture`), that of its part NAME
 
@@ -58,10 +59,11 @@ JUDGED = (
     Metric("eval/return", "reward of greedy answers", "Reward of greedy answers to held-out prompts", REWARD, True),
     RETURN_ERROR,
     Metric("eval/return_logged", "reward of the log", "Reward of the log's answers to the same prompts", REWARD),
+    Metric("eval/return_train", "  to training prompts", "Reward of greedy answers to prompts that were trained on", REWARD),
 )
 # As the table lists them.
-_SHOWN = ("return", "nll", "nll_best", "accuracy", "q_taken", "return_correlation", "return_explained", "pair_accuracy",
-          "length", "unfinished_share", "distinct_2")  # fmt: skip
+_SHOWN = ("return", "return_train", "nll", "nll_best", "accuracy", "q_taken", "return_correlation", "return_explained",
+          "pair_accuracy", "length", "unfinished_share", "distinct_2")  # fmt: skip
 
 
 class LogEvaluator(Evaluator):
@@ -76,6 +78,7 @@ class LogEvaluator(Evaluator):
         samples: answers shown.
         prompts: different prompts that are answered, at most.
         learns_returns: Q is a return, not a preference.
+        seen: the training part; greedy answers to its first prompts are scored too, where there is a judge.
     """
 
     def __init__(
@@ -88,12 +91,14 @@ class LogEvaluator(Evaluator):
         samples: int,
         prompts: int,
         learns_returns: bool,
+        seen: LogPart | None = None,
     ) -> None:
         self.rows, self.judge, self.horizon, self.betas, self.samples = heldout.rows, judge, horizon, betas, samples
         self.learns_returns = learns_returns
         self.texts = [item.prompt for item in heldout.items]
         self.came_RB, self.paid_RB = (of_each_reward(heldout.items, heldout.rows, discount) for discount in (gamma, 1.0))
         self.asked = [self.texts.index(text) for text in dict.fromkeys(self.texts)][:prompts]
+        self.seen = [] if seen is None or judge is None else _first_rows(seen, prompts)
         self.metrics = (*(JUDGED if judge else ()), *OF_ROWS, *(OF_Q if learns_returns else ()), *OF_ANSWERS)
 
     @torch.no_grad()
@@ -102,7 +107,7 @@ class LogEvaluator(Evaluator):
         policy.network.eval()
         set_noise(policy.network, False)
         metrics = self._measure_rows(policy)
-        completions = self._answers(policy)
+        completions = self._answers(policy, self.rows, self.asked)
         metrics |= self._measure_completions(policy, completions)
         decode = policy.tokenizer.decode
         shown = [
@@ -127,14 +132,14 @@ class LogEvaluator(Evaluator):
             metrics |= value_metrics(sums.q_B / sums.count_B, _weighed(self.came_RB, policy), self.texts)
         return metrics
 
-    def _answers(self, policy: Policy) -> list[list[int]]:
-        """Greedy answers to the prompts, each with its end token where it has one."""
+    def _answers(self, policy: Policy, rows: list[TokenRow], asked: list[int]) -> list[list[int]]:
+        """Greedy answers to the prompts of these rows, each with its end token where it has one."""
         completions: dict[int, list[int]] = {}
         room = policy.network.max_observations
-        order = sorted(self.asked, key=lambda place: self.rows[place].prompt)
+        order = sorted(asked, key=lambda place: rows[place].prompt)
         for begin in range(0, len(order), _AT_ONCE):
             places = order[begin : begin + _AT_ONCE]
-            ids = [torch.from_numpy(self.rows[i].ids[: self.rows[i].prompt]).long() for i in places]
+            ids = [torch.from_numpy(rows[i].ids[: rows[i].prompt]).long() for i in places]
             prompt_EP, length_E = _padded(ids, policy.device)
             most = self.horizon if room is None else min(self.horizon, room - prompt_EP.shape[1])
             action_EH, count_E = answers(
@@ -142,7 +147,7 @@ class LogEvaluator(Evaluator):
             )
             for place, row, count in zip(places, action_EH.tolist(), count_E.tolist(), strict=True):
                 completions[place] = row[:count]
-        return [completions[place] for place in self.asked]
+        return [completions[place] for place in asked]
 
     def _measure_completions(self, policy: Policy, completions: list[list[int]]) -> Metrics:
         eos_id = policy.tokenizer.eos_id
@@ -152,26 +157,30 @@ class LogEvaluator(Evaluator):
         metrics["eval/distinct_2"] = diversity.distinct_share([before_end(ids, eos_id) for ids in completions], 2)
         if self.judge is None:
             return metrics
-        return_B = self._returns_of(self.asked, completions, policy)
+        return_B = self._returns_of([self.rows[place] for place in self.asked], completions, policy)
         parts = {f"eval/return_{name}": float(part.sum(1).mean()) for name, part in self.judge.parts().items()}
         error = float(return_B.std()) / len(completions) ** 0.5 if len(completions) > 1 else 0.0
         metrics |= {"eval/return": float(return_B.mean()), "eval/return_error": error} | parts
+        if self.seen:
+            answered = self._answers(policy, self.seen, list(range(len(self.seen))))
+            metrics["eval/return_train"] = float(self._returns_of(self.seen, answered, policy).mean())
         return metrics | {"eval/return_logged": self._return_logged(policy)} | self._betas(policy)
 
     def _return_logged(self, policy: Policy) -> float:
         """Mean reward of the logged completions of the same prompts: the mean for each prompt, then over prompts."""
         number = {self.texts[place]: k for k, place in enumerate(self.asked)}
         places = [place for place, text in enumerate(self.texts) if text in number]
-        return_B = self._returns_of(places, [_first_completion(self.rows[place]) for place in places], policy).cpu()
+        rows = [self.rows[place] for place in places]
+        return_B = self._returns_of(rows, [_first_completion(row) for row in rows], policy).cpu()
         prompt_B = torch.tensor([number[self.texts[place]] for place in places])
         sum_P = torch.zeros(len(number)).index_add(0, prompt_B, return_B)
         return float((sum_P / prompt_B.bincount()).mean())
 
-    def _returns_of(self, places: list[int], completions: list[list[int]], policy: Policy) -> Tensor:
+    def _returns_of(self, rows: list[TokenRow], completions: list[list[int]], policy: Policy) -> Tensor:
         """The rewards return_B of answers to the prompts of these rows."""
         assert self.judge is not None
         device = policy.device
-        prompts = [torch.from_numpy(self.rows[i].ids[: self.rows[i].prompt]).long() for i in places]
+        prompts = [torch.from_numpy(row.ids[: row.prompt]).long() for row in rows]
         prompt_BP, prompt_length_B = _padded(prompts, device)
         action_BH, length_B = _padded([torch.tensor(ids) for ids in completions], device)
         nothing_B = torch.zeros_like(length_B)
@@ -189,7 +198,8 @@ class LogEvaluator(Evaluator):
         if policy.declared == "reweighted":
             try:
                 for policy.beta in self.betas:
-                    mean = self._returns_of(self.asked, self._answers(policy), policy).mean()
+                    answered = self._answers(policy, self.rows, self.asked)
+                    mean = self._returns_of([self.rows[place] for place in self.asked], answered, policy).mean()
                     metrics[f"eval/return_beta_{policy.beta:g}"] = float(mean)
             finally:
                 policy.beta = fixed
@@ -220,6 +230,16 @@ class LogEvaluator(Evaluator):
 def _weighed(x_RB: Tensor, policy: Policy) -> Tensor:
     """sum_i w_i x_i by the weights of the policy's rewards, or the one row there is: x_B."""
     return (torch.tensor(list(policy.weights.values()) or [1.0], dtype=x_RB.dtype)[:, None] * x_RB).sum(0)
+
+
+def _first_rows(part: LogPart, prompts: int) -> list[TokenRow]:
+    """The first row of each of the first prompts."""
+    first: dict[str, TokenRow] = {}
+    for item, row in zip(part.items, part.rows, strict=True):
+        if len(first) == prompts:
+            break
+        first.setdefault(item.prompt, row)
+    return list(first.values())
 
 
 def _padded(ids: list[Tensor], device: torch.device) -> tuple[Tensor, Tensor]:

@@ -79,6 +79,10 @@ class TextEvaluator(Evaluator):
         self._best_constant: tuple[float, int] | None = None
         self.metrics = (*METRICS, *(PREDICTED if q_is_return else ()))
 
+    def prepare(self) -> None:
+        """The best constant policy."""
+        self.best_constant()
+
     @torch.no_grad()
     def evaluate(self, policy: Policy) -> Evaluation:
         """Computes all metrics; changes only the policy's fitted temperature."""

@@ -157,11 +157,12 @@ def build_page(found: Inspection, heading: Heading) -> str:
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
         f"<title>{escape(heading.title)} · dqnlm inspect</title><style>{STYLE}</style></head>\n<body><main>\n"
         f'<h1>{escape(heading.title)}</h1>\n<dl class="facts">{facts}</dl>\n'
-        f"<details open><summary>Meaning of the metrics in this run</summary><ul>{meaning}</ul></details>\n"
-        f'<div class="tiles">{tiles}</div>\n'
-        f"<h2>Value along the text</h2>{_chart(found.value_X)}\n<h2>The text</h2>{_choices(data)}\n"
+        f"<h2>The text</h2>{_choices(data)}\n"
         f'<div class="panes"><div class="text" id="text" role="group" aria-label="the text, token by token">'
         f"{_text(found, data['figures']['q']['levels'])}</div>{DETAILS}</div>\n"
+        f"<h2>Value along the text</h2>{_chart(found.value_X)}\n"
+        f'<div class="tiles">{tiles}</div>\n'
+        f"<details open><summary>Meaning of the metrics in this run</summary><ul>{meaning}</ul></details>\n"
         "<noscript><p>The figures of single tokens are shown by the script in this file, which is switched off.</p>"
         f'</noscript>\n<script type="application/json" id="data">{embedded}</script>\n<script>{SCRIPT}</script>\n'
         "</main></body></html>\n"
@@ -197,7 +198,8 @@ def _choices(data: dict[str, Any]) -> str:
 def _text(found: Inspection, levels: str) -> str:
     """One element per token; the first is not scored."""
     texts = {token: escape(visible(text)).replace("·", "·<wbr>") for token, text in found.texts.items()}
-    parts = [f'<span class="first" title="read first: nothing was chosen here">{texts[found.ids[0]]}</span>']
+    read = escape(visible(found.read))
+    parts = [f'<span class="first" title="read first: nothing was chosen here">{read}{texts[found.ids[0]]}</span>']
     starts = set(found.starts[1:])
     hit = found.hit_X.tolist()
     for position, token in enumerate(found.ids[1:]):

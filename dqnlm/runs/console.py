@@ -17,6 +17,9 @@ from tqdm import tqdm
 
 from dqnlm.utils.terminal import replace_unknown_letters
 
+# As tqdm's own, but for the time left, which counts evaluations and saving.
+BAR = "{l_bar}{bar}| {n_fmt}/{total_fmt} [{elapsed}, {rate_fmt}{postfix}]"
+
 
 class Terminal(Console):
     """A console whose closed pipe is an error like others; that of rich ends the program."""
@@ -46,6 +49,7 @@ class RunConsole:
         self._is_gone = False
         self.progress = progress
         self._started, self._first = time.monotonic(), 0
+        self._left, self._words = "?", ""  # time left, newest metrics
 
     def print(self, what: Any) -> None:
         """Prints a string or a rich renderable. The terminal wraps sentences, so that paths stay in one piece."""
@@ -75,26 +79,34 @@ class RunConsole:
         self.print(Text(f"warning: {text}", style="yellow"))
 
     def start_progress(self, done: int, total: int, unit: str) -> None:
-        """Starts a tqdm bar with rate and time left on a terminal; elsewhere `advance` prints plain lines."""
+        """Starts a tqdm bar with rate, time left and metrics on a terminal; elsewhere `advance` prints plain lines."""
         self._started, self._first, self._total, self._unit = time.monotonic(), done, total, unit
         if self.progress and sys.stderr.isatty():
-            self._bar = tqdm(initial=done, total=total, unit=f" {unit}", dynamic_ncols=True, smoothing=0.05)
+            self._bar = tqdm(
+                initial=done, total=total, unit=f" {unit}", dynamic_ncols=True, smoothing=0.05, bar_format=BAR
+            )  # fmt: skip
 
-    def advance(self, done: int) -> None:
+    def advance(self, done: int, left_s: float | None = None) -> None:
+        """After a round; `left_s` are the seconds of the rest, None while they are not known."""
+        self._left = "?" if left_s is None else clock(left_s)
         if self._bar is not None:
             with self._while_there_is_a_terminal():
+                self._bar.set_postfix_str(self._beside(), refresh=False)
                 self._bar.update(done - self._bar.n)
+
+    def _beside(self) -> str:
+        return f"{self._left} left, {self._words}" if self._words else f"{self._left} left"
 
     def status(self, done: int, words: str) -> None:
         """Shows the newest metrics: beside the bar, or as a line with progress and remaining time."""
         rate = (done - self._first) / max(time.monotonic() - self._started, 1e-9)
-        left = clock((self._total - done) / rate) if rate > 0 else "?"
+        self._words = words
         line = (
-            f"{self._unit} {done}/{self._total} ({done / max(self._total, 1):.0%}), {rate:.2f}/s, {left} left  {words}"
+            f"{self._unit} {done}/{self._total} ({done / max(self._total, 1):.0%}), {rate:.2f}/s, {self._left} left  {words}"
         )
         with self._while_there_is_a_terminal():
             if self._bar is not None:
-                self._bar.set_postfix_str(words)
+                self._bar.set_postfix_str(self._beside())
             elif self.progress:
                 self._terminal.print(Text(line), soft_wrap=True)
         self._file.print(Text(line), soft_wrap=True)

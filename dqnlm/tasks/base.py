@@ -184,9 +184,10 @@ class Task(ABC):
         """
 
     def small_evaluator(
-        self, settings: EvaluationSettings, *, q_is_return: bool, learns_returns: bool
+        self, settings: EvaluationSettings, share: float, *, q_is_return: bool, learns_returns: bool
     ) -> Evaluator:
-        """As `evaluator`, on so little data that it takes seconds, to try it out."""
+        """As `evaluator`, on this share of the data, with 0 on the least, to try it out or to time it."""
+        del share
         return self.evaluator(settings, q_is_return=q_is_return, learns_returns=learns_returns)
 
     @property

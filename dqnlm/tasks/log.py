@@ -58,17 +58,20 @@ class LogTask(TokenizedTask):
     def evaluator(self, settings: EvaluationSettings, *, q_is_return: bool, learns_returns: bool) -> LogEvaluator:
         return self._evaluator(self.data.part(self.part), settings, learns_returns)
 
-    def small_evaluator(self, settings: EvaluationSettings, *, q_is_return: bool, learns_returns: bool) -> LogEvaluator:
-        """See `Task.small_evaluator`: four of the held-out rows."""
+    def small_evaluator(
+        self, settings: EvaluationSettings, share: float, *, q_is_return: bool, learns_returns: bool
+    ) -> LogEvaluator:
+        """See `Task.small_evaluator`: the first held-out rows, at least four."""
         part = self.data.part(self.part)
-        return self._evaluator(LogPart(part.items[:4], part.rows[:4]), settings, learns_returns)
+        rows = max(4, int(share * len(part)))
+        return self._evaluator(LogPart(part.items[:rows], part.rows[:rows]), settings, learns_returns)
 
     def _evaluator(self, heldout: LogPart, settings: EvaluationSettings, learns_returns: bool) -> LogEvaluator:
         env = self.env
         assert isinstance(env, Logged)
         return LogEvaluator(
             heldout, self._judge(), env.horizon, self.config["gamma"], settings.betas,
-            settings.samples, settings.episodes, learns_returns,
+            settings.samples, settings.episodes, learns_returns, self.data.train,
         )  # fmt: skip
 
     def _judge(self) -> Reward | None:

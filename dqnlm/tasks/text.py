@@ -88,10 +88,11 @@ class TextTask(TokenizedTask):
         return self._evaluator(self.scored_ids, settings, q_is_return)
 
     def small_evaluator(
-        self, settings: EvaluationSettings, *, q_is_return: bool, learns_returns: bool
+        self, settings: EvaluationSettings, share: float, *, q_is_return: bool, learns_returns: bool
     ) -> TextEvaluator:
-        """See `Task.small_evaluator`: the beginning of the held-out text, as long as four episodes."""
-        return self._evaluator(self.scored_ids[: 4 * (self.spec.row_transitions + 1)], settings, q_is_return)
+        """See `Task.small_evaluator`: the beginning of the held-out text, at least as long as four episodes."""
+        tokens = max(4 * (self.spec.row_transitions + 1), int(share * len(self.scored_ids)))
+        return self._evaluator(self.scored_ids[:tokens], settings, q_is_return)
 
     def _evaluator(self, scored_ids: Tensor, settings: EvaluationSettings, q_is_return: bool) -> TextEvaluator:
         data = self.data

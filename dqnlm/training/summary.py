@@ -106,8 +106,7 @@ def show(config: Config, trainer: Trainer, resumed_from: Path | None = None) -> 
         f"{buffer.bytes_per_transition} bytes a transition, {ring / 2**20:.1f} MiB; a checkpoint at most {saved / 2**20:.1f} MiB",
         f"device      {device}, {torch.get_num_threads()} threads, {learner['precision']}"
         + (", compiled" if learner["compile"] else ""),
-        f"length      {phases_line(trainer)}, {updates:,} updates of {trainer.batch_size} rows; about "
-        f"{clock(estimated_seconds(trainer, rollout_steps))} (estimated from three passes)",
+        f"length      {phases_line(trainer)}, {updates:,} updates of {trainer.batch_size} rows; {_time(trainer, rollout_steps)}",
         f"folder      {components.directory.path}",
     ]
     lines += [f"your own    {text}" for text in _own_parts(config)]
@@ -144,6 +143,16 @@ def _policy_line(config: Config, trainer: Trainer) -> str:
         f"{components.policy.declared}{beta}; evaluated every {components.evaluation.every:,} rounds, the best kept by "
         f"{trainer.recorder.best_metric}; saved {', '.join([*every, 'at the end'])}"
     )
+
+
+def _time(trainer: Trainer, rollout_steps: int | None) -> str:
+    """How long the rest of the run takes, or that this is measured first."""
+    if trainer.is_measured:
+        return "the time is measured first, see below"
+    left = trainer.costs.left(trainer.rounds_done)
+    if left is not None:
+        return f"about {clock(left.seconds)} more (as its rounds so far took)"
+    return f"about {clock(estimated_seconds(trainer, rollout_steps))} for updates and acting (from three passes)"
 
 
 def phases_line(trainer: Trainer) -> str:

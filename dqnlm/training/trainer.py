@@ -16,7 +16,9 @@ from typing import Any
 
 from dqnlm.training import saved_state
 from dqnlm.training.build_phases import build_phases
+from dqnlm.training.closing import closing_lines
 from dqnlm.training.components import Components
+from dqnlm.training.costs import Costs, estimate_line
 from dqnlm.training.phases import Phase
 from dqnlm.training.preflight import preflight
 from dqnlm.training.recorder import Recorder
@@ -66,7 +68,9 @@ class Trainer:
         )  # fmt: skip
         self.total_rounds, self.log_every = self.phases[-1].end, log_every
         self.recorder = Recorder(components, log_every * updates_per_rollout)
-        self.rounds_done, self.preflight = 0, preflight
+        self.rounds_done, self.preflight, self.rollout_steps = 0, preflight, rollout_steps
+        self.learning_starts = learning_starts
+        self.costs = Costs(self.phases, components.evaluation, components.saving)
         self._owes_evaluation = False  # one that was due has failed
         self._stop_signal: int | None = None
         self._heard = 0.0  # when, by the monotonic clock
@@ -108,6 +112,8 @@ class Trainer:
         if self._stop_signal is not None:
             components.console.print(f"stopped and saved; go on with: {resume_command(components.directory.path)}")
             raise Stopped(128 + self._stop_signal)
+        for line in closing_lines(components, summary, {phase.name: phase.rounds for phase in self.phases}):
+            components.console.print(line)
         return summary
 
     def _close(self, status: str) -> dict[str, Any]:
@@ -129,8 +135,12 @@ class Trainer:
 
     def _loop(self) -> None:
         components = self.components
-        if self.preflight and self.rounds_done == 0 and components.ranks.world == 1:
-            preflight(components, self.recorder.best_metric)
+        if self.is_measured:
+            preflight(
+                components, self.recorder.best_metric, self.costs, self.updates_per_rollout, self.rollout_steps,
+                self.learning_starts,
+            )  # fmt: skip
+            components.console.print(estimate_line(self.costs.left(0), self.recorder.wall_seconds))
         components.console.start_progress(self.rounds_done, self.total_rounds, self.rounds)
         if self._saved_at != self.rounds_done:
             self._save()
@@ -138,11 +148,15 @@ class Trainer:
             self._evaluate()
         while self.rounds_done < self.total_rounds and not self._is_stopped() and not self._is_out_of_patience():
             phase = self.phase
-            self.train_round(phase)
-            components.console.advance(self.rounds_done)
+            with self.costs.timed(self.costs.rounds[phase.name]):
+                self.train_round(phase)
             end = self.rounds_done == self.total_rounds
+            left = self.costs.left(self.rounds_done)
+            components.console.advance(self.rounds_done, None if left is None else left.seconds)
             if self.rounds_done % self.log_every == 0 or end:
-                self.recorder.log(self.rounds_done)
+                began = time.perf_counter()
+                self.recorder.log(self.rounds_done)  # waits for the device
+                self.costs.rounds[phase.name].lengthen(time.perf_counter() - began)
             pretrained = phase.name == "pretraining" and self.rounds_done == phase.end
             if self.rounds_done % components.evaluation.every == 0 or end or pretrained:
                 self._evaluate()
@@ -159,7 +173,8 @@ class Trainer:
         """Evaluates; where that fails, what was learned is saved first, and the evaluation is owed by the resumed run."""
         self._owes_evaluation = True
         try:
-            self.recorder.evaluate(f"{self.rounds_done}/{self.total_rounds} {self.rounds}")
+            with self.costs.timed(self.costs.evaluating):
+                self.recorder.evaluate(f"{self.rounds_done}/{self.total_rounds} {self.rounds}")
         except Exception:
             if self._saved_at != self.rounds_done and self.components.ranks.world == 1:
                 self._save()
@@ -176,6 +191,11 @@ class Trainer:
     def _is_out_of_patience(self) -> bool:
         patience = self.components.evaluation.patience
         return patience is not None and self.recorder.evaluations_without_gain >= patience
+
+    @property
+    def is_measured(self) -> bool:
+        """Whether the run begins with the preflight, which measures what it will take."""
+        return self.preflight and self.rounds_done == 0 and self.components.ranks.world == 1
 
     @property
     def phase(self) -> Phase:
@@ -201,6 +221,11 @@ class Trainer:
 
     def _save(self) -> None:
         """Everything, if the weights are finite."""
+        with self.costs.timed(self.costs.checkpoint):
+            self._write_checkpoint()
+        self._saved_at, self._saved_clock = self.rounds_done, time.monotonic()
+
+    def _write_checkpoint(self) -> None:
         components = self.components
         self.recorder.require_finite_weights()
         components.policy.step = components.updates
@@ -208,7 +233,6 @@ class Trainer:
         training = saved_state.training_state(components, self.state_dict())
         if components.ranks.is_first:
             components.checkpoints.save(components.updates, policy, training)
-        self._saved_at, self._saved_clock = self.rounds_done, time.monotonic()
 
     def state_dict(self) -> dict[str, Any]:
         """The position of the loop, and the recorder's state; the keys are those of the first release."""
@@ -219,6 +243,8 @@ class Trainer:
         self.rounds_done = self._saved_at = state["rollouts_done"]
         self._owes_evaluation = state.get("owes_evaluation", False)
         self.recorder.load_state_dict(state["journal"])
+        for mean in self.costs.rounds.values() if self.rounds_done else ():  # with all that came between the rounds
+            mean.expected = self.recorder.wall_before / self.rounds_done
 
     def _summary(self, status: str) -> dict[str, Any]:
         components, recorder = self.components, self.recorder

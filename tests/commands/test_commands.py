@@ -9,7 +9,8 @@ import shutil
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 
@@ -257,3 +258,12 @@ def test_load_policy_from_python(trained: Path) -> None:
     assert len(columns) == 5 and [row[0] for row in columns] == policy.tokenizer.encode(texts[0][:5]).tolist()
     with pytest.raises(UserError, match="no such folder"):
         load_policy("nothing", output_dir=trained / "outputs")
+
+
+@pytest.mark.parametrize(("known", "prompt"), [("ab\n ", "\n"), ("b a", " "), ("zb", "b"), ("ы", "ы")])
+def test_the_default_prompt_of_generate_is_one_that_the_run_knows(known: str, prompt: str) -> None:
+    """Bug: `dqnlm generate RUN`, as its help and the end of a run show it, is refused by a run of a text without line breaks."""
+    from dqnlm.commands.generate import _default
+
+    tokenizer = SimpleNamespace(count_unknown=lambda text: sum(letter not in known for letter in text))
+    assert _default(cast(Any, SimpleNamespace(tokenizer=tokenizer))) == prompt

@@ -378,3 +378,13 @@ def test_a_text_is_needed() -> None:
     with pytest.raises(SystemExit) as stopped:
         cli.main(["inspect", "latest"])
     assert stopped.value.code == 2
+
+
+def test_a_prompt_is_read_and_not_scored(tmp_path: Path) -> None:
+    """Bug: the tokens of a prompt, which nothing was learned about, count in the means; or the text is read without it."""
+    whole, found = inspect_text(make_policy(), TEXT), inspect_text(make_policy(), TEXT[7:], TEXT[:7])
+    assert found.read + found.texts[found.ids[0]] == TEXT[:7] and len(found.q_X) == len(TEXT) - 7
+    torch.testing.assert_close(found.q_X, whole.q_X[6:])
+    assert found.starts == [0, *(start - 6 for start in whole.starts if start > 6)]
+    first = inspect_text(make_policy(), TEXT[1:], TEXT[:1])
+    assert first.ids == whole.ids and first.starts == whole.starts and first.read == ""

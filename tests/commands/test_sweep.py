@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -134,3 +135,15 @@ def test_a_launcher_that_fails_leaves_a_sweep_to_go_on_with(sweep: Sweep, monkey
         code, out, _ = sweep("seed=0,1")
     assert code == 1 and "not complete; to go on: dqnlm train -m" in out and "hydra.sweep.dir=" in out
     assert sweep("seed=0,1")[0] == 0
+
+
+def test_a_sweep_ends_with_its_best_job_and_a_command_that_works(sweep: Sweep) -> None:
+    """Bug: the end of a sweep leaves its user to find out where it is, which job was the best, and what to type next."""
+    code, out, _ = sweep("gamma=0,0.5")
+    lines = out.splitlines()
+    folder = next(line.removeprefix("folder ") for line in lines if line.startswith("folder "))
+    best = next(line for line in lines if line.startswith("best by eval/accuracy: "))
+    values = {job: train_sweep.best_of(Path(folder) / job)[1] for job in ("0-gamma=0", "1-gamma=0.5")}
+    assert code == 0 and max(values.values()) == values[best.split(": ")[1].split(", ")[0]]
+    words = shlex.split(lines[-1].split(": ")[1])
+    assert words[0] == "dqnlm" and cli.main(words[1:]) == 0

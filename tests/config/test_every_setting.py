@@ -14,6 +14,7 @@ from dqnlm.config import catalogue, composition, validation
 from dqnlm.errors import UserError
 from dqnlm.runs.directory import RunDirectory
 from scripts import structure
+from tests.helpers import experiments
 from tests.helpers import runs as tools
 
 PACKAGE = Path(launch.__file__).parents[1]
@@ -97,21 +98,7 @@ def test_every_option_builds_and_trains(tmp_path: Path, group: str, option: str)
 EXPERIMENTS = [name for name, _ in catalogue.options("experiment") if ("experiment", name) not in ELSEWHERE]
 
 
-def sentences(folder: Path) -> list[str]:
-    """Parallel files with the names of Multi30k's."""
-    for name in ("train", "val", "test_2016_flickr"):
-        for language in ("de", "en"):
-            (folder / f"{name}.{language}").write_text("".join(f"{language} the {i} sea\n" for i in range(80)))
-    return [f"data.path={folder}"]
-
-
-def talk(folder: Path) -> list[str]:
-    """A file in DailyDialog's format."""
-    (folder / "talk.txt").write_text("".join(f"the sea {i} ? __eou__ no {i} . __eou__\n" for i in range(80)))
-    return [f"data.path={folder / 'talk.txt'}"]
-
-
-PAIRS_OF = {"translation": sentences, "dialogue": talk}
+PAIRS_OF = {"translation": experiments.sentences, "dialogue": experiments.talk}
 
 
 @pytest.mark.parametrize("name", EXPERIMENTS)

@@ -127,6 +127,7 @@ def test_tiny_shakespeare_sizes() -> None:
         pytest.skip("needs tinyshakespeare.txt in the folder that DQNLM_DATA_DIR names")
     corpus = corpora.build_tiny_shakespeare(
         path=None,
+        characters=None,
         bundled_fallback=False,
         bundled_characters=1,
         bundled_seed=0,
@@ -147,7 +148,7 @@ def test_build_bundled_and_text_file(tmp_path: Path) -> None:
     assert isinstance(corpus.tokenizer, ByteTokenizer) and corpus.validation_ids.numel() == 750
     file = tmp_path / "a.txt"
     file.write_text("some text")
-    corpus = corpora.build_text_file(path=str(file), tokenizer="byte", heldout_fraction=0.5, test_fraction=0.5)
+    corpus = corpora.build_text_file(path=str(file), characters=None, tokenizer="byte", heldout_fraction=0.5, test_fraction=0.5)
     assert corpus.source.text == "some text" and corpus.test_ids.numel() == 3
 
 
@@ -162,3 +163,17 @@ def test_config_keys_are_the_target_s_parameters(option: str) -> None:
     assert set(config) == set(parameters)
     assert all(p.kind is p.KEYWORD_ONLY and p.default is p.empty for p in parameters.values())
     assert all("#" in line for line in text.splitlines()[3:] if line), "every key carries its meaning"
+
+
+def test_the_beginning_of_a_text(tmp_path: Path) -> None:
+    """Bug: a limit on what is read that is not noted, that has the fingerprint of the whole, or takes another piece."""
+    file = tmp_path / "a.txt"
+    file.write_text("abcdefghijkl")
+    read = {n: corpora.build_text_file(
+        path=str(file), characters=n, tokenizer="byte", heldout_fraction=0.5, test_fraction=0.0) for n in (None, 12, 99, 6)
+    }  # fmt: skip
+    assert read[6].tokenizer.decode(read[6].train_ids) == "abc" and read[6].tokenizer.decode(read[6].validation_ids) == "def"
+    assert "Only the first 6 of 12 characters are read (data.characters)." in read[6].source.notes
+    assert read[6].fingerprint() != read[None].fingerprint() == read[12].fingerprint() == read[99].fingerprint()
+    with pytest.raises(UserError, match=r"data\.characters, how many are read, must be at least 1 .* not 0"):
+        corpora.build_text_file(path=str(file), characters=0, tokenizer="byte", heldout_fraction=0.5, test_fraction=0.0)

@@ -336,3 +336,30 @@ def test_left_out_rows_of_a_held_out_file_are_said(tmp_path: Path) -> None:
     notes = read(log, heldout_path=str(write(tmp_path / "other.jsonl", other))).source.notes
     same = "1 row is left out: the chosen and the rejected answer are the same (data.heldout_path)"
     assert notes[0] == "1 row is read as preferences" and {f"{notes[0]} (data.heldout_path)", same} <= set(notes)
+
+
+def test_the_first_rows(tmp_path: Path) -> None:
+    """Bug: a limit that counts anew in each file of a folder, that reads (and checks) what it leaves out, or is not noted."""
+    rows = [{"prompt": f"p{i}", "completion": "a", "reward": float(i)} for i in range(6)]
+    write(tmp_path / "a.jsonl", rows[:4])
+    write(tmp_path / "b.jsonl", [*rows[4:], "no JSON"])
+    found = read(tmp_path, limit=5, heldout_fraction=0.2)
+    assert sorted(item.prompt for item in found.train.items + found.heldout.items) == [f"p{i}" for i in range(5)]
+    assert any("At most 5 rows" in note for note in found.source.notes)
+    assert len(read(tmp_path, limit=4, heldout_fraction=0.3).all_rows) == 4
+    with pytest.raises(UserError, match=r"b\.jsonl"):
+        read(tmp_path)
+    with pytest.raises(UserError, match=r"data\.limit"):
+        read(tmp_path / "a.jsonl", limit=0)
+
+
+def test_the_best_of_a_log_of_zeros_and_ones_can_be_scaled(tmp_path: Path) -> None:
+    """Bug: the best tenth has one return alone, and standardising stops filtered cloning with an error."""
+    rows = [{"prompt": f"p{i}", "completion": "a", "reward": float(i % 4 == 0)} for i in range(40)]
+    log = read(write(tmp_path / "a.jsonl", rows), keep_best=0.1, reward_scaling="standardise")
+    paid = [item.rewards[-1] for item in log.train.items]
+    every = read(write(tmp_path / "a.jsonl", rows), reward_scaling="standardise")
+    assert len(set(paid)) == 1 and paid[0] == max(item.rewards[-1] for item in every.train.items)
+    same = [row | {"reward": 1.0} for row in rows]
+    with pytest.raises(UserError, match="no variance"):
+        read(write(tmp_path / "b.jsonl", same), keep_best=0.1, reward_scaling="standardise")

@@ -12,7 +12,7 @@ from dqnlm.data.prompts.dataset import Prompts, prompts
 from dqnlm.errors import UserError
 
 SETTINGS: dict[str, Any] = {
-    "path": None, "name": None, "config": None, "split": "train", "revision": None, "heldout_path": None,
+    "path": None, "name": None, "config": None, "split": "train", "revision": None, "limit": None, "heldout_path": None,
     "heldout_fraction": 0.5, "test_path": None, "test_fraction": 0.0,
     "tokenizer": "character", "vocabulary_size": None, "max_tokens": None, "end_token": True,
 }  # fmt: skip
@@ -132,3 +132,12 @@ def test_a_conversation_is_written_by_the_models_template(tmp_path: Path) -> Non
     (folder / "chat_template.jinja").write_text("{{ ''.__class__.__mro__[1].__subclasses__() }}")
     with pytest.raises(UserError, match="cannot write"):  # the sandbox lets no code out
         read(tmp_path / "p.jsonl", tokenizer=str(folder))
+
+
+def test_the_first_prompts(tmp_path: Path) -> None:
+    """Bug: a limit that takes other prompts, or that is passed over."""
+    path = write(tmp_path / "p.jsonl", [{"prompt": letter} for letter in "abcdef"])
+    data = read(path, limit=2)
+    assert [item.text for item in data.train.items + data.heldout.items] == ["a", "b"]
+    with pytest.raises(UserError, match=r"data\.limit"):
+        read(path, limit=0)

@@ -239,6 +239,17 @@ def test_a_half_never_chooses_its_own_temperature() -> None:
         assert found == pytest.approx(other, rel=1e-3) and abs(own - other) > 0.005 * own
 
 
+def test_greedy_answers_to_training_prompts_are_scored_too() -> None:
+    """Bug: the held-out prompts stand in both rows, or more prompts are answered than of the held-out part."""
+    policy, rest = make_policy("reweighted"), LogPart(ITEMS[:1], ROWS[:1])
+    whole = LogEvaluator(LogPart(ITEMS, ROWS), CountsA(ACTIONS), 6, 1.0, [], 9, 9, True, rest).evaluate(policy).metrics
+    alone = LogEvaluator(rest, CountsA(ACTIONS), 6, 1.0, [], 9, 9, True).evaluate(policy).metrics
+    assert whole["eval/return_train"] == pytest.approx(alone["eval/return"]) and "eval/return_train" not in alone
+    few = LogEvaluator(rest, CountsA(ACTIONS), 6, 1.0, [], 2, 2, True, LogPart(ITEMS, ROWS))
+    assert len(few.seen) == min(2, len({item.prompt for item in ITEMS}))
+    assert "eval/return_train" not in LogEvaluator(rest, None, 6, 1.0, [], 2, 2, True, rest).evaluate(policy).metrics
+
+
 @torch.no_grad()
 def test_figures_of_rows_by_hand() -> None:
     """Bug: a mean over rows in the place of one over tokens, or best rows by the discounted return.

@@ -55,7 +55,7 @@ def test_an_evaluation_that_fails_is_owed_and_loses_nothing(tmp_path: Path) -> N
 def test_a_setting_decides_and_a_resume_does_not_repeat_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Bug: a setting that nothing reads, or a resumed run that begins anew."""
     calls = []
-    monkeypatch.setattr(trainers, "preflight", lambda components, best: calls.append(best))
+    monkeypatch.setattr(trainers, "preflight", lambda components, best, *more: calls.append(best))
     run(tmp_path / "off", judged(tmp_path, GOOD, "trainer.preflight=false"))
     assert not calls
     run(tmp_path / "on", judged(tmp_path, GOOD))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+import shlex
 import shutil
 import signal
 import traceback
@@ -14,6 +15,7 @@ from typing import Any
 import pytest
 import torch
 
+from dqnlm import cli
 from dqnlm.builder import launch
 from dqnlm.errors import UserError
 from dqnlm.runs import checkpoint
@@ -337,3 +339,34 @@ def test_vocabulary_above_256(tmp_path: Path) -> None:
     assert buffer.dtype == torch.int16 and int(buffer.max()) > 256
     text = "".join(line["text"] for line in tools.lines(tmp_path / "run" / "samples.jsonl"))
     assert any(ord(character) > 0x4E00 + 256 for character in text), "false alarm: (257 / 600) ** 36 < 1e-13"
+
+
+def test_tensorboard_holds_samples_and_settings(tmp_path: Path, text: Path) -> None:
+    """Bug: texts and settings of a run are to be found in its folder alone."""
+    pytest.importorskip("tensorboard")
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    tools.start(tmp_path / "run", text, "logger=tensorboard", "evaluation.samples=2")
+    events = EventAccumulator(str(tmp_path / "run" / "tensorboard"))
+    events.Reload()
+    assert {"settings/text_summary", "sample/0/text_summary", "sample/1/text_summary"} == set(events.Tags()["tensors"])
+    shown = [event.tensor_proto.string_val[0].decode() for event in events.Tensors("sample/0/text_summary")]
+    saved = [line["prompt"] + line["text"] for line in tools.lines(tmp_path / "run" / "samples.jsonl")][::2]
+    assert ["\n".join(line[4:] for line in page.split("\n")) for page in shown] == saved
+    table = events.Tensors("settings/text_summary")[0].tensor_proto.string_val[0].decode()
+    assert "| env.num_envs | 4 |" in table and "| gamma |" in table
+
+
+def test_a_run_ends_with_its_folder_its_best_figure_and_commands_that_work(tmp_path: Path, text: Path) -> None:
+    """Bug: the end is an empty prompt; a command of it has to be completed before it runs, or is refused."""
+    summary = tools.start(tmp_path / "run", text)
+    lines = (tmp_path / "run" / "train.log").read_text().splitlines()
+    end = lines[next(i for i, line in enumerate(lines) if line.startswith("finished in ")) :]
+    best = summary["best"]
+    assert f"best accuracy (eval/accuracy) {best['eval/accuracy']:.4g} after {best['step']:,.0f} updates" in end[0]
+    assert end[1].split() == ["folder", str(tmp_path / "run")]
+    commands = {line[2:15].strip(): shlex.split(line[15:]) for line in end[2:]}
+    assert set(commands) == {"curves", "try it", "test part", "train on"}
+    for words in commands.values():
+        assert words[0] == "dqnlm" and cli.main(words[1:]) == 0, words
+    assert json.loads((tmp_path / "run" / "summary.json").read_text())["totals"]["rollouts"] == 24

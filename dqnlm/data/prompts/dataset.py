@@ -92,6 +92,7 @@ def prompts(
     config: str | None,
     split: str,
     revision: str | None,
+    limit: int | None,
     heldout_path: FilePath | None,
     heldout_fraction: float,
     test_path: FilePath | None,
@@ -107,6 +108,9 @@ def prompts(
         UserError: a file or a row that is wrong, nothing left to be held out, or settings that do not go together.
     """
     found, source = reading.read(path, name, config, split, revision)
+    if limit is not None and limit < 1:
+        raise UserError(f"data.limit counts the prompts that are used and must be at least 1 (or null for all), not {limit}")
+    found = found[:limit]
     train, heldout = _parts(found, heldout_path, heldout_fraction, source.name)
     heldout, test = _with_test(heldout, test_path, test_fraction)
     template = ChatTemplate(str(tokenizer)) if any(item.messages for item in train + heldout + test) else None

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import floor
 from typing import ClassVar
 
@@ -16,7 +16,7 @@ from torch import Tensor
 from dqnlm.data.hub import hub
 from dqnlm.data.parts import Part, first_of_test
 from dqnlm.data.text import sources
-from dqnlm.data.text.reading import TextSource
+from dqnlm.data.text.reading import TextSource, sha256_of
 from dqnlm.data.tokenizers import factory
 from dqnlm.data.tokenizers.base import Tokenizer
 from dqnlm.data.tokenizers.factory import TokenizerName
@@ -125,9 +125,27 @@ def build_corpus(
     )
 
 
+def beginning(source: TextSource, characters: int | None) -> TextSource:
+    """The first characters of a text; None for all.
+
+    Raises:
+        UserError: none of them.
+    """
+    if characters is None:
+        return source
+    if characters < 1:
+        raise UserError(f"data.characters, how many are read, must be at least 1 (or null for all), not {characters}")
+    text, whole = source.text[:characters], len(source.text)
+    if len(text) == whole:
+        return source
+    note = f"Only the first {characters:,} of {whole:,} characters are read (data.characters)."
+    return replace(source, text=text, sha256=sha256_of(text), notes=[*source.notes, note])
+
+
 def build_tiny_shakespeare(
     *,
     path: FilePath | None,
+    characters: int | None,
     bundled_fallback: bool,
     bundled_characters: int,
     bundled_seed: int,
@@ -142,14 +160,15 @@ def build_tiny_shakespeare(
         bundled_characters=bundled_characters,
         bundled_seed=bundled_seed,
     )
-    return build_corpus(source, tokenizer, heldout_fraction, test_fraction)
+    return build_corpus(beginning(source, characters), tokenizer, heldout_fraction, test_fraction)
 
 
 def build_text_file(
-    *, path: FilePath | None, tokenizer: TokenizerName, heldout_fraction: float, test_fraction: float
+    *, path: FilePath | None, characters: int | None, tokenizer: TokenizerName, heldout_fraction: float, test_fraction: float
 ) -> Corpus:
     """Target of `data=text_file`; see `sources.text_file`."""
-    return build_corpus(sources.text_file(path=path), tokenizer, heldout_fraction, test_fraction)
+    source = beginning(sources.text_file(path=path), characters)
+    return build_corpus(source, tokenizer, heldout_fraction, test_fraction)
 
 
 def build_bundled(
@@ -166,10 +185,11 @@ def build_hub(
     split: str,
     text_column: str,
     revision: str | None,
+    characters: int | None,
     tokenizer: TokenizerName,
     heldout_fraction: float,
     test_fraction: float,
 ) -> Corpus:
     """Target of `data=hub`; see `hub.hub`."""
     source = hub(name=name, config=config, split=split, text_column=text_column, revision=revision)
-    return build_corpus(source, tokenizer, heldout_fraction, test_fraction)
+    return build_corpus(beginning(source, characters), tokenizer, heldout_fraction, test_fraction)

@@ -16,7 +16,7 @@ from typing import Any
 
 from dqnlm.data.trajectories.forms import REWARDS, FormSettings, RewardColumns, records_of
 from dqnlm.data.trajectories.records import Trajectory, trajectory_of
-from dqnlm.data.trajectories.rewards import RewardScaling, Scale, applied, described, measured
+from dqnlm.data.trajectories.rewards import RewardScaling, Scale, applied, described, measured_among
 from dqnlm.errors import UserError
 from dqnlm.utils.output_names import suffix
 from dqnlm.utils.suggest import nearest
@@ -101,8 +101,10 @@ def _joined(parts: Sequence[Trajectory], place: str, columns: RewardColumns) -> 
     return replace(first, place=place, rewards=weighed)
 
 
-def scales_of(train: Sequence[Trajectory], scaling: RewardScaling, names: Sequence[str]) -> list[Scale]:
-    """The scaling of each reward by itself, see `rewards.measured`; `names` is empty where there is one.
+def scales_of(
+    kept: Sequence[Trajectory], every: Sequence[Trajectory], scaling: RewardScaling, names: Sequence[str]
+) -> list[Scale]:
+    """The scaling of each reward by itself, see `rewards.measured_among`; `names` is empty where there is one.
 
     Raises:
         UserError: all returns of one of them are equal.
@@ -110,7 +112,8 @@ def scales_of(train: Sequence[Trajectory], scaling: RewardScaling, names: Sequen
     found = []
     for place, name in enumerate(names or ("",)):
         try:
-            found.append(measured([item.of_reward(place) for item in train], scaling))
+            of_kept, of_every = ([item.of_reward(place) for item in part] for part in (kept, every))
+            found.append(measured_among(of_kept, of_every, scaling))
         except UserError as error:
             raise UserError(f"{name}: {error}" if name else str(error)) from error
     return found

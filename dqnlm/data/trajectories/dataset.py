@@ -105,11 +105,11 @@ class NoData:
 
 def _prepared(items: list[Trajectory], source: DataSource, best: float | None, scaling: RewardScaling) -> Trajectories:
     """Filters the best episodes, then scales the remaining rewards."""
-    notes = list(source.notes)
+    notes, every = list(source.notes), items
     if best is not None:
         items, kept = keep_best(items, best)
         notes.append(kept)
-    items, scaled = scale(items, scaling)
+    items, scaled = scale(items, scaling, every)
     return Trajectories(items, replace(source, notes=[*notes, scaled] if scaled else notes))
 
 
@@ -120,6 +120,7 @@ def trajectories(
     config: str | None,
     split: str,
     revision: str | None,
+    limit: int | None,
     keep_best: float | None,
     reward_scaling: RewardScaling,
     pair_rewards: list[float],
@@ -131,23 +132,23 @@ def trajectories(
         UserError: neither or both of path and name, a file or a line that is wrong, a share or a scaling that cannot be.
     """
     forms = form_settings(None, pair_rewards, ratings, "every")  # conversations, which need a tokenizer, are refused
-    items, source = read_log(path, name, config, split, revision, "trajectories", forms)
+    items, source = read_log(path, name, config, split, revision, "trajectories", forms, limit)
     return _prepared(items, source, keep_best, reward_scaling)
 
 
 def read_log(
     path: str | None, name: str | None, config: str | None, split: str, revision: str | None, option: str,
-    forms: FormSettings | None = None,
+    forms: FormSettings | None = None, limit: int | None = None,
 ) -> tuple[list[Trajectory], DataSource]:
-    """Reads a log from a file, or from the Hub; `option` is the name of the data in messages.
+    """Reads a log from a file, or from the Hub; `option` is the name of the data in messages, `limit` the rows that are read.
 
     Raises:
         UserError: neither or both of path and name, or a file or a line that is wrong.
     """
     if path is not None and name is None:
-        return read_file(path, forms)
+        return read_file(path, forms, limit)
     if name is not None and path is None:
-        return read_hub(name=name, config=config, split=split, revision=revision, forms=forms)
+        return read_hub(name=name, config=config, split=split, revision=revision, forms=forms, limit=limit)
     what = "a file or a data set" if path is None else "only one of the two"
     raise UserError(f"data={option} needs {what}: data.path=FILE or data.name=OWNER/NAME.")
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -37,19 +38,22 @@ class DataSource:
     notes: list[str] = field(default_factory=list)
 
 
-def read_file(path: str, forms: FormSettings | None = None) -> tuple[list[Trajectory], DataSource]:
+def read_file(
+    path: str, forms: FormSettings | None = None, limit: int | None = None
+) -> tuple[list[Trajectory], DataSource]:
     """Reads all trajectories of a file, or of all files of these kinds in a folder, in the order of their names.
 
     Args:
         path: of the file or folder; kinds are told by the ends of names (`FORMATS`, each also with .gz).
         forms: how other forms than the log's own are read (`forms`); what was found is noted there.
+        limit: rows that are read, from the first; None for all.
 
     Raises:
         UserError: no such file, another kind of file, or a line that is wrong (with file, line and what is wrong).
     """
     whole = Path(path).expanduser()
     forms = FormSettings() if forms is None else forms
-    files = _files_of(whole)
+    files, left = _files_of(whole), limit
     found, digest, told = list[Trajectory](), hashlib.sha256(), list[str]()
     for file in files:
         data = read_bytes(file, "data.path")
@@ -58,10 +62,15 @@ def read_file(path: str, forms: FormSettings | None = None) -> tuple[list[Trajec
         if not data.strip():
             raise _empty(str(file))
         digest.update(data)
-        found += _checked(rows_of_file(data, file, _EXAMPLE, told), str(file), forms)
+        more, rows = _checked(rows_of_file(data, file, _EXAMPLE, told), str(file), forms, left)
+        found += more
+        left = None if left is None else left - rows
+        if left == 0:
+            break
     _refuse_nothing(found, str(whole), forms)
     notes = [f"{len(files):,} files of {whole.name}: {', '.join(file.name for file in files[:5])}"] if whole.is_dir() else []
-    return found, DataSource(whole.name, str(whole.absolute()), digest.hexdigest(), notes=[*notes, *told, *forms.notes()])
+    notes += [*told, *forms.notes(), *_limited(limit)]
+    return found, DataSource(whole.name, str(whole.absolute()), digest.hexdigest(), notes=notes)
 
 
 def _files_of(whole: Path) -> list[Path]:
@@ -75,7 +84,8 @@ def _files_of(whole: Path) -> list[Path]:
 
 
 def read_hub(
-    *, name: str, config: str | None, split: str, revision: str | None, forms: FormSettings | None = None
+    *, name: str, config: str | None, split: str, revision: str | None, forms: FormSettings | None = None,
+    limit: int | None = None,
 ) -> tuple[list[Trajectory], DataSource]:
     """Reads all trajectories of a data set of the Hub, or of a local folder of data files; see `hub.hub`.
 
@@ -85,19 +95,32 @@ def read_hub(
     rows, notes, origin = hub.rows_of(name, config, split, revision, "name it with data.path={file}")
     records = ((f"{name} (split {split}), row {number}", row) for number, row in enumerate(rows, 1))
     forms = FormSettings() if forms is None else forms
-    found = _checked(records, f"{name} (split {split})", forms)
+    found, _ = _checked(records, f"{name} (split {split})", forms, limit)
     _refuse_nothing(found, f"{name} (split {split})", forms)
-    return found, DataSource(name, origin, content_sha256(found), notes=[*notes, *forms.notes()])
+    return found, DataSource(name, origin, content_sha256(found), notes=[*notes, *forms.notes(), *_limited(limit)])
 
 
-def _checked(records: Iterable[Record], whole: str, forms: FormSettings) -> list[Trajectory]:
+def _limited(limit: int | None) -> list[str]:
+    return [] if limit is None else [f"At most {limit:,} rows are read, from the first (data.limit)."]
+
+
+def _checked(
+    records: Iterable[Record], whole: str, forms: FormSettings, limit: int | None
+) -> tuple[list[Trajectory], int]:
+    """The trajectories of the first rows, and the number of these.
+
+    Raises:
+        UserError: none of them, or a row that is wrong.
+    """
+    if limit is not None and limit < 1:
+        raise UserError(f"data.limit, how many rows are read, must be at least 1 (or null for all), not {limit}")
     found, rows = list[Trajectory](), 0
-    for place, row in records:
+    for place, row in itertools.islice(records, limit):
         rows += 1
         found += trajectories_of(row, place, forms)
     if not rows:
         raise _empty(whole)
-    return found
+    return found, rows
 
 
 def _refuse_nothing(found: list[Trajectory], whole: str, forms: FormSettings) -> None:

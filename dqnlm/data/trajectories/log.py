@@ -108,6 +108,7 @@ def logged(
     config: str | None,
     split: str,
     revision: str | None,
+    limit: int | None,
     heldout_path: FilePath | None,
     heldout_fraction: float,
     test_path: FilePath | None,
@@ -135,7 +136,7 @@ def logged(
     names = () if columns is None or columns.weights is not None else columns.names
     _refuse_best_of_several(names, keep_best)
     forms = form_settings(tokenizer, pair_rewards, ratings, assistant_turns, columns)
-    items, source = read_log(path, name, config, split, revision, "logged", forms)
+    items, source = read_log(path, name, config, split, revision, "logged", forms, limit)
     train, heldout, notes = _parts(items, heldout_path, heldout_fraction, heldout_by, source.name, forms)
     train, heldout, test, more = _with_test(train, heldout, test_path, test_fraction, heldout_by, forms)
     notes += more
@@ -150,8 +151,8 @@ def logged(
             f"{sum(left_out.values()):,} logged rows of more than {max_tokens} tokens (data.max_tokens), or of their episodes, "
             "are left out."
         )
-    train, kept = _best(train, keep_best)
-    scales = scales_of(train, reward_scaling, names)
+    every, (train, kept) = train, _best(train, keep_best)
+    scales = scales_of(train, every, reward_scaling, names)
     train, heldout, test = (scaled(part, scales) for part in (train, heldout, test))
     notes += [*([] if kept is None else [kept]), *scaling_notes(scales, names)]
     unknown = sum(made.count_unknown(item.prompt + item.completion) for item in heldout + test)

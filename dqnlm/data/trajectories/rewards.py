@@ -63,14 +63,28 @@ class Scale(NamedTuple):
     unit: float
 
 
-def scale(trajectories: Sequence[Trajectory], scaling: RewardScaling) -> tuple[list[Trajectory], str | None]:
-    """Scales the rewards; returns them and a note with the arithmetic (None where nothing changed); see `measured`.
+def scale(
+    trajectories: Sequence[Trajectory], scaling: RewardScaling, every: Sequence[Trajectory] = ()
+) -> tuple[list[Trajectory], str | None]:
+    """Scales the rewards; returns them and a note with the arithmetic (None where nothing changed); see `measured_among`.
 
     Raises:
         UserError: as `measured` and `applied`.
     """
-    found = measured(trajectories, scaling)
+    found = measured_among(trajectories, every or trajectories, scaling)
     return applied(trajectories, found), described(found)
+
+
+def measured_among(
+    kept: Sequence[Trajectory], every: Sequence[Trajectory], scaling: RewardScaling
+) -> Scale:
+    """As `measured`, of the episodes that were kept; where their returns are all equal (the best of a log of 0 and 1), of all.
+
+    Raises:
+        UserError: as `measured`.
+    """
+    returns = episode_returns(kept)
+    return measured(kept if min(returns) < max(returns) else every, scaling)
 
 
 def measured(trajectories: Sequence[Trajectory], scaling: RewardScaling) -> Scale:
