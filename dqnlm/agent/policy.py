@@ -172,7 +172,7 @@ class Policy:
         seed: int = 0,
     ) -> Iterator[list[int]]:
         """Yields the next token id of each of `n` texts, `max_tokens` times. Errors are raised before the first."""
-        ids = self.tokenizer.encode_strict(prompt)
+        ids = self.tokenizer.encode_prompt(prompt)
         if len(ids) == 0:
             raise UserError("the prompt is empty; give at least one character (the default is a line break)")
         prompt_ES = ids.long().to(self.device).expand(n, -1)

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from dqnlm.agent.policy import Policy
 
 HEADS, CARD, GENERATION = "heads.safetensors", "README.md", "generation_config.json"
+DTYPES = ("float32", "bfloat16", "float16")
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -39,9 +40,7 @@ def _parser() -> argparse.ArgumentParser:
         "--adapter", action="store_true", help="write an adapter for peft, a few MB, to be loaded on the model that it was "
         "trained from; needs network.lora_rank and projection=low_rank"
     )  # fmt: skip
-    parser.add_argument(
-        "--dtype", choices=("float32", "bfloat16", "float16"), default="float32", help="of the weights (default: float32)"
-    )
+    parser.add_argument("--dtype", choices=DTYPES, help="of the weights (default: that of the pretrained model's files)")
     return parser
 
 
@@ -65,7 +64,8 @@ def main(argv: list[str]) -> int:
     with explain_disk_error(target.parent):
         try:
             temporary.mkdir(parents=True)
-            notes = write(policy, config, summary, temporary, arguments.behaviour, arguments.adapter, arguments.dtype)
+            dtype = arguments.dtype or own_dtype(policy)
+            notes = write(policy, config, summary, temporary, arguments.behaviour, arguments.adapter, dtype)
             if target.exists():
                 target.rmdir()  # it is empty
             temporary.rename(target)
@@ -126,6 +126,13 @@ def _summary(run: str, output_dir: str) -> dict[str, Any]:
     from dqnlm.runs.directory import find_run
 
     return read_summary(find_run(run, output_dir)) or {}
+
+
+def own_dtype(policy: Policy) -> str:
+    """The precision of the files that the model was read from; float32 where the run does not know it, or it is another."""
+    recipe = policy.network.body.recipe or {}
+    found = recipe.get("dtype")
+    return found if found in DTYPES else "float32"
 
 
 def write(

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from dqnlm.commands import export
 from dqnlm.errors import UserError
+from dqnlm.utils import hub
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -32,6 +33,8 @@ def main(argv: list[str]) -> int:
     arguments, others = _parser().parse_known_args(argv)
     if not re.fullmatch(r"[\w.-]+/[\w.-]+", arguments.repository):
         raise UserError(f"OWNER/NAME is {arguments.repository!r}: two words of letters, digits, - _ . with a slash between them")
+    if (reason := hub.switched_off()) is not None:
+        raise UserError(f"dqnlm push uploads to the Hugging Face Hub, and {reason}; dqnlm export RUN DIR writes the same folder")
     token = _token()
     with tempfile.TemporaryDirectory(prefix="dqnlm-push-") as folder:
         target = Path(folder) / arguments.repository.rpartition("/")[2]

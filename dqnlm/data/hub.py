@@ -2,23 +2,17 @@
 
 from __future__ import annotations
 
-import contextlib
 import difflib
-import os
 import tempfile
-import urllib.error
-import urllib.request
-from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dqnlm.data.text.reading import TextSource, sha256_of
 from dqnlm.errors import UserError
+from dqnlm.utils import hub as the_hub
 
 if TYPE_CHECKING:
     from datasets import Dataset
-
-PROBE_TIMEOUT_S = 3.0
 
 
 def hub(*, name: str | None, config: str | None, split: str, text_column: str, revision: str | None) -> TextSource:
@@ -81,11 +75,11 @@ def load_from_hub(name: str, config: str | None, split: str, revision: str | Non
     Raises:
         UserError: it cannot be read, or the Hub is out of reach and there is no copy.
     """
-    reason = _offline_reason()
+    reason = the_hub.why_not("HF_DATASETS_OFFLINE")
     if reason is None:
         return load(name, config, split, revision, {}), []
     try:
-        with _hub_switched_off():
+        with the_hub.local_copies():
             rows = load(name, config, split, revision, {})
     except UserError as error:
         if not isinstance(error.__cause__, ConnectionError):
@@ -148,34 +142,3 @@ def _missing_folder(folder: Path, for_a_file: str) -> UserError:
     if folder.is_file():
         hint = f" It is a file: {for_a_file.format(file=folder)}."
     return UserError(f"data.name: there is no folder {folder}.{hint}")
-
-
-def _offline_reason() -> str | None:
-    """Reason for not using the Hub, or None. One short request costs less than the 23 s of `datasets`' retries."""
-    for variable in ("DQNLM_OFFLINE", "HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE"):
-        if os.environ.get(variable, "").lower() not in ("", "0", "false", "no", "off"):
-            return f"{variable} is set"
-    from huggingface_hub import constants
-
-    request = urllib.request.Request(constants.ENDPOINT, method="HEAD")
-    try:
-        urllib.request.urlopen(request, timeout=PROBE_TIMEOUT_S).close()
-    except urllib.error.HTTPError:
-        return None  # it answers, if only to refuse this request
-    except OSError as error:
-        return f"{constants.ENDPOINT} does not answer ({error})"
-    return None
-
-
-@contextlib.contextmanager
-def _hub_switched_off() -> Iterator[None]:
-    """Turns the Hub off in libraries that read their environment variable only once, when imported."""
-    import datasets
-    from huggingface_hub import constants
-
-    before = datasets.config.HF_HUB_OFFLINE, constants.HF_HUB_OFFLINE
-    datasets.config.HF_HUB_OFFLINE = constants.HF_HUB_OFFLINE = True
-    try:
-        yield
-    finally:
-        datasets.config.HF_HUB_OFFLINE, constants.HF_HUB_OFFLINE = before

@@ -205,5 +205,5 @@ class EpisodeEvaluator(Evaluator):
                 decided_T = ((rows.flag_BT[b] & DECISION) != 0).nonzero().flatten()
                 first, last = int(decided_T[0]), int(decided_T[-1])
                 prompt, text = rows.observation_BS[b, : first + 1], rows.observation_BS[b, first + 1 : last + 2]
-                samples.append((policy.tokens.decode(prompt.tolist()), policy.tokens.decode(text.tolist())))
+                samples.append((policy.tokens.decode_prompt(prompt.tolist()), policy.tokens.decode(text.tolist())))
         return samples[: self.samples]

@@ -106,7 +106,7 @@ def _encoded(policy: Policy, text: str) -> Tensor:
         raise UserError("this run's environment has no tokens, so there is no text to look at; `dqnlm eval` scores it")
     if not text:
         raise UserError("the text is empty; give at least two characters with --text or --text-file")
-    ids_S = policy.tokens.encode_strict(text).long()
+    ids_S = policy.tokens.encode_prompt(text).long()
     if len(ids_S) < 2:
         raise UserError(f"the text is a single token ({text!r}), and the first one is only read: give at least two")
     if len(ids_S) > MOST_TOKENS:

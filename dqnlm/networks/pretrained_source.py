@@ -9,22 +9,19 @@ import contextlib
 import difflib
 import hashlib
 import json
-import os
-import urllib.error
-import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import torch
 import transformers
-from huggingface_hub.constants import ENDPOINT as HUB
 from safetensors import SafetensorError
 from torch import Tensor
 from transformers import AutoConfig, AutoModelForCausalLM, PretrainedConfig, PreTrainedModel
 from transformers.utils import cached_file
 
 from dqnlm.errors import UserError
+from dqnlm.utils import hub
 from dqnlm.utils.files import sha256_of_file
 from dqnlm.utils.weight_files import require_readable
 
@@ -34,7 +31,6 @@ Recipe = dict[str, Any]
 CONFIG, TOKENIZER = "config.json", "tokenizer.json"
 # What a run keeps beside the weights, so that it can write them back for other programs.
 KEPT = (TOKENIZER, "tokenizer_config.json", "special_tokens_map.json", "chat_template.jinja", "generation_config.json")
-PROBE_TIMEOUT_S = 3.0
 _ELSEWHERE = " If it lies elsewhere now, name its folder: --base FOLDER, or network.name_or_path=FOLDER on a resume"
 _WEIGHTS = ("model.safetensors", "model.safetensors.index.json")
 
@@ -55,11 +51,14 @@ def load(
     where, offline, kept = _place(name_or_path, revision)
     with _one_message(where, offline):
         config = AutoConfig.from_pretrained(where, trust_remote_code=False, **kept)
+        own = config.dtype  # of the weights as they lie there; loading overwrites it
         _set_dropout(config, dropout)
         model = _weights(where, config, dtype, kept)
         files = {name: text for name in KEPT if (text := _text(where, name, kept)) is not None}
     # use_diff: all settings are written, as another version of transformers may have other defaults.
     recipe: Recipe = {"config": config.to_json_string(use_diff=False), "files": files, "q_bias": _has_output_bias(model)}
+    if own is not None:
+        recipe["dtype"] = str(own).removeprefix("torch.")
     return model, recipe | ({"base": {"sha256": _digest(where, kept)}} if by_reference else {})
 
 
@@ -118,7 +117,7 @@ def _place(name_or_path: str, revision: str | None) -> tuple[str, str | None, di
         raise _no_folder(folder)
     if local and revision is not None:
         raise UserError(f"network.revision={revision} is of the Hub, and {folder} is a folder; leave it out")
-    where, offline = (str(folder), None) if local else (name_or_path, _offline())
+    where, offline = (str(folder), None) if local else (name_or_path, hub.why_not())
     transformers.logging.set_verbosity_error()
     transformers.logging.disable_progress_bar()
     return where, offline, {"revision": revision or "main", "local_files_only": local or offline is not None}
@@ -248,9 +247,11 @@ def _no_folder(folder: Path) -> UserError:
 
 @contextlib.contextmanager
 def _one_message(name: str, offline: str | None) -> Iterator[None]:
-    """Turns the errors of transformers into one message."""
+    """Turns the errors of transformers into one message; what is read from a folder, or offline, asks nobody."""
+    is_local = offline is not None or Path(name).is_dir()
     try:
-        yield
+        with hub.local_copies() if is_local else contextlib.nullcontext():
+            yield
     except torch.OutOfMemoryError:
         raise
     except (OSError, ValueError, KeyError, ImportError, RuntimeError, SafetensorError) as error:
@@ -261,20 +262,6 @@ def _one_message(name: str, offline: str | None) -> Iterator[None]:
         elif offline is not None:
             reason = f"{offline}, and this machine has no copy of it. Give a folder: network.name_or_path=FOLDER"
         raise UserError(f"network.name_or_path={name} cannot be read: {reason}") from error
-
-
-def _offline() -> str | None:
-    """Reason for not using the Hub, or None. One short request costs less than the minute of its client's retries."""
-    for variable in ("DQNLM_OFFLINE", "HF_HUB_OFFLINE"):
-        if os.environ.get(variable, "").lower() not in ("", "0", "false", "no", "off"):
-            return f"{variable} is set"
-    try:
-        urllib.request.urlopen(urllib.request.Request(HUB, method="HEAD"), timeout=PROBE_TIMEOUT_S).close()
-    except urllib.error.HTTPError:
-        return None  # it answers, if only to refuse this request
-    except OSError as error:
-        return f"{HUB} does not answer ({error})"
-    return None
 
 
 def _set_dropout(config: PretrainedConfig, dropout: float | None) -> None:

@@ -99,7 +99,7 @@ class FunctionReward(TextReward):
         return [self._number(value, f"for completion {i + 1}") for i, value in enumerate(answer)]
 
     def score_tokens(self, prompts: list[Ids], completions: list[Ids], references: list[Ids]) -> list[list[float]]:
-        answer = self._call(self.texts(prompts), self.texts(completions), self.texts(references))
+        answer = self._call(self.texts(prompts, self.tokenizer.decode_prompt), self.texts(completions), self.texts(references))
         found = []
         for i, (values, completion) in enumerate(zip(answer, completions, strict=True)):
             row = _as_list(values)

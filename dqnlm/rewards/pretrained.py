@@ -6,6 +6,7 @@ import functools
 from typing import Any
 
 from dqnlm.errors import UserError
+from dqnlm.utils import hub
 from dqnlm.utils.weight_files import require_readable
 
 
@@ -30,8 +31,9 @@ def loaded(name_or_path: str, device: str, auto_class: str, reward: str) -> tupl
         ) from error
     require_readable(name_or_path, "reward.name_or_path")
     try:
-        words = transformers.AutoTokenizer.from_pretrained(name_or_path, local_files_only=True)
-        model = getattr(transformers, auto_class).from_pretrained(name_or_path, local_files_only=True)
+        with hub.local_copies():
+            words = transformers.AutoTokenizer.from_pretrained(name_or_path, local_files_only=True)
+            model = getattr(transformers, auto_class).from_pretrained(name_or_path, local_files_only=True)
     except (OSError, ValueError) as error:
         what = "sequence classifier" if "Classification" in auto_class else "causal language model"
         raise UserError(

@@ -12,6 +12,7 @@ last decision of an episode that it ended, is no part of the completion; per tok
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from itertools import chain, pairwise
 from typing import NamedTuple, Protocol
 
@@ -29,6 +30,8 @@ class Decoder(Protocol):
     """The methods of a tokenizer that a reward uses."""
 
     def decode(self, ids: Ids) -> str: ...
+
+    def decode_prompt(self, ids: Ids) -> str: ...
 
     def __hash__(self) -> int: ...
 
@@ -98,18 +101,20 @@ class TextReward(SequenceReward):
 
     def score_ids(self, prompts: list[Ids], completions: list[Ids], references: list[Ids]) -> list[float]:
         """As `score`, from token ids; overridden by scores that depend on tokens."""
-        return self.score(self.texts(prompts), self.texts(completions), self.texts(references))
+        decode = self.tokenizer.decode_prompt
+        return self.score(self.texts(prompts, decode), self.texts(completions), self.texts(references))
 
     def score_tokens(self, prompts: list[Ids], completions: list[Ids], references: list[Ids]) -> list[list[float]]:
         """A score for each token of each completion, within `score_bounds`; only where `per_token`."""
         raise NotImplementedError(f"{type(self).__name__} scores whole texts")
 
-    def texts(self, runs: list[Ids]) -> list[str]:
+    def texts(self, runs: list[Ids], decode: Callable[[Ids], str] | None = None) -> list[str]:
         """Decodes each sequence of ids; equal sequences, such as the prompt of many prefixes, are decoded once."""
         known: dict[tuple[int, ...], str] = {}
+        decode = decode or self.tokenizer.decode
         for run in runs:
             if (key := tuple(run)) not in known:
-                known[key] = self.tokenizer.decode(run)
+                known[key] = decode(run)
         return [known[tuple(run)] for run in runs]
 
     @property

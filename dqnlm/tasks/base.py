@@ -209,7 +209,14 @@ class Task(ABC):
         """Notes about data and environment, one sentence each; kept in the run's summary."""
         source = self.data.source
         bundled = "trained on the BUNDLED corpus (a grammar's imitation plays), not on Shakespeare"
-        return [*([bundled] if source.bundled else []), *source.notes, *self.env.notes()]
+        return [*([bundled] if source.bundled else []), *source.notes, *self._conventions(), *self.env.notes()]
+
+    def _conventions(self) -> list[str]:
+        """What the tokenizer puts before each prompt."""
+        tokenizer = self.tokenizer
+        if tokenizer is None or not tokenizer.start_ids:
+            return []
+        return [f"Prompts begin with {tokenizer.decode(tokenizer.start_ids)}, as the model's tokenizer begins a text."]
 
     def sizes(self) -> dict[str, int]:
         """Number of rows or tokens by part, for the manifest."""

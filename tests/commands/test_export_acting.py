@@ -205,3 +205,42 @@ def test_what_no_output_layer_can_be_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"--adapter.*no adapters"):
         exported(a_policy(folder), tmp_path / "d", adapter=True)
     assert isinstance(deep.network.body, Pretrained)
+
+
+@pytest.mark.parametrize(("files", "expected"), [("bfloat16", "bfloat16"), ("float32", "float32"), ("float64", "float32")])
+def test_weights_are_written_as_the_models_own(tmp_path: Path, files: str, expected: str) -> None:
+    """Bug: a model of 16-bit weights comes back twice as large."""
+    from transformers import AutoModelForCausalLM
+
+    folder = write_model(tmp_path / "model", "llama", False)
+    AutoModelForCausalLM.from_pretrained(folder).to(getattr(torch, files)).save_pretrained(folder)
+    policy = a_policy(folder)
+    assert export.own_dtype(policy) == expected
+    policy.network.body.recipe.pop("dtype")  # type: ignore[union-attr]
+    assert export.own_dtype(policy) == "float32"  # a run of before
+
+
+@pytest.mark.parametrize("begins", [False, True])
+def test_prompts_begin_in_transformers_as_they_do_here(tmp_path: Path, begins: bool) -> None:
+    """Bug: the run reads <s> before a prompt and the exported folder does not, or the other way round.
+
+    Oracle: the tokenizer of the exported folder on prompt and answer together, and the greedy tokens of its model.
+    """
+    from tokenizers import Tokenizer, processors
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    from dqnlm.data.tokenizers.pretrained import read
+
+    folder = write_model(tmp_path / "model", "llama", False)
+    if begins:
+        library = Tokenizer.from_file(str(folder / "tokenizer.json"))
+        name = library.id_to_token(1)
+        library.post_processor = processors.TemplateProcessing(single=f"{name} $A", special_tokens=[(name, 1)])
+        library.save(str(folder / "tokenizer.json"))
+    policy = a_policy(folder)
+    policy.tokens = read(str(folder))
+    exported(policy, tmp_path / "out")
+    tokenizer = AutoTokenizer.from_pretrained(tmp_path / "out")
+    there = tokenizer("ad").input_ids
+    assert policy.tokens.encode_prompt("ad").tolist() == there and (there[0] == 1) == begins
+    assert AutoModelForCausalLM.from_pretrained(tmp_path / "out").dtype == torch.float32

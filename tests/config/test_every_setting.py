@@ -31,6 +31,7 @@ ELSEWHERE |= {
     ("experiment", "sentiment"),
     ("reward", "none"),
 }  # test_logged.py
+ELSEWHERE |= {("projection", "state_value")}  # stands beside a pretrained model's logits: system/test_algorithms.py
 ELSEWHERE |= {("objective", "q_sharp")}  # needs a pretrained model: system/test_q_sharp.py
 ELSEWHERE |= {("env", "prompts"), ("experiment", "prompts")}  # system/test_prompts.py
 
@@ -121,7 +122,7 @@ def test_every_experiment_builds(tmp_path: Path, name: str) -> None:
         )
         assert trainer.phase.name == "pretraining" and len(trainer.components.buffer.sample(2).length_B) == 2
         return
-    text = tools.write_text(tmp_path / "text.txt", 5000)
+    text = tools.write_text(tmp_path / "text.txt", 8000)
     overrides = [f"+experiment={name}", "device=cpu", "threads=1", "logger=none"]
     on_text = "path" in composition.compose(overrides)[0]["data"]
     overrides += ["data=text_file"] if on_text else []
@@ -141,7 +142,7 @@ def test_smoke_shortens_every_experiment_and_changes_none(tmp_path: Path, name: 
     if name in PAIRS_OF:
         pytest.importorskip("tokenizers")
     if "path" in composition.compose(words)[0]["data"] and name not in PAIRS_OF:
-        words += ["data=text_file", f"data.path={tools.write_text(tmp_path / 'text.txt', 5000)}"]
+        words += ["data=text_file", f"data.path={tools.write_text(tmp_path / 'text.txt', 8000)}"]
     composed, choices = composition.compose(words)
     plain, _ = composition.compose([word for word in words if word != "+debug=smoke"])
     trainer = launch.build(validation.validate(composed, choices, words), RunDirectory(tmp_path))

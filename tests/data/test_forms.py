@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from dqnlm.data.rows import FORMATS
+from dqnlm.data.trajectories import forms
 from dqnlm.data.trajectories.files import read_file
 from dqnlm.data.trajectories.forms import FORMS, FormSettings
 from dqnlm.data.trajectories.records import Trajectory
@@ -275,3 +276,27 @@ def test_the_document_names_every_form_and_kind_of_file() -> None:
     assert len(lines) == len({form.name for form in FORMS})
     for line in lines:
         assert any(all(name in line or (name == "reward" and {"score", "rating"} & set(line)) for name in f.needs) for f in FORMS)
+
+
+@pytest.mark.parametrize(
+    ("row", "words"),
+    [
+        ({"prompt": "a", "response": "b", "reward": 1}, "form completions.*Rename response to completion"),
+        ({"question": "a", "answer": "b", "score": 1}, "Rename question to prompt and answer to completion"),
+        ({"Prompt": "a", "Completion": "b", "reward": 1}, "Rename Prompt to prompt and Completion to completion"),
+        ({"prompt": "a", "completion": "b", "grade": 1}, "lacks reward. Rename grade to reward"),
+        ({"prompt": "a", "complettion": "b", "reward": 1}, "Rename complettion to completion"),
+        ({"prompt": "a", "chosen": "b", "loser": "c"}, "form preferences.*Rename loser to rejected"),
+        ({"conversation": [], "messages_": [], "reward": 1}, "lacks prompt and completion|Rename"),
+    ],
+)
+def test_fields_by_other_names_are_named(row: dict[str, Any], words: str) -> None:
+    """Bug: a row with a response where a completion belongs is refused without the nearest form, or what to rename."""
+    with pytest.raises(UserError, match=words):
+        forms.records_of(row, "log.jsonl, line 1", forms.FormSettings())
+
+
+def test_fields_of_no_form_are_left_to_the_log() -> None:
+    """Bug: a guess where there is nothing to guess from."""
+    row = {"a": 1}
+    assert forms.records_of(row, "log.jsonl, line 1", forms.FormSettings()) == [row]

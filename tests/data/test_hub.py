@@ -8,7 +8,6 @@ from pathlib import Path
 
 import pytest
 
-from dqnlm.data import hub as hub_module
 from dqnlm.data.hub import hub
 from dqnlm.data.text.reading import TextSource
 from dqnlm.errors import UserError
@@ -133,7 +132,7 @@ def test_a_copy_from_an_earlier_run_is_used_and_told(
     """Guards the offline path where `datasets` still has the set, and a wrong split there against a wrong message."""
     import datasets
 
-    monkeypatch.setattr(hub_module, "_offline_reason", lambda: "the network is down")
+    monkeypatch.setattr("dqnlm.utils.hub.why_not", lambda *_: "the network is down")
     load = datasets.load_dataset
     cache = str(tmp_path / "cache")
     monkeypatch.setattr(datasets, "load_dataset", lambda name, *a, **k: load(str(folder), *a, cache_dir=cache, **k))
@@ -142,3 +141,33 @@ def test_a_copy_from_an_earlier_run_is_used_and_told(
     with pytest.raises(UserError, match="trian") as raised:
         read("owner/plays", split="trian")
     assert "no copy" not in str(raised.value)
+
+
+@pytest.mark.parametrize("variable", ["DQNLM_OFFLINE", "HF_HUB_OFFLINE"])
+@pytest.mark.parametrize("what", ["network", "tokenizer", "data", "push"])
+def test_nothing_waits_for_a_network_that_is_switched_off(
+    what: str, variable: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Bug: one of the places that read from the Hub asks it in spite of the variable: a run begins with a minute of retries."""
+    import socket
+
+    monkeypatch.setenv(variable, "1")
+    monkeypatch.setenv("HF_TOKEN", "hf_none")
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: pytest.fail("the network was asked"))
+    monkeypatch.setattr(socket.socket, "connect", lambda *_: pytest.fail("the network was asked"))
+    with pytest.raises(UserError):
+        if what == "network":
+            pytest.importorskip("transformers")
+            from dqnlm.networks.pretrained_source import read_config
+
+            read_config("dqnlm-test/no-such-model", None)
+        elif what == "tokenizer":
+            from dqnlm.data.tokenizers import factory
+
+            factory.build("dqnlm-test/no-such-model", "")
+        elif what == "data":
+            read("dqnlm-test/no-such-data-set")
+        else:
+            from dqnlm.commands import push
+
+            push.main([str(tmp_path), "dqnlm-test/no-such-model"])

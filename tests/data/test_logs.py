@@ -317,7 +317,7 @@ def test_a_tokenizer_of_the_hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
 
     folder = write_model_files(tmp_path / "model", tokenizer_config={"eos_token": "<end>"})
 
-    def download(repository: str, name: str) -> str:
+    def download(repository: str, name: str, local_files_only: bool) -> str:
         if repository != "owner/name" or not (folder / name).is_file():
             raise FileNotFoundError(name)
         return str(folder / name)

@@ -79,7 +79,7 @@ BAD_LINES: list[tuple[Any, str]] = [
     ('{"prompt": "a", ', r"line 2 is no JSON: .* column 17.*whole object"),
     ("[1, 2]", r"line 2 is no object but \[1, 2\]"),
     ({"completion": "b", "reward": 1}, r"line 2 has no prompt; it has completion, reward"),
-    ({"prompt": "a", "completions": "b", "reward": 1}, r"line 2 has no completion; .*Rename completions to completion"),
+    ({"prompt": "a", "completions": "b", "reward": 1}, r"line 2 .*lacks completion\. Rename completions to completion"),
     ({"prompt": "a", "completion": "b"}, r"line 2 has no reward \(nor rewards\)"),
     ({**GOOD, "rewards": [1, 2]}, r"line 2 has both reward and rewards"),
     ({"prompt": "a", "completion": "bc", "rewards": [1]}, r"line 2: rewards has 1 numbers, but completion has 2 char"),

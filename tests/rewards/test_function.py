@@ -29,6 +29,9 @@ class Letters:
     def decode(self, ids: list[int]) -> str:
         return "".join(chr(97 + i) for i in ids)
 
+    def decode_prompt(self, ids: list[int]) -> str:
+        return self.decode(ids)
+
 
 @pytest.fixture(autouse=True)
 def no_permissions() -> Iterator[None]:

@@ -127,7 +127,8 @@ def test_evaluation_where_episodes_end_apart(text: Path) -> None:
     A policy that always says the stop token earns no more than the best constant is said to earn; one that always says
     'n' plays whole horizons and meets an n in some of the 4 episodes.
     """
-    trainer = built(text, "env.transition=free", "env.prompt_length=9", "env.horizon=3", "env.stop_token=.")
+    settings = ["env.transition=free", "env.prompt_length=9", "env.horizon=3", "env.stop_token=.", "data.test_fraction=0"]
+    trainer = built(text, *settings)
     parts = trainer.components
     projection: Any = parts.policy.network.projections["q"]
     lengths = {}

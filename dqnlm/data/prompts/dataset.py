@@ -160,7 +160,7 @@ def _written(item: Prompt, template: ChatTemplate | None) -> Prompt:
 def _as_ids(part: list[Prompt], tokenizer: Tokenizer, longest: int | None, which: str) -> tuple[PromptPart, list[str]]:
     kept, prompt_ids, reference_ids = [], [], []
     for item in part:
-        ids = tokenizer.encode(item.text)
+        ids = tokenizer.encode_prompt(item.text, strict=False)
         if len(ids) and (longest is None or len(ids) <= longest):
             kept.append(item)
             prompt_ids.append(ids)

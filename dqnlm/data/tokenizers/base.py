@@ -31,11 +31,13 @@ class Tokenizer(ABC):
         vocabulary_size: number of ids; the number of actions of an environment on this text.
         unknown_id: the id of every character outside the vocabulary; None where there is no such character.
         eos_id: the token that ends an answer; None where none does.
+        start_ids: tokens that a prompt begins with, as a pretrained model's tokenizer puts its begin-of-text token there.
     """
 
     vocabulary_size: int
     unknown_id: int | None
     eos_id: int | None = None
+    start_ids: tuple[int, ...] = ()
 
     @property
     def dtype(self) -> torch.dtype:
@@ -61,6 +63,19 @@ class Tokenizer(ABC):
     @abstractmethod
     def encode_strict(self, text: str) -> Tensor:
         """Like `encode`, but raises UserError with the unknown characters and their positions."""
+
+    def encode_prompt(self, text: str, strict: bool = True) -> Tensor:
+        """Ids of a text that begins a row, by the conventions of a pretrained model; its continuation is for `encode`.
+
+        Args:
+            text: the prompt.
+            strict: as `encode_strict`, else as `encode`.
+        """
+        return self.encode_strict(text) if strict else self.encode(text)
+
+    def decode_prompt(self, ids: Sequence[int]) -> str:
+        """The text whose `encode_prompt` these ids are, without what conventions put before it."""
+        return self.decode(ids)
 
     @abstractmethod
     def state(self) -> dict[str, Any]:

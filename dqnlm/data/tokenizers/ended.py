@@ -25,6 +25,7 @@ class EndedTokenizer(Tokenizer):
         self.text, self.eos_id = text, eos_id
         self.vocabulary_size = max(text.vocabulary_size, eos_id + 1)
         self.unknown_id = text.unknown_id
+        self.start_ids = text.start_ids
         self._is_own = eos_id < text.vocabulary_size
 
     def encode(self, text: str) -> Tensor:
@@ -63,6 +64,14 @@ class EndedTokenizer(Tokenizer):
     def encode_strict(self, text: str) -> Tensor:
         """See `Tokenizer.encode_strict`."""
         return self.text.encode_strict(text).to(self.dtype)
+
+    def encode_prompt(self, text: str, strict: bool = True) -> Tensor:
+        """See `Tokenizer.encode_prompt`."""
+        return self.text.encode_prompt(text, strict).to(self.dtype)
+
+    def decode_prompt(self, ids: Sequence[int]) -> str:
+        """See `Tokenizer.decode_prompt`."""
+        return self.text.decode_prompt(ids) if self._is_own else self.decode(ids)
 
     def state(self) -> dict[str, Any]:
         """See `Tokenizer.state`."""

@@ -45,7 +45,7 @@ def from_state(state: dict[str, Any]) -> Tokenizer:
     if kind == "pretrained" and isinstance(state.get("json"), str):
         from dqnlm.data.tokenizers.pretrained import PretrainedTokenizer
 
-        return PretrainedTokenizer(state["json"])
+        return PretrainedTokenizer(state["json"], conventions=state.get("conventions", False) is True)
     if kind == "ended" and isinstance(state.get("text"), dict) and isinstance(state.get("end_id"), int):
         from dqnlm.data.tokenizers.ended import EndedTokenizer
 

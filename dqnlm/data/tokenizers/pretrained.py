@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
@@ -12,22 +13,29 @@ from torch import Tensor
 
 from dqnlm.data.tokenizers.base import REPLACEMENT, Tokenizer
 from dqnlm.errors import UserError
+from dqnlm.utils import hub
 
 FILE = "tokenizer.json"
 _NAMED_AT_MOST = 5  # characters that one message names
+_BEFORE = "\n"  # a text behind this one is read as a continuation: it is a token of its own in every known vocabulary
 
 
 class PretrainedTokenizer(Tokenizer):
-    """The subword tokenizer of a pretrained model; no special tokens are added.
+    """The subword tokenizer of a pretrained model.
+
+    A prompt begins as the model's tokenizer begins a text: with its begin-of-text token (Llama, Gemma), and with the space that
+    some put before the first word (Llama 2, Mistral). What follows a prompt gets neither, so that prompt and continuation
+    together are the tokens of the whole text.
 
     Args:
         content: text of a `tokenizer.json`.
+        conventions: False for a run of the time before they were kept: no token begins a prompt, every text has the space.
 
     Raises:
         UserError: the text is none, or `tokenizers` is not installed.
     """
 
-    def __init__(self, content: str) -> None:
+    def __init__(self, content: str, conventions: bool = True) -> None:
         try:
             from tokenizers import Tokenizer as Fast
         except ModuleNotFoundError as error:
@@ -44,17 +52,48 @@ class PretrainedTokenizer(Tokenizer):
         self._fast.no_padding()
         self.vocabulary_size = max(self._fast.get_vocab(with_added_tokens=True).values()) + 1
         self.unknown_id = None if self._unknown is None else self._fast.token_to_id(self._unknown)
+        self._before: list[int] = []
+        if conventions:
+            self.start_ids, self._before = _start_ids(self._fast), _before_a_continuation(self._fast)
 
     def encode(self, text: str) -> Tensor:
         """See `Tokenizer.encode`; characters without a token are left out where there is no unknown token."""
-        return torch.tensor(self._fast.encode(text, add_special_tokens=False).ids, dtype=self.dtype)
+        return torch.tensor(self._continuation(text) or self._plain(text), dtype=self.dtype)
+
+    def encode_prompt(self, text: str, strict: bool = True) -> Tensor:
+        """See `Tokenizer.encode_prompt`; a rendered conversation may have its begin-of-text token already."""
+        if strict:
+            self._require_known(text)
+        ids, start = self._plain(text), list(self.start_ids)
+        return torch.tensor(ids if ids[: len(start)] == start else [*start, *ids], dtype=self.dtype)
 
     def decode(self, ids: Tensor | Sequence[int]) -> str:
         """See `Tokenizer.decode`; special tokens appear by their names."""
         listed = ids.tolist() if isinstance(ids, Tensor) else list(ids)
         if listed and not 0 <= min(listed) <= max(listed) < self.vocabulary_size:
             raise ValueError(f"token ids must lie in 0..{self.vocabulary_size - 1}; got {min(listed)}..{max(listed)}")
-        return str(self._fast.decode(listed, skip_special_tokens=False))
+        before = str(self._fast.decode(self._before, skip_special_tokens=False))
+        return str(self._fast.decode([*self._before, *listed], skip_special_tokens=False))[len(before) :]
+
+    def decode_prompt(self, ids: Sequence[int]) -> str:
+        """See `Tokenizer.decode_prompt`; ids that do not begin as a prompt does are decoded as a continuation."""
+        start, listed = list(self.start_ids), list(ids)
+        if not start or listed[: len(start)] != start:
+            return self.decode(listed)
+        return str(self._fast.decode(listed[len(start) :], skip_special_tokens=False))
+
+    def _plain(self, text: str) -> list[int]:
+        """Ids of a text by itself, without special tokens."""
+        ids: list[int] = self._fast.encode(text, add_special_tokens=False).ids
+        return ids
+
+    def _continuation(self, text: str) -> list[int]:
+        """Ids of a text behind another one, which has no space put before it; [] where no token begins with the text."""
+        if not self._before:
+            return []
+        found = self._fast.encode(_BEFORE + text, add_special_tokens=False)
+        first = next((place for place, (begin, _) in enumerate(found.offsets) if begin >= len(_BEFORE)), 0)
+        return found.ids[first:] if found.ids[:first] == self._before else []
 
     def stream(self, ids: Iterable[int]) -> Iterator[str]:
         """See `Tokenizer.stream`; text that the next token may still change is held back."""
@@ -81,6 +120,10 @@ class PretrainedTokenizer(Tokenizer):
 
     def encode_strict(self, text: str) -> Tensor:
         """See `Tokenizer.encode_strict`; positions are counted from 1, in characters."""
+        self._require_known(text)
+        return self.encode(text)
+
+    def _require_known(self, text: str) -> None:
         places = self._unknown_places(text)
         if places:
             first = dict.fromkeys(text[place] for place in places)
@@ -89,11 +132,10 @@ class PretrainedTokenizer(Tokenizer):
                 f"the text has characters that the pretrained tokenizer has no token for: {', '.join(named)}"
                 f"{' and others' if len(first) > _NAMED_AT_MOST else ''}. Leave them out."
             )
-        return self.encode(text)
 
     def state(self) -> dict[str, Any]:
         """See `Tokenizer.state`: the whole file, so that a run is self-contained."""
-        return {"kind": "pretrained", "json": self._content}
+        return {"kind": "pretrained", "json": self._content, **({"conventions": True} if self.start_ids or self._before else {})}
 
     def _unknown_places(self, text: str) -> list[int]:
         """Positions of unknown tokens, and of text without a token that is more than white space."""
@@ -103,6 +145,20 @@ class PretrainedTokenizer(Tokenizer):
             if token != self.unknown_id:
                 known[begin:end] = b"\1" * (end - begin)
         return [place for place, is_known in enumerate(known) if not is_known and not text[place].isspace()]
+
+
+def _start_ids(fast: Any) -> tuple[int, ...]:
+    """The special tokens that the tokenizer puts before a text."""
+    found = fast.encode("a")
+    count = next((place for place, special in enumerate(found.special_tokens_mask) if not special), 0)
+    return tuple(found.ids[:count])
+
+
+def _before_a_continuation(fast: Any) -> list[int]:
+    """Ids of `_BEFORE`, for a tokenizer that puts a space before each text; else []."""
+    alone, behind = fast.encode("a", add_special_tokens=False), fast.encode(f"{_BEFORE}a", add_special_tokens=False)
+    first = next((place for place, (begin, _) in enumerate(behind.offsets) if begin >= len(_BEFORE)), 0)
+    return [] if first == 0 or behind.ids[first:] == alone.ids else list(behind.ids[:first])
 
 
 def read(where: str) -> PretrainedTokenizer:
@@ -166,8 +222,10 @@ def _hub_folder(where: str, name: str) -> Path | None:
     import huggingface_hub
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
+    is_local = hub.why_not() is not None
     try:
-        return Path(huggingface_hub.hf_hub_download(where, name))
+        with hub.local_copies() if is_local else contextlib.nullcontext():
+            return Path(huggingface_hub.hf_hub_download(where, name, local_files_only=is_local))
     except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError):
         return None
 

@@ -29,6 +29,15 @@ REWARDS = ("reward", "score", "rating")
 ROLES = {"human": "user", "user": "user", "gpt": "assistant", "assistant": "assistant", "system": "system"}  # of ShareGPT
 ASSISTANT = "assistant"
 LABELS = {"true": True, "1": True, "false": False, "0": False}  # of texts; CSV knows no booleans
+OTHER_NAMES = {  # of our fields, in data sets that people have: named in messages, as a guess may be wrong
+    "prompt": ("question", "query", "input", "instruction", "context", "source"),
+    "completion": ("response", "answer", "output", "reply", "generation", "continuation", "target", "text"),
+    "reward": ("return", "value", "grade", "quality", "preference"),
+    "messages": ("conversation", "dialogue", "dialog", "chat"),
+    "chosen": ("preferred", "accepted", "winner"),
+    "rejected": ("dispreferred", "refused", "loser"),
+    "label": ("is_good", "good", "correct"),
+}
 AssistantTurns = Literal["every", "last"]
 
 
@@ -155,18 +164,26 @@ def _has(there: set[str], name: str) -> bool:
 
 
 def _refuse_unfinished(there: set[str], place: str) -> None:
-    """Raises UserError where some but not all fields of a form beside the first are there; names the nearest form."""
+    """Raises UserError where some but not all fields of a form are there, or by other names; names the nearest form."""
     own = {form: [n for n in form.needs if n in there and n not in ("prompt", "completion", "reward")] for form in FORMS[2:]}
     form = max(FORMS[2:], key=lambda form: len(own[form]) / len(form.needs))
-    if not own[form]:
-        return  # nothing of another form is there, and the log's own is checked where its records are
+    form = form if own[form] else FORMS[0]
     lacking = [name for name in form.needs if not _has(there, name)]
-    near = [n for lack in lacking for n in difflib.get_close_matches(lack, sorted(there - set(form.needs)), n=1)]
-    hint = f" Rename {near[0]} to {lacking[0]}." if near else ""
+    renamed = [(name, lack) for lack in lacking if (name := _other_name(lack, there - set(form.needs))) is not None]
+    if form is FORMS[0] and not renamed:
+        return  # nothing of any form is there: the log's own is checked where its records are
+    hint = f" Rename {' and '.join(f'{name} to {lack}' for name, lack in renamed)}." if renamed else ""
     raise UserError(
         f"{place} has {', '.join(sorted(there))}, which is nearest to the form {form.name} ({', '.join(form.needs)}) and lacks "
         f"{' and '.join(lacking)}.{hint}"
     )
+
+
+def _other_name(name: str, there: set[str]) -> str | None:
+    """The field that may be this one under another name, or misspelt."""
+    by_case = {found.lower(): found for found in sorted(there)}
+    known = next((by_case[other] for other in (name, *OTHER_NAMES.get(name, ())) if other in by_case), None)
+    return known or next(iter(difflib.get_close_matches(name, sorted(there), n=1)), None)
 
 
 def reward_of(row: Row, place: str, settings: FormSettings) -> float:

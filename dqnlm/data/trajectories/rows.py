@@ -74,7 +74,11 @@ def token_rows(
     def encode(text: str) -> list[int]:
         return (tokenizer.encode_strict(text) if strict else tokenizer.encode(text)).tolist()
 
-    return [_row(encode, item, eos_id) for item in items]
+    @functools.cache
+    def encode_prompt(text: str) -> list[int]:
+        return tokenizer.encode_prompt(text, strict).tolist()
+
+    return [_row(encode_prompt, encode, item, eos_id) for item in items]
 
 
 def padded(rows: Sequence[TokenRow], width: int, dtype: torch.dtype, device: torch.device) -> Rows:
@@ -92,8 +96,8 @@ def padded(rows: Sequence[TokenRow], width: int, dtype: torch.dtype, device: tor
     return Rows(observation_BS, observation_BS[:, 1:], *tensors)
 
 
-def _row(encode: Encode, item: Trajectory, eos_id: int | None) -> TokenRow:
-    prompt, after = (_ids(encode, item, name, getattr(item, name)) for name in ("prompt", "next"))
+def _row(encode_prompt: Encode, encode: Encode, item: Trajectory, eos_id: int | None) -> TokenRow:
+    prompt, after = _ids(encode_prompt, item, "prompt", item.prompt), _ids(encode, item, "next", item.next)
     completion, rewards, flags = _completion(encode, item, eos_id)
     ids = np.array([*prompt, *completion, *after], np.int32)
     begin, end = len(prompt) - 1, len(prompt) - 1 + len(completion)
