@@ -1,4 +1,4 @@
-"""The maze of dqnlm/tasks/maze.py: the agent reads its position and writes a command character by character.
+"""The maze of dqnlm/problems/maze.py: the agent reads its position and writes a command character by character.
 
 A row is one text, one command and the text that follows it; an episode is as many rows. With L characters in a text and
 a command of k characters, line break included:
@@ -36,13 +36,15 @@ class Maze(StepEnvironment):
     Args:
         device: where everything lives.
         seed: of the generator that draws the starts.
-        evaluating: walker i begins every episode at the i-th of the 25 starts (modulo), instead of at a random one.
+        evaluating: walker i begins every episode at the i-th (modulo) of the cells `start_distance` moves from the goal or more,
+            instead of at a random one of all 25 starts.
         num_envs: E, walkers at once.
         max_steps: commands in an episode.
+        start_distance: least number of moves from an evaluation's start to the goal.
         command_length: most characters in a command, line break included.
 
     Raises:
-        UserError: a number below 1, or a `command_length` in which some command has no room.
+        UserError: a number below 1, a `start_distance` that no cell has, or a `command_length` in which some command has no room.
     """
 
     def __init__(
@@ -53,9 +55,10 @@ class Maze(StepEnvironment):
         *,
         num_envs: int,
         max_steps: int,
+        start_distance: int,
         command_length: int,
     ) -> None:
-        _check(num_envs, max_steps, command_length)
+        _check(num_envs, max_steps, start_distance, command_length)
         self.device, self.num_envs, self.max_steps = torch.device(device), num_envs, max_steps
         self.command_length, self.length = command_length, maze.OBSERVATION_LENGTH
         longest = 2 * self.length + command_length - 1
@@ -64,10 +67,12 @@ class Maze(StepEnvironment):
             episode_steps=max_steps * longest, first_decision=self.length - 1, stores_actions=False, multi_turn=True,
             truncates=True, context_carry=maze.OBSERVATION_LENGTH, deterministic=True,
         )  # fmt: skip
+        self._listed = maze.starts(start_distance)
         self._build_tables()
         self._fixed_E = None
         if evaluating:
-            self._fixed_E = self._start_N[torch.arange(num_envs, device=self.device) % len(maze.STARTS)]
+            place_E = torch.arange(num_envs, device=self.device) % len(self._listed)
+            self._fixed_E = torch.tensor([maze.CELLS.index(cell) for cell in self._listed], device=self.device)[place_E]
         self._generator = torch.Generator(self.device).manual_seed(seed)
         zero_E = torch.zeros(num_envs, dtype=torch.int64, device=self.device)
         self.cell_E = zero_E  # place of each walker in maze.CELLS
@@ -153,8 +158,8 @@ class Maze(StepEnvironment):
         return Bounds(maze.INVALID_REWARD, maze.GOAL_REWARD)
 
     def references(self) -> dict[str, float]:
-        """The best return, and that of random commands (none of them invalid), both as a mean over the starts."""
-        return {"optimal": maze.optimal_return(), "random": maze.random_return(self.max_steps)}
+        """The best return, and that of random commands (none of them invalid), both as a mean over an evaluation's starts."""
+        return {"optimal": maze.optimal_return(self._listed), "random": maze.random_return(self.max_steps, self._listed)}
 
     def state_dict(self) -> dict[str, Any]:
         return {name: getattr(self, name) for name in _CLOCKS} | {"generator": self._generator.get_state()}
@@ -188,10 +193,13 @@ def _command_tree() -> tuple[list[list[int]], list[int]]:
     return child, outcome
 
 
-def _check(num_envs: int, max_steps: int, command_length: int) -> None:
+def _check(num_envs: int, max_steps: int, start_distance: int, command_length: int) -> None:
     for name, value in {"num_envs": num_envs, "max_steps": max_steps}.items():
         if value < 1:
             raise UserError(f"env.{name} is {value}; it must be 1 or more")
+    farthest = max(maze.distances(maze.GOAL).values())
+    if not 1 <= start_distance <= farthest:
+        raise UserError(f"env.start_distance is {start_distance}; it must be from 1 to {farthest}, that of the farthest cells")
     longest = max(maze.COMMANDS, key=len)
     if command_length < len(longest):
         raise UserError(

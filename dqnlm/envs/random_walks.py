@@ -9,16 +9,7 @@ from torch import Tensor
 
 from dqnlm.envs.base import StepEnvironment
 from dqnlm.errors import UserError
-from dqnlm.problems.random_walks import (
-    ALPHABET,
-    GOAL,
-    MAX_NODES,
-    MAX_SEED,
-    NODES,
-    best_optimality,
-    make_graph,
-    uniform_optimality,
-)
+from dqnlm.problems.random_walks import GOAL, MAX_SEED, Size, best_optimality, make_graph, uniform_optimality
 from dqnlm.types import DECISION, TERMINATED, Bounds, TaskSpec, TimeStep
 from dqnlm.utils.context import RunContext
 
@@ -27,14 +18,17 @@ class RandomWalks(StepEnvironment):
     """Walks on one graph. An observation is the node last written; the row holds the walk so far.
 
     An episode starts at a uniform node that is not the goal, and terminates at the goal, at a step along no edge, or at
-    10 nodes. Only the step that reaches the goal is rewarded, with the walk's optimality.
+    `max_nodes` nodes. Only the step that reaches the goal is rewarded, with the walk's optimality.
 
     Args:
         device: where everything lives.
         seed: of the generator that draws the starts.
-        evaluating: copy i starts every episode at node 1 + i modulo 20.
+        evaluating: copy i starts every episode at node 1 + i modulo `nodes` - 1.
         num_envs: E, walks at once.
-        graph_seed: of the graph; the logged walks of the same seed are walks on it.
+        graph_seed: of the graph; the logged walks of the same seed and size are walks on it.
+        nodes: of the graph, an action each.
+        max_nodes: in a walk.
+        out_degree: edges that leave each node; None: each edge is there with probability 0.1.
         legal_moves_only: only neighbours of the node may be chosen.
 
     Raises:
@@ -49,28 +43,29 @@ class RandomWalks(StepEnvironment):
         *,
         num_envs: int,
         graph_seed: int,
+        nodes: int,
+        max_nodes: int,
+        out_degree: int | None,
         legal_moves_only: bool,
     ) -> None:
         if num_envs < 1:
             raise UserError(f"env.num_envs is {num_envs}; it must be 1 or more")
         if not 0 <= graph_seed <= MAX_SEED:
             raise UserError(f"env.graph_seed is {graph_seed}; it must be from 0 to {MAX_SEED}")
+        self.size = Size(nodes, max_nodes, out_degree)
+        self.size.check("env")
         self.device = torch.device(device)
         self.num_envs = num_envs
+        self.graph, self.graph_seed = make_graph(graph_seed, self.size), graph_seed
         self.spec = TaskSpec(
-            num_actions=NODES, num_tokens=NODES, alphabet=ALPHABET, row_transitions=MAX_NODES - 1,
-            episode_steps=MAX_NODES - 1, stores_actions=False, deterministic=True,
+            num_actions=nodes, num_tokens=nodes, alphabet=self.graph.alphabet, row_transitions=max_nodes - 1,
+            episode_steps=max_nodes - 1, stores_actions=False, deterministic=True,
         )  # fmt: skip
         self.evaluating, self.legal_moves_only = evaluating, legal_moves_only
-        self.graph, self.graph_seed = make_graph(graph_seed), graph_seed
         self._adjacency_NN = torch.from_numpy(self.graph.adjacency_NN).to(self.device)
-        # The worth of a walk, by its start and its length; 0 where even the shortest has 10 nodes.
-        spared_L = MAX_NODES - torch.arange(MAX_NODES + 1, dtype=torch.float64)
-        best_N = MAX_NODES - torch.from_numpy(self.graph.shortest_N).double()
-        worth_NL = torch.where(best_N[:, None] > 0, spared_L / best_N[:, None].clamp(min=1), 0.0)
-        self._worth_NL = worth_NL.float().to(self.device)
+        self._worth_NL = torch.from_numpy(self.graph.worth()).float().to(self.device)
         self._generator = torch.Generator(self.device).manual_seed(seed)
-        self._listed_E = 1 + torch.arange(num_envs, device=self.device) % (NODES - 1)
+        self._listed_E = 1 + torch.arange(num_envs, device=self.device) % (nodes - 1)
         self._start_E, self._node_E = self._listed_E, self._listed_E
         self._length_E = torch.ones_like(self._listed_E)
 
@@ -80,11 +75,10 @@ class RandomWalks(StepEnvironment):
         Raises:
             UserError: the logged walks are walks on another graph.
         """
-        logged = context.data.get("graph_seed")
-        if logged not in (None, self.graph_seed):
-            raise UserError(
-                f"data.graph_seed={logged} logs walks of another graph than env.graph_seed={self.graph_seed}; leave it out"
-            )
+        for name, own in {"graph_seed": self.graph_seed, **self.size._asdict()}.items():
+            logged = context.data.get(name, own)
+            if logged != own:
+                raise UserError(f"data.{name}={logged} logs walks of another graph than env.{name}={own}; leave it out")
 
     def reset(self) -> Tensor:
         self._start_E = self._node_E = self._draw_starts()
@@ -94,13 +88,13 @@ class RandomWalks(StepEnvironment):
     def _draw_starts(self) -> Tensor:
         if self.evaluating:
             return self._listed_E
-        return torch.randint(1, NODES, (self.num_envs,), generator=self._generator, device=self.device)
+        return torch.randint(1, self.size.nodes, (self.num_envs,), generator=self._generator, device=self.device)
 
     def step(self, action_E: Tensor) -> TimeStep:
         length_E = self._length_E + 1
         legal_E = self._adjacency_NN[self._node_E, action_E]
         arrived_E = legal_E & (action_E == GOAL)
-        row_end_E = ~legal_E | arrived_E | (length_E == MAX_NODES)
+        row_end_E = ~legal_E | arrived_E | (length_E == self.size.max_nodes)
         reward_E = torch.where(arrived_E, self._worth_NL[self._start_E, length_E], 0.0)
         flag_E = (DECISION + row_end_E * TERMINATED).to(torch.uint8)
         # Starts are drawn for all at every step, so nobody asks who needs one.
@@ -121,7 +115,7 @@ class RandomWalks(StepEnvironment):
         return Bounds(0.0, 1.0)
 
     def references(self) -> dict[str, float]:
-        """The best walks, and those that take each edge of a node with equal chance: mean over the 20 starts."""
+        """The best walks, and those that take each edge of a node with equal chance: mean over the starts."""
         return {"optimal": best_optimality(self.graph), "uniform": uniform_optimality(self.graph)}
 
     def state_dict(self) -> dict[str, Any]:

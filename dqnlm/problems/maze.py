@@ -14,7 +14,7 @@ from __future__ import annotations
 import functools
 import random
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 Cell = tuple[int, int]  # row, column
@@ -107,13 +107,19 @@ def best_command(cell: Cell, distance: dict[Cell, int]) -> str:
     return next(f"move {name}\n" for name in MOVES if distance[neighbour(cell, name)] < distance[cell])
 
 
-def optimal_return() -> float:
+def starts(start_distance: int = 1) -> list[Cell]:
+    """The cells so many moves from the goal or more; from 1 on all but the goal."""
+    distance = distances(GOAL)
+    return [cell for cell in CELLS if distance[cell] >= start_distance]
+
+
+def optimal_return(cells: Sequence[Cell] = STARTS) -> float:
     """Mean over the starts of the best return: the last of d moves is free, so it is -(d - 1)."""
     distance = distances(GOAL)
-    return sum(STEP_REWARD * (distance[cell] - 1) + GOAL_REWARD for cell in STARTS) / len(STARTS)
+    return sum(STEP_REWARD * (distance[cell] - 1) + GOAL_REWARD for cell in cells) / len(cells)
 
 
-def random_return(max_steps: int) -> float:
+def random_return(max_steps: int, cells: Sequence[Cell] = STARTS) -> float:
     """Mean return over the starts when each command is one of the four with equal chance, exactly.
 
     v_0 = 0, v_k(s) = mean over commands of (reward + v_{k-1}(s')), and 0 at the goal.
@@ -123,7 +129,7 @@ def random_return(max_steps: int) -> float:
         after = {cell: [apply(cell, command) for command in COMMANDS] for cell in STARTS}
         value = {cell: sum(r + value[there] for there, r in after[cell]) / len(COMMANDS) for cell in STARTS}
         value[GOAL] = 0.0
-    return sum(value[cell] for cell in STARTS) / len(STARTS)
+    return sum(value[cell] for cell in cells) / len(cells)
 
 
 def logged_episodes(

@@ -23,6 +23,7 @@ from dqnlm.data.trajectories.records import Trajectory
 from dqnlm.data.trajectories.rewards import RewardScaling, keep_best, scale
 from dqnlm.errors import UserError
 from dqnlm.problems import maze
+from dqnlm.problems.random_walks import alphabet
 from tests.helpers.paths import CONFIGS
 
 CPU = torch.device("cpu")
@@ -371,14 +372,25 @@ def test_fingerprint() -> None:
 # Generated logs, and none
 
 
+def walks_of(**settings: Any) -> Trajectories:
+    standard = {"graph_seed": 1000, "nodes": 21, "max_nodes": 10, "out_degree": None, "walks": 1000}
+    return random_walks_log(**(standard | settings), keep_best=None, reward_scaling="none")
+
+
 def test_random_walks_log() -> None:
     """Bug: walks of another graph, or an optimality at the wrong node; the published mean of graph 1000 is .3515."""
-    data = random_walks_log(graph_seed=1000, keep_best=None, reward_scaling="none")
+    data = walks_of(graph_seed=1000)
     assert len(data) == 1000 and data.mean_return() == pytest.approx(0.3515, abs=5e-5) and data.best_return() == 1
     assert data.longest() <= 9 and all(len(t.prompt) == 1 and t.next == "" for t in data.items)
     assert data.rows(CharacterTokenizer("abcdefghijklmnopqrstu"), 9, CPU).reward_BT.sum(1).mean() > 0.35
-    with pytest.raises(UserError, match=r"data\.graph_seed is -1"):
-        random_walks_log(graph_seed=-1, keep_best=None, reward_scaling="none")
+    large = walks_of(nodes=300, max_nodes=30, out_degree=2, walks=500)
+    assert len(large) == 500 and 20 < large.longest() <= 29 and large.best_return() <= 1 and large.source != data.source
+    tokenizer = CharacterTokenizer(alphabet(300))
+    assert large.rows(tokenizer, 29, CPU).reward_BT.sum(1).tolist() == pytest.approx([sum(t.rewards) for t in large.items])
+    for wrong in ({"graph_seed": -1}, {"walks": 0}, {"nodes": 1}, {"nodes": 5001}, {"max_nodes": 1}, {"out_degree": 21}):
+        name, value = next(iter(wrong.items()))
+        with pytest.raises(UserError, match=rf"data\.{name} is {value}; it must be"):
+            walks_of(**wrong)
 
 
 def test_random_walks_log_is_the_file_of_the_data_folder() -> None:
@@ -386,7 +398,7 @@ def test_random_walks_log_is_the_file_of_the_data_folder() -> None:
     file = Path(os.environ.get("DQNLM_DATA_DIR", "")) / "randomwalks" / "walks_1000.jsonl"
     if not os.environ.get("DQNLM_DATA_DIR") or not file.is_file():
         pytest.skip("needs randomwalks/walks_1000.jsonl in the folder that DQNLM_DATA_DIR names")
-    generated = random_walks_log(graph_seed=1000, keep_best=None, reward_scaling="none")
+    generated = walks_of(graph_seed=1000)
     for ours, theirs in zip(generated.items, read(file).items, strict=True):
         assert (ours.prompt, ours.completion) == (theirs.prompt, theirs.completion)
         assert ours.rewards == pytest.approx(theirs.rewards, abs=1e-6), "the file has six digits"
@@ -397,7 +409,7 @@ def test_maze_log() -> None:
 
     A row is 18 characters, a command of at most 11 and 18 more: 46 transitions. The first choice is at 17.
     """
-    data = maze_log(seed=0, episodes=20, keep_best=None, reward_scaling="none")
+    data = maze_log(seed=0, episodes=20, max_steps=100, keep_best=None, reward_scaling="none")
     assert (data.longest(), data.first_decision()) == (46, 17)
     assert set(data.alphabet()) <= set(maze.ALPHABET)
     lengths = [len(steps) for steps in maze.logged_episodes(0, 20)]
@@ -405,10 +417,16 @@ def test_maze_log() -> None:
     reached = sum(t.next == "" for t in data.items)
     # -1 for each command, but nothing for the one that reaches the goal
     assert data.mean_return() == pytest.approx(-(sum(lengths) - reached) / 20)
-    best = maze_log(seed=0, episodes=20, keep_best=0.05, reward_scaling="none")
+    best = maze_log(seed=0, episodes=20, max_steps=100, keep_best=0.05, reward_scaling="none")
     assert len({t.episode for t in best.items}) == 1 and best.mean_return() == data.best_return()
-    with pytest.raises(UserError, match=r"data\.episodes is 0"):
-        maze_log(seed=0, episodes=0, keep_best=None, reward_scaling="none")
+    short = maze_log(seed=0, episodes=20, max_steps=6, keep_best=None, reward_scaling="none")
+    assert [sum(t.episode == k for t in short.items) for k in range(20)] == [
+        len(steps) for steps in maze.logged_episodes(0, 20, max_steps=6)
+    ]
+    for name in ("episodes", "max_steps"):
+        numbers = {"episodes": 5, "max_steps": 5} | {name: 0}
+        with pytest.raises(UserError, match=rf"data\.{name} is 0"):
+            maze_log(seed=0, **numbers, keep_best=None, reward_scaling="none")
 
 
 def test_no_data() -> None:

@@ -34,6 +34,7 @@ EXPERIMENTS: dict[str | None, dict[str, str]] = {
     "dialogue": PAIRS,
     "maze": COMMON | OFFLINE | WINDOW | {"data.episodes": "10", "env.max_steps": "4"},
     "random_walks": WALKS,
+    "random_walks_large": WALKS | {"env.nodes": "30", "env.max_nodes": "10", "data.walks": "200", "network.context": "9"},
     "random_walks_online": COMMON | ONLINE | WINDOW,
     "logged": COMMON | OFFLINE | {"network.layers": "1", "network.width": "16", "network.heads": "2"},
     "logged_pretrained": COMMON | OFFLINE,

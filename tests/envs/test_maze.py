@@ -10,6 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from dqnlm.config import composition
 from dqnlm.envs.maze import Maze
 from dqnlm.errors import UserError
 from dqnlm.problems import maze
@@ -21,7 +22,7 @@ L = maze.OBSERVATION_LENGTH
 
 
 def make(seed: int = 0, evaluating: bool = False, **options: Any) -> Maze:
-    settings = {"num_envs": 5, "max_steps": 100, "command_length": 12} | options
+    settings = {"num_envs": 5, "max_steps": 100, "start_distance": 1, "command_length": 12} | options
     return Maze(torch.device("cpu"), seed, evaluating, **settings)
 
 
@@ -113,6 +114,37 @@ def test_logged_episodes() -> None:
         assert steps[-1].next_observation == "" or len(steps) == 100
     mean = sum(step.reward for steps in logged for step in steps) / 1000
     assert mean == pytest.approx(-82.6, abs=4)  # the standard deviation of an episode is 31: 4 standard errors
+
+
+def test_evaluation_begins_far_from_the_goal() -> None:
+    """Bug: a start too near, or one left out; a reference of other starts than the evaluation's; training begins there, too.
+
+    Farther than 6 moves by hand: each stem above the corridor's end is 7, 8, 9 away, the bar's middle 10, its other cells 11 and
+    12 on both sides: 2 (24 + 10 + 46) = 160 moves from 16 cells, less the free last move.
+    """
+    env = make(evaluating=True, start_distance=7, num_envs=33)
+    begun = [text(rows[0]["observation"][:L]) for rows in obey(env, everywhere("\n"), 1)]
+    far = [cell for cell in maze.CELLS if maze.distances(maze.GOAL)[cell] > 6]
+    assert begun == [maze.observation_text(far[e % 16]) for e in range(33)] and len(far) == 16
+    assert env.references() == {"optimal": -9.0, "random": maze.random_return(100, far)}
+    assert maze.random_return(100, far) < maze.random_return(100)
+    seen = {text(rows[0]["observation"][:L]) for rows in obey(make(start_distance=12, num_envs=200), everywhere("\n"), 1)}
+    assert seen == {maze.observation_text(cell) for cell in maze.STARTS}
+
+
+def test_the_experiment_s_log_has_no_way_from_an_evaluated_start() -> None:
+    """Bug: a log in which some episode shows the way, so that cloning it would do; or one that lacks a move on the way."""
+    settings = composition.compose(["+experiment=maze"])[0]
+    far = maze.starts(settings["env"]["start_distance"])
+    limit, count = settings["data"]["max_steps"], settings["data"]["episodes"]
+    logged = list(maze.logged_episodes(settings["data"]["seed"], count, max_steps=limit))
+    assert settings["evaluation"]["episodes"] == len(far) == 16 and len(logged) == count
+    texts = {maze.observation_text(cell) for cell in far}
+    from_far = [steps for steps in logged if steps[0].observation in texts]
+    assert {sum(step.reward for step in steps) for steps in from_far} == {-float(limit)}  # all alike: a filter tells none apart
+    assert {steps[0].observation for steps in from_far} == texts and any(steps[-1].next_observation == "" for steps in logged)
+    moves = {(step.observation, step.command) for steps in logged for step in steps}
+    assert len(moves) == len(maze.STARTS) * len(maze.COMMANDS)
 
 
 def test_an_optimal_player_gets_the_optimum_from_every_start() -> None:
@@ -226,6 +258,6 @@ def test_bounds() -> None:
 
 def test_what_is_refused() -> None:
     """Bug: a limit in which `move right` can never be written; no walkers."""
-    for key, value in {"command_length": 10, "num_envs": 0, "max_steps": 0}.items():
+    for key, value in {"command_length": 10, "num_envs": 0, "max_steps": 0, "start_distance": 13}.items():
         with pytest.raises(UserError, match=f"env.{key}"):
             make(**{key: value})

@@ -6,6 +6,7 @@ import itertools
 import json
 import os
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,8 +16,10 @@ from dqnlm.envs.random_walks import RandomWalks
 from dqnlm.errors import UserError
 from dqnlm.problems.random_walks import (
     ALPHABET,
-    NODES,
+    PUBLISHED,
     Graph,
+    Size,
+    alphabet,
     best_optimality,
     logged_walks,
     make_graph,
@@ -27,12 +30,15 @@ from dqnlm.types import DECISION, TERMINATED, Bounds
 from tests.envs import test_environment
 from tests.helpers.environments import NoHostSynchronisation, episodes
 
+NODES = PUBLISHED.nodes
+WRONG_SIZES = [("nodes", 1), ("nodes", 5001), ("max_nodes", 1), ("out_degree", 0), ("out_degree", 21)]
+LARGE = Size(nodes=400, max_nodes=40, out_degree=2)
 SEEDS = pytest.mark.parametrize("seed", [1000, 1002])
 
 
-def walks(seed: int = 0, evaluating: bool = False, **options: int) -> RandomWalks:
-    settings = {"num_envs": 40, "graph_seed": 1000, "legal_moves_only": False} | options
-    return RandomWalks(torch.device("cpu"), seed, evaluating, **settings)  # type: ignore[arg-type]
+def walks(seed: int = 0, evaluating: bool = False, **options: Any) -> RandomWalks:
+    settings = {"num_envs": 40, "graph_seed": 1000, "legal_moves_only": False, **PUBLISHED._asdict()} | options
+    return RandomWalks(torch.device("cpu"), seed, evaluating, **settings)
 
 
 def graph_of(*edges: str) -> Graph:
@@ -137,16 +143,54 @@ def test_a_start_without_a_path() -> None:
     assert uniform_optimality(graph) == best_optimality(graph) == pytest.approx(1 / 20)
 
 
-@pytest.mark.parametrize("seed", [1000, 1002])
-def test_episodes_earn_the_optimality_of_their_text(seed: int) -> None:
+@pytest.mark.parametrize(("nodes", "max_nodes", "degree"), [(400, 40, 2), (30, 12, 3), (2, 3, 1), (27, 8, 26)])
+def test_graphs_with_an_out_degree(nodes: int, max_nodes: int, degree: int) -> None:
+    """Bug: an edge to oneself or two to one node, a node without a way; distances of another graph. Oracle: Bellman-Ford."""
+    size = Size(nodes, max_nodes, degree)
+    graph, letters = make_graph(5, size), alphabet(nodes)
+    assert letters == "".join(sorted(set(letters))) and len(letters) == nodes and letters.startswith("ab")
+    assert (graph.adjacency_NN[1:].sum(1) == degree).all() and not graph.adjacency_NN[1:, 1:].diagonal().any()
+    assert graph.adjacency_NN[0].nonzero()[0].tolist() == [0] and best_optimality(graph) == 1
+    d = [1.0] + [float("inf")] * (nodes - 1)
+    for _ in range(max_nodes):
+        d = [1.0, *(1 + min(d[j] for j in graph.adjacency_NN[i].nonzero()[0]) for i in range(1, nodes))]
+    assert graph.shortest_N.tolist() == d and max(d) < max_nodes
+    assert (make_graph(6, size).adjacency_NN != graph.adjacency_NN).any() == (degree < nodes - 1)
+
+
+def test_logged_walks_on_a_large_graph() -> None:
+    """Bug: a step along no edge or always along the first, a walk beyond the goal, a reward of another rule; more walks that
+    change the first. Oracles: Graph.optimality of each text, and the exact mean of uniform walks (three standard errors)."""
+    graph, data = make_graph(7, LARGE), logged_walks(7, 6000, LARGE)
+    assert logged_walks(7, 11, LARGE) == data[:11] and len(data) == 6000
+    edges, goal = set(graph.edges()), alphabet(400)[0]
+    for start, text, worth in data:
+        assert start != goal and goal not in text[:-1] and set(itertools.pairwise(start + text)) <= edges
+        assert len(text) == 39 or text[-1] == goal
+        assert worth == pytest.approx(graph.optimality(start, text))
+    found = np.array([worth for *_, worth in data])
+    assert found.mean() == pytest.approx(uniform_optimality(graph), abs=3 * found.std() / 6000**0.5)
+    used = {pair for start, text, _ in data for pair in itertools.pairwise(start + text)}
+    assert used == edges - {(goal, goal)} and {start for start, *_ in data} == set(alphabet(400)[1:])
+
+
+def test_no_graph_of_a_size_that_cannot_be() -> None:
+    """Bug: an endless search. With one edge a node a way of two nodes from each of 50 is as good as impossible."""
+    with pytest.raises(UserError, match=r"no graph of 50 nodes with 1 edges.*env\.out_degree"):
+        make_graph(0, Size(50, 3, 1))
+
+
+@pytest.mark.parametrize(("seed", "size"), [(1000, PUBLISHED), (1002, PUBLISHED), (7, Size(30, 10, 2))])
+def test_episodes_earn_the_optimality_of_their_text(seed: int, size: Size) -> None:
     """Bug: an environment with other rules than the data. Oracle: Graph.optimality of the text written."""
-    env, chooser = walks(graph_seed=seed), torch.Generator().manual_seed(1)
+    env, chooser = walks(graph_seed=seed, **size._asdict()), torch.Generator().manual_seed(1)
+    letters = alphabet(size.nodes)
     adjacency_NN = torch.from_numpy(env.graph.adjacency_NN).float()
     node_E = first_E = env.reset()
     actions, steps = [], []
     for _ in range(60):  # 19 of 20 steps along an edge
         legal_E = torch.multinomial(adjacency_NN[node_E], 1, generator=chooser).squeeze(1)
-        any_E = torch.randint(NODES, (env.num_envs,), generator=chooser)
+        any_E = torch.randint(size.nodes, (env.num_envs,), generator=chooser)
         action_E = torch.where(torch.rand(env.num_envs, generator=chooser) < 0.95, legal_E, any_E)
         with NoHostSynchronisation():
             steps.append(env.step(action_E))
@@ -157,7 +201,7 @@ def test_episodes_earn_the_optimality_of_their_text(seed: int) -> None:
     for rows in episodes(first_E, torch.stack(actions), steps):
         for row in rows[:-1]:
             assert row["observation"][1:] == row["action"] and row["observation"][0] != 0
-            walk = "".join(ALPHABET[node] for node in row["observation"])
+            walk = "".join(letters[node] for node in row["observation"])
             assert row["reward"][:-1] == [0.0] * (len(walk) - 2)
             assert row["reward"][-1] == pytest.approx(env.graph.optimality(walk[0], walk[1:]), abs=1e-6)
             assert row["flag"] == [DECISION] * (len(walk) - 2) + [DECISION | TERMINATED]
@@ -188,6 +232,21 @@ def test_evaluation_starts_at_each_node_and_the_best_walk_earns_the_reference() 
     assert env.references() == {"optimal": 1.0, "uniform": pytest.approx(0.3462, abs=1e-4)}
 
 
+def test_the_best_walks_on_a_large_graph() -> None:
+    """Bug: starts beyond the 20 published ones left out, or walks cut at ten nodes. Falling distances earn 1 from everywhere."""
+    env = walks(evaluating=True, num_envs=399, graph_seed=7, **LARGE._asdict())
+    assert env.reset().tolist() == list(range(1, 400)) and (env.spec.num_actions, env.spec.row_transitions) == (400, 39)
+    shortest_N = torch.from_numpy(env.graph.shortest_N)
+    nearest_N = torch.where(torch.from_numpy(env.graph.adjacency_NN), shortest_N, 99).argmin(1)
+    node_E, return_E, open_E = env.reset(), torch.zeros(399), torch.ones(399, dtype=torch.bool)
+    for _ in range(int(shortest_N.max()) - 1):
+        step = env.step(nearest_N[node_E])
+        return_E += step.reward_E * open_E
+        open_E &= ~step.episode_end_E
+        node_E = step.next_observation_E
+    assert not open_E.any() and return_E.tolist() == [1.0] * 399 and int(shortest_N.max()) > 10
+
+
 def test_legal_moves() -> None:
     """Bug: a mask by column, for another observation, or without any choice (at the goal, where rows end)."""
     assert walks().legal(torch.zeros(2, 3, dtype=torch.int64)) is None
@@ -211,7 +270,7 @@ def test_shape_of_the_task() -> None:
     assert share_N[0] == 0 and bool(((share_N[1:] - 0.05).abs() < 0.021).all())
 
 
-@pytest.mark.parametrize(("key", "value"), [("num_envs", 0), ("graph_seed", -1), ("graph_seed", 2**32)])
+@pytest.mark.parametrize(("key", "value"), [("num_envs", 0), ("graph_seed", -1), ("graph_seed", 2**32), *WRONG_SIZES])
 def test_user_errors(key: str, value: int) -> None:
     """Bug: a traceback out of numpy where a setting is wrong."""
     with pytest.raises(UserError, match=f"env.{key} is {value}"):

@@ -54,6 +54,8 @@ PAIRS = (
     "pretraining.updates=4", "pretraining.batch_size=8", "trainer.rollouts=8", "trainer.batch_size=8",
     "exploration.temperature=1.0", "optimizer.lr=2e-3",
 )  # fmt: skip
+# The record is older than the log of pieces, and the settings that go with it.
+OLD_MAZE = ("data.max_steps=100", "env.start_distance=1", "network.norm=none", "target.polyak_rate=0.1")
 WALKS = ("+experiment=random_walks", *OFFLINE, "network.hidden=16", "network.width=8", "buffer.capacity=9000")
 LOGGED = ("data.path=log.jsonl", "data.test_fraction=0.0", *OFFLINE)
 MODEL = ("network.name_or_path=model", "network.context=11")
@@ -133,7 +135,7 @@ RUNS = (
     Run(
         "maze",
         ("+experiment=maze", *OFFLINE, "data.episodes=10", "data.keep_best=0.5", "network.hidden=16", "network.width=8",
-         "buffer.capacity=null", "env.max_steps=4", "objective=[td,large_margin]", "algorithm=c51", "head.low=-100",
+         "buffer.capacity=null", "env.max_steps=4", *OLD_MAZE, "objective=[td,large_margin]", "algorithm=c51", "head.low=-100",
          "head.high=0", "projection=noisy"),
     ),
     Run(

@@ -52,7 +52,7 @@ def test_studies_start_runs_in_one_way() -> None:
     assert started == [STUDIES / "runs.py"]
 
 
-@pytest.mark.parametrize("name", ["random-walks", "maze"])
+@pytest.mark.parametrize("name", ["random-walks", "walks-large", "maze"])
 def test_reproduce_compares_what_there_is(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Bug: a figure's command names a preset or an experiment that is no more. All is composed, nothing trained."""
     for folder in ("studies", "scripts"):
@@ -71,7 +71,7 @@ def test_reproduce_compares_what_there_is(name: str, tmp_path: Path, monkeypatch
 
     monkeypatch.setattr(Comparison, "run", run)
     assert command == "compare" and cli.main([command, *arguments]) == 0
-    assert len(results) == {"random-walks": 2 * 10 * 3, "maze": 3 * 3}[name]
+    assert len(results) == {"random-walks": 2 * 10 * 3, "walks-large": 4 * 3, "maze": 4 * 5}[name]
 
 
 @pytest.mark.parametrize("path", PYTHON, ids=lambda path: path.stem)

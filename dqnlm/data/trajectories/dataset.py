@@ -153,29 +153,48 @@ def read_log(
     raise UserError(f"data={option} needs {what}: data.path=FILE or data.name=OWNER/NAME.")
 
 
-def random_walks_log(*, graph_seed: int, keep_best: float | None, reward_scaling: RewardScaling) -> Trajectories:
-    """Target of `data=random_walks`: 1,000 random walks, with the optimality as the reward of the last node.
+def random_walks_log(
+    *,
+    graph_seed: int,
+    nodes: int,
+    max_nodes: int,
+    out_degree: int | None,
+    walks: int,
+    keep_best: float | None,
+    reward_scaling: RewardScaling,
+) -> Trajectories:
+    """Target of `data=random_walks`: random walks, with the optimality as the reward of the last node.
 
     Raises:
-        UserError: a seed, a share or a scaling that cannot be.
+        UserError: a seed, a size, a share or a scaling that cannot be.
     """
     if not 0 <= graph_seed <= random_walks.MAX_SEED:
         raise UserError(f"data.graph_seed is {graph_seed}; it must be from 0 to {random_walks.MAX_SEED}")
+    if walks < 1:
+        raise UserError(f"data.walks is {walks}; it must be 1 or more")
+    size = random_walks.Size(nodes, max_nodes, out_degree)
+    size.check("data")
+    logged = random_walks.logged_walks(graph_seed, walks, size)
     items = [
         Trajectory(prompt, completion, (0.0,) * (len(completion) - 1) + (reward,), place=f"random walk {number}")
-        for number, (prompt, completion, reward) in enumerate(random_walks.logged_walks(graph_seed), 1)
+        for number, (prompt, completion, reward) in enumerate(logged, 1)
     ]
-    return _prepared(items, _generated("random walks", f"graph seed {graph_seed}", items), keep_best, reward_scaling)
+    published = size == random_walks.PUBLISHED and walks == random_walks.LOGGED_WALKS
+    told = "" if published else f", {nodes:,} nodes, {walks:,} walks of at most {max_nodes}"
+    return _prepared(items, _generated("random walks", f"graph seed {graph_seed}{told}", items), keep_best, reward_scaling)
 
 
-def maze_log(*, seed: int, episodes: int, keep_best: float | None, reward_scaling: RewardScaling) -> Trajectories:
+def maze_log(
+    *, seed: int, episodes: int, max_steps: int, keep_best: float | None, reward_scaling: RewardScaling
+) -> Trajectories:
     """Target of `data=maze`: episodes of a suboptimal behaviour policy, one row per command.
 
     Raises:
-        UserError: no episode, a share or a scaling that cannot be.
+        UserError: no episode or command, a share or a scaling that cannot be.
     """
-    if episodes < 1:
-        raise UserError(f"data.episodes is {episodes}; it must be 1 or more")
+    for name, value in {"episodes": episodes, "max_steps": max_steps}.items():
+        if value < 1:
+            raise UserError(f"data.{name} is {value}; it must be 1 or more")
     items = [
         Trajectory(
             step.observation,
@@ -185,10 +204,10 @@ def maze_log(*, seed: int, episodes: int, keep_best: float | None, reward_scalin
             number,
             f"maze episode {number}, command {k}",
         )
-        for number, steps in enumerate(maze.logged_episodes(seed, episodes))
+        for number, steps in enumerate(maze.logged_episodes(seed, episodes, max_steps=max_steps))
         for k, step in enumerate(steps, 1)
     ]
-    source = _generated("maze episodes", f"seed {seed}, {episodes:,} episodes", items)
+    source = _generated("maze episodes", f"seed {seed}, {episodes:,} episodes of at most {max_steps:,} commands", items)
     return _prepared(items, source, keep_best, reward_scaling)
 
 
