@@ -187,7 +187,8 @@ def _draw_walks(random: RandomState, graph: Graph, walks: int, out_degree: int) 
     arrived_WL = node_WL == GOAL
     length_W = np.where(arrived_WL.any(1), arrived_WL.argmax(1) + 1, graph.max_nodes)
     found = []
-    for node_L, length in zip(node_WL.tolist(), length_W.tolist(), strict=True):
+    for walk in range(walks):
+        node_L, length = node_WL[walk].tolist(), int(length_W[walk])
         text = "".join([letters[node] for node in node_L[:length]])
         found.append((text[0], text[1:], float(worth_NL[node_L[0], length])))
     return found
