@@ -7,6 +7,7 @@ import re
 import shlex
 from pathlib import Path
 
+from dqnlm.commands.help_text import HelpFormatter, examples
 from dqnlm.config import catalogue
 from dqnlm.errors import UserError
 
@@ -88,7 +89,7 @@ def _parser() -> argparse.ArgumentParser:
         prog="dqnlm init",
         description="Copy a prepared experiment, with its comments, into a YAML file of yours to edit. Without an experiment: "
         "list them.",
-        epilog="examples: dqnlm init; dqnlm init shakespeare my.yaml; dqnlm train my.yaml",
+        epilog=examples("dqnlm init", "dqnlm init shakespeare shorter.yaml"), formatter_class=HelpFormatter,
     )
     parser.add_argument("experiment", nargs="?", default="", metavar="EXPERIMENT", help="the experiment to copy")
     parser.add_argument("file", nargs="?", metavar="FILE.yaml", help="the file to write (default: my_EXPERIMENT.yaml here)")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import json
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
@@ -225,6 +226,7 @@ IMPOSSIBLE_ON_LOGGED_DATA: list[tuple[list[str], str]] = [
 # The same on prompts with answers, and on a log.
 ON_PAIRS = [*PAIRS, "objective.trajectory.baseline=group"]
 ON_LOG = ["+experiment=logged", *LOGGED_FILE, *LASTING]
+ON_TWO = ["+experiment=logged", "data.path=two.jsonl", "data.rewards=[reward_a,reward_b]", "data.test_fraction=0"]
 IMPOSSIBLE_ON_FILES: list[tuple[list[str], str]] = [
     ([*ON_PAIRS, "env.samples_per_prompt=1"], "env.samples_per_prompt=4 or so"),
     ([*ON_PAIRS, "trainer.demonstration_fraction=0.5"], "set trainer.demonstration_fraction=0, or baseline=value"),
@@ -232,6 +234,8 @@ IMPOSSIBLE_ON_FILES: list[tuple[list[str], str]] = [
     ([*ON_PAIRS, "trainer.batch_size=4"], "set buffer=rollout and trainer.batch_size=8"),
     ([*ON_LOG, "trainer.rollouts=2"], "set trainer.rollouts=0"),
     ([*ON_LOG, "trainer.offline_rounds=0", "pretraining.updates=1"], "set trainer.rollouts=0"),
+    ([*ON_TWO, "learner.kl_weight=1", "pretraining.init_from=x"], "learner.kl_weight adds log-probabilities to one reward"),
+    ([*ON_TWO, "algorithm=soft_q"], "use bootstrap=value, double or max"),
     (
         [*ON_LOG, "policy.kind=probability", "policy.beta=null", "evaluation.betas=[]"],
         "set policy.kind=boltzmann or reweighted",
@@ -268,6 +272,8 @@ def test_impossible_combinations(tmp_path: Path, text: Path, monkeypatch: pytest
     for overrides, part in IMPOSSIBLE_ON_LOGGED_DATA:
         refused(lambda o=overrides: build_logged(tmp_path / "logged", o), overrides, part)
     data_files.write(tmp_path, ("pairs", "log.jsonl"))
+    rows = [{"prompt": f"{n} a", "completion": "bc", "reward_a": n % 2, "reward_b": n % 3} for n in range(20)]
+    (tmp_path / "two.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     for overrides, part in IMPOSSIBLE_ON_FILES:
         typed = [word.replace("path=", f"path={tmp_path}/") for word in overrides]
         refused(lambda t=typed: build(tmp_path / "files", t), overrides, part)

@@ -23,8 +23,8 @@ def pool_of(
 ) -> dict[str, Any]:
     """What an objective can ask for, by the name of its parameter."""
     found: dict[str, Any] = {}
-    monkeypatch.setattr(agent, "_objectives", lambda config, pool: found.update(pool) or {})
-    task: Any = SimpleNamespace(spec=SimpleNamespace(multi_turn=multi_turn, truncates=truncates), reward=reward)
+    monkeypatch.setattr(agent, "_objectives", lambda config, pool, rewards: found.update(pool) or {})
+    task: Any = SimpleNamespace(spec=SimpleNamespace(multi_turn=multi_turn, truncates=truncates, reward_names=()), reward=reward)
     feedback = "taken" if reward is None else "all_actions"
     config: dict[str, Any] = {"feedback": feedback, "gamma": gamma, "buffer": {"sample": sample}, "objective": {}}
     agent.build_objectives(config, task, HEAD, HEAD, HEAD)

@@ -46,6 +46,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with `outputs/` of a small run on verses, and a play to be read."""
     folder = tmp_path_factory.mktemp("help")
     (folder / "play.txt").write_text("".join(VERSES) * 120)
+    (folder / "my.yaml").write_text("# @package _global_\n# my: a file of the user's\ngamma: 0.5\n")
     tools.start(folder / "outputs" / "2026-01-01" / "10-00-00", folder / "play.txt")
     return folder
 

@@ -53,7 +53,9 @@ TEXTS = {
     "target": "a language", "test": "a file's or split's name", "text_column": "of a data set",
     "train": "a file's or split's name",
     "lora_targets": "layers", "parts": "nodes, which have their own annotations", "partner": "a node, likewise",
-    "arguments": "of a constructor of the user's", "ratings": "words and numbers",
+    "arguments": "of a constructor of the user's", "ratings": "words and numbers", "rewards": "columns",
+    "reward_weights": "columns and numbers", "weights": "rewards and numbers", "project": "of a tracker", "space": "of a tracker",
+    "entity": "of a tracker",
 }  # fmt: skip
 PATH_NAMES = {"path", "heldout_path", "test_path", "name", "name_or_path", "tokenizer", "words", "init_from"}
 

@@ -246,7 +246,7 @@ def test_flags_of_the_log() -> None:
 def read(folder: Path, *records: Any) -> Trajectories:
     (folder / "log.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records))
     given: dict[str, Any] = {"name": None, "config": None, "split": "train", "revision": None}
-    given |= {"pair_rewards": [1.0, 0.0], "ratings": None}
+    given |= {"pair_rewards": [1.0, 0.0], "ratings": None, "limit": None}
     return trajectories(path=str(folder / "log.jsonl"), **given, keep_best=None, reward_scaling="none")
 
 
@@ -492,6 +492,6 @@ def test_a_partner_from_outside(tmp_path: Path) -> None:
     folder = tmp_path / "mine"
     composed, _ = composition.compose(typed, folder)
     with pytest.raises(
-        UserError, match=r"env\.partner\._target_: my_partner\.Parrot (?s:.*)\+allow_targets=\[(\w+,)*my_partner\]"
+        UserError, match=r"env\.partner\._target_: my_partner\.Parrot (?s:.*)\+allow_targets=\[(\S+,)*my_partner\]"
     ):
         validation.validate(composed, {}, typed, config_dir=folder)

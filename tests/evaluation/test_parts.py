@@ -125,7 +125,7 @@ def test_the_tokenizer_of_prompts_is_that_of_the_training_part(tmp_path: Path) -
     data = prompts(
         path=str(tmp_path / "p.txt"), name=None, config=None, split="train", revision=None, heldout_path=None,
         heldout_fraction=0.5, test_path=None, test_fraction=0.5, tokenizer="character", vocabulary_size=None, max_tokens=None,
-        end_token=True,
+        end_token=True, limit=None,
     )  # fmt: skip
     assert data.tokenizer.count_unknown("abcd") == 2
 

@@ -43,6 +43,18 @@ def log(folder: Path) -> list[str]:
     return [f"data.path={folder / 'log.jsonl'}"]
 
 
+def log_of_two(folder: Path) -> list[str]:
+    """As `log`, with two rewards."""
+    draw = random.Random(0)
+    with (folder / "log.jsonl").open("w", encoding="utf-8") as file:
+        for i in range(2000):
+            word = draw.choice(("good", "bad"))
+            row = {"prompt": f"Day {i % 500} was", "completion": f" {word}.", "reward_warm": float(word == "good"),
+                   "reward_short": -float(len(word))}  # fmt: skip
+            file.write(json.dumps(row) + "\n")
+    return [f"data.path={folder / 'log.jsonl'}"]
+
+
 def walks(folder: Path) -> list[str]:
     """Walks among the nodes of env=random_walks; whether there are such edges does not matter."""
     draw = random.Random(0)
@@ -70,7 +82,7 @@ def model(folder: Path, alphabet: str = string.printable) -> list[str]:
 
 
 MADE: dict[str, list[Callable[[Path], list[str]]]] = {
-    "translation": [sentences], "dialogue": [talk], "logged": [log], "logged_pretrained": [log, model],
+    "dial": [log_of_two], "translation": [sentences], "dialogue": [talk], "logged": [log], "logged_pretrained": [log, model],
     "sentiment": [log, model], "prompts": [prompts, model],
     "ilql": [walks, lambda folder: model(folder, "abcdefghijklmnopqrstu")],
 }  # fmt: skip

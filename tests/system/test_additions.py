@@ -340,7 +340,7 @@ def test_a_run_is_not_scored_on_changed_data(quiz: Path, capfd: pytest.CaptureFi
     with (quiz / "questions.jsonl").open("a") as stream:
         stream.write('{"features": [0.0, 0.0], "points": [0.0, 0.0, 0.5]}\n')
     assert typed("eval", "run", "--allow-targets", "questions") == 2
-    assert "is another" in capfd.readouterr().err
+    assert "the data is not what this run was trained on" in capfd.readouterr().err
 
 
 @pytest.mark.parametrize(
