@@ -46,7 +46,6 @@ from dqnlm.reporting.compare import flatten
 from dqnlm.runs.directory import RunDirectory, require_unused, reserve, safe_name
 from dqnlm.utils import interrupts, user_code
 from dqnlm.utils.joined import is_silent, join, let_the_first_speak, process_name, started_with_others
-from dqnlm.utils.ranks import Ranks
 
 PREFLIGHT_LIMIT = 64  # jobs of a sweep that are checked before the first one starts
 INTERRUPTED = 130
@@ -65,12 +64,14 @@ def main(argv: list[str]) -> int:
         return complete(argv, ("train",))
     if request.info or request.hydra_help:
         return hand_over(request, [])
+    _require_one_process(request.multirun)
     params, checked = check_jobs(request)
     if request.cfg:
         return hand_over(request, [])
     if request.estimate:
         return estimate.show(checked[0].config)
-    ranks = _joined(request.multirun)
+    _require_one_process(request.multirun)  # a file may have made it a sweep
+    ranks = join()
     folder, own = ranks.share(lambda: run_folder(request, argv, checked[0], params))
     if not request.multirun:
         own = own and ranks.is_first
@@ -96,13 +97,12 @@ def main(argv: list[str]) -> int:
     return train_sweep.report(folder, complete=code == 0) or code if code != INTERRUPTED else code
 
 
-def _joined(multirun: bool) -> Ranks:
-    """The processes of the run, once all are there."""
+def _require_one_process(multirun: bool) -> None:
+    """Raises UserError for a sweep that torchrun started."""
     if multirun and started_with_others():
         raise UserError(
             "-m runs one job after the other, each in one process: start a sweep without torchrun, or one run with it"
         )
-    return join()
 
 
 def run_sweep(request: Request, folder: Path, node: HydraNode, params: Sequence[str] = ()) -> int:
