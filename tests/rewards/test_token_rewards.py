@@ -57,6 +57,8 @@ def test_exact_match_hand_computed() -> None:
     reward.reset(torch.tensor([[7, 8], [5, 5]]))
     assert reward.step(torch.tensor([7, 8])).tolist() == [1.0, -0.5]
     assert reward.step(torch.tensor([7, 5])).tolist() == [-0.5, 1.0]
+    pairs = ((1, 0), (1.0, 0.0), (1, -0.5), (2, 0), (0, 1))  # its mean is a probability of being right for the first two alone
+    assert [ExactMatch(9, match=yes, mismatch=no).is_match_indicator for yes, no in pairs] == [True, True, False, False, False]
 
 
 @ALL
