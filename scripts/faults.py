@@ -360,6 +360,7 @@ def _changed(faults: list[Fault], commit: str) -> list[Fault]:
 
 
 def main() -> int:
+    """Runs the faults chosen on the command line and prints the score; 1 where one is not what it should be."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--area", action="append", help="of this list alone (tests/faults/AREA.txt); may be given several times")
     parser.add_argument("--only", action="append", help="those whose place, file, tests or title contain this text (or another)")

@@ -34,24 +34,20 @@ def talk(folder: Path) -> list[str]:
 
 def log(folder: Path) -> list[str]:
     """More rows than `+debug=smoke` reads, of which the completion `good` is rewarded."""
-    draw = random.Random(0)
-    with (folder / "log.jsonl").open("w", encoding="utf-8") as file:
-        for i in range(2000):
-            good = draw.random() < 0.4
-            row = {"prompt": f"Day {i % 500} was", "completion": " good." if good else " bad.", "reward": float(good)}
-            file.write(json.dumps(row) + "\n")
-    return [f"data.path={folder / 'log.jsonl'}"]
+    return _log(folder, lambda word: {"reward": float(word == "good")})
 
 
 def log_of_two(folder: Path) -> list[str]:
     """As `log`, with two rewards."""
+    return _log(folder, lambda word: {"reward_warm": float(word == "good"), "reward_short": -float(len(word))})
+
+
+def _log(folder: Path, rewards: Callable[[str], dict[str, float]]) -> list[str]:
     draw = random.Random(0)
     with (folder / "log.jsonl").open("w", encoding="utf-8") as file:
         for i in range(2000):
-            word = draw.choice(("good", "bad"))
-            row = {"prompt": f"Day {i % 500} was", "completion": f" {word}.", "reward_warm": float(word == "good"),
-                   "reward_short": -float(len(word))}  # fmt: skip
-            file.write(json.dumps(row) + "\n")
+            word = "good" if draw.random() < 0.4 else "bad"
+            file.write(json.dumps({"prompt": f"Day {i % 500} was", "completion": f" {word}."} | rewards(word)) + "\n")
     return [f"data.path={folder / 'log.jsonl'}"]
 
 
