@@ -44,6 +44,8 @@ class Gymnasium(StepEnvironment):
         row_transitions: T, most transitions in a row; a longer episode is cut into rows.
         max_episode_steps: an episode is truncated after so many; None for the environment's own limit.
         arguments: further arguments of `gymnasium.make`, or of the class.
+        observation_scale: number i of an observation is divided by entry i, so that the network reads numbers of like size;
+            None leaves them as they are. One entry for each of the F numbers, in the order of the flattened Box.
         reward_low: least reward of a step, where known; None where not.
         reward_high: greatest reward of a step, where known; None where not.
 
@@ -69,6 +71,7 @@ class Gymnasium(StepEnvironment):
         row_transitions: int,
         max_episode_steps: int | None,
         arguments: dict[str, Any],
+        observation_scale: list[float] | None,
         reward_low: float | None,
         reward_high: float | None,
     ) -> None:
@@ -77,6 +80,7 @@ class Gymnasium(StepEnvironment):
         self.device, self.seed, self.num_envs = torch.device(device), seed, num_envs
         self._name, self._setting, self._envs = copies.make(id, path, arguments, num_envs)
         num_actions, num_tokens, observation_size = self._read_spaces(self._setting)
+        self._scale_F = _scale(observation_scale, observation_size, self._setting)
         self.episode_steps = copies.limit(self._envs[0], self._setting, max_episode_steps)
         self.row_transitions = min(row_transitions, self.episode_steps)
         self._elapsed = [0] * num_envs  # steps of the episode
@@ -131,8 +135,8 @@ class Gymnasium(StepEnvironment):
         return self._observation(torch.from_numpy(observation_EF).to(self.device))
 
     def _flat(self, observations: list[Any]) -> Any:
-        """float32, one row per observation; a copy, as environments may overwrite their arrays."""
-        return np.array(observations, np.float32).reshape(len(observations), -1)
+        """float32, one scaled row per observation; a copy, as environments may overwrite their arrays."""
+        return np.array(observations, np.float32).reshape(len(observations), -1) / self._scale_F
 
     def step(self, action_E: Tensor) -> TimeStep:
         observations, rewards, codes = [], [], []
@@ -145,7 +149,7 @@ class Gymnasium(StepEnvironment):
         next_EF = observation_EF.copy()
         for i, code in enumerate(codes):
             if code & _OVER:
-                next_EF[i] = np.ravel(self._begin(i))
+                next_EF[i] = self._flat([self._begin(i)])[0]
         columns = [np.array([rewards, codes], np.float32).T, observation_EF, next_EF]
         answer = torch.from_numpy(np.concatenate(columns, 1)).to(self.device)
         code_E, width = answer[:, 1].to(torch.uint8), observation_EF.shape[1]
@@ -219,6 +223,19 @@ def _reward_bounds(low: float | None, high: float | None) -> Bounds:
     if bounds.low >= bounds.high:
         raise UserError(f"env.reward_low={low} is not below env.reward_high={high}")
     return bounds
+
+
+def _scale(entries: list[float] | None, size: int, setting: str) -> Any:
+    """float32 divisors (size,), or (1,) where there are none."""
+    if entries is None:
+        return np.ones(1, np.float32)
+    if size == 0:
+        raise UserError(f"env.observation_scale={entries}: {setting} has observations that are tokens; set it to null")
+    if len(entries) != size:
+        raise UserError(f"env.observation_scale has {len(entries)} numbers; the observations of {setting} have {size}")
+    if not all(math.isfinite(entry) and entry > 0 for entry in entries):
+        raise UserError(f"env.observation_scale={entries}; each of its numbers must be finite and above 0")
+    return np.array(entries, np.float32)
 
 
 def _check(numbers: dict[str, int | None]) -> None:

@@ -64,6 +64,7 @@ def make(id: str | None = "CartPole-v1", seed: int = 0, **options: Any) -> Gymna
         "row_transitions": 16,
         "max_episode_steps": None,
         "arguments": {},
+        "observation_scale": None,
         "reward_low": None,
         "reward_high": None,
     }
@@ -98,6 +99,15 @@ def test_the_reset_observation_never_follows_an_action() -> None:
     assert [int(s.flag_E) for s in steps] == [DECISION, DECISION | TERMINATED, DECISION]
     assert [float(s.reward_E) for s in steps] == [3.0, 5.0, 4.0]
     assert [bool(s.episode_end_E) for s in steps] == [bool(s.row_end_E) for s in steps] == [False, True, False]
+
+
+def test_observations_are_divided_by_their_scale() -> None:
+    """Bug: the first observation of an episode, or the last of one, that is not scaled as the others are."""
+    env = make("Counting-v0", num_envs=1, observation_scale=[2.0, 4.0])
+    assert env.reset().tolist() == [[1.0, 0.0]]
+    seen = [env.step(torch.tensor([action])) for action in (0, 2, 1)]
+    assert [s.observation_E[0].tolist() for s in seen] == [[1.0, 0.25], [1.0, 0.5], [1.5, 0.25]]
+    assert [s.next_observation_E[0].tolist() for s in seen] == [[1.0, 0.25], [1.5, 0.0], [1.5, 0.25]]
 
 
 @pytest.mark.fault("truncation treated as termination")
@@ -247,6 +257,10 @@ def test_bounds() -> None:
         ({"row_transitions": 0}, "env.row_transitions"),
         ({"max_episode_steps": 0}, "env.max_episode_steps"),
         ({"reward_low": 1.0, "reward_high": 1.0}, "env.reward_low"),
+        ({"observation_scale": [1.0, 2.0]}, "has 2 numbers; the observations of env.id=CartPole-v1 have 4"),
+        ({"observation_scale": [1.0, 0.0, 1.0, 1.0]}, "finite and above 0"),
+        ({"observation_scale": [1.0, float("inf"), 1.0, 1.0]}, "finite and above 0"),
+        ({"id": "FrozenLake-v1", "observation_scale": [1.0]}, "observations that are tokens"),
     ],
 )
 def test_what_is_refused(options: dict[str, Any], message: str) -> None:
