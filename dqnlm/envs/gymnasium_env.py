@@ -232,7 +232,10 @@ def _scale(entries: list[float] | None, size: int, setting: str) -> Any:
     if size == 0:
         raise UserError(f"env.observation_scale={entries}: {setting} has observations that are tokens; set it to null")
     if len(entries) != size:
-        raise UserError(f"env.observation_scale has {len(entries)} numbers; the observations of {setting} have {size}")
+        raise UserError(
+            f"env.observation_scale has {len(entries)} numbers; the observations of {setting} have {size}; "
+            "give one for each, or null"
+        )
     if not all(math.isfinite(entry) and entry > 0 for entry in entries):
         raise UserError(f"env.observation_scale={entries}; each of its numbers must be finite and above 0")
     return np.array(entries, np.float32)

@@ -178,8 +178,9 @@ def test_number_of_a_scalar_array_is_a_reward(write: Write) -> None:
 
 
 TINY = [
-    "+experiment=cartpole", "env.id=null", "env.path=corridor.py:Corridor", "env.max_episode_steps=20", "env.reward_low=-1",
-    "env.reward_high=0", "env.num_envs=4", "trainer.rollouts=8", "trainer.learning_starts=80", "checkpoint.every=4",
+    "+experiment=cartpole", "env.id=null", "env.path=corridor.py:Corridor", "env.max_episode_steps=20",
+    "env.observation_scale=null", "env.reward_low=-1", "env.reward_high=0", "env.num_envs=4", "trainer.rollouts=8",
+    "trainer.learning_starts=80", "checkpoint.every=4",
     "evaluation.every=8", "trainer.batch_size=4", "evaluation.episodes=2", "progress=false",
     "network.width=8", "network.hidden=8", "device=cpu", "threads=1", "logger=none",
 ]  # fmt: skip

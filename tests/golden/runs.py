@@ -122,8 +122,8 @@ RUNS = (
     ),
     Run(
         "cartpole",
-        ("+experiment=cartpole", *ONLINE, "network.hidden=16", "trainer.rollouts=24", "evaluation.episodes=2",
-         "trainer.learning_starts=600", "env.max_episode_steps=30", "trainer.batch_size=8"),
+        ("+experiment=cartpole", *ONLINE, "env.observation_scale=null", "network.hidden=16", "trainer.rollouts=24",
+         "evaluation.episodes=2", "trainer.learning_starts=600", "env.max_episode_steps=30", "trainer.batch_size=8"),
         packages=("gymnasium", "numpy"),
     ),
     Run(
