@@ -153,8 +153,7 @@ class Actor:
 
     def _choose(self, output: dict[str, Tensor]) -> Tensor:
         observation_E = self.open.observation_BS[self._every_E, self.open.length_B]
-        legal = self.env.legal(observation_E[:, None])
-        legal = legal if legal is None or legal.dim() < 3 else legal[:, 0]
+        legal = self._stepped.legal_next(observation_E)
         return self.exploration(self.policy.preference(output), legal, self.policy.log_probability(output))
 
     def _advance(self, action_E: Tensor, state: State) -> tuple[dict[str, Tensor], State]:

@@ -144,9 +144,15 @@ class Policy:
             )
 
     def chooser(
-        self, kind: Kind, temperature: float | None, top_k: int | None, generator: torch.Generator
+        self, kind: Kind, temperature: float | None, top_k: int | None, generator: torch.Generator,
+        legal: Callable[[], Tensor | None] = lambda: None,
     ) -> Callable[[dict[str, Tensor]], Tensor]:
         """Builds a function from raw outputs to token_E.
+
+        Args:
+            kind, temperature, top_k: as in `dqnlm generate`.
+            generator: draws the tokens.
+            legal: asked before each choice for what may be chosen beside `legal_A`, legal_EA; None for no further rule.
 
         Raises:
             UserError: a temperature that is not above 0, top_k below 1, or `probability` where Q is no probability.
@@ -162,8 +168,8 @@ class Policy:
 
         def choose(output: dict[str, Tensor]) -> Tensor:
             if kind == "greedy":
-                return self.q(output).argmax(-1)
-            logit_EA = self.logits(output, kind, temperature)
+                return masked_q(self.q(output), legal()).argmax(-1)
+            logit_EA = masked_q(self.logits(output, kind, temperature), legal())
             if top_k is not None and top_k < logit_EA.shape[-1]:
                 worst_E1 = logit_EA.topk(top_k, -1).values[..., -1:]
                 logit_EA = logit_EA.masked_fill(logit_EA < worst_E1, float("-inf"))
@@ -181,15 +187,38 @@ class Policy:
         top_k: int | None = None,
         n: int = 1,
         seed: int = 0,
+        legal_next: Callable[[list[str]], Tensor | None] = lambda written: None,
     ) -> Iterator[list[int]]:
-        """Yields the next token id of each of `n` texts, `max_tokens` times. Errors are raised before the first."""
+        """Yields the next token id of each of `n` texts, `max_tokens` times. Errors are raised before the first.
+
+        Args:
+            prompt: what the texts continue.
+            max_tokens: tokens of each text.
+            policy, temperature, top_k: as in `dqnlm generate`.
+            n: texts.
+            seed: of the choices.
+            legal_next: from the n texts so far to what may follow, legal_EA, beside `legal_A`; None for no further rule.
+        """
         ids = self.tokenizer.encode_prompt(prompt)
         if len(ids) == 0:
             raise UserError("the prompt is empty; give at least one character (the default is a line break)")
         prompt_ES = ids.long().to(self.device).expand(n, -1)
         generator = torch.Generator(self.device).manual_seed(seed)
-        choose = self.chooser(policy or self.default, temperature, top_k, generator)
-        return (token_E.tolist() for token_E in generate(self.network, prompt_ES, choose, max_tokens))
+        written: list[list[int]] = [[] for _ in range(n)]
+
+        def legal() -> Tensor | None:
+            legal_EA = legal_next([self.tokenizer.decode(ids) for ids in written])
+            return None if legal_EA is None else legal_EA.to(self.device)
+
+        choose = self.chooser(policy or self.default, temperature, top_k, generator, legal)
+
+        def tokens() -> Iterator[list[int]]:
+            for token_E in generate(self.network, prompt_ES, choose, max_tokens):
+                for ids, token in zip(written, token_E.tolist(), strict=True):
+                    ids.append(token)
+                yield token_E.tolist()
+
+        return tokens()
 
     def generate(
         self,
@@ -202,10 +231,16 @@ class Policy:
         temperature: float | None = None,
         top_k: int | None = None,
         seed: int = 0,
+        legal_next: Callable[[list[str]], Tensor | None] = lambda written: None,
     ) -> list[str]:
-        """`n` texts that continue the prompt (which is not repeated), each cut before the run's end token, and before `stop`."""
+        """`n` texts that continue the prompt (which is not repeated), each cut before the run's end token, and before `stop`.
+
+        The arguments are those of `stream`.
+        """
         columns = list(
-            self.stream(prompt, max_tokens, policy=policy, temperature=temperature, top_k=top_k, n=n, seed=seed)
+            self.stream(
+                prompt, max_tokens, policy=policy, temperature=temperature, top_k=top_k, n=n, seed=seed, legal_next=legal_next
+            )
         )
         rows = [before_end([row[i] for row in columns], self.tokenizer.eos_id) for i in range(n)]
         texts = [self.tokenizer.decode(row) for row in rows]

@@ -16,11 +16,18 @@ from dqnlm.commands.help_text import HelpFormatter, examples
 from dqnlm.commands.run_arguments import add_run_arguments, parse_run_arguments
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from dqnlm.agent.policy import Policy
 
 Config = dict[str, Any]
 Write = Callable[[str], str]  # the page so far -> what the policy writes next
+LegalNext = Callable[[list[str]], "Tensor | None"]  # see Policy.stream
 QUIT = "quit"
+
+
+def anything(written: list[str]) -> None:
+    """The rule that forbids nothing."""
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -71,13 +78,20 @@ def main(argv: list[str]) -> int:
     return _talk(policy, config["env"], kind_of_task.line_break_ends_turn, arguments)
 
 
-def _writer(policy: Policy, max_new_tokens: int, arguments: argparse.Namespace, stop: str | None = "\n") -> Write:
-    """Generates text up to the first `stop`, which is left out, or the run's end token, or `max_new_tokens` tokens."""
+def _writer(
+    policy: Policy, max_new_tokens: int, arguments: argparse.Namespace, stop: str | None = "\n",
+    legal_next: LegalNext = anything,
+) -> Write:  # fmt: skip
+    """Generates text up to the first `stop`, which is left out, or the run's end token, or `max_new_tokens` tokens.
+
+    `legal_next` is that of `Policy.stream`.
+    """
 
     def write(page: str) -> str:
         found = policy.generate(
-            page, max_new_tokens, stop=stop, policy=arguments.policy, temperature=arguments.temperature, seed=arguments.seed
-        )
+            page, max_new_tokens, stop=stop, policy=arguments.policy, temperature=arguments.temperature, seed=arguments.seed,
+            legal_next=legal_next,
+        )  # fmt: skip
         return found[0]
 
     return write
@@ -95,11 +109,13 @@ def _wordle(policy: Policy, env: Config, arguments: argparse.Namespace) -> int:
     """Plays one game: prints each guess and its marks."""
     from dqnlm.errors import UserError
     from dqnlm.problems import wordle, wordle_words
+    from dqnlm.problems.wordle_letters import LegalLetters
 
     words, origin = wordle_words.word_list(env["partner"]["words"])
     if arguments.secret is not None and arguments.secret not in words:
         raise UserError(f"--secret {arguments.secret!r} is none of {origin}; give one of them")
-    write, page = _writer(policy, env["utterance_length"], arguments), wordle.OPENING
+    legal_next: LegalNext = LegalLetters(words).of_guesses if env["partner"]["legal_words"] else anything
+    write, page = _writer(policy, env["utterance_length"], arguments, legal_next=legal_next), wordle.OPENING
     if arguments.secret is None:
         print("Think of a word of five letters. For each letter of a guess type", file=sys.stderr)
         print("g: at its place, y: elsewhere in the word, b: not in it; such as bygbb.", file=sys.stderr)

@@ -86,6 +86,7 @@ ADDED: dict[str, dict[str, Any]] = {
     "dqnlm.data.trajectories.dataset.maze_log": {"max_steps": 100},
     "dqnlm.data.trajectories.dataset.random_walks_log": {"nodes": 21, "max_nodes": 10, "out_degree": None, "walks": 1000},
     "dqnlm.envs.gymnasium_env.Gymnasium": {"path": None, "observation_scale": None},
+    "dqnlm.partners.wordle.Wordle": {"legal_words": False},
     "dqnlm.envs.maze.Maze": {"start_distance": 1},
     "dqnlm.envs.random_walks.RandomWalks": {"nodes": 21, "max_nodes": 10, "out_degree": None},
     "dqnlm.data.trajectories.dataset.trajectories": {"pair_rewards": [1.0, 0.0], "ratings": None, "limit": None},

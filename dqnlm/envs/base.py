@@ -117,6 +117,16 @@ class StepEnvironment(Environment):
             action_E: int64, in [0, A). Ignored where the step is no decision.
         """
 
+    def legal_next(self, observation_E: Tensor) -> Tensor | None:
+        """Legal actions of the next step, bool, broadcastable to (E, A); None where all are.
+
+        Args:
+            observation_E: int64, or _EF: the latest observations, by which alone `legal` knows what is legal unless this is
+                overridden.
+        """
+        legal = self.legal(observation_E[:, None])
+        return legal if legal is None or legal.dim() < 3 else legal[:, 0]
+
     def skip_prompt(self) -> Tensor | None:
         """Advances all environments past the prompt, which no action can change, when all stand at time 0 in lockstep.
 

@@ -171,6 +171,16 @@ class Dialogue(StepEnvironment):
             found.append(answer._replace(over=over))
         return found
 
+    def legal(self, observation_BS: Tensor) -> Tensor | None:
+        """What the partner's rules let the agent write after each character of whole rows, legal_BSA."""
+        return self.partner.legal(observation_BS)
+
+    def legal_next(self, observation_E: Tensor) -> Tensor | None:
+        """The same for the next action, legal_EA; where the partner speaks everything, as the action is ignored."""
+        written = [None if coming else text for coming, text in zip(self._coming, self._written, strict=True)]
+        legal_EA = self.partner.legal_next(written)
+        return None if legal_EA is None else legal_EA.to(self.device)
+
     def demonstrate(self, count: int, generator: torch.Generator, with_rewards: bool) -> Rows | None:
         """The partner's demonstration dialogues, cut after `max_turns` turns of the agent."""
         drawn = [self.partner.demonstrate(generator, self.utterance_length) for _ in range(count)]

@@ -15,9 +15,11 @@ Positional parameters of the constructor are supplied by name, as many as it tak
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import torch
+from torch import Tensor
 
 from dqnlm.types import Bounds
 from dqnlm.utils.context import RunContext
@@ -79,6 +81,22 @@ class Partner(ABC):
     @abstractmethod
     def answer(self, places: list[int], utterances: list[str]) -> list[Answer]:
         """Answers each utterance, given as the agent wrote it: with its line break, or cut without one."""
+
+    def legal(self, observation_BS: Tensor) -> Tensor | None:
+        """What the agent may write after each character of whole dialogues, bool, legal_BSA; None: any character of the alphabet.
+
+        Args:
+            observation_BS: int64 ids, places in the alphabet; each row from the dialogue's first character on.
+        """
+        return None
+
+    def legal_next(self, written: Sequence[str | None]) -> Tensor | None:
+        """The same while dialogues are led, bool, legal_EA on the host.
+
+        Args:
+            written: the utterance so far in each dialogue; None where the partner speaks, and nothing is ruled out.
+        """
+        return None
 
     def demonstrate(self, generator: torch.Generator, longest: int) -> list[Turn] | None:
         """A demonstration dialogue for behaviour cloning; None where the partner has none.

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from typing import Any, Literal
 
 import torch
+from torch import Tensor
 
 from dqnlm.errors import UserError
 from dqnlm.partners.base import Answer, Partner
 from dqnlm.problems import wordle, wordle_players, wordle_words
+from dqnlm.problems.wordle_letters import LegalLetters
 from dqnlm.types import Bounds
 from dqnlm.utils.context import RunContext
 from dqnlm.utils.paths import PathOrName
@@ -23,6 +26,7 @@ class Wordle(Partner):
         seed: of the generator that draws the secrets.
         evaluating: game i has the i-th word of the list as its secret (modulo), every time.
         words: which list, see `wordle_words.word_list`.
+        legal_words: whether guesses are restricted to the words of the list, letter by letter.
 
     Raises:
         UserError: a list that cannot be read or has a line that is no such word.
@@ -34,10 +38,13 @@ class Wordle(Partner):
     longest_answer = wordle.UTTERANCE_LENGTH
     reward_bounds = Bounds(wordle.TURN_REWARD, wordle.SOLVED_REWARD)
 
-    def __init__(self, dialogues: int, seed: int, evaluating: bool, *, words: Literal["auto", "bundled"] | PathOrName) -> None:
+    def __init__(
+        self, dialogues: int, seed: int, evaluating: bool, *, words: Literal["auto", "bundled"] | PathOrName, legal_words: bool
+    ) -> None:
         self.list_name = words
         self.words, self.origin = wordle_words.word_list(words)
         self._known = frozenset(self.words)
+        self._letters = LegalLetters(self.words) if legal_words else None
         self.evaluating = evaluating
         self._generator = torch.Generator().manual_seed(seed)
         self._secret = [i % len(self.words) for i in range(dialogues)]  # of each game, its number in the list
@@ -67,6 +74,12 @@ class Wordle(Partner):
             answers.append(Answer(*wordle.judge(self.words[self._secret[place]], utterance, self._known)))
         return answers
 
+    def legal(self, observation_BS: Tensor) -> Tensor | None:
+        return None if self._letters is None else self._letters.of_rows(observation_BS)
+
+    def legal_next(self, written: Sequence[str | None]) -> Tensor | None:
+        return None if self._letters is None else self._letters.of_guesses(written)
+
     def references(self) -> dict[str, float]:
         """Mean return of a player who knows the list and splits it best with each guess, and of random guesses."""
         return {
@@ -75,7 +88,8 @@ class Wordle(Partner):
         }
 
     def notes(self) -> list[str]:
-        return [f"Wordle is played with {self.origin}."]
+        told = "" if self._letters is None else "; each guess is restricted to them, letter by letter (env.partner.legal_words)"
+        return [f"Wordle is played with {self.origin}{told}."]
 
     def contents(self) -> dict[str, str]:
         return {"words": hashlib.sha256(" ".join(self.words).encode()).hexdigest()}

@@ -119,7 +119,7 @@ def test_the_page_is_the_environment_s(wordle_run: Path, capsys: Any) -> None:
 
     policy = load_policy(wordle_run, device="cpu")
     env = Dialogue(
-        torch.device("cpu"), lambda node: Wordle(1, 0, True, words="bundled"),
+        torch.device("cpu"), lambda node: Wordle(1, 0, True, words="bundled", legal_words=False),
         num_envs=1, utterance_length=6, max_turns=6, partner={},
     )  # fmt: skip
     rows = next(r for r in play_greedily(env, policy, 1.0).rows if len(r.length_B))

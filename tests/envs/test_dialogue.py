@@ -35,7 +35,7 @@ Row = dict[str, list[Any]]
 
 def make(seed: int = 0, evaluating: bool = False, num_envs: int = 5, **options: Any) -> Dialogue:
     settings: dict[str, Any] = {"num_envs": num_envs, "utterance_length": 6, "max_turns": 6, "partner": {}} | options
-    return Dialogue(CPU, lambda node: Wordle(num_envs, seed, evaluating, words="bundled"), **settings)
+    return Dialogue(CPU, lambda node: Wordle(num_envs, seed, evaluating, words="bundled", legal_words=False), **settings)
 
 
 def text(ids: list[int], alphabet: str = wordle.ALPHABET) -> str:
@@ -101,7 +101,7 @@ def test_every_game_equals_the_naive_game() -> None:
     source = random.Random(1)
     scripts = ["".join(source.choice([*WORDS, "zzzzz", "ab", "abcdef"]) + "\n" for _ in range(50)) for _ in range(12)]
     env, count = make(seed=3, num_envs=12), 0
-    twin = Wordle(12, 3, False, words="bundled")  # the same secrets, in the order in which games begin
+    twin = Wordle(12, 3, False, words="bundled", legal_words=False)  # the same secrets, in the order in which games begin
     twin.begin(list(range(12)))
     for e, rows in enumerate(say(env, scripts, 150)):
         characters = list(scripts[e])
@@ -142,7 +142,7 @@ def test_evaluation_plays_every_word_once_and_again() -> None:
 
 def test_secrets_are_drawn_and_follow_the_seed() -> None:
     """Bug: one secret for all, a seed that is not used, secrets that are not drawn anew."""
-    first, second, other = (Wordle(400, seed, False, words="bundled") for seed in (0, 0, 1))
+    first, second, other = (Wordle(400, seed, False, words="bundled", legal_words=False) for seed in (0, 0, 1))
     for partner in (first, second, other):
         partner.begin(list(range(400)))
     assert first._secret == second._secret != other._secret and len(set(first._secret)) > 150
@@ -180,7 +180,7 @@ def test_another_list_is_not_resumed(tmp_path: Path) -> None:
     (tmp_path / "list.txt").write_text("crane\nbread\n")
     state = make(num_envs=1).partner.state_dict()
     with pytest.raises(UserError, match="another list of 240 words"):
-        Wordle(1, 0, False, words=str(tmp_path / "list.txt")).load_state_dict(state)
+        Wordle(1, 0, False, words=str(tmp_path / "list.txt"), legal_words=False).load_state_dict(state)
 
 
 def test_bounds() -> None:

@@ -121,7 +121,8 @@ def test_demonstrations_are_what_was_said(tmp_path: Path) -> None:
     )
     assert torch.equal(rows.action_BT, rows.observation_BS[:, 1:])
     silent = Dialogue(
-        torch.device("cpu"), lambda node: Wordle(1, 0, False, words="bundled"), num_envs=1, utterance_length=6, max_turns=6,
+        torch.device("cpu"), lambda node: Wordle(1, 0, False, words="bundled", legal_words=False),
+        num_envs=1, utterance_length=6, max_turns=6,
         partner={},
     )  # fmt: skip
     assert silent.demonstrate(1, torch.Generator(), with_rewards=False) is None
