@@ -29,8 +29,8 @@ TRAINED = ("debug/smoke", "shakespeare", "random_walks")  # over in seconds
 EXPERIMENTS = (*TRAINED, "shakespeare_classic", "random_walks_online", "maze", "wordle", "logged")
 RIGHT = ("0", "1", "2")
 NUMBERS = (
-    "0", "-1", "1", "3", "-0.5", "0.5", "1.5", "1e30", "-1e30", "1e-30", "1000000", "9223372036854775808",
-    ".nan", ".inf", "-.inf",
+    "0", "-1", "1", "3", "-0.5", "0.5", "1.5", "1e30", "-1e30", "1e-30", "4294967296", "9223372036854775807",
+    "9223372036854775808", ".nan", ".inf", "-.inf",
 )  # fmt: skip
 TEXTS = (
     "''", "' '", "..", "/", "/dev/null", "~", "a/b", "'${oops}'", "'${seed}'", "???", "'{'", "'['", "\u00e9", "'\U0001f600'",

@@ -108,7 +108,8 @@ def _resume(run: RunDirectory, before: Config, config: Config, ranks: Ranks, res
     cpu = torch.device("cpu")  # each part moves what it takes to its own device; states of random generators stay here
     policy, training = checkpoint.load(path, "policy", cpu), checkpoint.load(path, "training", cpu)
     saved_state.restore(trainer.components, policy, training, reshard)
-    trainer.load_state_dict(training["trainer"])
+    with checkpoint.must_fit(run.path):
+        trainer.load_state_dict(training["trainer"])
     if trainer.rounds_done >= trainer.total_rounds and has_finished(run):
         offline = not config["trainer"]["rollouts"] and (config["trainer"]["offline_rounds"] or not trainer.components.task.plays)
         key = "offline_rounds" if offline else "rollouts"

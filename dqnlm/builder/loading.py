@@ -64,10 +64,11 @@ def load_policy_and_config(
     where = agent.choose_device(device)
     path = checkpoint.find(directory.checkpoints, which)
     state = checkpoint.load(path, "policy", where)
-    bounds = Bounds(float(state["head"]["low"]), float(state["head"]["high"]))
+    with checkpoint.must_fit(directory.path):
+        bounds = Bounds(float(state["head"]["low"]), float(state["head"]["high"]))
+        tokenizer = None if state["tokenizer"] is None else factory.from_state(state["tokenizer"])
+        spec, outputs = _spec(state["spec"])
     head = agent.head_for(config, bounds, state["is_probability"]).to(where)
-    tokenizer = None if state["tokenizer"] is None else factory.from_state(state["tokenizer"])
-    spec, outputs = _spec(state["spec"])
     network = agent.build_network(config, spec, outputs, head, tokenizer, state.get("recipe")).to(where)
     with checkpoint.must_fit(directory.path):
         load_changing_state(network, state["network"])
