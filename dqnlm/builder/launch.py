@@ -75,6 +75,7 @@ def _write_manifest(
             manifest(
                 seed=config["seed"], choices=choices, command_line=command_line, device=parts.accumulator.device,
                 data=parts.task.record(), metrics=parts.evaluator.metrics,
+                known=parts.evaluator.known(),
                 places=places.contents(parts.task, parts.policy.network.body), is_pretrained=summary.is_pretrained(trainer),
             ),
         )  # fmt: skip

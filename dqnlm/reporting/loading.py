@@ -217,7 +217,7 @@ def read_status(path: Path, summary: dict[str, Any] | None, now: float | None = 
 
 
 # What readers rely on; a key that is missing or null is one that an earlier version did not write.
-_IN_MANIFEST: dict[str, type] = {"choices": dict, "data": dict, "metrics": list, "command_line": list, "seed": int}
+_IN_MANIFEST: dict[str, type] = {"choices": dict, "data": dict, "metrics": list, "known": dict, "command_line": list, "seed": int}
 _IN_SUMMARY: dict[str, type] = {"status": str, "totals": dict, "last": dict, "best": dict, "best_metric": str, "notes": list}
 
 

@@ -136,10 +136,11 @@ def test_every_form_of_a_sweep(run: Run, started: list[dict[str, Any]], form: st
     assert code == 0 and len(started) == len(values), "a shuffled sweep goes on in the order that it had"
 
 
-# Every form in one sweep of two jobs: all but the first have one value.
+# Every form in one sweep of four jobs: all but the first two have one value.
 ALL_FORMS = [
-    "seed=1,2", "exploration=glob([e*,g*],exclude=e*)", "env.horizon=range(8,9)", "optimizer.lr=choice(0.1)", "gamma=sort(0.5)",
-    "trainer.rollouts=shuffle(3)", "env.num_envs=tag(a,choice(4))",
+    "seed=1,2", "trainer.rollouts=shuffle(3,4)", "exploration=glob([e*,g*],exclude=e*)", "env.horizon=range(8,9)",
+    "optimizer.lr=choice(0.1)",
+    "gamma=sort(0.5)", "env.num_envs=tag(a,choice(4))",
 ]  # fmt: skip
 
 
@@ -153,11 +154,13 @@ def test_every_setting_of_hydra_beside_every_form_of_a_sweep(run: Run, started: 
         return
     assert code == 0, err
     folders = [call["directory"] for call in started]
-    assert len(started) == len(set(folders)) == 2 and len({folder.parent for folder in folders}) == 1
-    for number, call in enumerate(started):
-        config = call["config"]
-        assert (config["seed"], config["env"]["horizon"], config["optimizer"]["lr"], config["gamma"]) == (number + 1, 8, 0.1, 0.5)
-        assert config["exploration"]["_target_"].endswith("Greedy") and config["trainer"]["rollouts"] == 3
+    assert len(started) == len(set(folders)) == 4 and len({folder.parent for folder in folders}) == 1
+    configs = [call["config"] for call in started]
+    assert sorted((config["seed"], config["trainer"]["rollouts"]) for config in configs) == [(1, 3), (1, 4), (2, 3), (2, 4)]
+    for config in configs:
+        env = config["env"]
+        assert (env["horizon"], env["num_envs"], config["optimizer"]["lr"], config["gamma"]) == (8, 4, 0.1, 0.5)
+        assert config["exploration"]["_target_"].endswith("Greedy")
     assert all(folder.name.split("-")[0] == str(number) for number, folder in enumerate(folders))
     if setting.endswith(("dir=mine", "own'", "/all")):
         name = {"e": "mine", "'": "my, own", "l": "outputs/all"}[setting[-1]]
