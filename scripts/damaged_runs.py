@@ -240,11 +240,12 @@ def main() -> int:
         cases = [case for case in cases if arguments.only in str(case.file)]
         if arguments.cases is not None:
             cases = random.Random(arguments.seed).sample(cases, min(arguments.cases, len(cases)))
-        for case in cases:
-            ended, said = tried(case, folder / "work", call_apart)
-            counts[ended] += 1
-            if ended not in RIGHT:
-                print(f"{case}: {ended}\n{said}", flush=True)
+        with contextlib.suppress(KeyboardInterrupt):  # Ctrl-C: what was counted until then
+            for case in cases:
+                ended, said = tried(case, folder / "work", call_apart)
+                counts[ended] += 1
+                if ended not in RIGHT:
+                    print(f"{case}: {ended}\n{said}", flush=True)
     print(f"{sum(counts.values())} cases: {dict(sorted(counts.items()))}")
     return int(any(ended not in RIGHT for ended in counts))
 
