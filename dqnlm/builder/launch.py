@@ -75,6 +75,7 @@ def _write_manifest(
             manifest(
                 seed=config["seed"], choices=choices, command_line=command_line, device=parts.accumulator.device,
                 data=parts.task.record(), metrics=parts.evaluator.metrics,
+                known=parts.evaluator.known(),
                 places=places.contents(parts.task, parts.policy.network.body), is_pretrained=summary.is_pretrained(trainer),
             ),
         )  # fmt: skip
@@ -108,7 +109,8 @@ def _resume(run: RunDirectory, before: Config, config: Config, ranks: Ranks, res
     cpu = torch.device("cpu")  # each part moves what it takes to its own device; states of random generators stay here
     policy, training = checkpoint.load(path, "policy", cpu), checkpoint.load(path, "training", cpu)
     saved_state.restore(trainer.components, policy, training, reshard)
-    trainer.load_state_dict(training["trainer"])
+    with checkpoint.must_fit(run.path):
+        trainer.load_state_dict(training["trainer"])
     if trainer.rounds_done >= trainer.total_rounds and has_finished(run):
         offline = not config["trainer"]["rollouts"] and (config["trainer"]["offline_rounds"] or not trainer.components.task.plays)
         key = "offline_rounds" if offline else "rollouts"

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
-from dqnlm.agent.policy import Policy
+from dqnlm.agent.policy import ActingQ, Kind, Policy
 from dqnlm.builder import agent
 from dqnlm.builder.kept_tokenizer import build_data_with
 from dqnlm.builder.places import config_elsewhere
 from dqnlm.data.tokenizers import factory
+from dqnlm.data.tokenizers.base import Tokenizer
 from dqnlm.errors import UserError
 from dqnlm.networks.fixed_weights import load_changing_state
 from dqnlm.runs import checkpoint
@@ -64,10 +65,12 @@ def load_policy_and_config(
     where = agent.choose_device(device)
     path = checkpoint.find(directory.checkpoints, which)
     state = checkpoint.load(path, "policy", where)
-    bounds = Bounds(float(state["head"]["low"]), float(state["head"]["high"]))
+    with checkpoint.must_fit(directory.path):
+        bounds = Bounds(float(state["head"]["low"]), float(state["head"]["high"]))
+        tokenizer = None if state["tokenizer"] is None else factory.from_state(state["tokenizer"])
+        spec, outputs = _spec(state["spec"])
+        _require_whole(state, spec, tokenizer)
     head = agent.head_for(config, bounds, state["is_probability"]).to(where)
-    tokenizer = None if state["tokenizer"] is None else factory.from_state(state["tokenizer"])
-    spec, outputs = _spec(state["spec"])
     network = agent.build_network(config, spec, outputs, head, tokenizer, state.get("recipe")).to(where)
     with checkpoint.must_fit(directory.path):
         load_changing_state(network, state["network"])
@@ -113,6 +116,18 @@ def with_base(config: agent.Config, base: str) -> agent.Config:
     if data.get("tokenizer") == network["name_or_path"]:
         data = data | {"tokenizer": where}
     return config | {"network": network | {"name_or_path": where}, "data": data}
+
+
+def _require_whole(state: dict[str, Any], spec: TaskSpec, tokenizer: Tokenizer | None) -> None:
+    """Raises ValueError where parts of a checkpoint do not belong together, or have values that none has."""
+    if tokenizer is not None and tokenizer.vocabulary_size != spec.num_tokens:
+        raise ValueError(f"a tokenizer of {tokenizer.vocabulary_size:,} tokens, and a network of {spec.num_tokens:,}")
+    if state["legal"] is not None and state["legal"].numel() != spec.num_actions:
+        raise ValueError(f"{state['legal'].numel()} tokens with a mark whether they may be chosen, of {spec.num_actions}")
+    if state["declared"] not in get_args(Kind) or state.get("acting_q", "min") not in get_args(ActingQ):
+        raise ValueError(f"no such policy: {state['declared']}, {state.get('acting_q')}")
+    if not state["temperature"] > 0:
+        raise ValueError(f"the temperature {state['temperature']}")
 
 
 def _spec(saved: Any) -> tuple[TaskSpec, tuple[str, ...]]:

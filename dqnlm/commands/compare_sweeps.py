@@ -10,8 +10,6 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, TextIO
 
-import yaml
-
 from dqnlm.commands.compare_plan import Job, Plan, Task, sweeps
 from dqnlm.commands.train import check, run_sweep
 from dqnlm.commands.train_arguments import expand
@@ -21,12 +19,12 @@ from dqnlm.errors import UserError
 from dqnlm.reporting.compare import flatten
 from dqnlm.reporting.comparison import Result, read_result, seconds_text
 from dqnlm.reporting.loading import read_config, read_manifest, read_summary
+from dqnlm.reporting.sweep import read_overrides
 from dqnlm.reporting.tables import figure_text
 from dqnlm.runs.directory import list_runs, reserve
 from dqnlm.utils.redirection import printing_to
 
 LOG = "sweep.log"  # in a sweep's folder: what the jobs printed, and tracebacks
-OVERRIDES = Path(".hydra") / "overrides.yaml"  # in a job's folder: the overrides that made it, written by Hydra
 PAUSE_S = 0.2  # between two looks for jobs that have ended
 MOST_NAMED = 5  # settings that a message lists
 
@@ -146,7 +144,7 @@ def _described(run: Path) -> tuple[str, int] | None:
             return None
         manifest = read_manifest(run)
         return str((manifest.get("choices") or {}).get("algorithm")), int(manifest["seed"])
-    except UserError as error:
+    except (UserError, LookupError, TypeError, ValueError) as error:
         print(f"note: not read: {error}", file=sys.stderr)
         return None
 
@@ -175,7 +173,7 @@ def _settings(config: dict[str, Any]) -> dict[str, str]:
 
 
 def _job_of(run: Path, jobs: dict[tuple[str, str], Job]) -> Job:
-    typed = set(yaml.safe_load((run / OVERRIDES).read_text(encoding="utf-8")))
+    typed = set(read_overrides(run))
     return next(job for texts, job in jobs.items() if typed.issuperset(texts))
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import shlex
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -164,7 +165,7 @@ def _data(policy: Policy, config: dict[str, Any], run: RunDirectory, arguments: 
     if arguments.data_path is not None:
         corpus = build_corpus(text_file(path=arguments.data_path), "character", 1.0, tokenizer=policy.tokenizer)
         corpus.require_tokens(policy.network.context + 1, "one window of the network")
-        return corpus
+        return replace(corpus, choosable_A=None if policy.legal_A is None else policy.legal_A.flatten().cpu())
     data = load_data(policy, config)
     found, expected = data.fingerprint(), _fingerprint(run)
     if found != expected:

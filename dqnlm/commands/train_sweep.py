@@ -71,7 +71,7 @@ def how_to_go_on(folder: Path, command: Any) -> str:
 
 def state_of(job: Path) -> State:
     """What is there of a job before it starts."""
-    if RunDirectory(job).is_run and (read_summary(job) or {}).get("status") == "finished":
+    if RunDirectory(job).is_run and _summary(job).get("status") == "finished":
         return "finished"
     steps = [folder.name.removeprefix("step-") for folder in RunDirectory(job).checkpoints.glob("step-*")]
     return "begun" if any(step.isdigit() and int(step) > 0 for step in steps) else "new"  # step 0 is before all learning
@@ -125,10 +125,18 @@ def outcomes(sweep: Path) -> dict[Path, dict[str, str]]:
 
 def best_of(job: Path) -> tuple[str, float]:
     """The metric that chooses a run's best policy, and its value there; NaN where there is none."""
-    summary = read_summary(job) or {}
+    summary = _summary(job)
     name = str(summary.get("best_metric", ""))
     value = (summary.get("best") or {}).get(name)
     return name, float(value) if isinstance(value, int | float) else math.nan
+
+
+def _summary(job: Path) -> dict[str, Any]:
+    """The summary of a job; {} where there is none, or a damaged one, which its resumption writes anew."""
+    try:
+        return read_summary(job) or {}
+    except UserError:
+        return {}
 
 
 def load(folder: Path) -> SweepData:

@@ -8,6 +8,8 @@ import types
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal, NewType, Union, get_args, get_origin
 
+GREATEST_INTEGER = 2**63 - 1  # of torch, 64 bits with a sign
+
 
 class MismatchError(Exception):
     """A value does not fit; the text continues `<value> ...`. `hint(key)` is a further line, or nothing."""
@@ -100,11 +102,13 @@ def _literal(value: Any, choices: tuple[Any, ...]) -> Any:
 
 
 def _int(value: Any, _: tuple[Any, ...]) -> int:
-    if isinstance(value, int) and not isinstance(value, bool):
-        return value
     if isinstance(value, float) and value.is_integer():
-        return int(value)
-    raise MismatchError("is not an integer")
+        value = int(value)
+    if not isinstance(value, int) or isinstance(value, bool):
+        raise MismatchError("is not an integer")
+    if abs(value) > GREATEST_INTEGER:
+        raise MismatchError(f"is beyond the integers that tensors can count with, {GREATEST_INTEGER:,}")
+    return value
 
 
 def _float(value: Any, _: tuple[Any, ...]) -> float:

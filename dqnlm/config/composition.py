@@ -129,7 +129,7 @@ def compose_with_hydra(
                 )
             config = plain(cfg)
             return config, choices_of(cfg.hydra, config), HydraNode(cfg)
-    except (HydraException, OmegaConfBaseException, yaml.YAMLError, ValueError, TypeError, OSError) as error:
+    except (HydraException, OmegaConfBaseException, yaml.YAMLError, ValueError, TypeError, OSError, RecursionError) as error:
         raise explain(error, overrides, lambda: _settings(overrides, config_dir), config_dir) from error
 
 

@@ -79,10 +79,10 @@ GROUPS = {
 
 # Settings that did not exist when a node was saved -> the value that does what was done then.
 ADDED: dict[str, dict[str, Any]] = {
-    "dqnlm.data.text.corpora.build_tiny_shakespeare": {"test_fraction": 0.0, "characters": None},
-    "dqnlm.data.text.corpora.build_text_file": {"test_fraction": 0.0, "characters": None},
-    "dqnlm.data.text.corpora.build_bundled": {"test_fraction": 0.0},
-    "dqnlm.data.text.corpora.build_hub": {"test_fraction": 0.0, "characters": None},
+    "dqnlm.data.text.corpora.build_tiny_shakespeare": {"test_fraction": 0.0, "characters": None, "unseen_bytes": True},
+    "dqnlm.data.text.corpora.build_text_file": {"test_fraction": 0.0, "characters": None, "unseen_bytes": True},
+    "dqnlm.data.text.corpora.build_bundled": {"test_fraction": 0.0, "unseen_bytes": True},
+    "dqnlm.data.text.corpora.build_hub": {"test_fraction": 0.0, "characters": None, "unseen_bytes": True},
     "dqnlm.data.trajectories.dataset.maze_log": {"max_steps": 100},
     "dqnlm.data.trajectories.dataset.random_walks_log": {"nodes": 21, "max_nodes": 10, "out_degree": None, "walks": 1000},
     "dqnlm.envs.gymnasium_env.Gymnasium": {"path": None, "observation_scale": None},

@@ -21,6 +21,7 @@ from dqnlm.config.moved import renewed_config
 from dqnlm.config.validation import ALLOW_TARGETS, validate
 from dqnlm.errors import UserError
 from dqnlm.utils.files import write_text_atomic
+from dqnlm.utils.parsing import yaml_value
 from dqnlm.utils.permissions import permit_targets
 
 
@@ -41,10 +42,10 @@ def load_run_config(path: Path, overrides: Sequence[str] = ()) -> dict[str, Any]
     """
     file = path / "config.yaml" if path.is_dir() else path
     try:
-        config = yaml.safe_load(file.read_text(encoding="utf-8"))
+        config = yaml_value(file.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise UserError(f"{file}: there is no such file; the folder is no run of dqnlm, or did not start") from None
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+    except (OSError, ValueError) as error:
         raise UserError(f"{file}: cannot be read: {' '.join(str(error).split())}") from error
     if not isinstance(config, dict) or ALLOW_TARGETS in config:
         raise UserError(f"{file}: is not the configuration that a run writes")

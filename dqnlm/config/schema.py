@@ -175,6 +175,7 @@ def check_node(
         The node with coerced values (1e3 where an integer is meant becomes 1000), in the order given.
     """
     target = resolve_target(node[TARGET], key, where)
+    require_names(node, key, where)
     if inspect.isabstract(target):
         raise UserError(
             f"{key}: {node[TARGET]} has no {', '.join(unwritten(target))} yet, which its base class asks for"
@@ -201,6 +202,14 @@ def check_node(
         if name != TARGET:
             checked[name] = check_value(value, parameters[name][0], f"{key}.{name}", where)
     return checked
+
+
+def require_names(node: Mapping[Any, Any], key: str, where: Where) -> None:
+    """Raises UserError where the name of a setting is no text, as YAML reads `1:` and `2024-05-01:`."""
+    for name in node:
+        if not isinstance(name, str):
+            place = f"{key}: " if key else ""
+            raise UserError(f"{place}a setting is named by a text, and {name!r} is none ({where(key)})")
 
 
 def unknown_key(key: str, siblings: list[str], where: Where, holder: str, target: str = "") -> str:

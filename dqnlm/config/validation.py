@@ -12,7 +12,7 @@ from dqnlm.config.composition import origin, typed
 from dqnlm.config.inapplicable import drop_inapplicable
 from dqnlm.config.limits import limited, lowered
 from dqnlm.config.messages import unknown_setting
-from dqnlm.config.schema import TARGET, Where, check_node, check_value, require_permitted
+from dqnlm.config.schema import TARGET, Where, check_node, check_value, require_names, require_permitted
 from dqnlm.errors import UserError
 from dqnlm.utils.paths import FilePath
 from dqnlm.utils.permissions import permit_targets
@@ -51,6 +51,7 @@ def validate(
     """
     del choices  # the files are found through Hydra's own list, which knows their order
     where = where or (lambda key: origin(key, overrides, config_dir))
+    require_names(config, "", where)
     config, _ = drop_inapplicable(config, overrides, config_dir)
     _permit(config.pop(ALLOW_TARGETS, None), overrides, where)
     require_permitted(config, where)

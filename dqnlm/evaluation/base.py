@@ -48,6 +48,10 @@ class Evaluator(ABC):
         found = [metric for metric in self.metrics if metric.name in evaluation.metrics]
         return episode_table(evaluation.metrics, found, {}, step, done)
 
+    def known(self) -> dict[str, Metrics]:
+        """Name -> metrics of what is known without learning (guessing at random, word counts, the optimum); may be {}."""
+        return {}
+
     def best_candidates(self) -> dict[str, bool]:
         """name -> whether higher is better, of the metrics that can select the best policy; the default first."""
         return {m.name: m.higher_is_better for m in self.metrics if m.higher_is_better is not None}

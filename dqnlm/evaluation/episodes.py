@@ -175,6 +175,10 @@ class EpisodeEvaluator(Evaluator):
             metrics |= self._betas(policy)
         return Evaluation(metrics, self._samples(collector, policy))
 
+    def known(self) -> dict[str, Metrics]:
+        """See `Evaluator.known`."""
+        return {name: {"eval/return": value} for name, value in self.references.items()}
+
     def table(self, evaluation: Evaluation, policy: Policy, step: int, done: str) -> Table:
         """Table of the policy and the known references of the task."""
         del policy

@@ -97,6 +97,10 @@ class TextEvaluator(Evaluator):
         metrics["sample/top_token_share"] = diversity.top_token_share(ids)
         return Evaluation(metrics, samples, policy.temperature)
 
+    def known(self) -> dict[str, Metrics]:
+        """See `Evaluator.known`."""
+        return {name: {"eval/accuracy": hits, "eval/nll": nats} for name, (hits, nats) in self.baselines.items()}
+
     def table(self, evaluation: Evaluation, policy: Policy, step: int, done: str) -> Table:
         """Table of the policy and the baselines."""
         constant = repr(policy.tokenizer.decode([self.best_constant()[1]]))

@@ -17,11 +17,21 @@ from torch.nn import functional
 
 from dqnlm.errors import UserError
 
+MOST_LAYERS = 1000
+
 
 def require_at_least(key: str, value: int, least: int) -> None:
     """Raises a UserError that names the configuration key when `value` is below `least`."""
     if value < least:
         raise UserError(f"{key} is {value}; the least is {least}. Set {key}={least} or more.")
+
+
+def require_sizes(**sizes: int) -> None:
+    """Raises a UserError where a size of a network is below 1, or has more layers than anyone trains."""
+    for name, value in sizes.items():
+        require_at_least(f"network.{name}", value, 1)
+    if sizes["layers"] > MOST_LAYERS:  # each is built, one by one: nothing would end a greater number but the memory
+        raise UserError(f"network.layers is {sizes['layers']:,}; the most is {MOST_LAYERS:,}. Set network.layers=6, for example.")
 
 
 def require_share(key: str, value: float) -> None:

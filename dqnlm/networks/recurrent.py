@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from dqnlm.networks.base import Body, State
-from dqnlm.networks.layers import require_at_least
+from dqnlm.networks.layers import require_sizes
 
 
 class GRU(Body):
@@ -25,8 +25,7 @@ class GRU(Body):
 
     def __init__(self, *, layers: int, width: int, context: int) -> None:
         super().__init__()
-        for key, value in {"layers": layers, "width": width, "context": context}.items():
-            require_at_least(f"network.{key}", value, 1)
+        require_sizes(layers=layers, width=width, context=context)
         self.width = self.features = width
         self.layers = layers
         self.context = context

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from dqnlm.errors import UserError
 from dqnlm.networks.base import Body, State
-from dqnlm.networks.layers import Block, CachePlace, make_norm, require_at_least, require_share, rotary_table
+from dqnlm.networks.layers import Block, CachePlace, make_norm, require_share, require_sizes, rotary_table
 
 _STD = 0.02
 
@@ -51,8 +51,7 @@ class Transformer(Body):
         tie_weights: bool,
     ) -> None:
         super().__init__()
-        for key, value in {"layers": layers, "heads": heads, "width": width, "context": context}.items():
-            require_at_least(f"network.{key}", value, 1)
+        require_sizes(layers=layers, heads=heads, width=width, context=context)
         require_share("network.dropout", dropout)
         if width % (2 * heads):
             nearest = max(round(width / (2 * heads)), 1) * 2 * heads

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from dqnlm.networks.base import Body, State
-from dqnlm.networks.layers import require_at_least
+from dqnlm.networks.layers import require_sizes
 
 
 class WindowMLP(Body):
@@ -33,9 +33,7 @@ class WindowMLP(Body):
         self, *, window: int, width: int, hidden: int, layers: int, context: int, norm: Literal["none", "layer"]
     ) -> None:
         super().__init__()
-        sizes = {"window": window, "width": width, "hidden": hidden, "layers": layers, "context": context}
-        for key, value in sizes.items():
-            require_at_least(f"network.{key}", value, 1)
+        require_sizes(window=window, width=width, hidden=hidden, layers=layers, context=context)
         self.window = window
         self.left_context, self.receptive_field = window - 1, window
         self.width = width

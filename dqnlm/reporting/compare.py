@@ -81,9 +81,10 @@ def group_runs(runs: list[RunData]) -> list[Group]:
     for run in runs:
         members.setdefault(_values(run, keys), []).append(run)
     short = telling(keys, runs)
-    experiments = {str(run_settings(same[0]).get("experiment", ABSENT)) for same in members.values()}
-    if "experiment" in short and len(experiments) == len(members):
-        short = ["experiment"]  # its name alone tells the groups apart; the table has the rest
+    for key in ("experiment", "algorithm"):
+        if key in short and len({str(run_settings(same[0]).get(key, ABSENT)) for same in members.values()}) == len(members):
+            short = [key]  # its name alone tells the groups apart; the table has the rest
+            break
     groups = []
     for same in members.values():
         settings = {key: run_settings(same[0]).get(key, ABSENT) for key in keys}

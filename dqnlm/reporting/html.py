@@ -49,9 +49,10 @@ def comparison(runs: list[RunData], figure: str) -> list[str]:
     return [
         warning(warnings(runs)),
         _tiles(runs[0], figure) if len(runs) == 1 else "",
+        _curves(groups, figure),
         f"<h2>Metrics</h2>{_metrics_table(runs[0])}" if len(runs) == 1 else f"<h2>Runs</h2>{_runs_table(runs, figure)}",
         f"<h2>Seeds of the same settings</h2>{_groups_table(groups, figure)}" if len(groups) < len(runs) else "",
-        _curves(groups, figure),
+        _known(runs[0]) if len({str(run.manifest.get("known")) for run in runs}) == 1 else "",
         _samples(runs),
         "<h2>Settings and origin</h2>",
         *(_settings(run) for run in runs),
@@ -91,7 +92,7 @@ def _tiles(run: RunData, figure: str) -> str:
     for name, _ in columns_of([run], figure)[:3]:
         best = run.best(name)
         if best:
-            tiles.append((f"best {name}, at {figure_text(best[0])} updates", figure_text(best[1])))
+            tiles.append((f"best {name}, at {figure_text(int(best[0]))} updates", figure_text(best[1])))
     cells = [f'<div class="tile"><b>{escape(value)}</b><span>{escape(label)}</span></div>' for label, value in tiles]
     return f'<div class="tiles">{"".join(cells)}</div>'
 
@@ -125,8 +126,22 @@ def _metrics_table(run: RunData) -> str:
         best = run.best(name)
         cells = [cell(title if (title := title_of(name, [run])) != name else ""), cell(figure_text(run.last(name)), "number")]
         cells += [cell(figure_text(best[1] if best else None), "number")]
-        rows.append([cell(name), *cells, cell(figure_text(best[0] if best else None), "number")])
+        rows.append([cell(name), *cells, cell(figure_text(int(best[0]) if best else None), "number")])
     return table(["figure", "what it is"], ["last", "best", "at updates"], rows)
+
+
+def _known(run: RunData) -> str:
+    """What is known without learning: guessing, counts of words, an optimum."""
+    known = {name: found for name, found in (run.manifest.get("known") or {}).items() if isinstance(found, dict)}
+    names = list(dict.fromkeys(figure for found in known.values() for figure in found))
+    if not names:
+        return ""
+    rows = [[cell(n), *(cell(figure_text(_number(found.get(name))), "number") for name in names)] for n, found in known.items()]
+    return f"<h2>Known without learning</h2>{table(['policy'], names, rows)}"
+
+
+def _number(value: Any) -> float | None:
+    return float(value) if is_number(value) else None
 
 
 def _groups_table(groups: list[Group], figure: str) -> str:

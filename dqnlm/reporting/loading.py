@@ -18,6 +18,7 @@ from typing import Any
 
 from dqnlm.config.moved import renewed_config, renewed_metric, renewed_metrics
 from dqnlm.errors import UserError
+from dqnlm.utils.parsing import json_value, yaml_value
 
 TAIL_BYTES = 256 * 1024  # of metrics.jsonl, enough for some hundred log points
 LIVE_SECONDS = 600  # a folder without a summary whose metrics changed within this time is taken to be running
@@ -146,12 +147,10 @@ def read_config(path: Path) -> dict[str, Any]:
     Raises:
         UserError: missing, not YAML (with the line), or no mapping.
     """
-    import yaml  # only here: `dqnlm runs` lists hundreds of runs without it
-
     try:
-        config = yaml.load(_text(path), Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
-    except yaml.YAMLError as error:
-        raise UserError(f"{path} is damaged: {' '.join(str(error).split())}.") from error
+        config = yaml_value(_text(path))
+    except ValueError as error:
+        raise UserError(f"{path} is damaged: {error}.") from error
     if not isinstance(config, dict):
         raise UserError(f"{path} should hold a mapping of settings but holds {type(config).__name__}.")
     return renewed_config({str(key): value for key, value in config.items() if key != "hydra"})
@@ -218,7 +217,7 @@ def read_status(path: Path, summary: dict[str, Any] | None, now: float | None = 
 
 
 # What readers rely on; a key that is missing or null is one that an earlier version did not write.
-_IN_MANIFEST: dict[str, type] = {"choices": dict, "data": dict, "metrics": list, "command_line": list, "seed": int}
+_IN_MANIFEST: dict[str, type] = {"choices": dict, "data": dict, "metrics": list, "known": dict, "command_line": list, "seed": int}
 _IN_SUMMARY: dict[str, type] = {"status": str, "totals": dict, "last": dict, "best": dict, "best_metric": str, "notes": list}
 
 
@@ -249,11 +248,11 @@ def read_json(path: Path) -> dict[str, Any]:
         UserError: missing or damaged, with the line.
     """
     try:
-        value = json.loads(_text(path))
+        value = json_value(_text(path))
     except json.JSONDecodeError as error:
         raise UserError(f"{path}, line {error.lineno}: not JSON ({error.msg}). The file is damaged.") from error
-    except RecursionError:
-        raise UserError(f"{path} nests too deeply to be a file of a run. The file is damaged.") from None
+    except ValueError as error:
+        raise UserError(f"{path}: not JSON ({error}). The file is damaged.") from error
     if not isinstance(value, dict):
         raise UserError(f"{path} should hold a JSON object but holds {type(value).__name__}.")
     return value
@@ -275,8 +274,8 @@ def _objects(path: Path, content: bytes, first_line: int | None, notes: list[str
 def _object(line: bytes, where: str) -> Point:
     advice = "The file is damaged there; a copy of the run, or `dqnlm resume`, which rewrites it, may help."
     try:
-        value = json.loads(line)
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        value = json_value(line)
+    except ValueError as error:
         raise UserError(f"{where}: not JSON ({error}). {advice}") from error
     if not isinstance(value, dict):
         raise UserError(f"{where}: should be a JSON object but is {type(value).__name__}. {advice}")

@@ -20,6 +20,8 @@ from dqnlm.reporting.compare import ABSENT
 from dqnlm.reporting.loading import RunData, is_number, load_run, read_json, read_summary
 from dqnlm.runs.directory import RunDirectory, natural
 from dqnlm.runs.lock import is_owned
+from dqnlm.runs.reading import read_object
+from dqnlm.utils.parsing import yaml_value
 
 COMMAND = "sweep.json"
 OUTCOME = Path(".hydra") / "outcome.json"
@@ -133,13 +135,12 @@ def load_sweep(folder: Path, expected: Sequence[Sequence[str]] = ()) -> SweepDat
 
 def read_job(folder: Path) -> JobData:
     """One job, whatever is there of it."""
-    import yaml
-
-    settings = settings_of(yaml.safe_load((folder / OVERRIDES).read_text(encoding="utf-8")) or [])
-    outcome = read_json(folder / OUTCOME) if (folder / OUTCOME).is_file() else {}
+    outcome = read_object(folder / OUTCOME)
     run, status = None, str(outcome.get("outcome") or "")
     message = "" if status == "finished" else (str(outcome.get("message", "")).splitlines() or [""])[0]
+    settings: dict[str, str] = {}
     try:
+        settings = settings_of(read_overrides(folder))
         summary = read_summary(folder) or {}
         run = load_run(folder, folder.name) if RunDirectory(folder).is_run else None
     except UserError as error:
@@ -153,6 +154,21 @@ def read_job(folder: Path) -> JobData:
         best = found[1]
     last, wall_s = (run.last(metric), run.last("wall_s")) if run is not None else (None, None)
     return JobData(folder.name, settings, status, message, metric, _number(best), _number(last), _number(wall_s), run)
+
+
+def read_overrides(folder: Path) -> list[Any]:
+    """The overrides that made a job.
+
+    Raises:
+        UserError: the file is missing or damaged.
+    """
+    try:
+        found = yaml_value((folder / OVERRIDES).read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise UserError(f"{folder / OVERRIDES} is damaged: {error}.") from error
+    if not isinstance(found, list):
+        raise UserError(f"{folder / OVERRIDES} should hold a list of settings but holds {type(found).__name__}.")
+    return found
 
 
 def settings_of(overrides: Sequence[Any]) -> dict[str, str]:

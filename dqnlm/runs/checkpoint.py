@@ -31,6 +31,20 @@ BEST = "best"
 ASIDE = ".tmp-old-"  # then the name that it had, and the process that moved it
 
 
+# What is read of a part without asking whether it is there.
+_KEPT: dict[str, dict[str, tuple[type, ...]]] = {
+    "policy": {
+        "network": (dict,), "head": (dict,), "tokenizer": (dict, type(None)), "legal": (torch.Tensor, type(None)),
+        "declared": (str,), "temperature": (float, int), "step": (int,), "is_probability": (bool,), "beta": (float, int),
+        "spec": (dict, list),
+    },
+    "training": {
+        "learner": (dict,), "fingerprint": (str,), "trainer": (dict,), "buffer": (dict,), "env": (dict,),
+        "exploration": (torch.Tensor,), "accumulator": (dict,), "random": (torch.Tensor,), "random_cuda": (list,),
+    },
+}  # fmt: skip
+
+
 class Checkpoints:
     """The folder of a run's checkpoints."""
 
@@ -138,7 +152,8 @@ def is_whole(path: Path) -> bool:
     """Whether every part is there with the checksum that was noted."""
     try:
         noted = read_object(path / "sha256.json")
-        return bool(noted) and all(sha256_of_file(path / f"{part}.pt") == digest for part, digest in noted.items())
+        files = {path / f"{part}.pt": digest for part, digest in noted.items()}
+        return bool(files) and all(file.is_file() and sha256_of_file(file) == digest for file, digest in files.items())
     except OSError:
         return False
 
@@ -159,7 +174,17 @@ def load(path: Path, part: str, device: torch.device) -> State:
         state: State = torch.load(path / f"{part}.pt", map_location=device, weights_only=True, mmap=mapped)
     except (OSError, RuntimeError, pickle.UnpicklingError, EOFError) as error:
         raise UserError(f"the checkpoint file {path / f'{part}.pt'} cannot be read: {error}") from error
+    _require_kept(state, part, path / f"{part}.pt")
     return state
+
+
+def _require_kept(state: Any, part: str, file: Path) -> None:
+    """Raises UserError where a part lacks what every version has kept in it, or has it in another type."""
+    if not isinstance(state, dict):
+        raise UserError(f"{file} holds no checkpoint of dqnlm; choose another with --checkpoint")
+    for key, kinds in _KEPT[part].items():
+        if key not in state or not isinstance(state[key], kinds):
+            raise UserError(f"{file} is no checkpoint of dqnlm, or damaged ({key}); choose another with --checkpoint")
 
 
 @contextmanager
@@ -171,9 +196,12 @@ def must_fit(run: Path) -> Iterator[None]:
     """
     try:
         yield
-    except (RuntimeError, ValueError, KeyError) as error:
+    except torch.OutOfMemoryError:
+        raise
+    except (RuntimeError, ValueError, LookupError, TypeError, AttributeError, ArithmeticError) as error:
+        said = str(error).splitlines() or [type(error).__name__]
         raise UserError(
-            f"the checkpoint does not fit {run / 'config.yaml'} ({str(error).splitlines()[-1].strip()}); it was copied from "
+            f"the checkpoint does not fit {run / 'config.yaml'} ({said[-1].strip()}); it was copied from "
             "another run, or the settings were changed by hand: put back what belongs together"
         ) from error
 

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from dqnlm.errors import UserError
+from dqnlm.utils.parsing import json_value
 
 try:
     import fcntl
@@ -90,7 +91,7 @@ def _acquire(path: Path) -> IO[str] | None:
 def _refusal(folder: Path, text: str) -> str:
     holder: dict[str, Any] = {}
     with suppress(ValueError):
-        found = json.loads(text)
+        found = json_value(text)
         holder = found if isinstance(found, dict) else {}
     who = f"process {holder.get('pid', '?')} on {holder.get('host', '?')}, since {holder.get('since', '?')}"
     return (

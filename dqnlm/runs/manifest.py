@@ -28,6 +28,7 @@ def manifest(
     data: dict[str, Any],
     places: dict[str, str],
     metrics: Sequence[Metric],
+    known: dict[str, dict[str, float]],
     is_pretrained: bool,
 ) -> dict[str, Any]:
     """The content of manifest.json.
@@ -40,6 +41,7 @@ def manifest(
         data: source, sizes and fingerprint of the data, as plain values.
         places: setting that names a file or folder -> sha256 of what it holds.
         metrics: of evaluations: their names, labels and directions, which reports read.
+        known: name -> metrics of what is known without learning, which reports show beside the run.
         is_pretrained: the network's trunk is a model of transformers, whose packages are then listed too.
     """
     return {
@@ -57,6 +59,7 @@ def manifest(
         "data": data,
         "places": places,
         "metrics": [metric._asdict() for metric in metrics],
+        "known": known,
     }
 
 

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
 from dqnlm.errors import UserError
 from dqnlm.runs.directory import RunDirectory
+from dqnlm.utils.parsing import json_value
 
 
 def read_object(path: Path) -> dict[str, Any]:
     """The object that a file holds; empty where the file is missing, damaged, not a file, or holds something else."""
     try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError):
+        value = json_value(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
         return {}
     return value if isinstance(value, dict) else {}
 

@@ -8,6 +8,7 @@ from dqnlm.data.parts import Part
 from dqnlm.errors import UserError
 from dqnlm.runs.directory import RunDirectory
 from dqnlm.utils.files import write_text_atomic
+from dqnlm.utils.parsing import json_value
 
 
 def count_look(run: RunDirectory) -> int:
@@ -18,7 +19,7 @@ def count_look(run: RunDirectory) -> int:
     """
     file, other = run.test_looks, "`--part validation` scores the other held-out part and counts nothing"
     try:
-        looks = json.loads(file.read_text())["looks"] if file.exists() else 0
+        looks = json_value(file.read_text())["looks"] if file.exists() else 0
         if not isinstance(looks, int) or isinstance(looks, bool) or looks < 0:
             raise ValueError(looks)
     except (ValueError, KeyError, TypeError, OSError) as error:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -16,7 +17,7 @@ from dqnlm.evaluation.ngram_baselines import baselines
 from dqnlm.evaluation.settings import EvaluationSettings
 from dqnlm.evaluation.text import TextEvaluator
 from dqnlm.rewards.base import Reward
-from dqnlm.tasks.base import Task, TokenizedTask
+from dqnlm.tasks.base import Task, TokenizedTask, allowed_tokens
 from dqnlm.utils import streams
 
 
@@ -46,6 +47,14 @@ class TextTask(TokenizedTask):
             f"env={env} plays on a text, but data={data} is none; set data=tiny_shakespeare, data=text_file data.path=FILE, "
             "or data=bundled"
         )
+
+    @cached_property
+    def legal_A(self) -> Tensor | None:
+        """See `allowed_tokens`; without env.allowed also those alone that the corpus says may be chosen."""
+        legal_A, choosable_A = allowed_tokens(self.config, self.tokenizer), self.data.choosable_A
+        if choosable_A is None or self.config["env"].get("allowed") is not None:
+            return legal_A
+        return choosable_A if legal_A is None else legal_A & choosable_A
 
     def make_env(self, seed: int, *, evaluating: bool = False, num_envs: int | None = None) -> Continuation:
         ids, tokenizer = self.scored_ids if evaluating else self.data.train_ids, self.data.tokenizer
@@ -125,9 +134,10 @@ class TextTask(TokenizedTask):
 
     def describe_data(self) -> tuple[str, str]:
         data = self.data
+        chosen = "" if data.choosable_A is None else f", of which the {int(data.choosable_A.sum())} that occur may be chosen"
         return "text", (
             f"{data.source.name}: {len(data.train_ids):,} tokens to learn from, {len(data.validation_ids):,} for validation, "
-            f"{len(data.test_ids):,} for the test, vocabulary {data.tokenizer.vocabulary_size}"
+            f"{len(data.test_ids):,} for the test, vocabulary {data.tokenizer.vocabulary_size}{chosen}"
         )
 
     def describe_env(self, rollout_steps: int | None) -> str:
@@ -144,6 +154,11 @@ class TextTask(TokenizedTask):
         unknown, notes = self.data.unknown[self.part], []
         if unknown:
             notes.append(f"{unknown} characters are unknown to the run: counted as misses, left out of nats")
+        choosable_A = self.data.choosable_A
+        if choosable_A is not None and self.tokenizer.unknown_id is None:
+            never = int((~choosable_A)[self.scored_ids.long()].sum())
+            told = f"{never} bytes never occur in what the run was trained on: counted as misses, left out of nats"
+            notes += [told] if never else []
         if other_data:
             notes.append("unigram and bigram are counted on this very text, so their numbers are optimistic")
         return notes

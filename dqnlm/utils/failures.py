@@ -12,7 +12,8 @@ import torch
 from dqnlm.errors import UserError
 from dqnlm.utils.permissions import resume_command
 
-IN_THE_WAY = {errno.EISDIR, errno.ENOTDIR, errno.ENOTEMPTY}
+IN_THE_WAY = {errno.EISDIR, errno.ENOTDIR, errno.ENOTEMPTY, errno.ELOOP}
+TOO_LARGE = ("can't allocate memory", "Storage size calculation overflowed", "integer multiplication overflow")  # torch on CPUs
 DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO)
 
 
@@ -21,11 +22,12 @@ def explain_memory_error() -> Iterator[None]:
     """Turns out-of-memory errors into UserError with the three settings that lower memory use."""
     try:
         yield
-    except (torch.OutOfMemoryError, RuntimeError) as error:
-        if not isinstance(error, torch.OutOfMemoryError) and "can't allocate memory" not in str(error):
+    except (torch.OutOfMemoryError, RuntimeError, MemoryError) as error:
+        if not isinstance(error, torch.OutOfMemoryError | MemoryError) and not any(text in str(error) for text in TOO_LARGE):
             raise
+        said = str(error).splitlines() or ["there is less than was asked for"]
         raise UserError(
-            f"out of memory: {str(error).splitlines()[0]}\nlower one of: trainer.batch_size (rows in an update), "
+            f"out of memory: {said[0]}\nlower one of: trainer.batch_size (rows in an update), "
             "env.num_envs (rows in a rollout), buffer.capacity (transitions kept); the last checkpoint is kept"
         ) from error
 
@@ -38,8 +40,8 @@ def explain_disk_error(folder: Path) -> Iterator[None]:
     except OSError as error:
         if error.errno in IN_THE_WAY:
             raise UserError(
-                f"{error.filename2 or error.filename or folder}: {error.strerror}. A folder lies where a file of the run belongs "
-                f"(or a file where a folder does): move it away, then continue with: {resume_command(folder)}"
+                f"{error.filename2 or error.filename or folder}: {error.strerror}. A folder or a link lies where a file of the "
+                f"run belongs (or a file where a folder does): move it away, then continue with: {resume_command(folder)}"
             ) from error
         if error.errno not in DISK:
             raise

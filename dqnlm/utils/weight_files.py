@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
 import struct
 from pathlib import Path
 
 from dqnlm.errors import UserError
+from dqnlm.utils.parsing import json_value
 
 LFS = b"version https://git-lfs"
 LONGEST_HEADER = 100_000_000  # bytes; that of the format itself
@@ -42,7 +42,7 @@ def problem_of(path: Path) -> str | None:
             return "is no safetensors file: download it again, or convert the model with save_pretrained"
         header = stream.read(length)
     try:
-        ends = [part["data_offsets"][1] for name, part in json.loads(header).items() if name != "__metadata__"]
+        ends = [part["data_offsets"][1] for name, part in json_value(header).items() if name != "__metadata__"]
         expected: int | None = 8 + length + max(ends, default=0)
     except (ValueError, LookupError, TypeError, AttributeError):
         expected = 8 + length if size < 8 + length else None

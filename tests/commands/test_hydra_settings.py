@@ -136,24 +136,51 @@ def test_every_form_of_a_sweep(run: Run, started: list[dict[str, Any]], form: st
     assert code == 0 and len(started) == len(values), "a shuffled sweep goes on in the order that it had"
 
 
+# Every form in one sweep of four jobs: all but the first two have one value.
+ALL_FORMS = [
+    "seed=1,2", "trainer.rollouts=shuffle(3,4)", "exploration=glob([e*,g*],exclude=e*)", "env.horizon=range(8,9)",
+    "optimizer.lr=choice(0.1)",
+    "gamma=sort(0.5)", "env.num_envs=tag(a,choice(4))",
+]  # fmt: skip
+
+
 @pytest.mark.parametrize("setting", SETTINGS)
-@pytest.mark.parametrize("form", ["list", "glob", "choice"])
-def test_every_setting_of_hydra_in_a_sweep(run: Run, started: list[dict[str, Any]], form: str, setting: str) -> None:
+def test_every_setting_of_hydra_beside_every_form_of_a_sweep(run: Run, started: list[dict[str, Any]], setting: str) -> None:
     """Bug: a traceback, a setting that does nothing, or jobs that share a folder."""
-    word, values = FORMS[form]
-    assert values is not None
     message = SETTINGS[setting]
-    code, _, err = run("-m", word, setting)
+    code, _, err = run("-m", *ALL_FORMS, setting)
     if message:
         assert code == 2 and message in err and not started, err
         return
     assert code == 0, err
     folders = [call["directory"] for call in started]
-    assert len(started) == len(set(folders)) == len(values) and len({folder.parent for folder in folders}) == 1
+    assert len(started) == len(set(folders)) == 4 and len({folder.parent for folder in folders}) == 1
+    configs = [call["config"] for call in started]
+    assert sorted((config["seed"], config["trainer"]["rollouts"]) for config in configs) == [(1, 3), (1, 4), (2, 3), (2, 4)]
+    for config in configs:
+        env = config["env"]
+        assert (env["horizon"], env["num_envs"], config["optimizer"]["lr"], config["gamma"]) == (8, 4, 0.1, 0.5)
+        assert config["exploration"]["_target_"].endswith("Greedy")
     assert all(folder.name.split("-")[0] == str(number) for number, folder in enumerate(folders))
     if setting.endswith(("dir=mine", "own'", "/all")):
         name = {"e": "mine", "'": "my, own", "l": "outputs/all"}[setting[-1]]
         assert folders[0].parent == Path(name).absolute()
+
+
+@pytest.mark.parametrize("setting", SETTINGS)
+def test_every_setting_of_hydra_beside_an_interval(run: Run, started: list[dict[str, Any]], setting: str) -> None:
+    """Bug: a traceback, or jobs, where the one form is typed that a sweep of lists cannot run."""
+    code, _, err = run("-m", "optimizer.lr=interval(0.1,0.2)", setting)
+    assert code == 2 and not started and ("interval" in err or (SETTINGS[setting] and SETTINGS[setting] in err)), err
+
+
+@pytest.mark.parametrize("form", [form for form, (_, values) in FORMS.items() if values is not None])
+def test_every_form_of_a_sweep_of_hydras_settings(run: Run, started: list[dict[str, Any]], form: str) -> None:
+    """Bug: a setting of Hydra's is swept over, so that the jobs overwrite one another, or a traceback."""
+    values = FORMS[form][0].partition("=")[2]
+    for key in ("hydra.sweep.dir", "hydra.sweep.subdir", "hydra.sweeper.max_batch_size", "hydra.job.name", "hydra.run.dir"):
+        code, _, err = run("-m", f"{key}={values}")
+        assert code == 2 and not started and key in err, f"{key}: {err}"
 
 
 # The same settings in the file of an experiment: (node, words) -> message; "": obeyed.

@@ -17,6 +17,8 @@ from dqnlm.data.tokenizers.base import ByteTokenizer, CharacterTokenizer
 from dqnlm.errors import UserError
 from tests.helpers.paths import CONFIGS
 
+KEPT = {"unseen_bytes": True}
+
 
 def source(text: str) -> TextSource:
     return TextSource(text=text, name="test text", origin="here", sha256=sha256_of(text))
@@ -134,6 +136,7 @@ def test_tiny_shakespeare_sizes() -> None:
         tokenizer="character",
         heldout_fraction=0.1,
         test_fraction=0.0,
+        unseen_bytes=False,
     )
     assert (corpus.train_ids.numel(), corpus.validation_ids.numel()) == (1_003_854, 111_540)
     assert corpus.train_ids.dtype == torch.uint8 and corpus.unknown["validation"] == 0
@@ -143,12 +146,16 @@ def test_tiny_shakespeare_sizes() -> None:
 
 def test_build_bundled_and_text_file(tmp_path: Path) -> None:
     """Guards the wrappers: every key reaches what it names."""
-    corpus = corpora.build_bundled(characters=3_000, seed=4, tokenizer="byte", heldout_fraction=0.25, test_fraction=0.0)
+    corpus = corpora.build_bundled(
+        characters=3_000, seed=4, tokenizer="byte", unseen_bytes=True, heldout_fraction=0.25, test_fraction=0.0
+    )
     assert corpus.source.bundled and "seed 4" in corpus.source.origin
     assert isinstance(corpus.tokenizer, ByteTokenizer) and corpus.validation_ids.numel() == 750
     file = tmp_path / "a.txt"
     file.write_text("some text")
-    corpus = corpora.build_text_file(path=str(file), characters=None, tokenizer="byte", heldout_fraction=0.5, test_fraction=0.5)
+    corpus = corpora.build_text_file(
+        path=str(file), characters=None, tokenizer="byte", heldout_fraction=0.5, test_fraction=0.5, **KEPT
+    )
     assert corpus.source.text == "some text" and corpus.test_ids.numel() == 3
 
 
@@ -170,10 +177,11 @@ def test_the_beginning_of_a_text(tmp_path: Path) -> None:
     file = tmp_path / "a.txt"
     file.write_text("abcdefghijkl")
     read = {n: corpora.build_text_file(
-        path=str(file), characters=n, tokenizer="byte", heldout_fraction=0.5, test_fraction=0.0) for n in (None, 12, 99, 6)
+        path=str(file), characters=n, tokenizer="byte", heldout_fraction=0.5, test_fraction=0.0, **KEPT)
+        for n in (None, 12, 99, 6)
     }  # fmt: skip
     assert read[6].tokenizer.decode(read[6].train_ids) == "abc" and read[6].tokenizer.decode(read[6].validation_ids) == "def"
     assert "Only the first 6 of 12 characters are read (data.characters)." in read[6].source.notes
     assert read[6].fingerprint() != read[None].fingerprint() == read[12].fingerprint() == read[99].fingerprint()
     with pytest.raises(UserError, match=r"data\.characters, how many are read, must be at least 1 .* not 0"):
-        corpora.build_text_file(path=str(file), characters=0, tokenizer="byte", heldout_fraction=0.5, test_fraction=0.0)
+        corpora.build_text_file(path=str(file), characters=0, tokenizer="byte", heldout_fraction=0.5, test_fraction=0.0, **KEPT)

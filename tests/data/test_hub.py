@@ -133,9 +133,10 @@ def test_a_copy_from_an_earlier_run_is_used_and_told(
     import datasets
 
     monkeypatch.setattr("dqnlm.utils.hub.why_not", lambda *_: "the network is down")
-    load = datasets.load_dataset
     cache = str(tmp_path / "cache")
-    monkeypatch.setattr(datasets, "load_dataset", lambda name, *a, **k: load(str(folder), *a, cache_dir=cache, **k))
+    for name in ("load_dataset", "load_dataset_builder"):
+        load = getattr(datasets, name)
+        monkeypatch.setattr(datasets, name, lambda _, *a, load=load, **k: load(str(folder), *a, **(k | {"cache_dir": cache})))
     source = read("owner/plays", split="test")
     assert source.text == "held" and "the network is down" in source.notes[0]
     with pytest.raises(UserError, match="trian") as raised:

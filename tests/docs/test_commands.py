@@ -60,6 +60,8 @@ NOT_RUN: list[tuple[str, str, Callable[[str], None]]] = [
     ("pip install ", "needs the network", _extras),
     ("scripts/test", "runs this very test", _executable),
     ("scripts/faults.py", "runs tests for half an hour", _executable),
+    ("scripts/damaged_runs.py", "runs 520 commands", _executable),
+    ("scripts/random_settings.py", "runs 500 commands", _executable),
     ("studies/reproduce ", "trains for minutes or hours", _reproduces),
     ("scripts/python studies/", "trains for minutes or hours", _study),
     ("dqnlm train -m hydra/launcher=joblib ", "needs the package of an extra", _nothing),

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from dqnlm.errors import UserError
 from dqnlm.networks.base import QNetwork, TokenEncoder, VectorEncoder
-from dqnlm.networks.layers import Attention, rotary_table, rotate
+from dqnlm.networks.layers import MOST_LAYERS, Attention, require_sizes, rotary_table, rotate
 from dqnlm.networks.noisy import Noisy, NoisyDueling
 from dqnlm.networks.projections import Dueling, Linear
 from dqnlm.networks.recurrent import GRU
@@ -339,3 +339,11 @@ def test_configuration_and_constructor_have_the_same_keys(path: Path) -> None:
     pool = {"num_tokens": 5, "features": 4, "num_actions": 3, "num_parameters": 1}
     positional = [pool[p.name] for p in parameters if p.kind is not p.KEYWORD_ONLY]
     assert isinstance(target(*positional, **values), nn.Module)
+
+
+@pytest.mark.parametrize("layers", [0, MOST_LAYERS + 1, 2**62])
+def test_the_number_of_layers_has_bounds(layers: int) -> None:
+    """Bug: nothing ends a network of 2^62 layers, which are built one by one, but the memory of the machine."""
+    with pytest.raises(UserError, match=r"network\.layers is"):
+        require_sizes(layers=layers, width=8, context=8)
+    require_sizes(layers=MOST_LAYERS, width=8, context=8)

@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from math import floor
 from typing import ClassVar
 
+import torch
 from torch import Tensor
 
 from dqnlm.data.hub import hub
@@ -37,6 +38,7 @@ class Corpus:
         tokenizer: built from the training part, or the one that was given.
         source: origin of the text; its `text` is the whole text.
         unknown: characters of the validation part, and of the test part, that the tokenizer does not know.
+        choosable_A: bool, the tokens that may be chosen, of those that the tokenizer knows; None for all.
     """
 
     task: ClassVar[str] = "text"
@@ -46,6 +48,7 @@ class Corpus:
     tokenizer: Tokenizer
     source: TextSource
     unknown: dict[Part, int]
+    choosable_A: Tensor | None = None
 
     def fingerprint(self) -> str:
         """sha256 (hex) of the text, the place of the cut and the tokenizer: equal exactly if the ids are equal."""
@@ -79,6 +82,7 @@ def build_corpus(
     heldout_fraction: float,
     test_fraction: float = 0.0,
     tokenizer: Tokenizer | None = None,
+    unseen_bytes: bool = True,
 ) -> Corpus:
     """Splits a text and encodes it.
 
@@ -89,6 +93,8 @@ def build_corpus(
             given tokenizer also 1: the whole text is held out, to evaluate a run on a text it was not made for.
         test_fraction: share of the held-out characters, at their end, that is the test part; in [0, 1), 0 for none.
         tokenizer: a run's tokenizer, instead of one built from the training part.
+        unseen_bytes: with "byte", whether bytes that the training part never has may be chosen. A text has about a hundred of the
+            256, and each of the others would be an action that nothing ever rewards.
 
     Raises:
         UserError: the fraction is outside its range, or a part is shorter than two characters.
@@ -114,14 +120,17 @@ def build_corpus(
             f"{len(test):,} for the test (data.test_fraction {test_fraction}); each part needs at least {_LEAST_TOKENS}. Use a "
             "longer text, hold out more (data.heldout_fraction), or set data.test_fraction=0 for no test part."
         )
+    known_bytes = tokenizer is None and tokenizer_kind == "byte" and not unseen_bytes
     tokenizer = tokenizer or factory.build(tokenizer_kind, train)
+    train_ids = tokenizer.encode(train)
     return Corpus(
-        train_ids=tokenizer.encode(train),
+        train_ids=train_ids,
         validation_ids=tokenizer.encode(validation),
         test_ids=tokenizer.encode(test),
         tokenizer=tokenizer,
         source=source,
         unknown={"validation": tokenizer.count_unknown(validation), "test": tokenizer.count_unknown(test)},
+        choosable_A=torch.bincount(train_ids.long(), minlength=tokenizer.vocabulary_size) > 0 if known_bytes else None,
     )
 
 
@@ -152,6 +161,7 @@ def build_tiny_shakespeare(
     tokenizer: TokenizerName,
     heldout_fraction: float,
     test_fraction: float,
+    unseen_bytes: bool,
 ) -> Corpus:
     """Target of `data=tiny_shakespeare`; see `sources.tiny_shakespeare`."""
     source = sources.tiny_shakespeare(
@@ -160,22 +170,29 @@ def build_tiny_shakespeare(
         bundled_characters=bundled_characters,
         bundled_seed=bundled_seed,
     )
-    return build_corpus(beginning(source, characters), tokenizer, heldout_fraction, test_fraction)
+    return build_corpus(beginning(source, characters), tokenizer, heldout_fraction, test_fraction, unseen_bytes=unseen_bytes)
 
 
 def build_text_file(
-    *, path: FilePath | None, characters: int | None, tokenizer: TokenizerName, heldout_fraction: float, test_fraction: float
+    *,
+    path: FilePath | None,
+    characters: int | None,
+    tokenizer: TokenizerName,
+    heldout_fraction: float,
+    test_fraction: float,
+    unseen_bytes: bool,
 ) -> Corpus:
     """Target of `data=text_file`; see `sources.text_file`."""
     source = beginning(sources.text_file(path=path), characters)
-    return build_corpus(source, tokenizer, heldout_fraction, test_fraction)
+    return build_corpus(source, tokenizer, heldout_fraction, test_fraction, unseen_bytes=unseen_bytes)
 
 
 def build_bundled(
-    *, characters: int, seed: int, tokenizer: TokenizerName, heldout_fraction: float, test_fraction: float
+    *, characters: int, seed: int, tokenizer: TokenizerName, heldout_fraction: float, test_fraction: float, unseen_bytes: bool
 ) -> Corpus:
     """Target of `data=bundled`; see `sources.bundled`."""
-    return build_corpus(sources.bundled(characters=characters, seed=seed), tokenizer, heldout_fraction, test_fraction)
+    source = sources.bundled(characters=characters, seed=seed)
+    return build_corpus(source, tokenizer, heldout_fraction, test_fraction, unseen_bytes=unseen_bytes)
 
 
 def build_hub(
@@ -189,7 +206,8 @@ def build_hub(
     tokenizer: TokenizerName,
     heldout_fraction: float,
     test_fraction: float,
+    unseen_bytes: bool,
 ) -> Corpus:
     """Target of `data=hub`; see `hub.hub`."""
     source = hub(name=name, config=config, split=split, text_column=text_column, revision=revision)
-    return build_corpus(beginning(source, characters), tokenizer, heldout_fraction, test_fraction)
+    return build_corpus(beginning(source, characters), tokenizer, heldout_fraction, test_fraction, unseen_bytes=unseen_bytes)

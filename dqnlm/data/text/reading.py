@@ -75,6 +75,8 @@ def read_bytes(file: Path, setting: str) -> bytes:
         texts = sorted(entry.name for entry in file.iterdir() if entry.suffix == ".txt")
         hint = f"such as {file / texts[0]}" if texts else "not the folder"
         raise UserError(f"{setting}: {file} is a folder. Name a file in it, {hint}.")
+    if file.exists() and not file.is_file():  # a pipe, of which a second reading has nothing, or a device without an end
+        raise UserError(f"{setting}: {file} is no regular file; name one, such as a copy of what it gives.")
     try:
         return file.read_bytes()
     except FileNotFoundError as error:

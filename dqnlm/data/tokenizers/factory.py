@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import difflib
-import json
 from pathlib import Path
 from typing import Any, Literal
 
 from dqnlm.data.tokenizers.base import ByteTokenizer, CharacterTokenizer, Tokenizer
 from dqnlm.errors import UserError
+from dqnlm.utils.parsing import json_value
 from dqnlm.utils.paths import PathOrName
 
 TokenizerName = Literal["character", "byte", "bpe"] | PathOrName  # a setting: made from the text, or a saved one
@@ -58,7 +58,7 @@ def from_state(state: dict[str, Any]) -> Tokenizer:
 def load(path: str | Path) -> Tokenizer:
     """Loads a tokenizer written by `save`. Raises UserError for a missing or damaged file."""
     try:
-        state = json.loads(Path(path).read_text(encoding="utf-8"))
+        state = json_value(Path(path).read_text(encoding="utf-8"))
     except OSError as error:
         raise UserError(f"the tokenizer file {path} cannot be read: {error.strerror}.") from error
     except ValueError as error:

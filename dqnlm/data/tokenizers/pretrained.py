@@ -14,6 +14,7 @@ from torch import Tensor
 from dqnlm.data.tokenizers.base import REPLACEMENT, Tokenizer
 from dqnlm.errors import UserError
 from dqnlm.utils import hub
+from dqnlm.utils.parsing import json_value
 
 FILE = "tokenizer.json"
 _NAMED_AT_MOST = 5  # characters that one message names
@@ -236,7 +237,7 @@ def settings_of(where: str, name: str) -> dict[str, Any]:
     if path is None:
         return {}
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
+        found = json_value(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise UserError(f"data.tokenizer: {path} cannot be read: {error}") from error
     return found if isinstance(found, dict) else {}
