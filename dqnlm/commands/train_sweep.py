@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import math
+import os
 import shlex
 import shutil
 import signal
@@ -43,6 +44,17 @@ def begin(folder: Path, argv: Sequence[str], params: Sequence[str]) -> None:
     if not (folder / COMMAND).exists():
         folder.mkdir(parents=True, exist_ok=True)
         write_json_atomic(folder / COMMAND, {"command": ["dqnlm", "train", *command_of(argv)], "params": list(params)})
+    _require_room_for_records(folder)
+
+
+def _require_room_for_records(folder: Path) -> None:
+    """Raises UserError where a link or a folder lies where Hydra writes its records of the sweep or of a job anew."""
+    records = [folder / "multirun.yaml"]
+    for job in folder.glob("**/.hydra"):
+        records += [job / "config.yaml", job / "hydra.yaml", job / "overrides.yaml"] if job.is_dir() else [job]
+    for file in records:
+        if os.path.lexists(file) and (file.is_symlink() or not file.is_file()):
+            raise UserError(f"{file}: a folder or a link lies where Hydra writes a file; move it away and start the sweep again")
 
 
 def reopen(folder: Path, argv: Sequence[str]) -> Path:

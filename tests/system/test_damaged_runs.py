@@ -73,6 +73,14 @@ def test_a_sweep_with_a_damaged_job_goes_on(sweep: Path, tmp_path: Path) -> None
     assert ended == "0", said
 
 
+@pytest.mark.parametrize("file", ["multirun.yaml", "0-seed=0/.hydra/config.yaml", "0-seed=0/.hydra/hydra.yaml"])
+@pytest.mark.parametrize("damage", ["a folder", "a link to itself"])
+def test_what_lies_where_hydra_writes(sweep: Path, tmp_path: Path, file: str, damage: str) -> None:
+    """Bug: Hydra's own traceback where its records of a sweep cannot be written."""
+    ended, said = damaged_runs.tried(Case(sweep, Path(file), damage, "again"), tmp_path / "work")
+    assert ended == "2" and "where Hydra writes a file" in said, said
+
+
 def test_the_script_tells_crashes_from_messages() -> None:
     """Bug: the script counts a crash of the interpreter, or a message that is none, as right."""
     assert apart.judged("2", "error: no\n") == "2" and apart.judged("2", "no\n") == apart.UNTOLD
