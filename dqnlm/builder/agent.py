@@ -179,9 +179,10 @@ def _objectives(config: Config, pool: dict[str, Any], rewards: Sequence[str]) ->
     return for_rewards(found, rewards)
 
 
-def outputs_of(objectives: dict[str, Objective]) -> tuple[str, ...]:
-    """Named outputs besides q that some objective needs."""
-    return combined(objective.requires for objective in objectives.values()).outputs
+def outputs_of(config: Config, objectives: dict[str, Objective]) -> tuple[str, ...]:
+    """Named outputs besides q, sorted: what some objective needs, and pi_b where the policy acts by it."""
+    names = set(combined(objective.requires for objective in objectives.values()).outputs)
+    return tuple(sorted(names | ({"policy"} if config["policy"]["kind"] == "reweighted" else set())))
 
 
 def build_learner(

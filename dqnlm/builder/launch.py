@@ -182,7 +182,7 @@ def build(
     head, objectives = learning.head, learning.objectives
     recipe = None if saved is None else saved.get("recipe")
     in_full = any(objective.reads_in_full for objective in objectives.values())
-    policy = agent.build_policy(config, task, head, agent.outputs_of(objectives), device, recipe, in_full)
+    policy = agent.build_policy(config, task, head, agent.outputs_of(config, objectives), device, recipe, in_full)
     task.check(policy)
     if config["pretraining"]["init_from"] is not None and resumed_from is None:
         initialization.load_weights(policy, config)

@@ -127,7 +127,7 @@ class RemoteActor:
         task = task_class(config)(config, build_data(config, True), device, self.choices)
         torch.manual_seed(config["seed"])
         learning = build_learning_parts(config, task)
-        outputs = agent.outputs_of(learning.objectives)
+        outputs = agent.outputs_of(config, learning.objectives)
         policy = agent.build_policy(config, task, learning.head, outputs, device)
         self._collected, self._accumulator = Collected(), Accumulator(device)
         actor = Actor(task.env, policy, learning.exploration, self._collected, self._accumulator)

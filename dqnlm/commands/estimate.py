@@ -33,7 +33,8 @@ def show(config: Config) -> int:
         torch.set_num_threads(config["threads"])
     device = agent.choose_device(config["device"])
     head = agent.head_for(config, Bounds(-1e9, 1e9), False)  # the bounds are in the data, which are not read; any finite ones do
-    outputs = agent.outputs_of(agent.objectives_without_env(config, head, config["data"].get("rewards") or ()))
+    objectives = agent.objectives_without_env(config, head, config["data"].get("rewards") or ())
+    outputs = agent.outputs_of(config, objectives)
     copies = int("period" in config["target"] or "polyak_rate" in config["target"])
     found = estimate(config, outputs, copies, reads_reference(config), device)
     rows = [[what, f"{size / 2**20:,.0f} MiB"] for what, size in found.bytes_of.items() if size]

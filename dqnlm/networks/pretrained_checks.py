@@ -153,7 +153,7 @@ def check_reading(body: Body, weight_VD: Tensor, bias_V: Tensor | None, model: P
     kind, ids_BS = model.config.model_type, torch.arange(4)[None] % model.config.vocab_size
     whole_SD = body(ids_BS)[0]
     logits_SV = nn.functional.linear(whole_SD.to(weight_VD.dtype), weight_VD, bias_V)
-    if not _alike(logits_SV, model(input_ids=ids_BS).logits[0]):
+    if not _alike(logits_SV, model(input_ids=ids_BS).logits[0], model.dtype):
         raise UserError(
             f"network=pretrained takes logits as the output layer gives them, but a {kind} changes them afterwards; use another "
             "architecture"
@@ -165,7 +165,7 @@ def check_reading(body: Body, weight_VD: Tensor, bias_V: Tensor | None, model: P
             h_ED, state = body.step(torch.stack([ids_BS[0, time], ids_BS[0, time % 2]]), state)
     except (TypeError, ValueError, RuntimeError, AttributeError, IndexError) as error:
         raise _cannot_act(kind, str(error)) from error
-    if not (_alike(h_ED[0], whole_SD[3]) and _alike(h_ED[1], whole_SD[1])):
+    if not (_alike(h_ED[0], whole_SD[3], model.dtype) and _alike(h_ED[1], whole_SD[1], model.dtype)):
         raise _cannot_act(kind, "read so, rows give other features than read whole")
 
 
@@ -180,8 +180,9 @@ def _require_plain_logits(config: Any) -> None:
             )
 
 
-def _alike(a: Tensor, b: Tensor) -> bool:
-    tolerance = 1e-3 if b.dtype == torch.float32 else 0.1  # bfloat16 has 8 bits, and rounds in every layer
+def _alike(a: Tensor, b: Tensor, dtype: torch.dtype) -> bool:
+    """Whether they differ by no more than the rounding of a model whose weights are of this dtype."""
+    tolerance = 1e-3 if dtype == torch.float32 else 0.1  # bfloat16 has 8 bits, and rounds in every layer
     return bool((a - b).abs().max() <= tolerance * b.abs().max().clamp(min=1e-6))
 
 

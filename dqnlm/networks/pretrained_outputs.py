@@ -67,7 +67,9 @@ class LogitQ(nn.Module):
 
     def forward(self, h_BSD: Tensor) -> Tensor:
         """h (..., D) -> raw (..., A, 1)."""
-        raw: Tensor = self.value(h_BSD) + self.temperature * self.logit(h_BSD).log_softmax(-2)
+        # Over the last axis: over the one before it, of as many numbers, the CPU takes several times as long.
+        log_BSA1: Tensor = self.logit(h_BSD).squeeze(-1).log_softmax(-1)[..., None]
+        raw: Tensor = self.value(h_BSD) + self.temperature * log_BSA1
         return raw
 
 

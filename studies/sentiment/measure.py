@@ -77,7 +77,7 @@ def texts_of(name: str, arguments: argparse.Namespace, base: tuple[Any, Any]) ->
     if name.endswith(".jsonl"):
         rows = [json.loads(line) for line in Path(name).read_text(encoding="utf-8").splitlines()]
         return [(row["prompt"], row["completion"]) for row in rows]
-    model, tokenizer = base if name == arguments.base else load(name)
+    model, tokenizer = base if name == arguments.base else load(name, arguments.dtype)
     torch.manual_seed(arguments.seed)
     number = arguments.each * arguments.best_of
     texts = [text[:2] for text in sample(model, tokenizer, read_prompts(arguments.prompts), number, arguments.tokens)]
@@ -94,9 +94,11 @@ def main() -> None:
     parser.add_argument("--tokens", type=int, default=20, help="of a completion, at most (default: 20)")
     parser.add_argument("--best-of", type=int, default=1, help="completions of which the best is taken (default: 1)")
     parser.add_argument("--seed", type=int, default=1000)
+    parser.add_argument("--bfloat16", action="store_true", help="read all models in bfloat16: several times faster on some CPUs")
     parser.add_argument("--json", type=Path, required=True, help="a line is appended for each model")
     arguments = parser.parse_args()
-    base = load(arguments.base)
+    arguments.dtype = torch.bfloat16 if arguments.bfloat16 else torch.float32
+    base = load(arguments.base, arguments.dtype)
     for name in arguments.models:
         chosen = f" best of {arguments.best_of}" if arguments.best_of > 1 and not name.endswith(".jsonl") else ""
         texts = texts_of(name, arguments, base)

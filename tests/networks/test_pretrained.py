@@ -22,7 +22,8 @@ from dqnlm.builder import launch
 from dqnlm.config import composition, validation
 from dqnlm.errors import UserError
 from dqnlm.networks import fixed_weights
-from dqnlm.networks.base import QNetwork
+from dqnlm.networks.base import QNetwork, State
+from dqnlm.networks.pretrained import Pretrained
 from dqnlm.networks.pretrained_outputs import LogitQ
 from dqnlm.runs.directory import RunDirectory
 from tests.helpers import pretrained as models
@@ -314,6 +315,26 @@ def test_bfloat16_and_checkpointing_compute_nearly_the_same(folders: dict[str, P
         if one.requires_grad and "lora_B" in name:
             assert one.grad is not None and other.grad is not None and bool(one.grad.any())
             close(one.grad, other.grad)
+
+
+@pytest.mark.parametrize(("dtype", "is_taken"), [("bfloat16", True), ("float32", False)])
+def test_reading_token_by_token_may_differ_by_the_rounding_of_the_weights(
+    folders: dict[str, Path], monkeypatch: pytest.MonkeyPatch, dtype: str, is_taken: bool
+) -> None:
+    """Bug: a deep model in bfloat16 is refused, as features in float32 were compared as if its weights were so too. A
+    difference of 2 % is rounding in bfloat16, and another computation in float32."""
+    step = Pretrained.step
+
+    def rounded(self: Pretrained, x_ED: Tensor, state: State) -> tuple[Tensor, State]:
+        h_ED, state = step(self, x_ED, state)
+        return h_ED * 1.02, state
+
+    monkeypatch.setattr(Pretrained, "step", rounded)
+    if is_taken:
+        assert models.network(folders["llama"], std=0, dtype=dtype, **lora("llama"))(models.tokens(1, 2))
+    else:
+        with pytest.raises(UserError, match="rows give other features than read whole"):
+            models.network(folders["llama"], std=0, dtype=dtype, **lora("llama"))
 
 
 def test_characters_must_be_single_tokens(folders: dict[str, Path]) -> None:

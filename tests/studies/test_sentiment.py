@@ -15,11 +15,12 @@ from studies.sentiment import grpo, measure, reward, sampling
 
 def test_prompts_are_valid_and_disjoint() -> None:
     """Bug: a held-out prompt is trained on, stands twice, or ends with a space, which no tokenizer splits like training text."""
-    train, heldout = (sampling.read_prompts(path) for path in (sampling.PROMPTS, sampling.HELDOUT))
-    assert (len(train), len(heldout)) == (100, 40)
-    together = [prompt.lower() for prompt in train + heldout]
-    assert len(set(together)) == 140
-    for path in (sampling.PROMPTS, sampling.HELDOUT):
+    files = (sampling.PROMPTS, sampling.HELDOUT, sampling.VALIDATION)
+    train, heldout, validation = (sampling.read_prompts(path) for path in files)
+    assert (len(train), len(heldout), len(validation)) == (100, 40, 24)
+    together = [prompt.lower() for prompt in train + heldout + validation]
+    assert len(set(together)) == 164
+    for path in files:
         for line in path.read_text(encoding="utf-8").splitlines():
             row = json.loads(line)
             assert list(row) == ["prompt"] and row["prompt"] == row["prompt"].strip() and 2 <= len(row["prompt"].split()) <= 10
@@ -28,7 +29,8 @@ def test_prompts_are_valid_and_disjoint() -> None:
 def test_prompts_are_neutral() -> None:
     """Bug: a prompt asks for a mood by itself, so that the reward measures the prompt."""
     pytest.importorskip("vaderSentiment", reason="vaderSentiment is not installed")
-    prompts = sampling.read_prompts(sampling.PROMPTS) + sampling.read_prompts(sampling.HELDOUT)
+    files = (sampling.PROMPTS, sampling.HELDOUT, sampling.VALIDATION)
+    prompts = [prompt for path in files for prompt in sampling.read_prompts(path)]
     moods = reward.score([""] * len(prompts), prompts, [""] * len(prompts))
     assert abs(sum(moods) / len(moods)) < 0.1
 

@@ -139,10 +139,13 @@ def _check_bootstrap(learning: LearningParts) -> None:
 def _check_policy(config: Config, learning: LearningParts) -> None:
     """Checks the outputs that the agent acts by, and demonstrations."""
     reweighted, objectives = config["policy"]["kind"] == "reweighted", learning.objectives.values()
-    if reweighted and not any("policy" in objective.requires.outputs for objective in objectives):
+    network = config["network"]
+    is_fixed = network.get("lora_rank") == 0 and not network.get("train_output_layer")  # pi_b is the pretrained model
+    if reweighted and not is_fixed and not any("policy" in objective.requires.outputs for objective in objectives):
         raise UserError(
             "policy.kind=reweighted acts by log pi_b + beta (Q - V) and needs a cloned pi_b: add objective "
-            "cross_entropy with objective.cross_entropy.output=policy (algorithm=ilql does; algorithm=q_sharp has a fixed one)"
+            "cross_entropy with objective.cross_entropy.output=policy (algorithm=ilql does), or keep the pretrained model as "
+            "pi_b (network=pretrained network.lora_rank=0)"
         )
     if config["trainer"]["demonstration_fraction"] and learning.task.spec.teacher_forced:
         raise UserError(
