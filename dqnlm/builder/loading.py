@@ -120,8 +120,11 @@ def with_base(config: agent.Config, base: str) -> agent.Config:
 
 def _require_whole(state: dict[str, Any], spec: TaskSpec, tokenizer: Tokenizer | None) -> None:
     """Raises ValueError where parts of a checkpoint do not belong together, or have values that none has."""
-    if tokenizer is not None and tokenizer.vocabulary_size != spec.num_tokens:
-        raise ValueError(f"a tokenizer of {tokenizer.vocabulary_size:,} tokens, and a network of {spec.num_tokens:,}")
+    if tokenizer is not None:
+        # A task on an alphabet of its own has no unknown token, and a pretrained network may have more rows than tokens.
+        known = tokenizer.vocabulary_size - (tokenizer.unknown_id is not None)
+        if spec.num_tokens < known or (spec.num_tokens > tokenizer.vocabulary_size and state.get("recipe") is None):
+            raise ValueError(f"a tokenizer of {tokenizer.vocabulary_size:,} tokens, and a network of {spec.num_tokens:,}")
     if state["legal"] is not None and state["legal"].numel() != spec.num_actions:
         raise ValueError(f"{state['legal'].numel()} tokens with a mark whether they may be chosen, of {spec.num_actions}")
     if state["declared"] not in get_args(Kind) or state.get("acting_q", "min") not in get_args(ActingQ):

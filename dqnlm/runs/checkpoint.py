@@ -159,7 +159,18 @@ def is_whole(path: Path) -> bool:
 
 
 def load(path: Path, part: str, device: torch.device) -> State:
-    """One part of a checkpoint.
+    """One part of a run's checkpoint.
+
+    Raises:
+        UserError: it is damaged or missing, or does not hold what such a part does.
+    """
+    state = read(path, part, device)
+    _require_kept(state, part, path / f"{part}.pt")
+    return state
+
+
+def read(path: Path, part: str, device: torch.device) -> State:
+    """One part of a checkpoint, whatever is in it.
 
     Raises:
         UserError: it is damaged or missing.
@@ -174,7 +185,6 @@ def load(path: Path, part: str, device: torch.device) -> State:
         state: State = torch.load(path / f"{part}.pt", map_location=device, weights_only=True, mmap=mapped)
     except (OSError, RuntimeError, pickle.UnpicklingError, EOFError) as error:
         raise UserError(f"the checkpoint file {path / f'{part}.pt'} cannot be read: {error}") from error
-    _require_kept(state, part, path / f"{part}.pt")
     return state
 
 

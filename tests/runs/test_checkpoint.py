@@ -37,7 +37,7 @@ def save(folder: Path, step: int, keep_last: int = 2) -> None:
 def held(folder: Path, which: str) -> int:
     """The step that a checkpoint knows, its tensor checked."""
     path = checkpoint.find(folder, which)
-    state = checkpoint.load(path, "policy", CPU)
+    state = checkpoint.read(path, "policy", CPU)
     return int(state["step"])
 
 
@@ -109,7 +109,7 @@ def test_killed_at_any_moment_of_a_save_one_whole_checkpoint_and_one_whole_best_
         codes.append(in_child(die_at(number, lambda folder=folder: save(folder, step))))  # type: ignore[misc]
         assert held(folder, "best") in (2, step)
         path, damaged = checkpoint.newest_whole(folder)
-        assert int(checkpoint.load(path, "training", CPU)["step"]) in (2, step) and not damaged
+        assert int(checkpoint.read(path, "training", CPU)["step"]) in (2, step) and not damaged
         assert held(folder, "best") in (2, step)
         save(folder, 4)  # the next one clears up
         assert sorted(p.name for p in folder.iterdir())[0] == "best"
