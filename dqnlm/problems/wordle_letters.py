@@ -33,6 +33,7 @@ class LegalLetters:
         self._next_NA[self._reading] = self._reading
         self._next_NA[self._reading, number[LINE_BREAK]] = self._state[""]
         self._next_NA[self._unknown, number[LINE_BREAK]] = self._reading
+        self._on: dict[torch.device, tuple[Tensor, Tensor]] = {}
         for prefix in (utterance[:end] for utterance in utterances for end in range(1, len(utterance) + 1)):
             state, last = self._state[prefix[:-1]], number[prefix[-1]]
             self.legal_NA[state, last] = True
@@ -40,13 +41,19 @@ class LegalLetters:
 
     def of_rows(self, observation_BS: Tensor) -> Tensor:
         """legal_BSA, bool: what may follow each character (int64 ids) of games that are read from their opening on."""
-        next_NA, legal_NA = self._next_NA.to(observation_BS.device), self.legal_NA.to(observation_BS.device)
+        next_NA, legal_NA = self._tables(observation_BS.device)
         state_B = torch.full_like(observation_BS[:, 0], self._reading)
         states = []
         for character_B in observation_BS.unbind(1):
             state_B = next_NA[state_B, character_B]
             states.append(state_B)
         return legal_NA[torch.stack(states, 1)]
+
+    def _tables(self, device: torch.device) -> tuple[Tensor, Tensor]:
+        """Both tables where the rows lie, copied there once."""
+        if device not in self._on:
+            self._on[device] = self._next_NA.to(device), self.legal_NA.to(device)
+        return self._on[device]
 
     def of_guesses(self, written: Sequence[str | None]) -> Tensor:
         """legal_EA, bool: what may follow each guess so far; everything for None, where an answer is being read."""

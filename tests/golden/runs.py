@@ -111,7 +111,8 @@ RUNS = (
     Run("pairs", PAIRS, ("pairs",)),
     Run(
         "wordle",
-        ("+experiment=wordle", *OFFLINE, "network.layers=1", "network.width=16", "network.heads=2", "data.games=30",
+        ("+experiment=wordle", *OFFLINE, "env.partner.legal_words=false", "network.layers=1", "network.width=16",
+         "network.heads=2", "data.games=30",
          "data.words=bundled", "env.partner.words=bundled", "env.num_envs=4", "buffer.capacity=3000"),
     ),
     Run(
