@@ -63,6 +63,7 @@ def test_both_ways_of_acting_write_the_same_tokens(monkeypatch: pytest.MonkeyPat
     assert cached.shape == (2, acting.TOKENS) and torch.equal(seen[-1][:, 1:], cached)
 
 
+@pytest.mark.slow
 def test_the_command_writes_all_rows(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Bug: a group that cannot run is left out in silence; JSON that does not hold what the table shows."""
     file = tmp_path / "bench.json"
@@ -93,6 +94,7 @@ def test_exponents() -> None:
     assert scaling.exponent({8: 3.0, 64: 3.0}) == pytest.approx(0.0)
 
 
+@pytest.mark.slow
 def test_everything_that_is_varied_can_be_built_and_timed(monkeypatch: pytest.MonkeyPatch) -> None:
     """Bug: a size that the settings of another group do not allow; a row without its times."""
     pytest.importorskip("tokenizers")

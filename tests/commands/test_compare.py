@@ -117,6 +117,7 @@ def csv_rows(path: str) -> list[dict[str, str]]:
         return list(csv.DictReader(stream))
 
 
+@pytest.mark.slow
 def test_only_runs_of_other_settings_are_trained_again(run: Run, recorder: Recorder) -> None:
     """Bug: a run of other settings is taken for this one, or one that is finished is trained again."""
     Path("text.txt").write_text("words and words")
@@ -131,6 +132,7 @@ def test_only_runs_of_other_settings_are_trained_again(run: Run, recorder: Recor
     assert "debug/smoke, dqn, seed 1: trained again, as gamma differ from the finished run" in err
 
 
+@pytest.mark.slow
 def test_without_reuse_the_new_runs_are_read(run: Run, recorder: Recorder) -> None:
     """Bug: an older run of the same folder is taken for the new one. The best return is one more than the last."""
     for value in (5.0, 7.0):
@@ -140,6 +142,7 @@ def test_without_reuse_the_new_runs_are_read(run: Run, recorder: Recorder) -> No
     assert "8.0000" in run(*ONE, "--seeds", "1", "--at", "best", "--reuse")[1]
 
 
+@pytest.mark.slow
 def test_a_run_that_fails_is_named_and_the_others_go_on(run: Run, recorder: Recorder) -> None:
     """Bug: one failure ends hours of runs, its reason is lost, it counts as a value, or the exit code says that all is well.
 
@@ -171,6 +174,7 @@ def test_a_job_that_leaves_nothing_is_a_failure(run: Run, recorder: Recorder, mo
     assert code == 1 and err.count("it did not end as a run does") == 2 and '"Killed by the kernel"' in err
 
 
+@pytest.mark.slow
 def test_ctrl_c_ends_it_and_leaves_what_finished(run: Run, recorder: Recorder) -> None:
     """Bug: Ctrl-C goes on to the next run or the next task, or what was finished is trained again afterwards."""
     tasks = ["--tasks", "a=debug/smoke", "b=debug/smoke", "--algorithms", "dqn", "--seeds", "1,2"]
@@ -319,6 +323,7 @@ def test_what_children_print_goes_to_the_file_too(tmp_path: Path, capfd: pytest.
     assert capfd.readouterr() == ("after\n", "progress\n")
 
 
+@pytest.mark.slow
 def test_a_launcher_with_processes(run: Run) -> None:
     """Bug: runs of a launcher of Hydra are not found, since they end in other processes and in any order."""
     pytest.importorskip("hydra_plugins.hydra_joblib_launcher")

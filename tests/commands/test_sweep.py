@@ -44,6 +44,7 @@ def weights(job: Path) -> dict[str, Any]:
     return found
 
 
+@pytest.mark.slow
 def test_started_again(sweep: Sweep, monkeypatch: pytest.MonkeyPatch) -> None:
     """Bug: finished jobs are trained again, or their files are touched; one that was killed starts anew or is lost.
 
@@ -77,6 +78,7 @@ def test_started_again(sweep: Sweep, monkeypatch: pytest.MonkeyPatch) -> None:
     assert len(table) == 3 and all("finished" in line for line in table) and "best eval/" in out
 
 
+@pytest.mark.slow
 def test_a_failed_job_is_tried_again(sweep: Sweep, monkeypatch: pytest.MonkeyPatch) -> None:
     """Bug: a job that failed once counts as done; what it left stands in the way of its new start."""
     with monkeypatch.context() as patch:
@@ -104,6 +106,7 @@ def test_another_command_is_refused(sweep: Sweep) -> None:
     assert code == 2 and "holds the sweep of another command" in err and "seed=0,1 hydra.sweep.dir=" in err
 
 
+@pytest.mark.slow
 def test_a_job_whose_settings_changed_is_refused(sweep: Sweep, tmp_path: Path) -> None:
     """Bug: a file of the user's own options was changed, and the rest of a run is trained by other settings in silence."""
     (tmp_path / "options" / "experiment").mkdir(parents=True)

@@ -113,11 +113,11 @@ def test_every_experiment_builds(tmp_path: Path, name: str) -> None:
         return
     text = tools.write_text(tmp_path / "text.txt", 8000)
     overrides = [f"+experiment={name}", "device=cpu", "threads=1", "logger=none"]
-    on_text = "path" in composition.compose(overrides)[0]["data"]
-    overrides += ["data=text_file"] if on_text else []
+    data = composition.compose(overrides)[0]["data"]
+    overrides += (["data=text_file"] if "path" in data else []) + (["data.games=200"] if "games" in data else [])
     composed, choices = composition.compose(overrides)
     checked = validation.validate(composed, choices, overrides)
-    if on_text:
+    if "path" in data:
         checked["data"]["path"] = str(text)
     trainer = launch.build(checked, RunDirectory(tmp_path))
     assert trainer.total_rounds >= 1 and trainer.components.notes is not None

@@ -87,6 +87,7 @@ def test_every_setting_that_is_a_path_is_annotated_as_one() -> None:
     assert {name for name, kind in validation.PLAIN.items() if may_be_path(kind)} == {"output_dir"}
 
 
+@pytest.mark.slow
 def test_every_path_of_every_option_is_made_whole(tmp_path: Path) -> None:
     """Bug: a path below a node, in a list of nodes or of an experiment that stays relative to where training was started."""
     seen = set()

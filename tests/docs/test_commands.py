@@ -24,6 +24,7 @@ from tests.helpers.processes import started
 from tests.helpers.runs import WORDS
 
 KEYS = "q\n"  # what is typed where a command asks
+SLOW = ("docs/many_processes.md", "docs/sweeps.md", "docs/tutorial.md")  # run by scripts/test --slow
 LONG = 30_000  # bytes of a text or log that a test reads
 
 
@@ -184,7 +185,9 @@ def run_torchrun(line: str) -> None:
     assert process.returncode == 0, f"{line}\n{out}{error}"[-3000:]
 
 
-@pytest.mark.parametrize("document", documents.ENGLISH)
+@pytest.mark.parametrize(
+    "document", [pytest.param(name, marks=pytest.mark.slow if name in SLOW else []) for name in documents.ENGLISH]
+)
 def test_commands_run(document: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Bug: a command that no longer exists, a setting that was renamed, an example that fails as it stands."""
     for block in documents.blocks(documents.read(document)):

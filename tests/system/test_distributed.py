@@ -79,6 +79,7 @@ def test_a_run_of_two_processes_is_one_run(tmp_path: Path) -> None:
     assert not torch.equal(training["random"], other["random"])
 
 
+@pytest.mark.slow
 def test_resumed_by_as_many_it_ends_as_if_never_stopped(tmp_path: Path) -> None:
     """Bug: a rank's rows, environments or random numbers are not restored, or are those of rank 0."""
     text, folder = tools.write_text(tmp_path / "text.txt"), tmp_path / "run"
@@ -97,6 +98,7 @@ def test_resumed_by_as_many_it_ends_as_if_never_stopped(tmp_path: Path) -> None:
     tools.assert_same_run(folder, tmp_path / "whole")
 
 
+@pytest.mark.slow
 def test_another_number_of_processes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Bug: a run goes on with half of its rows and nobody is told; the command that the message names does not work."""
     permissions.forget_permissions()

@@ -85,6 +85,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root / "whole"
 
 
+@pytest.mark.slow
 def test_resumed_it_ends_as_if_never_stopped(whole: Path, tmp_path: Path) -> None:
     """Bug: weights or moments that come back at another rank, or a part of them that does not."""
     folder = tmp_path / "run"
