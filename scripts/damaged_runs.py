@@ -58,6 +58,11 @@ def _cut(path: Path) -> None:
     path.write_bytes(content[: len(content) // 2])
 
 
+def _cut_between_lines(path: Path) -> None:
+    lines = path.read_bytes().splitlines(keepends=True)
+    path.write_bytes(b"".join(lines[: len(lines) // 2]))
+
+
 def _flipped(path: Path) -> None:
     content = bytearray(path.read_bytes())
     for i in range(0, len(content), max(len(content) // 7, 1)):
@@ -93,8 +98,8 @@ def _value(path: Path, draw: random.Random) -> None:
 
 
 DAMAGES: dict[str, Damage] = {
-    "deleted": Path.unlink, "emptied": lambda path: path.write_bytes(b""), "cut": _cut, "flipped bytes": _flipped,
-    "a folder": _folder,
+    "deleted": Path.unlink, "emptied": lambda path: path.write_bytes(b""), "cut": _cut,
+    "cut between lines": _cut_between_lines, "flipped bytes": _flipped, "a folder": _folder,
     "noise": lambda path: path.write_bytes(bytes((i * 167 + 13) % 256 for i in range(300))),
     "a list": lambda path: path.write_text("[1, 2]\n"), "a number": lambda path: path.write_text("7\n"),
     "another object": lambda path: path.write_text('{"status": [], "data": 3, "own_code": [1], "choices": "x", "best": 1}\n'),

@@ -49,7 +49,7 @@ def schema_of(experiment: str, *beside: str) -> dict[str, Any]:
     """Dotted setting -> its annotation, of an experiment: the schema by which values are checked."""
     from dqnlm.config.composition import compose
     from dqnlm.config.schema import TARGET, keyword_parameters, resolve_target
-    from dqnlm.config.validation import PLAIN
+    from dqnlm.config.sections import PLAIN
 
     config, _ = compose([f"+experiment={experiment}", *beside])
     found: dict[str, Any] = dict(PLAIN)

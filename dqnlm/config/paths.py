@@ -8,7 +8,7 @@ from types import UnionType
 from typing import Any, Literal, NamedTuple, Union, get_args, get_origin
 
 from dqnlm.config.schema import TARGET, keyword_parameters, resolve_target
-from dqnlm.config.validation import PLAIN
+from dqnlm.config.sections import PLAIN
 from dqnlm.utils.paths import PATHS, CodePath, FilePath
 from dqnlm.utils.permissions import permit_targets
 

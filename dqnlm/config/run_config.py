@@ -18,6 +18,7 @@ from dqnlm.config import catalogue
 from dqnlm.config.composition import parse_overrides
 from dqnlm.config.messages import dotted, unknown_setting
 from dqnlm.config.moved import renewed_config
+from dqnlm.config.sections import require_whole
 from dqnlm.config.validation import ALLOW_TARGETS, validate
 from dqnlm.errors import UserError
 from dqnlm.utils.files import write_text_atomic
@@ -49,7 +50,9 @@ def load_run_config(path: Path, overrides: Sequence[str] = ()) -> dict[str, Any]
         raise UserError(f"{file}: cannot be read: {' '.join(str(error).split())}") from error
     if not isinstance(config, dict) or ALLOW_TARGETS in config:
         raise UserError(f"{file}: is not the configuration that a run writes")
-    return apply_overrides(renewed_config(config), overrides, origin_of_rest=str(file))
+    renewed = renewed_config(config)
+    require_whole(renewed, file)
+    return apply_overrides(renewed, overrides, origin_of_rest=str(file))
 
 
 def apply_overrides(

@@ -4,25 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
-from dqnlm.config import catalogue
-from dqnlm.config.catalogue import PRESETS, options
+from dqnlm.config.catalogue import options
 from dqnlm.config.composition import origin, typed
 from dqnlm.config.inapplicable import drop_inapplicable
 from dqnlm.config.limits import limited, lowered
 from dqnlm.config.messages import unknown_setting
 from dqnlm.config.schema import TARGET, Where, check_node, check_value, require_names, require_permitted
+from dqnlm.config.sections import PLAIN, sections
 from dqnlm.errors import UserError
-from dqnlm.utils.paths import FilePath
 from dqnlm.utils.permissions import permit_targets
 
-# Settings that belong to no group (train.yaml gives defaults and meanings).
-PLAIN: dict[str, Any] = {
-    "gamma": float, "feedback": Literal["taken", "all_actions"],
-    "seed": int, "device": str, "max_rounds": int | None, "at_most": dict[str, Any],
-    "threads": int | None, "progress": bool, "output_dir": FilePath,
-}  # fmt: skip
 ALLOW_TARGETS = "allow_targets"
 
 
@@ -55,7 +48,7 @@ def validate(
     config, _ = drop_inapplicable(config, overrides, config_dir)
     _permit(config.pop(ALLOW_TARGETS, None), overrides, where)
     require_permitted(config, where)
-    known = [*PLAIN, "learner", *(g for g in catalogue.groups(config_dir) if g not in PRESETS)]
+    known = sections(config_dir)
     for key in config:
         if key not in known:
             raise UserError(unknown_setting(key, f"({where(key)})", config, config_dir))

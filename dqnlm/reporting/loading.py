@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from dqnlm.config.moved import renewed_config, renewed_metric, renewed_metrics
+from dqnlm.config.sections import require_whole
 from dqnlm.errors import UserError
 from dqnlm.utils.parsing import json_value, yaml_value
 
@@ -145,7 +146,8 @@ def read_config(path: Path) -> dict[str, Any]:
     """The resolved settings of a run as nested plain values, without Hydra's own part.
 
     Raises:
-        UserError: missing, not YAML (with the line), or no mapping.
+        UserError: missing, not YAML (with the line), no mapping, or without a part that every run has (a file cut short
+            may still be YAML).
     """
     try:
         config = yaml_value(_text(path))
@@ -153,7 +155,9 @@ def read_config(path: Path) -> dict[str, Any]:
         raise UserError(f"{path} is damaged: {error}.") from error
     if not isinstance(config, dict):
         raise UserError(f"{path} should hold a mapping of settings but holds {type(config).__name__}.")
-    return renewed_config({str(key): value for key, value in config.items() if key != "hydra"})
+    renewed = renewed_config({str(key): value for key, value in config.items() if key != "hydra"})
+    require_whole(renewed, path)
+    return renewed
 
 
 def read_lines(path: Path, notes: list[str]) -> list[Point]:

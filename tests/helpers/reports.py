@@ -6,7 +6,10 @@ import json
 from pathlib import Path
 from typing import Any
 
+from dqnlm.config.sections import sections
+
 CONFIG: dict[str, Any] = {
+    **{key: {} for key in sections()},  # what no test of reports reads
     "seed": 0,
     "output_dir": "outputs",
     "data": {"_target_": "dqnlm.data.text.sources.build_text_file", "tokenizer": "character", "heldout_fraction": 0.1},

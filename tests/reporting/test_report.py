@@ -146,6 +146,9 @@ def test_missing_and_damaged_settings(tmp_path: Path) -> None:
     (run / "config.yaml").write_text("a: [1, 2\nb: 3\n")
     with pytest.raises(UserError, match=r"config\.yaml is damaged: .*line 2"):
         load(run)
+    (run / "config.yaml").write_text("seed: 0\ngamma: 0.5\n")  # cut between two settings: still YAML
+    with pytest.raises(UserError, match=r"config\.yaml: is not whole: it does not name feedback, .*trainer"):
+        load(run)
     (run / "config.yaml").unlink()
     with pytest.raises(UserError, match=r"config\.yaml is missing"):
         load(run)

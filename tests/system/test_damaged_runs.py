@@ -33,10 +33,15 @@ def test_no_command_ends_in_a_traceback(run: Path, tmp_path: Path, file: str, da
         assert ended == "0" or MESSAGE in said, f"{command}: {said}"
 
 
-@pytest.mark.parametrize("damage", ["cut", "deeply nested", "a long number", "a date that is none", "aliases of aliases"])
+@pytest.mark.parametrize(
+    "damage", ["cut", "cut between lines", "deeply nested", "a long number", "a date that is none", "aliases of aliases"]
+)
 @pytest.mark.parametrize("command", ["eval", "report"])
 def test_a_damaged_configuration_is_one_message(run: Path, tmp_path: Path, damage: str, command: str) -> None:
-    """Bug: brackets end the parser in C in a segmentation fault, and that in Python in a RecursionError."""
+    """Bug: brackets end the parser in C in a segmentation fault, and that in Python in a RecursionError.
+
+    The first half of the lines is YAML too: a report of half of the settings is no report of the run.
+    """
     ended, said = damaged_runs.tried(Case(run, Path("config.yaml"), damage, command), tmp_path / "work")
     assert ended == "2" and "config.yaml" in said, said
 
