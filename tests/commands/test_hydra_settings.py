@@ -13,6 +13,7 @@ import yaml
 from dqnlm import cli
 from dqnlm.commands.train_arguments import expand, parse
 from dqnlm.config.run_config import save_run_config
+from tests.helpers.slow import mostly_slow
 
 Run = Callable[..., tuple[int, str, str]]
 
@@ -118,7 +119,7 @@ SETTINGS: dict[str, str] = {
 }
 
 
-@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("form", mostly_slow(FORMS, 4))
 def test_every_form_of_a_sweep(run: Run, started: list[dict[str, Any]], form: str) -> None:
     """Bug: a form that ends in a traceback, or whose jobs are not those that it lists."""
     word, values = FORMS[form]
@@ -144,7 +145,7 @@ ALL_FORMS = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize("setting", SETTINGS)
+@pytest.mark.parametrize("setting", mostly_slow(SETTINGS, 6))
 def test_every_setting_of_hydra_beside_every_form_of_a_sweep(run: Run, started: list[dict[str, Any]], setting: str) -> None:
     """Bug: a traceback, a setting that does nothing, or jobs that share a folder."""
     message = SETTINGS[setting]
@@ -214,7 +215,7 @@ FILES: dict[str, tuple[dict[str, Any], list[str], str]] = {
 }
 
 
-@pytest.mark.parametrize("name", FILES)
+@pytest.mark.parametrize("name", mostly_slow(FILES, 3))
 def test_settings_of_hydra_in_a_file(run: Run, started: list[dict[str, Any]], tmp_path: Path, name: str) -> None:
     """Bug: hydra.run.dir of an experiment is ignored in silence; a file makes a sweep whose jobs share a folder."""
     node, words, message = FILES[name]

@@ -17,6 +17,7 @@ from dqnlm.config import catalogue
 from dqnlm.config.composition import compose
 from tests.helpers import pretrained
 from tests.helpers import runs as tools
+from tests.helpers.slow import mostly_slow
 
 Run = Callable[..., tuple[int, str, str]]
 EXPERIMENTS = [name for name, _ in catalogue.options("experiment")]
@@ -185,7 +186,7 @@ MISTAKES = {
 }
 
 
-@pytest.mark.parametrize("mistake", MISTAKES)
+@pytest.mark.parametrize("mistake", mostly_slow(MISTAKES, 3))
 def test_validate_says_what_a_run_would_say(run: Run, tmp_path: Path, mistake: str) -> None:
     """Oracle: the message with which training itself refuses. Bug: a mistake that only the run finds, or another message."""
     text = tools.write_text(tmp_path / "text.txt")

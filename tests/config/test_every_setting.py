@@ -16,6 +16,7 @@ from dqnlm.runs.directory import RunDirectory
 from scripts import structure
 from tests.helpers import experiments
 from tests.helpers import runs as tools
+from tests.helpers.slow import mostly_slow
 
 PACKAGE = Path(launch.__file__).parents[1]
 
@@ -101,7 +102,7 @@ EXPERIMENTS = [name for name, _ in catalogue.options("experiment") if ("experime
 PAIRS_OF = {"translation": experiments.sentences, "dialogue": experiments.talk}
 
 
-@pytest.mark.parametrize("name", EXPERIMENTS)
+@pytest.mark.parametrize("name", mostly_slow(EXPERIMENTS, lambda _, name: name != "random_walks_large"))
 def test_every_experiment_builds(tmp_path: Path, name: str) -> None:
     """Bug: an experiment whose parts do not fit together, found by the first person who runs it."""
     if name in PAIRS_OF:
@@ -123,7 +124,7 @@ def test_every_experiment_builds(tmp_path: Path, name: str) -> None:
     assert trainer.total_rounds >= 1 and trainer.components.notes is not None
 
 
-@pytest.mark.parametrize("name", EXPERIMENTS)
+@pytest.mark.parametrize("name", mostly_slow(EXPERIMENTS, 3))
 def test_smoke_shortens_every_experiment_and_changes_none(tmp_path: Path, name: str) -> None:
     """Bug: +debug=smoke gives rollouts to a run on logged data, or leaves its offline rounds or its pretraining as they are."""
     words = [f"+experiment={name}", "+debug=smoke", "device=cpu", "threads=1", "logger=none"]

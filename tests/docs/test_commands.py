@@ -24,7 +24,9 @@ from tests.helpers.processes import started
 from tests.helpers.runs import WORDS
 
 KEYS = "q\n"  # what is typed where a command asks
-SLOW = ("docs/many_processes.md", "docs/sweeps.md", "docs/tutorial.md")  # run by scripts/test --slow
+SLOW = (  # run by scripts/test --slow
+    "docs/algorithms.md", "docs/extending.md", "docs/many_processes.md", "docs/sweeps.md", "docs/tasks.md", "docs/tutorial.md",
+)  # fmt: skip
 LONG = 30_000  # bytes of a text or log that a test reads
 
 

@@ -15,6 +15,7 @@ from dqnlm import cli
 from dqnlm.commands.compare_sweeps import Comparison
 from dqnlm.reporting.comparison import Result
 from tests.helpers.paths import ROOT, SCRIPTS
+from tests.helpers.slow import mostly_slow
 
 STUDIES, KILL_RUNS = ROOT / "studies", ROOT / "tests" / "system" / "kill_runs.py"
 PROGRAMS = [*(SCRIPTS.iterdir()), *(path for path in STUDIES.rglob("*") if path.suffix in ("", ".py")), KILL_RUNS]
@@ -74,7 +75,7 @@ def test_reproduce_compares_what_there_is(name: str, tmp_path: Path, monkeypatch
     assert len(results) == {"random-walks": 2 * 10 * 3, "walks-large": 4 * 3, "maze": 3 * 5}[name]
 
 
-@pytest.mark.parametrize("path", PYTHON, ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", mostly_slow(PYTHON, 3), ids=lambda path: path.stem)
 def test_help(path: Path, tmp_path: Path) -> None:
     """Bug: --help is an error, or the script imports something that is not there."""
     command = [sys.executable, str(path), "--help"]

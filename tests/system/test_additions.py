@@ -15,6 +15,7 @@ from dqnlm import cli
 from dqnlm.utils import permissions
 from tests.docs import documents
 from tests.helpers import runs as tools
+from tests.helpers.slow import mostly_slow
 
 Metrics = dict[str, Any]
 
@@ -259,7 +260,7 @@ def evaluations(run: Path, metric: str) -> list[float]:
     return [line[metric] for line in tools.lines(run / "metrics.jsonl") if metric in line]
 
 
-@pytest.mark.parametrize("addition", ADDITIONS, ids=lambda addition: addition.option)
+@pytest.mark.parametrize("addition", mostly_slow(ADDITIONS, 2), ids=lambda addition: addition.option)
 def test_a_part_is_one_file_and_one_option(
     addition: Addition, folder: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:

@@ -8,6 +8,7 @@ import pytest
 
 from scripts import apart, damaged_runs
 from scripts.damaged_runs import Case
+from tests.helpers.slow import mostly_slow
 
 MESSAGE = "error: "
 
@@ -64,7 +65,7 @@ def test_a_run_goes_on_without_its_manifest(run: Path, tmp_path: Path, damage: s
 
 
 @pytest.mark.parametrize("file", ["summary.json", ".hydra/overrides.yaml", ".hydra/outcome.json"])
-@pytest.mark.parametrize("damage", ["cut", "a list", "another object", "code as YAML"])
+@pytest.mark.parametrize("damage", mostly_slow(["cut", "a list", "another object", "code as YAML"], 4))
 def test_a_sweep_with_a_damaged_job_is_reported(sweep: Path, tmp_path: Path, file: str, damage: str) -> None:
     """Bug: one damaged file of one job ends the report in a traceback."""
     ended, said = damaged_runs.tried(Case(sweep, Path("0-seed=0", file), damage, "report"), tmp_path / "work")

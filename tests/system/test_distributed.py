@@ -39,7 +39,7 @@ class Rank(Ranks):
         self.rank, self.world = rank, world
 
 
-@pytest.mark.parametrize("processes", [2, 3])
+@pytest.mark.parametrize("processes", [2, pytest.param(3, marks=pytest.mark.slow)])
 def test_processes_together_learn_what_one_learns(processes: int, tmp_path: Path) -> None:
     """Bug: gradients are averaged where counts differ, clipped before they are summed, or a rank's target lags behind."""
     with torchrun(processes, "-m", "tests.helpers.ranks_worker", str(tmp_path)) as process:
@@ -137,6 +137,7 @@ def test_one_process_dies(tmp_path: Path) -> None:
     assert json.loads((folder / "summary.json").read_text())["totals"]["rollouts"] == reached + 2
 
 
+@pytest.mark.slow
 def test_a_signal_to_one_process_saves_and_stops_all(tmp_path: Path) -> None:
     """Bug: one process stops and the others wait for it, or what was trained is lost."""
     text, folder = tools.write_text(tmp_path / "text.txt"), tmp_path / "run"

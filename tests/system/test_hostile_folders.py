@@ -17,6 +17,7 @@ import yaml
 
 from scripts import damaged_runs
 from tests.helpers import runs
+from tests.helpers.slow import mostly_slow
 
 COMMANDS = {
     "generate": ["--max-tokens", "4", "--prompt", "the "], "resume": ["trainer.rollouts=14"],
@@ -123,7 +124,7 @@ CASES: dict[str, tuple[Callable[[Path], None], set[str]]] = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize("name", mostly_slow(CASES, 4))
 def test_a_hostile_folder(run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     """Bug: code is called, a device is read until the memory is full, or parts that do not fit end in a traceback."""
     monkeypatch.chdir(tmp_path)

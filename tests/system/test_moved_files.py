@@ -19,6 +19,7 @@ from dqnlm import cli
 from dqnlm.utils import permissions, user_code
 from tests.helpers import runs as tools
 from tests.helpers.runs_with_files import KINDS, Kind
+from tests.helpers.slow import mostly_slow
 
 
 @pytest.fixture(autouse=True)
@@ -55,7 +56,7 @@ def trained(kind: Kind, folder: Path, monkeypatch: pytest.MonkeyPatch, capfd: py
     return run
 
 
-@pytest.mark.parametrize("name", KINDS)
+@pytest.mark.parametrize("name", mostly_slow(KINDS, 4))
 def test_all_files_of_a_run_are_named_anew(
     tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
@@ -94,7 +95,7 @@ def test_all_files_of_a_run_are_named_anew(
         assert os.path.normpath(at(now, setting)) == old.replace(str(tmp_path / "project"), str(elsewhere)), setting
 
 
-@pytest.mark.parametrize("name", KINDS)
+@pytest.mark.parametrize("name", mostly_slow(KINDS, 4))
 def test_another_file_in_its_place_is_refused_with_both_checksums(
     tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:

@@ -189,6 +189,7 @@ def test_the_command_runs_beside_a_folder_of_its_name_and_finds_code_there(tmp_p
 
 @needs_checkout
 @pytest.mark.skipif(Path(sys.prefix) != ROOT / ".venv", reason="not the environment that scripts/setup makes")
+@pytest.mark.slow
 def test_a_script_beside_a_checkout_imports_the_package(tmp_path: Path) -> None:
     """Bug: a script in the folder that holds a checkout named dqnlm imports that folder, an empty namespace package."""
     for folder in ("dqnlm/dqnlm", "dqnlm/configs"):

@@ -62,6 +62,7 @@ def run(folder: Path, checked: dict[str, Any]) -> dict[str, Any]:
     return launch.start(checked, folder, choices={}, command_line=["dqnlm", "train"])
 
 
+@pytest.mark.slow
 def test_it_learns_what_the_reward_asks_on_prompts_it_has_not_seen(tmp_path: Path) -> None:
     """Bug: rewards of another prompt's column, a group's baseline over several prompts, older completions counted as new.
 

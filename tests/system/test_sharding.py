@@ -100,6 +100,7 @@ def test_resumed_it_ends_as_if_never_stopped(whole: Path, tmp_path: Path) -> Non
     tools.assert_same_run(folder, whole)
 
 
+@pytest.mark.slow
 def test_one_process_reads_it_and_goes_on(whole: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Bug: a checkpoint of one part, or one that only as many processes can read; moments of other weights."""
     permissions.forget_permissions()

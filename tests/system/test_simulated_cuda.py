@@ -16,9 +16,15 @@ from tests.golden import driver
 from tests.golden.runs import RUNS, Run
 from tests.helpers.device_runs import ALLOWED, built, files, finish, prepared, typed_for_device, watched
 from tests.helpers.simulated_cuda import CUDA, MixedDevicesError, OnCuda, SimulatedCuda
+from tests.helpers.slow import mostly_slow
+
+SLOW = ("wordle", "dialogue_online", "recorded_dialogue", "free_mixture")
 
 
-@pytest.mark.parametrize("run", [run for run in RUNS if run.killed_at is None], ids=lambda run: run.name)
+WHOLE = [run for run in RUNS if run.killed_at is None]
+
+
+@pytest.mark.parametrize("run", mostly_slow(WHOLE, lambda _, run: run.name not in SLOW), ids=lambda run: run.name)
 def test_a_run_on_the_device(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Bug: a tensor or a random generator made on the CPU, which a CPU run cannot notice; a wait in the loop."""
     prepared(run, tmp_path / "place", monkeypatch)

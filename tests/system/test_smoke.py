@@ -14,7 +14,7 @@ from dqnlm.errors import UserError
 from tests.helpers import experiments, runs
 
 EXPERIMENTS = [name for name, _ in catalogue.options("experiment")]
-QUICK = ["random_walks", "logged", "wordle", "debug/smoke"]
+QUICK = ["random_walks", "logged", "debug/smoke"]
 MOST_SECONDS = 60.0  # of CPU time, far above the 20 s aimed at, as machines differ: what is left as it is takes minutes
 
 
