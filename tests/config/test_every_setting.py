@@ -36,7 +36,7 @@ ELSEWHERE |= {
 }  # test_logged.py
 ELSEWHERE |= {("projection", "state_value")}  # stands beside a pretrained model's logits: system/test_algorithms.py
 ELSEWHERE |= {("objective", "q_sharp")}  # needs a pretrained model: system/test_q_sharp.py
-ELSEWHERE |= {("env", "prompts"), ("experiment", "prompts")}  # system/test_prompts.py
+ELSEWHERE |= {("env", "prompts"), ("experiment", "prompts"), ("experiment", "prompts_replay")}  # system/test_prompts.py
 
 
 def every_option() -> list[tuple[str, str]]:

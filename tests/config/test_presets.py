@@ -91,6 +91,11 @@ PRESETS: dict[str, dict[str, Any]] = {
     "cql": ONE_STEP | {"objective": ["td", "conservative"], "bootstrap": "double", "objective.conservative.weight": 0.05},
     "ilql": ILQL | {"returns": "one_step", "objective.conservative.weight": 0.03, "policy.beta": 32.0},
     "ilql_lambda": ILQL | {"returns": "lambda", "returns.trace": 0.9, "objective.conservative.weight": 0.1, "policy.beta": 8.0},
+    "ilql_fixed": {
+        "objective": ["td", "expectile_value"], "bootstrap": "value", "returns": "lambda", "returns.trace": 0.97,
+        "exploration": "boltzmann", "exploration.temperature": 1.0, "head.loss": "squared", "objective.td.twin": True,
+        "policy.kind": "reweighted",
+    },
     "q_sharp": {
         "objective": ["q_sharp"],
         "head": "categorical",

@@ -79,7 +79,7 @@ def model(folder: Path, alphabet: str = string.printable) -> list[str]:
 
 MADE: dict[str, list[Callable[[Path], list[str]]]] = {
     "dial": [log_of_two], "translation": [sentences], "dialogue": [talk], "logged": [log], "logged_pretrained": [log, model],
-    "sentiment": [log, model], "prompts": [prompts, model],
+    "sentiment": [log, model], "prompts": [prompts, model], "prompts_replay": [prompts, model],
     "ilql": [walks, lambda folder: model(folder, "abcdefghijklmnopqrstu")],
 }  # fmt: skip
 OF_GYMNASIUM = ("cartpole", "cartpole_zoo")

@@ -35,7 +35,7 @@ SIZES: dict[str, dict[str, Any]] = {
 REFUSED = {("noisy_dqn", "pretrained"), ("rainbow", "pretrained"), ("iqn", "pretrained")}
 # What an algorithm needs beside its preset, and the one network that it is for.
 FIXED_TRUNK = ["network.lora_rank=0", "gamma=1"]
-FOR_PRETRAINED = {"q_sharp": FIXED_TRUNK}
+FOR_PRETRAINED = {"q_sharp": FIXED_TRUNK, "ilql_fixed": FIXED_TRUNK}
 
 
 def build(tmp_path: Path, *overrides: str, **changes: Any) -> Trainer:
@@ -79,7 +79,7 @@ def test_every_algorithm_learns_with_every_network(tmp_path: Path, algorithm: st
         return
     needed = FOR_PRETRAINED.get(algorithm, [])
     if needed and network != "pretrained":
-        with pytest.raises(UserError, match=r"set network=pretrained network\.lora_rank=0"):
+        with pytest.raises(UserError, match=r"network=pretrained network\.lora_rank=0"):
             build(tmp_path, f"algorithm={algorithm}", f"network={network}", "gamma=1")
         return
     trainer = build(tmp_path, f"algorithm={algorithm}", f"network={network}", *needed)
