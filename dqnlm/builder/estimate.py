@@ -9,7 +9,8 @@
 
 Arithmetic: 2 operations a weight and token forward, as many for the gradient of the features, and as many again for that of the
 weights where the trunk learns (Kaplan et al. 2020, section 2.1); forward alone with network.lora_rank=0. The rate is that of a
-matrix product of the model's shape, measured here and now.
+matrix product of the model's shape and dtype, measured here and now. The model's own output layer counts where an output
+is computed from it (the policy, or q with network.q_init=logits), and each q as if it were read for every token.
 """
 
 from __future__ import annotations
@@ -85,12 +86,13 @@ def estimate(config: Config, outputs: tuple[str, ...], copies: int, has_referenc
         "outputs of an update": min(tokens * sizes.vocabulary, CHUNK) * FLOAT * 3 * chunks,
         "acting": envs * (sizes.context * sizes.cache * itemsize + sizes.vocabulary * FLOAT * (2 + chunks)),
     }
-    rate = _rate(sizes.width, sizes.inside, max(tokens, 1), device)
+    dtype = torch.bfloat16 if node["dtype"] == "bfloat16" else torch.float32
+    rate = _rate(sizes.width, sizes.inside, max(tokens, 1), dtype, device)
     trunk_passes = {None: 3, 0: 1}.get(node["lora_rank"], 2)
     passes = 2 * trunk_passes + 2 * (bool(copies) and not heads_only) + 2 * has_reference
-    work = trainer["batch_size"] * width * (sizes.trunk * passes + sizes.vocabulary * sizes.width * 2 * 2)
+    work = trainer["batch_size"] * width * (sizes.trunk * passes + sizes.read * 2 * 2 + sizes.heads * 2 * 3)
     update_s = work / rate / SHARE_OF_PRODUCTS
-    slow = _rate(sizes.width, sizes.inside, max(envs, 1), device)
+    slow = _rate(sizes.width, sizes.inside, max(envs, 1), dtype, device)
     steps = config["env"].get("horizon") or 0
     rollout_s = envs * steps * 2 * (sizes.trunk + sizes.vocabulary * sizes.width) / slow / SHARE_OF_PRODUCTS if envs else 0.0
     rounds = trainer["rollouts"] + trainer["offline_rounds"]
@@ -112,6 +114,7 @@ class _Sizes:
     fixed: int
     learned: int
     heads: int
+    read: int  # of the model's own output layer, where it does not learn and an output is computed from it
 
     @classmethod
     def of(cls, model: Any, node: Config, config: Config, outputs: tuple[str, ...]) -> _Sizes:
@@ -141,6 +144,7 @@ class _Sizes:
         rank = node["lora_rank"]
         trains_output = rank is None if node["train_output_layer"] is None else node["train_output_layer"]
         keeps_output = not trains_output and ("policy" in outputs or node["q_init"] == "logits")
+        read = head.numel() if keeps_output else 0
         learned, fixed = heads, total if keeps_output or tied else total - head.numel()
         if "policy" in outputs and trains_output:
             learned += head.numel()
@@ -153,7 +157,8 @@ class _Sizes:
             learned += sum(rank * sum(part.weight.shape) for part in adapted)
         layers = config_of.num_hidden_layers
         return cls(
-            layers, width, inside, vocabulary, node["context"], layers * 2 * groups * heads_width, trunk, fixed, learned, heads
+            layers, width, inside, vocabulary, node["context"], layers * 2 * groups * heads_width, trunk, fixed, learned, heads,
+            read,
         )  # fmt: skip
 
 
@@ -163,9 +168,10 @@ def _projection(node: Config, width: int, actions: int, numbers: int) -> int:
     return actions * numbers * width if rank is None else rank * (width + actions * numbers) + numbers
 
 
-def _rate(width: int, inside: int, tokens: int, device: torch.device) -> float:
+def _rate(width: int, inside: int, tokens: int, dtype: torch.dtype, device: torch.device) -> float:
     """Operations a second of a product (tokens, D) x (D, I), the best of a few."""
-    x, w = torch.randn(min(tokens, 1024), width, device=device), torch.randn(width, inside, device=device)
+    made: dict[str, Any] = {"dtype": dtype, "device": device}
+    x, w = torch.randn(min(tokens, 1024), width, **made), torch.randn(width, inside, **made)
     best = float("inf")
     for _ in range(6):
         started = time.perf_counter()
