@@ -13,6 +13,7 @@ from dqnlm.agent.policy import Policy
 from dqnlm.envs.base import Environment
 from dqnlm.evaluation import diversity
 from dqnlm.evaluation.base import Evaluation
+from dqnlm.evaluation.divergence import KL, divergence
 from dqnlm.evaluation.episodes import (
     RETURN_ERROR,
     REWARD,
@@ -48,7 +49,7 @@ class CompletionEvaluator(EpisodeEvaluator):
         seed: int,
     ) -> None:  # fmt: skip
         super().__init__(make_env, gamma, betas, samples, q_is_return)
-        self.seed, self.episode_metrics, self.metrics = seed, METRICS, METRICS
+        self.seed, self.episode_metrics, self.metrics = seed, METRICS, (*METRICS, KL)
 
     @torch.no_grad()
     def evaluate(self, policy: Policy) -> Evaluation:
@@ -59,13 +60,14 @@ class CompletionEvaluator(EpisodeEvaluator):
         metrics = self._metrics(sampled, policy)
         metrics["eval/return_greedy"] = float(play_greedily(self.make_env(), policy, self.gamma).returns().mean())
         if policy.declared == "reweighted":
-            metrics |= self._betas(policy)
+            metrics |= {KL.name: divergence(policy, sampled.rows)} | self._betas(policy)
         return Evaluation(metrics, self._samples(sampled, policy), policy.temperature)
 
     def table(self, evaluation: Evaluation, policy: Policy, step: int, done: str) -> Table:
         """Table of the sampled completions."""
         del policy
-        return episode_table(evaluation.metrics, METRICS, {}, step, done, policy="sampled")
+        shown = [metric for metric in self.metrics if metric.name in evaluation.metrics]
+        return episode_table(evaluation.metrics, shown, {}, step, done, policy="sampled")
 
     def _metrics(self, collector: EpisodeCollector, policy: Policy) -> Metrics:
         found = measure_episodes(collector, policy, q_is_return=False)
