@@ -34,14 +34,29 @@ def roots(config_dir: str | Path | None = None) -> list[Path]:
     """The folders of options, in the order of the search; a user's folder adds to the packaged one, a file does not.
 
     Raises:
-        UserError: `config_dir` is no folder.
+        UserError: `config_dir` is no folder, or has a file that the packaged one of its name would hide.
     """
     if config_dir is None or own_file(config_dir) is not None:
         return [packaged_root()]
     folder = Path(config_dir).absolute()
     if not folder.is_dir():
         raise UserError(f"--config-dir {config_dir}: {'is a file' if folder.exists() else 'no such folder'} ({folder})")
+    _require_none_hidden(folder, config_dir)
     return [packaged_root(), folder]
+
+
+def _require_none_hidden(folder: Path, config_dir: str | Path) -> None:
+    """The packaged folder is searched first: a file of a packaged name is never read (a copy without a change does no harm)."""
+    for path in sorted(folder.rglob(f"*{SUFFIX}")):
+        name = path.relative_to(folder)
+        packaged = packaged_root() / name
+        if packaged.is_file() and path.is_file() and packaged.read_bytes() != path.read_bytes():
+            new, group = name.with_stem(f"my_{name.stem}"), name.parts[0]
+            option = "" if group == name.name else new.relative_to(group).with_suffix("")
+            choice = f" and choose {'+' if group in ADDED else ''}{group}={option}" if option else ""
+            raise UserError(
+                f"--config-dir {config_dir}: {path} would not be read, as dqnlm has a {name} itself\n  call it {new}{choice}"
+            )
 
 
 def groups(config_dir: str | Path | None = None) -> list[str]:

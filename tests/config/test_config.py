@@ -171,6 +171,25 @@ def user_options(folder: Path, **files: str) -> Path:
 PRESET = "# @package _global_\n# mine: a test\n"
 
 
+@pytest.mark.parametrize(
+    ("name", "way_out"),
+    [
+        ("network/gru.yaml", "call it network/my_gru.yaml and choose network=my_gru"),
+        ("experiment/benchmark/nanogpt_cpu.yaml", "my_nanogpt_cpu.yaml and choose +experiment=benchmark/my_nanogpt_cpu"),
+        ("train.yaml", "call it my_train.yaml"),
+    ],
+)
+def test_a_file_that_a_packaged_one_hides_is_refused(tmp_path: Path, name: str, way_out: str) -> None:
+    """Bug: a user's network/gru.yaml is passed over in silence, and the run has the packaged one."""
+    path, packaged = tmp_path / "mine" / name, catalogue.packaged_root() / name
+    path.parent.mkdir(parents=True)
+    path.write_bytes(packaged.read_bytes())
+    assert checked(config_dir=tmp_path / "mine")["env"]["horizon"]  # a copy without a change does no harm
+    path.write_bytes(packaged.read_bytes() + b"# mine\n")
+    message = refusal(config_dir=tmp_path / "mine")
+    assert f"{path} would not be read" in message and message.endswith(way_out), message
+
+
 def test_config_dir_adds_options_and_their_mistakes_name_the_file(tmp_path: Path) -> None:
     """Bug: a message blames the command line, or nothing, for a key that stands in a file."""
     folder = user_options(
