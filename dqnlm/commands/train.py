@@ -155,7 +155,12 @@ def check(request: Request, overrides: list[str]) -> Checked:
     for note in [] if is_silent() else drop_inapplicable(config, overrides, request.config_dir)[1]:
         print(f"note: {note}", file=sys.stderr)
     hydra_settings.require(node, overrides, hydra_settings.is_multirun(node, request.multirun))
-    return Checked(validate(config, choices, overrides, config_dir=request.config_dir), choices, node)
+    checked = validate(config, choices, overrides, config_dir=request.config_dir)
+    if request.multirun:  # a single run is built in a moment, and says the same there; a later job would after hours
+        from dqnlm.builder.checks.settings import check_settings
+
+        check_settings(checked)
+    return Checked(checked, choices, node)
 
 
 def run_folder(request: Request, argv: list[str], job: Checked, params: Sequence[str]) -> tuple[Path, bool]:

@@ -254,7 +254,7 @@ def expand(request: Request, limit: int, params: Sequence[str] = ()) -> list[lis
         params: what a file sweeps over, as overrides; what is typed comes in their place.
 
     Raises:
-        UserError: a sweep of a kind that the basic sweeper cannot run, or over Hydra's own settings.
+        UserError: a sweep of a kind that the basic sweeper cannot run, over no value, or over Hydra's own settings.
     """
     if not request.multirun:
         return [list(request.overrides)]
@@ -272,4 +272,6 @@ def expand(request: Request, limit: int, params: Sequence[str] = ()) -> list[lis
             values[key] = [f"{key}={value}" for value in override.sweep_string_iterator()]
         elif not other_sweeper:
             raise UserError(f"{text}: an interval needs a sweeper that searches\n  list the values: KEY=a,b,c")
+        if not values.get(key, [text]):
+            raise UserError(f"{text}: a sweep over no value, so there is nothing to train\n  list the values: KEY=a,b,c")
     return [list(job) for job in itertools.islice(itertools.product(*values.values()), limit)]
