@@ -90,11 +90,11 @@ def _run(words: list[str], place: Path, kill: Path | None = None) -> tuple[int, 
     """The sweep's command; the process of a job is killed once the job has a checkpoint after its first update."""
     environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
     with started([sys.executable, "-m", "dqnlm", *words], cwd=place, env=environment) as process:
-        deadline = time.monotonic() + 90
+        deadline = time.monotonic() + 300
         while kill is not None and time.monotonic() < deadline and process.poll() is None:
             if any(int(step.name[5:]) > 0 for step in kill.glob("checkpoints/step-*")):
                 os.kill(json.loads((kill / ".lock").read_text())["pid"], signal.SIGKILL)
                 break
             time.sleep(0.01)
-        out, error = process.communicate(timeout=120)
+        out, error = process.communicate(timeout=400)
     return process.returncode, out + error
