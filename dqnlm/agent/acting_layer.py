@@ -6,11 +6,12 @@ A softmax ignores what is the same for all actions. Where Q is linear in the las
     boltzmann     Q(h, a) / T                              =  (W_q / T)[a] h + a number without a
 
 W_q of a learned correction of the logits, T log softmax(W h) + U V h, is T W + U V. Of two Q-functions the first, or the mean of
-both, is linear; the smaller of both is not.
+both, is linear; the smaller of both is not. Of several rewards Q is sum_i w_i Q_i, with the weights that the policy acts by.
 """
 
 from __future__ import annotations
 
+from functools import reduce
 from typing import NamedTuple
 
 import torch
@@ -21,6 +22,7 @@ from dqnlm.errors import UserError
 from dqnlm.heads.distributional import DistributionalHead
 from dqnlm.networks.pretrained_outputs import FixedLogits, LogitQ
 from dqnlm.networks.projections import Dueling, Linear, LowRank
+from dqnlm.utils.output_names import first_q, named
 
 
 class Layer(NamedTuple):
@@ -57,16 +59,27 @@ def acting_layer(policy: Policy) -> tuple[Layer, bool]:
             f"{policy.declared}, head {type(policy.head).__name__}); train with head=scalar head.loss=squared or huber"
         )
     projections = policy.network.projections
-    is_twin = "q2" in projections
-    which: ActingQ = policy.acting_q if is_twin else "first"
-    q = _linear(projections["q"], "q")
-    if which != "first":
-        q = q.times(0.5).plus(_linear(projections["q2"], "q2"), 0.5)
+    first = first_q(projections)
+    which: ActingQ = policy.acting_q if first.replace("q", "q2", 1) in projections else "first"
+    if policy.weights:
+        parts = [_q(projections, which, named("q", name)).times(weight) for name, weight in policy.weights.items()]
+        q = reduce(Layer.plus, parts)
+    else:
+        q = _q(projections, which, first)
     if policy.declared == "reweighted":
         layer = _linear(projections["policy"], "policy").plus(q, policy.beta)
     else:
         layer = q.times(1 / policy.temperature)
     return layer, which != "min"
+
+
+def _q(projections: nn.ModuleDict, which: ActingQ, name: str) -> Layer:
+    """The Q-function of one reward, called `name`: the first, or the mean of both."""
+    q = _linear(projections[name], name)
+    if which == "first":
+        return q
+    second = name.replace("q", "q2", 1)
+    return q.times(0.5).plus(_linear(projections[second], second), 0.5)
 
 
 def behaviour_layer(policy: Policy) -> Layer:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dqnlm.commands.help_text import HelpFormatter, examples
-from dqnlm.commands.run_arguments import add_run_arguments, parse_run_arguments
+from dqnlm.commands.run_arguments import add_run_arguments, add_weights, parse_run_arguments, set_weights
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -38,6 +38,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--beta", type=float, metavar="BETA", help="in the place of policy.beta, of a run with policy.kind=reweighted"
     )
+    add_weights(parser)
     parser.add_argument(
         "--adapter", action="store_true", help="write an adapter for peft, a few MB, to be loaded on the model that it was "
         "trained from; needs network.lora_rank and projection=low_rank"
@@ -58,7 +59,8 @@ def main(argv: list[str]) -> int:
         arguments.run, arguments.checkpoint, arguments.output_dir, "cpu", arguments.allow_targets, arguments.base,
         arguments.places,
     )  # fmt: skip
-    _require_exportable(policy, config, arguments.run)
+    _require_exportable(policy, config, arguments.run, arguments.adapter)
+    set_weights(policy, arguments.weights)
     if arguments.beta is not None:
         _set_beta(policy, arguments.beta)
     summary = _summary(arguments.run, arguments.output_dir)
@@ -94,8 +96,8 @@ def _require_free(folder: Path) -> None:
         raise UserError(f"DIR: {folder} {what}; name one that is not there yet")
 
 
-def _require_exportable(policy: Policy, config: dict[str, Any], run: str) -> None:
-    """Raises UserError for a network that transformers does not have, and for several rewards."""
+def _require_exportable(policy: Policy, config: dict[str, Any], run: str, adapter: bool) -> None:
+    """Raises UserError for a network that transformers does not have, and for an adapter of several rewards."""
     from dqnlm.config.selected import option_name
     from dqnlm.errors import UserError
 
@@ -104,10 +106,10 @@ def _require_exportable(policy: Policy, config: dict[str, Any], run: str) -> Non
             f"{run} is a run on network={option_name(config, 'network')}, dqnlm's own, which transformers cannot load; use it "
             "with dqnlm generate, or in Python: from dqnlm import load_policy"
         )
-    if policy.weights:
+    if policy.weights and adapter:
         raise UserError(
-            f"{run} learned several rewards ({', '.join(policy.weights)}), whose weights are chosen when it acts; an exported "
-            "model has one output layer. Use dqnlm generate --weights, or export a run on one reward (data.reward_weights)"
+            f"--adapter: {run} learned several rewards ({', '.join(policy.weights)}), and adapters hold one; leave it out, and "
+            "--weights says what is folded into the whole model"
         )
 
 

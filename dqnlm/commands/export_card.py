@@ -66,8 +66,10 @@ def _acting(policy: Policy, behaviour: bool, adapter: bool) -> list[str]:
     if behaviour:
         what = "Its probabilities are the cloned behaviour pi_b; what Q learned is not in them."
     elif policy.declared == "reweighted":
+        of_weights = " + ".join(f"{weight:g} Q({name})" for name, weight in policy.weights.items())
         what = (
-            f"Its probabilities are the policy that the run acted by, softmax(log pi_b + beta Q) with beta = {policy.beta:g}: "
+            f"Its probabilities are the policy that the run acted by, softmax(log pi_b + beta Q) with beta = {policy.beta:g}"
+            f"{f' and Q = {of_weights}' if of_weights else ''}: "
             "the output layer is that of the behaviour pi_b plus beta times that of Q. (V is the same for all tokens.)"
         )
     else:
@@ -82,8 +84,9 @@ def _formula(policy: Policy) -> list[str]:
     """The formula of the raw outputs from h, with the names of the file's tensors."""
     from dqnlm.networks.pretrained_outputs import LogitQ
     from dqnlm.networks.projections import LowRank
+    from dqnlm.utils.output_names import first_q
 
-    projection = policy.network.projections["q"]
+    projection = policy.network.projections[first_q(policy.network.projections)]
     if isinstance(projection, LogitQ):
         raw = "raw = value(h) + q_temperature * log_softmax(logits of the model before Q was added), value as the names say"
     elif isinstance(projection, LowRank):

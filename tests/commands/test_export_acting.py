@@ -128,6 +128,24 @@ def test_which_q_acts(tmp_path: Path, which: str) -> None:
     assert not torch.allclose(q["q"], q["q2"], atol=0.05)
 
 
+@pytest.mark.parametrize("which", ["first", "mean"])
+def test_one_mixture_of_several_rewards_is_exported(tmp_path: Path, which: str) -> None:
+    """Bug: the Q of one reward alone, weights of another order, or V in the place of Q. Oracle: the policy at these weights."""
+    from transformers import AutoModelForCausalLM
+
+    outputs = ("q_a", "q2_a", "v_a", "q_b", "q2_b", "v_b", "policy")
+    policy = a_policy(write_model(tmp_path / "model", "llama", False), acting_q=which, outputs=outputs)
+    policy.weights = {"reward_a": 1.0, "reward_b": 0.3}
+    exported(policy, tmp_path / "out")
+    model, ids = AutoModelForCausalLM.from_pretrained(tmp_path / "out"), policy.network.get_buffer("encoder.model_id_A")
+    rows = models.tokens(2, 5)
+    there = model(ids[rows]).logits[..., ids].log_softmax(-1)
+    torch.testing.assert_close(there, logits_of(policy, rows).log_softmax(-1), rtol=1e-3, atol=1e-4)
+    assert "Q = 1 Q(reward_a) + 0.3 Q(reward_b)" in (tmp_path / "out" / "README.md").read_text()
+    policy.weights = {"reward_a": 0.3, "reward_b": 1.0}
+    assert (there - logits_of(policy, rows).log_softmax(-1)).abs().max() > 0.05
+
+
 def test_the_smaller_of_two_qs_is_exported_with_how_far_it_is_off(tmp_path: Path) -> None:
     """Bug: a folder that acts otherwise and does not say so."""
     policy = a_policy(write_model(tmp_path / "model", "gpt2", True), acting_q="min")
