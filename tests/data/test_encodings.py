@@ -150,3 +150,50 @@ def test_long_cells_and_line_breaks(tmp_path: Path) -> None:
     text = "long\n" * 100_000
     (item,), _ = read_file(str(put(tmp_path, "a.csv", f'prompt,completion,reward\na,"{text}",1\n')))
     assert item.completion == text
+
+
+@pytest.mark.parametrize("first", ["", "sep=,"])
+def test_csv_of_an_old_mac(first: str, tmp_path: Path) -> None:
+    """Bug: a traceback where a carriage return alone ends the lines."""
+    content = "\r".join([*first.split(), "prompt,completion,reward", "a,b,1", 'c,"d\re",0', ""])
+    found, _ = read_file(str(put(tmp_path, "a.csv", content)))
+    assert [(item.completion, sum(item.rewards)) for item in found] == [("b", 1.0), ("d\re", 0.0)]
+
+
+def test_a_line_break_in_the_name_of_a_column(tmp_path: Path) -> None:
+    """Bug: a traceback, or a carriage return in the message."""
+    with pytest.raises(UserError, match=r"has completion, prompt, rew ard, .* lacks reward\. Rename rew ard to reward"):
+        read_file(str(put(tmp_path, "a.csv", 'prompt,completion,"rew\rard"\na,b,1\n')))
+
+
+@pytest.mark.parametrize(
+    ("name", "cells", "rewards"),
+    [
+        ("a.tsv", ("1,000", "500"), "1000 .* 1\\.000 .*here 1000, or 1"),
+        ("a.csv", ("1.234", "0,5", "2,25"), "row 1: reward is '1.234': 1234 if the point divides thousands, 1.234 if it"),
+        ("a.tsv", ("1,000", "2,500", "0.5"), "row 1: reward is '1,000'"),
+        ("a.csv", ("1.5", "1,500", "0,25"), "row 2: reward is '1,500'"),
+        ("a.csv", ("0,5", "2,25"), [0.5, 2.25]),
+        ("a.csv", ("0,500", "1,000", "-12,125"), [0.5, 1.0, -12.125]),
+        ("a.csv", ("1.234", "12.500", "3"), [1.234, 12.5, 3.0]),
+    ],
+)
+@pytest.mark.parametrize("column", ["reward", "score", "rating"])
+def test_commas_that_may_divide_thousands(
+    column: str, name: str, cells: tuple[str, ...], rewards: str | list[float], tmp_path: Path
+) -> None:
+    """Bug: `1,000` was read as 1, without a word. What only a decimal comma explains is read on."""
+    separator = "\t" if name == "a.tsv" else ";"
+    rows = [("prompt", "completion", column), *(("a", "b", cell) for cell in cells)]
+    file = put(tmp_path, name, "\n".join(separator.join(row) for row in rows))
+    if isinstance(rewards, list):
+        assert [sum(item.rewards) for item in read_file(str(file))[0]] == rewards
+        return
+    with pytest.raises(UserError, match=rewards.replace("reward", column)):
+        read_file(str(file))
+
+
+def test_thousands_where_commas_separate_cells(tmp_path: Path) -> None:
+    """Bug: the advice to write 1.000 for "1,000", a thousandth of what it may be."""
+    with pytest.raises(UserError, match=r"'1,000': 1000 if the comma divides thousands, 1\.000 if .* decimal comma"):
+        read_file(str(put(tmp_path, "a.csv", 'prompt,completion,score\na,b,"1,000"\n')))
