@@ -22,7 +22,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Literal, NamedTuple
 
 from dqnlm.data.tokenizers.chat import ChatTemplate
-from dqnlm.data.trajectories.reward_values import ratings_by_text, value_of, without_number
+from dqnlm.data.trajectories.reward_values import ratings_by_text, require_alike, value_of, without_number
 from dqnlm.errors import UserError
 
 Row = Mapping[str, Any]
@@ -87,6 +87,8 @@ class FormSettings:
         counts: rows by form.
         left_out: rows by the reason why they are left out.
         words: word without a number -> where it stands first, "FILE, line 3: reward".
+        beside: rows by what is said about their fields that could be the reward too.
+        kinds: how each reward column writes its rewards (`reward_values.require_alike`), of all files.
     """
 
     tokenizer: str | None = None
@@ -97,6 +99,8 @@ class FormSettings:
     counts: Counter[str] = field(default_factory=Counter)
     left_out: Counter[str] = field(default_factory=Counter)
     words: dict[str, str] = field(default_factory=dict)
+    beside: Counter[str] = field(default_factory=Counter)
+    kinds: dict[str, dict[str, str]] = field(default_factory=dict)
     _template: ChatTemplate | None = None
 
     @property
@@ -124,11 +128,12 @@ class FormSettings:
     def notes(self) -> list[str]:
         """What was recognised and left out, one sentence each."""
         found = [f"{_rows(count)} read as {name}" for name, count in self.counts.items() if count]
+        found += [f"{count:,} {'row has' if count == 1 else 'rows have'} {what}" for what, count in self.beside.items()]
         return found + [f"{_rows(count)} left out: {why}" for why, count in self.left_out.items()]
 
     def anew(self) -> FormSettings:
         """The same settings, with nothing found so far."""
-        return replace(self, counts=Counter(), left_out=Counter(), words={})
+        return replace(self, counts=Counter(), left_out=Counter(), words={}, beside=Counter())
 
     def refuse_words(self) -> None:
         """Raises UserError where rewards are words that have no number; names all of them."""
@@ -166,7 +171,21 @@ def records_of(row: Any, place: str, settings: FormSettings) -> list[Any]:
         return [row]
     found = form.convert(row, place, settings)
     settings.counts[form.name] += bool(found)
+    if (beside := _beside(form, there)) is not None:
+        settings.beside[beside] += 1
     return found
+
+
+def _beside(form: Form, there: set[str]) -> str | None:
+    """What is said about fields that could be the reward too; None where there are none."""
+    could = [name for name in (*REWARDS, "rewards", "label") if name in there]
+    used = [name for name in form.needs if name not in ("prompt", "completion")]
+    if "reward" in used:
+        used = ["rewards"] if "rewards" in there and form.name == "completions" else could[:1]
+    others = [name for name in could if name not in used]
+    named = [*used, *others]
+    said = f"{' and '.join(used)} {'is' if len(used) == 1 else 'are'} learned from"
+    return f"{', '.join(named[:-1])} and {named[-1]}: {said}" if others else None
 
 
 def _has(there: set[str], name: str) -> bool:
@@ -207,6 +226,8 @@ def reward_of(row: Row, place: str, settings: FormSettings) -> float:
     if paid is None:
         settings.words.setdefault(row[name].strip(), f"{place}: {name}")
         return 0.0
+    if settings.columns is None:  # else `columns` knows their names
+        require_alike(row[name], paid.kind, name, place, settings.kinds)
     return paid.number  # type: ignore[no-any-return]  # what is no number is named where records are checked
 
 

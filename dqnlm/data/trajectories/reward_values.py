@@ -33,7 +33,7 @@ class Paid(NamedTuple):
 def value_of(value: Any, ratings: Mapping[str, float]) -> Paid | None:
     """The number of a reward; None for a word without one."""
     text = str(value).lower() if isinstance(value, bool) else value.strip() if isinstance(value, str) else None
-    if text in ratings:
+    if text is not None and text in ratings:
         return Paid(float(ratings[text]), None)
     if isinstance(value, bool):
         return Paid(float(value), TRUTH)
@@ -64,11 +64,12 @@ def require_alike(value: Any, kind: str | None, column: str, place: str, found: 
     if kind is None:
         return
     kinds = found.setdefault(column, {})
-    kinds.setdefault(kind, f"{value if isinstance(value, str) else json.dumps(value)} ({place})")
+    shown = value if isinstance(value, str) else json.dumps(value, default=str)
+    kinds.setdefault(kind, f"{shown} ({place})")
     if len(kinds) > 1:
-        (one, first), (other, second) = kinds.items()
+        (before, first), _ = kinds.items()
         raise UserError(
-            f"{place}: {column} is {other}, {second.split(' (')[0]}, and {one} before: {first}. Write all rewards alike, as "
+            f"{place}: {column} is {kind}, {shown}, and {before} before: {first}. Write all rewards alike, as "
             f"{NUMBER} each (or all as {SHARE}, such as 4/5, or all as {TRUTH})."
         )
 
