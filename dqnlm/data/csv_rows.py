@@ -14,7 +14,7 @@ import json
 import re
 import sys
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +28,8 @@ _PAID = ("reward", "score", "rating")  # may have a decimal comma
 _MISSING = (*_JSON_CELLS, *_NUMBERS, *_PAID, "label", "input")  # where the cell is empty
 _MAY_BE_MESSAGES = ("prompt", "completion", "chosen", "rejected")  # texts, or messages as JSON
 _BREAKS = re.compile(r"\s*[\r\n]+\s*")  # in names of columns
+_BLANK = re.compile(r"(?:[ \t]*(?:\r\n|\r|\n))*")  # lines before the header
+_JSON = re.compile(r"\s*(?:\[\s*)?\{\s*[\"}]|\s*\[\s*\]")
 
 
 def csv_rows(text: str, file: Path, usual: str, notes: list[str]) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -40,17 +42,20 @@ def csv_rows(text: str, file: Path, usual: str, notes: list[str]) -> Iterator[tu
         notes: for the user; the dialect is added where it is another than usual.
 
     Raises:
-        UserError: two columns of a name, a row with more cells than the header, quotation marks that do not fit.
+        UserError: two columns of a name, a row with more cells than the header, quotation marks that do not fit, a comment in
+            the place of the header, a number with a mark that may divide thousands, or a text that is JSON.
     """
+    _refuse_json(text, file)
     csv.field_size_limit(sys.maxsize)  # the default refuses texts of 128 KiB
     said = re.match(r"sep=(.)(\r\n|\r|\n)", text)  # written for Excel
     separator, text = (said[1], text[said.end() :]) if said else (_separator(text, usual), text)
     if separator != usual:
         notes.append(f"{file}: its cells are separated by {SEPARATORS.get(separator, repr(separator))}.")
     lines = _cells(text, separator, file)
-    _, header = next(lines, (1, list[str]()))
+    _, header = next(((n, cells) for n, cells in lines if any(cell.strip() for cell in cells)), (1, list[str]()))
     names = [_BREAKS.sub(" ", name.strip()) for name in header]
-    _refuse_twice(names, file)
+    _refuse_comment(names[:1] if len(names) == 1 else [], file)
+    refuse_twice(names, file)
     if unnamed := names.count(""):
         notes.append(f"{file}: {unnamed} columns without a name were left out (an index, as data frames write it).")
     columns, count = _Columns(text, separator, names, file), 0
@@ -60,6 +65,7 @@ def csv_rows(text: str, file: Path, usual: str, notes: list[str]) -> Iterator[tu
         count += 1
         place = f"{file}, row {count}"
         if any(cell for cell in cells[len(names) :]):
+            _refuse_comment(names, file)
             raise UserError(
                 f"{place} (line {number}) has {len(cells)} cells, and the header has {len(names)}: put a text that holds "
                 f"{separator!r} in quotation marks."
@@ -88,7 +94,8 @@ class _Columns:
 
 
 def _separator(text: str, usual: str) -> str:
-    headers = {sign: next(csv.reader(io.StringIO(text, newline=""), delimiter=sign), []) for sign in SEPARATORS}
+    begun = text[_BLANK.match(text).end() :]  # type: ignore[union-attr]  # it matches any text
+    headers = {sign: next(csv.reader(io.StringIO(begun, newline=""), delimiter=sign), []) for sign in SEPARATORS}
     counts = {sign: len(cells) for sign, cells in headers.items()}
     return usual if counts[usual] > 1 else max(counts, key=lambda s: (counts[s], s == usual))
 
@@ -109,7 +116,30 @@ def _cells(text: str, separator: str, file: Path) -> Iterator[tuple[int, list[An
         yield begin, cells
 
 
-def _refuse_twice(names: list[str], file: Path) -> None:
+def _refuse_json(text: str, file: Path) -> None:
+    """Raises UserError where the text is JSON, whatever the file's name says."""
+    if _JSON.match(text) is None:
+        return
+    try:
+        lines = isinstance(json.loads(text.strip().splitlines()[0]), dict)
+    except (ValueError, RecursionError):
+        lines = False
+    packed = file.name[-3:] if file.name.lower().endswith(".gz") else ""
+    name = f"{file.name.removesuffix(packed).rpartition('.')[0]}.{'jsonl' if lines else 'json'}{packed}"
+    raise UserError(f"data.path: {file} is JSON, though its name says that it is a table of cells: rename it to {name}.")
+
+
+def _refuse_comment(names: list[str], file: Path) -> None:
+    """Raises UserError where the names are a comment."""
+    if names and names[0].startswith("#"):
+        raise UserError(
+            f"data.path: {file} begins with {names[0][:60]!r}, which is read as the name of a column: a table begins with the "
+            "names of its columns, so drop the lines before them."
+        )
+
+
+def refuse_twice(names: Sequence[str], file: Path) -> None:
+    """Raises UserError where two columns have one name."""
     twice = [name for name, count in Counter(names).items() if count > 1 and name]
     if twice:
         where = " and ".join(str(i) for i, name in enumerate(names, 1) if name == twice[0])

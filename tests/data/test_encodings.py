@@ -7,7 +7,9 @@ import gzip
 import json
 from pathlib import Path
 
+import pyarrow
 import pytest
+from pyarrow import parquet
 
 from dqnlm.data.prompts import reading as prompts
 from dqnlm.data.text.reading import read_text
@@ -66,6 +68,8 @@ def test_gzip_under_another_name(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "message"),
     [
+        (b"PAR1 ...", r"a parquet table\. Read it by data=logged or .* data=hub data\.name=FOLDER"),
+        (b"ARROW1 ...", "as parquet or JSON lines"),
         (bz2.compress(b"text"), r"bzip2.*bunzip2 a\.txt"),
         (b"%PDF-1.7 ...", r"a PDF.*pdftotext"),
         (b"PK\x03\x04...", "zip archive"),
@@ -197,3 +201,53 @@ def test_thousands_where_commas_separate_cells(tmp_path: Path) -> None:
     """Bug: the advice to write 1.000 for "1,000", a thousandth of what it may be."""
     with pytest.raises(UserError, match=r"'1,000': 1000 if the comma divides thousands, 1\.000 if .* decimal comma"):
         read_file(str(put(tmp_path, "a.csv", 'prompt,completion,score\na,b,"1,000"\n')))
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("a.csv", "# made today\nprompt,completion,reward\na,b,1\n", "begins with '# made today', .*drop the lines"),
+        ("a.csv", "# by me, today\nprompt,completion,reward\na,b,1\n", "begins with '# by me', .*drop the lines"),
+        ("a.tsv", json.dumps([ROW, ROW]), r"is JSON, .* rename it to a\.json\."),
+        ("a.csv", json.dumps(ROW) + "\n" + json.dumps(ROW), r"is JSON, .* rename it to a\.jsonl\."),
+        ("a.csv.gz", gzip.compress(json.dumps(ROW, indent=1).encode()), r"is JSON, .* rename it to a\.json\.gz\."),
+        ("a.json", json.dumps({"train": [ROW], "test": [ROW]}), "lists of objects under train and test: which one"),
+        ("a.json", '[{"reward": ' + "9" * 5000 + "}]", "the number 9999999999... has 5,000 digits"),
+        ("a.jsonl", '{"reward": ' + "9" * 5000 + "}", "the number 9999999999... has 5,000 digits"),
+    ],
+)
+def test_tables_that_begin_otherwise(name: str, content: bytes | str, message: str, tmp_path: Path) -> None:
+    """Bug: advice about something else, such as a setting of Python, or a list of rows that is called empty."""
+    with pytest.raises(UserError, match=message):
+        read_file(str(put(tmp_path, name, content)))
+
+
+def test_blank_lines_before_the_header(tmp_path: Path) -> None:
+    """Bug: the rows were said to have more cells than the header."""
+    (item,), _ = read_file(str(put(tmp_path, "a.csv", "\n \r\nprompt;completion;reward\na;b;1\n")))
+    assert item.completion == "b"
+
+
+def test_a_list_of_rows_beside_other_fields(tmp_path: Path) -> None:
+    """Bug: the document promises that it is read, and it was refused."""
+    found, source = read_file(str(put(tmp_path, "a.json", json.dumps({"version": 1, "data": [ROW, ROW]}))))
+    assert len(found) == 2 and any("under data; what stands beside them was not read: version" in note for note in source.notes)
+
+
+def test_parquet_that_cannot_be_read(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    """Bug: lines of a library before the message, sixteen lines about two columns of a name, a batch size of no rows."""
+    whole = pyarrow.table({name: [value] * 50 for name, value in ROW.items()})
+    twice = pyarrow.table([["a"], [1.0], [2.0]], names=["prompt", "reward", "reward"])
+    tables = [("empty", whole.slice(0, 0), "is empty"), ("twice", twice, "'reward' in columns 2 and 3"), ("hurt", whole, "read")]
+    for name, table, message in tables:
+        file = tmp_path / f"{name}.parquet"
+        parquet.write_table(table, file)
+        if name == "hurt":
+            data = file.read_bytes()
+            file.write_bytes(data[:10] + b"\xff" * 60 + data[70:])
+        with pytest.raises(UserError, match=message) as caught:
+            read_file(str(file))
+        assert "\n" not in str(caught.value)
+    with pytest.raises(UserError, match=r"cannot be read as parquet: .*\. Fetch or copy it again"):
+        read_file(str(put(tmp_path, "bad.parquet", b"PAR1 no table PAR1")))
+    assert capfd.readouterr() == ("", "")
