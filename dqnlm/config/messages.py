@@ -24,6 +24,7 @@ ALIASES = {
     "save_every": "checkpoint.every", "save_interval": "checkpoint.every", "log_interval": "trainer.log_every",
     "eval_episodes": "evaluation.episodes",
 }  # fmt: skip
+_NULL_KEY = "a key null is no text; in a file write it in quotation marks: \"null\": 1 (a command cannot hold it)"
 
 
 def dotted(tree: Mapping[str, Any], prefix: str = "") -> list[str]:
@@ -122,6 +123,7 @@ def explain(
         return UserError(_yaml_error(error))
     text = str(error)
     cause = str(error.__cause__).splitlines()[0] if error.__cause__ is not None else ""
+    cause = cause.replace("Incompatible key type 'NoneType'", _NULL_KEY)
     if found := re.search(r"Could not override '([^']+)'|Error merging override (\S+)", text):
         key = (found[1] or found[2]).lstrip("+").split("=")[0]
         typed = next((t for t in reversed(overrides) if t.lstrip("+~").split("=", 1)[0] == key), key)

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from dqnlm.data.hub_files import untyped_rows
+from dqnlm.data.rows import errors_only_raised
 from dqnlm.data.text.reading import TextSource, sha256_of
 from dqnlm.errors import UserError
 from dqnlm.utils import hub as the_hub
@@ -132,16 +133,17 @@ def load(
 
     datasets.disable_progress_bars()
     try:
-        builder = datasets.load_dataset_builder(name, config, revision=revision, cache_dir=options.get("cache_dir"))
-        rows = untyped_rows(builder, split, notes)
-        return datasets.load_dataset(name, config, split=split, revision=revision, **options) if rows is None else rows
+        with errors_only_raised():
+            builder = datasets.load_dataset_builder(name, config, revision=revision, cache_dir=options.get("cache_dir"))
+            rows = untyped_rows(builder, split, notes)
+            return datasets.load_dataset(name, config, split=split, revision=revision, **options) if rows is None else rows
     except (MemoryError, UserError):
         raise
     except Exception as error:  # `datasets` raises a dozen unrelated classes, all of them about this data set
-        cause = f" ({error.__cause__})" if error.__cause__ is not None else ""
+        cause = f" ({' '.join(str(error.__cause__).split())})" if error.__cause__ is not None else ""
         raise UserError(
             f"data set {name} (data.config={config}, split {split}, data.revision={revision}) cannot be read: "
-            f"{str(error).strip()}{cause}"
+            f"{' '.join(str(error).split())}{cause}"
         ) from error
 
 

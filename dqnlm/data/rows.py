@@ -6,7 +6,9 @@ that who reads the rows can say that it is none. Only parquet has types of its o
 
 from __future__ import annotations
 
+import contextlib
 import json
+import logging
 import re
 import tempfile
 from collections.abc import Iterator, Mapping
@@ -14,7 +16,7 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
-from dqnlm.data.csv_rows import csv_rows
+from dqnlm.data.csv_rows import csv_rows, refuse_twice
 from dqnlm.errors import UserError
 from dqnlm.utils.encoding import PARQUET, text_of, unpacked
 
@@ -22,6 +24,7 @@ Record = tuple[str, Any]  # where it stands ("FILE, line 3"), and what stands th
 FORMATS = {".jsonl": "json lines", ".json": "json", ".parquet": "parquet", ".csv": "csv", ".tsv": "tsv"}  # each also with .gz
 ENDINGS = ", ".join(FORMATS)  # in messages
 _LISTS = ("data", "rows", "examples", "instances", "train")  # fields under which a JSON file may have its rows
+_DIGITS = 4300  # of an integer; Python reads no more, and would advise to change Python
 _LINE = re.compile(r"\r\n|\r|\n")  # JSON texts hold none of these unescaped
 
 
@@ -52,7 +55,7 @@ def rows_of_file(data: bytes, file: Path, example: str, notes: list[str]) -> Ite
     if kind == "json lines":
         return json_lines(data, file, example, notes)
     text = _text(data, file, notes)
-    return _json(text, file, example) if kind == "json" else csv_rows(text, file, "\t" if kind == "tsv" else ",", notes)
+    return _json(text, file, example, notes) if kind == "json" else csv_rows(text, file, "\t" if kind == "tsv" else ",", notes)
 
 
 def json_lines(data: bytes, file: Path, example: str, notes: list[str]) -> Iterator[Record]:
@@ -75,7 +78,7 @@ def _text(data: bytes, file: Path, notes: list[str]) -> str:
 def _value(text: str, place: str, example: str) -> Any:
     """One JSON value. Raises UserError with the place."""
     try:
-        return json.loads(text, object_pairs_hook=_unique)
+        return json.loads(text, object_pairs_hook=_unique, parse_int=_integer)
     except json.JSONDecodeError as error:
         raise UserError(
             f"{place} is no JSON: {error.msg} at column {error.colno}. Every line must be one whole object, such as {example}."
@@ -93,10 +96,16 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return found
 
 
-def _json(text: str, file: Path, example: str) -> Iterator[Record]:
+def _integer(digits: str) -> int:
+    if len(digits) > _DIGITS:
+        raise ValueError(f"the number {digits[:10]}... has {len(digits):,} digits; write at most {_DIGITS:,}")
+    return int(digits)
+
+
+def _json(text: str, file: Path, example: str, notes: list[str]) -> Iterator[Record]:
     """Rows of a JSON file: a list of objects, one of `_LISTS` that holds it, columns, one object, or one object a line."""
     try:
-        whole = json.loads(text, object_pairs_hook=_unique)
+        whole = json.loads(text, object_pairs_hook=_unique, parse_int=_integer)
     except json.JSONDecodeError as error:
         if error.msg == "Extra data" and text.lstrip().startswith("{"):  # a second object follows: one a line
             yield from ((f"{file}, row {i}", _value(line, f"{file}, line {n}", example)) for i, (n, line) in _lines(text))
@@ -105,7 +114,7 @@ def _json(text: str, file: Path, example: str) -> Iterator[Record]:
         raise UserError(f"data.path: {file} cannot be read as json: {error.msg} at {where}. The file may be cut.") from error
     except (ValueError, RecursionError) as error:
         raise UserError(f"data.path: {file} cannot be read as json: {error}.") from error
-    for number, row in enumerate(_rows_in(whole), 1):
+    for number, row in enumerate(_rows_in(whole, file, notes), 1):
         yield f"{file}, row {number}", row
 
 
@@ -113,7 +122,7 @@ def _lines(text: str) -> Iterator[tuple[int, tuple[int, str]]]:
     return enumerate(((n, line) for n, line in enumerate(_LINE.split(text), 1) if line.strip()), 1)
 
 
-def _rows_in(whole: Any) -> list[Any]:
+def _rows_in(whole: Any, file: Path, notes: list[str]) -> list[Any]:
     if isinstance(whole, list):
         return whole
     if not isinstance(whole, Mapping) or not whole:
@@ -121,6 +130,9 @@ def _rows_in(whole: Any) -> list[Any]:
     (first, *others) = whole
     if not others and first in _LISTS and isinstance(whole[first], list):
         return list(whole[first])
+    tables = [name for name, value in whole.items() if _is_table(value)]
+    if any(name in _LISTS for name in tables):
+        return _rows_beside(whole, tables, file, notes)
     columns = list(whole.values())
     if all(isinstance(column, Mapping) for column in columns) and len({tuple(column) for column in columns}) == 1:
         columns = [list(column.values()) for column in columns]  # as pandas writes a table: row number -> cell
@@ -130,23 +142,59 @@ def _rows_in(whole: Any) -> list[Any]:
     return [whole]
 
 
+def _is_table(value: Any) -> bool:
+    return isinstance(value, list) and bool(value) and all(isinstance(row, Mapping) for row in value)
+
+
+def _rows_beside(whole: Mapping[str, Any], tables: list[str], file: Path, notes: list[str]) -> list[Any]:
+    """The one list of objects among other fields, which are named in a note. Raises UserError where there are several."""
+    if len(tables) > 1:
+        raise UserError(
+            f"data.path: {file} has lists of objects under {' and '.join(tables)}: which one is meant? Write it to a file of "
+            "its own."
+        )
+    (name,) = tables
+    others = ", ".join(other for other in whole if other != name)
+    notes.append(f"{file}: its rows are those under {name}; what stands beside them was not read: {others}.")
+    return list(whole[name])
+
+
 def _parquet(data: bytes, file: Path) -> Iterator[Record]:
     """Rows of a parquet file, read by `datasets` from a copy (see `reading._document`); decimal numbers as floats."""
     import datasets
+    from pyarrow import parquet
 
     datasets.disable_progress_bars()
-    with tempfile.TemporaryDirectory(prefix="dqnlm-") as folder:
+    with tempfile.TemporaryDirectory(prefix="dqnlm-") as folder, errors_only_raised():
         copy = Path(folder) / "table.parquet"
         copy.write_bytes(data)
         try:
+            table = parquet.ParquetFile(copy)
+            refuse_twice(table.schema_arrow.names, file)
+            if table.metadata.num_rows == 0:
+                return
             rows = datasets.load_dataset("parquet", data_files=str(copy), split="train", streaming=True, cache_dir=folder)
             for number, row in enumerate(rows, 1):
                 yield f"{file}, row {number}", plain_numbers(row)
-        except MemoryError:
+        except (MemoryError, UserError):
             raise
         except Exception as error:  # as in hub._load: a dozen unrelated classes, all of them about this file
-            causes = [str(e).strip() for e in (error, error.__cause__) if e is not None and str(e).strip()]
-            raise UserError(f"data.path: {file} cannot be read as parquet: {' / '.join(causes)}") from error
+            texts = [" ".join(str(e).split()) for e in (error, error.__cause__) if e is not None]
+            why = " / ".join(text for text in texts if text).replace(str(copy), str(file)).rstrip(".")
+            raise UserError(f"data.path: {file} cannot be read as parquet: {why}. Fetch or copy it again.") from error
+
+
+@contextlib.contextmanager
+def errors_only_raised() -> Iterator[None]:
+    """Keeps `datasets` from printing what it raises."""
+    import datasets
+
+    before = datasets.logging.get_verbosity()
+    datasets.logging.set_verbosity(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        datasets.logging.set_verbosity(before)
 
 
 def plain_numbers(row: Mapping[str, Any]) -> dict[str, Any]:

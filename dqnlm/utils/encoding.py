@@ -29,8 +29,9 @@ _MARKS = (
     (codecs.BOM_UTF16_LE, "utf-16-le"), (codecs.BOM_UTF16_BE, "utf-16-be"),
 )  # fmt: skip  # the longer marks first: one begins with another
 _NAMES = {"utf-16-le": "UTF-16LE", "utf-16-be": "UTF-16BE", "utf-32-le": "UTF-32LE", "utf-32-be": "UTF-32BE"}  # iconv's
+_AS_A_TABLE = "read it by data=logged or data=prompts, or a column of texts by data=hub data.name=FOLDER data.text_column=NAME"
 _OTHER = (
-    (PARQUET, "a parquet table", "let its name end in .parquet"),
+    (PARQUET, "a parquet table", _AS_A_TABLE),
     (b"ARROW1", "an Arrow file", "write it as parquet or JSON lines"),
     (b"PK\x03\x04", "a zip archive (or an Excel or Word document)", "unpack it, or save the document as CSV or plain text"),
     (b"\xd0\xcf\x11\xe0", "an old Office document", "save it as CSV or plain text"),
@@ -82,7 +83,8 @@ def text_of(data: bytes, file: Path, setting: str) -> tuple[str, list[str]]:
     data, notes = unpacked(data, file, setting)
     for begin, what, advice in _OTHER:
         if data.startswith(begin):
-            raise UserError(f"{setting}: {file} is no text: it is {what}. {advice.format(name=file.name).capitalize()}.")
+            how = advice.format(name=file.name)
+            raise UserError(f"{setting}: {file} is no text: it is {what}. {how[0].upper()}{how[1:]}.")
     mark, encoding = next((pair for pair in _MARKS if data.startswith(pair[0])), (b"", ""))
     if encoding:
         notes += [f"{file}: the byte-order mark at the start was left out."]

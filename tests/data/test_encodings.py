@@ -7,7 +7,9 @@ import gzip
 import json
 from pathlib import Path
 
+import pyarrow
 import pytest
+from pyarrow import parquet
 
 from dqnlm.data.prompts import reading as prompts
 from dqnlm.data.text.reading import read_text
@@ -66,6 +68,8 @@ def test_gzip_under_another_name(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "message"),
     [
+        (b"PAR1 ...", r"a parquet table\. Read it by data=logged or .* data=hub data\.name=FOLDER"),
+        (b"ARROW1 ...", "as parquet or JSON lines"),
         (bz2.compress(b"text"), r"bzip2.*bunzip2 a\.txt"),
         (b"%PDF-1.7 ...", r"a PDF.*pdftotext"),
         (b"PK\x03\x04...", "zip archive"),
@@ -150,3 +154,100 @@ def test_long_cells_and_line_breaks(tmp_path: Path) -> None:
     text = "long\n" * 100_000
     (item,), _ = read_file(str(put(tmp_path, "a.csv", f'prompt,completion,reward\na,"{text}",1\n')))
     assert item.completion == text
+
+
+@pytest.mark.parametrize("first", ["", "sep=,"])
+def test_csv_of_an_old_mac(first: str, tmp_path: Path) -> None:
+    """Bug: a traceback where a carriage return alone ends the lines."""
+    content = "\r".join([*first.split(), "prompt,completion,reward", "a,b,1", 'c,"d\re",0', ""])
+    found, _ = read_file(str(put(tmp_path, "a.csv", content)))
+    assert [(item.completion, sum(item.rewards)) for item in found] == [("b", 1.0), ("d\re", 0.0)]
+
+
+def test_a_line_break_in_the_name_of_a_column(tmp_path: Path) -> None:
+    """Bug: a traceback, or a carriage return in the message."""
+    with pytest.raises(UserError, match=r"has completion, prompt, rew ard, .* lacks reward\. Rename rew ard to reward"):
+        read_file(str(put(tmp_path, "a.csv", 'prompt,completion,"rew\rard"\na,b,1\n')))
+
+
+@pytest.mark.parametrize(
+    ("name", "cells", "rewards"),
+    [
+        ("a.tsv", ("1,000", "500"), "1000 .* 1\\.000 .*here 1000, or 1"),
+        ("a.csv", ("1.234", "0,5", "2,25"), "row 1: reward is '1.234': 1234 if the point divides thousands, 1.234 if it"),
+        ("a.tsv", ("1,000", "2,500", "0.5"), "row 1: reward is '1,000'"),
+        ("a.csv", ("1.5", "1,500", "0,25"), "row 2: reward is '1,500'"),
+        ("a.csv", ("0,5", "2,25"), [0.5, 2.25]),
+        ("a.csv", ("0,500", "1,000", "-12,125"), [0.5, 1.0, -12.125]),
+        ("a.csv", ("1.234", "12.500", "3"), [1.234, 12.5, 3.0]),
+    ],
+)
+@pytest.mark.parametrize("column", ["reward", "score", "rating"])
+def test_commas_that_may_divide_thousands(
+    column: str, name: str, cells: tuple[str, ...], rewards: str | list[float], tmp_path: Path
+) -> None:
+    """Bug: `1,000` was read as 1, without a word. What only a decimal comma explains is read on."""
+    separator = "\t" if name == "a.tsv" else ";"
+    rows = [("prompt", "completion", column), *(("a", "b", cell) for cell in cells)]
+    file = put(tmp_path, name, "\n".join(separator.join(row) for row in rows))
+    if isinstance(rewards, list):
+        assert [sum(item.rewards) for item in read_file(str(file))[0]] == rewards
+        return
+    with pytest.raises(UserError, match=rewards.replace("reward", column)):
+        read_file(str(file))
+
+
+def test_thousands_where_commas_separate_cells(tmp_path: Path) -> None:
+    """Bug: the advice to write 1.000 for "1,000", a thousandth of what it may be."""
+    with pytest.raises(UserError, match=r"'1,000': 1000 if the comma divides thousands, 1\.000 if .* decimal comma"):
+        read_file(str(put(tmp_path, "a.csv", 'prompt,completion,score\na,b,"1,000"\n')))
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("a.csv", "# made today\nprompt,completion,reward\na,b,1\n", "begins with '# made today', .*drop the lines"),
+        ("a.csv", "# by me, today\nprompt,completion,reward\na,b,1\n", "begins with '# by me', .*drop the lines"),
+        ("a.tsv", json.dumps([ROW, ROW]), r"is JSON, .* rename it to a\.json\."),
+        ("a.csv", json.dumps(ROW) + "\n" + json.dumps(ROW), r"is JSON, .* rename it to a\.jsonl\."),
+        ("a.csv.gz", gzip.compress(json.dumps(ROW, indent=1).encode()), r"is JSON, .* rename it to a\.json\.gz\."),
+        ("a.json", json.dumps({"train": [ROW], "test": [ROW]}), "lists of objects under train and test: which one"),
+        ("a.json", '[{"reward": ' + "9" * 5000 + "}]", "the number 9999999999... has 5,000 digits"),
+        ("a.jsonl", '{"reward": ' + "9" * 5000 + "}", "the number 9999999999... has 5,000 digits"),
+    ],
+)
+def test_tables_that_begin_otherwise(name: str, content: bytes | str, message: str, tmp_path: Path) -> None:
+    """Bug: advice about something else, such as a setting of Python, or a list of rows that is called empty."""
+    with pytest.raises(UserError, match=message):
+        read_file(str(put(tmp_path, name, content)))
+
+
+def test_blank_lines_before_the_header(tmp_path: Path) -> None:
+    """Bug: the rows were said to have more cells than the header."""
+    (item,), _ = read_file(str(put(tmp_path, "a.csv", "\n \r\nprompt;completion;reward\na;b;1\n")))
+    assert item.completion == "b"
+
+
+def test_a_list_of_rows_beside_other_fields(tmp_path: Path) -> None:
+    """Bug: the document promises that it is read, and it was refused."""
+    found, source = read_file(str(put(tmp_path, "a.json", json.dumps({"version": 1, "data": [ROW, ROW]}))))
+    assert len(found) == 2 and any("under data; what stands beside them was not read: version" in note for note in source.notes)
+
+
+def test_parquet_that_cannot_be_read(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    """Bug: lines of a library before the message, sixteen lines about two columns of a name, a batch size of no rows."""
+    whole = pyarrow.table({name: [value] * 50 for name, value in ROW.items()})
+    twice = pyarrow.table([["a"], [1.0], [2.0]], names=["prompt", "reward", "reward"])
+    tables = [("empty", whole.slice(0, 0), "is empty"), ("twice", twice, "'reward' in columns 2 and 3"), ("hurt", whole, "read")]
+    for name, table, message in tables:
+        file = tmp_path / f"{name}.parquet"
+        parquet.write_table(table, file)
+        if name == "hurt":
+            data = file.read_bytes()
+            file.write_bytes(data[:10] + b"\xff" * 60 + data[70:])
+        with pytest.raises(UserError, match=message) as caught:
+            read_file(str(file))
+        assert "\n" not in str(caught.value)
+    with pytest.raises(UserError, match=r"cannot be read as parquet: .*\. Fetch or copy it again"):
+        read_file(str(put(tmp_path, "bad.parquet", b"PAR1 no table PAR1")))
+    assert capfd.readouterr() == ("", "")

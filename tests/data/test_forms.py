@@ -106,6 +106,32 @@ def test_a_folder_of_files(tmp_path: Path) -> None:
     assert any("4 files of" in note for note in source.notes)
 
 
+def test_what_is_left_out_of_a_folder_is_said(tmp_path: Path) -> None:
+    """Bug: a hidden file was trained on, and others left out without a word."""
+    folder = tmp_path / "data"
+    folder.mkdir()
+    for name in ("a.jsonl", ".b.jsonl", "A.txt"):
+        write(folder / name, EXAMPLES["completions"][0]) if "jsonl" in name else (folder / name).write_text("no data")
+    (folder / "._a.jsonl").write_bytes(b"\0\5\x16\7 of macOS")
+    (folder / "more.jsonl").mkdir()
+    (folder / "old.jsonl").symlink_to(folder / "gone.jsonl")
+    items, source = read_file(str(folder))
+    assert found(items) == EXAMPLES["completions"][1]
+    assert source.notes[:5] == [
+        "1 file of data: a.jsonl",
+        "2 left out of data, hidden: ._a.jsonl, .b.jsonl",
+        "1 left out of data, of another kind: A.txt",
+        "1 left out of data, a folder: more.jsonl",
+        "1 left out of data, a link to nothing: old.jsonl",
+    ]
+    for number in range(7):
+        (folder / f"{number}.txt").write_text("no data")
+    assert "of another kind: 0.txt, 1.txt, 2.txt, 3.txt, 4.txt and 3 more" in " ".join(read_file(str(folder))[1].notes)
+    (folder / "a.jsonl").unlink()
+    with pytest.raises(UserError, match=r"no file that ends in .*, hidden ones aside; it holds \._a"):
+        read_file(str(folder))
+
+
 @pytest.fixture(scope="module")
 def chat(tmp_path_factory: pytest.TempPathFactory) -> str:
     """A model whose turns are <u>...<e> and <a>...<e>, with <e> as its end token."""

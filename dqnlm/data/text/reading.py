@@ -72,7 +72,7 @@ def missing_file(file: Path, setting: str) -> UserError:
 def read_bytes(file: Path, setting: str) -> bytes:
     """Reads a whole file. Raises UserError where it is a folder, does not exist, or cannot be read."""
     if file.is_dir():
-        texts = sorted(entry.name for entry in file.iterdir() if entry.suffix == ".txt")
+        texts = sorted(entry.name for entry in file.iterdir() if entry.suffix == ".txt" and entry.name[0] != ".")
         hint = f"such as {file / texts[0]}" if texts else "not the folder"
         raise UserError(f"{setting}: {file} is a folder. Name a file in it, {hint}.")
     if file.exists() and not file.is_file():  # a pipe, of which a second reading has nothing, or a device without an end

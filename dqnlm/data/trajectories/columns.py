@@ -16,6 +16,7 @@ from typing import Any
 
 from dqnlm.data.trajectories.forms import REWARDS, FormSettings, RewardColumns, records_of
 from dqnlm.data.trajectories.records import Trajectory, trajectory_of
+from dqnlm.data.trajectories.reward_values import require_alike, value_of
 from dqnlm.data.trajectories.rewards import RewardScaling, Scale, applied, described, measured_among
 from dqnlm.errors import UserError
 from dqnlm.utils.output_names import suffix
@@ -59,7 +60,7 @@ def trajectories_of(row: Any, place: str, forms: FormSettings) -> list[Trajector
     """The trajectories of one row, with all rewards that the settings name.
 
     Raises:
-        UserError: as `records_of` and `trajectory_of`; or a column is not there.
+        UserError: as `records_of` and `trajectory_of`; a column is not there, or writes its rewards in two ways.
     """
     columns = forms.columns
     if columns is None or not isinstance(row, Mapping):
@@ -68,7 +69,10 @@ def trajectories_of(row: Any, place: str, forms: FormSettings) -> list[Trajector
     found = []
     for number, name in enumerate(columns.names):
         where = f"{place}, {name}"
-        records = records_of(_paid_by(row, name, place, columns), where, rest if number else forms)
+        paid_row = _paid_by(row, name, place, columns)
+        paid = value_of(row[name], forms.ratings)
+        require_alike(row[name], None if paid is None else paid.kind, name, place, forms.kinds)
+        records = records_of(paid_row, where, rest if number else forms)
         found.append([trajectory_of(where, record) for record in records])
     return [_joined(parts, place, columns) for parts in zip(*found, strict=True)]
 

@@ -124,7 +124,7 @@ def trajectories(
     keep_best: float | None,
     reward_scaling: RewardScaling,
     pair_rewards: list[float],
-    ratings: dict[str, float] | None,
+    ratings: dict[str | bool | float, float] | None,
 ) -> Trajectories:
     """Target of `data=trajectories`; see `forms` for what is read (conversations need data=logged).
 

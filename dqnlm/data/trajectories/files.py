@@ -17,6 +17,7 @@ from dqnlm.data.trajectories.records import Trajectory, content_sha256
 from dqnlm.errors import UserError
 
 _EXAMPLE = '{"prompt": "a", "completion": "bc", "reward": 1.0}'
+_SHOWN = 5  # names of a folder, in messages
 
 
 @dataclass(frozen=True)
@@ -41,7 +42,7 @@ class DataSource:
 def read_file(
     path: str, forms: FormSettings | None = None, limit: int | None = None
 ) -> tuple[list[Trajectory], DataSource]:
-    """Reads all trajectories of a file, or of all files of these kinds in a folder, in the order of their names.
+    """Reads all trajectories of a file, or of all files of these kinds in a folder but hidden ones, in the order of their names.
 
     Args:
         path: of the file or folder; kinds are told by the ends of names (`FORMATS`, each also with .gz).
@@ -53,7 +54,7 @@ def read_file(
     """
     whole = Path(path).expanduser()
     forms = FormSettings() if forms is None else forms
-    files, left = _files_of(whole), limit
+    (files, notes), left = _files_of(whole), limit
     found, digest, told = list[Trajectory](), hashlib.sha256(), list[str]()
     for file in files:
         data = read_bytes(file, "data.path")
@@ -68,19 +69,48 @@ def read_file(
         if left == 0:
             break
     _refuse_nothing(found, str(whole), forms)
-    notes = [f"{len(files):,} files of {whole.name}: {', '.join(file.name for file in files[:5])}"] if whole.is_dir() else []
     notes += [*told, *forms.notes(), *_limited(limit)]
     return found, DataSource(whole.name, str(whole.absolute()), digest.hexdigest(), notes=notes)
 
 
-def _files_of(whole: Path) -> list[Path]:
+def _files_of(whole: Path) -> tuple[list[Path], list[str]]:
+    """The files to be read, and notes about those of a folder that are not."""
     if not whole.is_dir():
-        return [whole]
-    files = sorted(file for file in whole.iterdir() if file.is_file() and kind_of(file) is not None)
+        return [whole], []
+    try:
+        entries = sorted(whole.iterdir())
+    except OSError as error:
+        raise UserError(f"data.path: the folder {whole} cannot be read: {error.strerror}.") from error
+    reasons = {entry: _why_not(entry) for entry in entries}
+    files = [entry for entry, why in reasons.items() if why is None]
     if not files:
-        there = ", ".join(sorted(file.name for file in whole.iterdir())[:5]) or "nothing"
-        raise UserError(f"data.path: the folder {whole} has no file that ends in {ENDINGS} (or these and .gz); it holds {there}.")
-    return files
+        there = ", ".join(entry.name for entry in entries[:_SHOWN]) or "nothing"
+        raise UserError(
+            f"data.path: the folder {whole} has no file that ends in {ENDINGS} (or these and .gz), hidden ones "
+            f"aside; it holds {there}."
+        )
+    notes = [f"{len(files):,} file{'s' * (len(files) > 1)} of {whole.name}: {_names(files)}"]
+    for why in dict.fromkeys(why for why in reasons.values() if why is not None):
+        these = [entry for entry in entries if reasons[entry] == why]
+        notes.append(f"{len(these):,} left out of {whole.name}, {why}: {_names(these)}")
+    return files, notes
+
+
+def _why_not(entry: Path) -> str | None:
+    """Why an entry of a folder is not read; None where it is."""
+    if entry.name.startswith("."):  # of editors and systems: `._a.jsonl` is what macOS adds to a.jsonl
+        return "hidden"
+    if entry.is_dir():
+        return "a folder"
+    if not entry.is_file():
+        return "a link to nothing" if entry.is_symlink() else "no regular file"
+    return None if kind_of(entry) is not None else "of another kind"
+
+
+def _names(entries: list[Path]) -> str:
+    """The first names, and how many more there are."""
+    names = ", ".join(entry.name for entry in entries[:_SHOWN])
+    return f"{names} and {len(entries) - _SHOWN:,} more" if len(entries) > _SHOWN else names
 
 
 def read_hub(

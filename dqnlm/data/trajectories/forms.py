@@ -22,6 +22,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Literal, NamedTuple
 
 from dqnlm.data.tokenizers.chat import ChatTemplate
+from dqnlm.data.trajectories.reward_values import ratings_by_text, require_alike, value_of, without_number
 from dqnlm.errors import UserError
 
 Row = Mapping[str, Any]
@@ -86,6 +87,8 @@ class FormSettings:
         counts: rows by form.
         left_out: rows by the reason why they are left out.
         words: word without a number -> where it stands first, "FILE, line 3: reward".
+        beside: rows by what is said about their fields that could be the reward too.
+        kinds: how each reward column writes its rewards (`reward_values.require_alike`), of all files.
     """
 
     tokenizer: str | None = None
@@ -96,6 +99,8 @@ class FormSettings:
     counts: Counter[str] = field(default_factory=Counter)
     left_out: Counter[str] = field(default_factory=Counter)
     words: dict[str, str] = field(default_factory=dict)
+    beside: Counter[str] = field(default_factory=Counter)
+    kinds: dict[str, dict[str, str]] = field(default_factory=dict)
     _template: ChatTemplate | None = None
 
     @property
@@ -123,26 +128,17 @@ class FormSettings:
     def notes(self) -> list[str]:
         """What was recognised and left out, one sentence each."""
         found = [f"{_rows(count)} read as {name}" for name, count in self.counts.items() if count]
+        found += [f"{count:,} {'row has' if count == 1 else 'rows have'} {what}" for what, count in self.beside.items()]
         return found + [f"{_rows(count)} left out: {why}" for why, count in self.left_out.items()]
 
     def anew(self) -> FormSettings:
         """The same settings, with nothing found so far."""
-        return replace(self, counts=Counter(), left_out=Counter(), words={})
+        return replace(self, counts=Counter(), left_out=Counter(), words={}, beside=Counter())
 
     def refuse_words(self) -> None:
         """Raises UserError where rewards are words that have no number; names all of them."""
-        if not self.words:
-            return
-        first, place = next(iter(self.words.items()))
-        words = sorted(self.words)
-        more = f" and {len(words) - 10:,} more" if len(words) > 10 else ""
-        known = ", ".join(self.ratings) or "none"
-        numbers = ", ".join(f"{word}: NUMBER" for word in words[:10])
-        raise UserError(
-            f"{place} is {first!r}, which is no number (nor a share such as 4/5). Words found: "
-            f"{', '.join(map(repr, words[:10]))}{more}. Give each a number: data.ratings={{{numbers}}} (words with one so far: "
-            f"{known})"
-        )
+        if self.words:
+            raise without_number(self.words, self.ratings)
 
 
 def _rows(count: int) -> str:
@@ -150,14 +146,14 @@ def _rows(count: int) -> str:
 
 
 def form_settings(
-    tokenizer: str | None, pair_rewards: list[float], ratings: Mapping[str, float] | None, assistant_turns: AssistantTurns,
+    tokenizer: str | None, pair_rewards: list[float], ratings: Mapping[Any, float] | None, assistant_turns: AssistantTurns,
     columns: RewardColumns | None = None,
 ) -> FormSettings:
     """Of the settings of `data`. Raises UserError where `pair_rewards` are not two numbers."""
     if len(pair_rewards) != 2:
         raise UserError(f"data.pair_rewards are two numbers, of the chosen and the rejected answer, not {pair_rewards}")
-    words = {str(word): number for word, number in (ratings or {}).items()}
-    return FormSettings(tokenizer, (pair_rewards[0], pair_rewards[1]), words, assistant_turns, columns)
+    pair = (pair_rewards[0], pair_rewards[1])
+    return FormSettings(tokenizer, pair, ratings_by_text(ratings), assistant_turns, columns)
 
 
 def records_of(row: Any, place: str, settings: FormSettings) -> list[Any]:
@@ -175,7 +171,21 @@ def records_of(row: Any, place: str, settings: FormSettings) -> list[Any]:
         return [row]
     found = form.convert(row, place, settings)
     settings.counts[form.name] += bool(found)
+    if (beside := _beside(form, there)) is not None:
+        settings.beside[beside] += 1
     return found
+
+
+def _beside(form: Form, there: set[str]) -> str | None:
+    """What is said about fields that could be the reward too; None where there are none."""
+    could = [name for name in (*REWARDS, "rewards", "label") if name in there]
+    used = [name for name in form.needs if name not in ("prompt", "completion")]
+    if "reward" in used:
+        used = ["rewards"] if "rewards" in there and form.name == "completions" else could[:1]
+    others = [name for name in could if name not in used]
+    named = [*used, *others]
+    said = f"{' and '.join(used)} {'is' if len(used) == 1 else 'are'} learned from"
+    return f"{', '.join(named[:-1])} and {named[-1]}: {said}" if others else None
 
 
 def _has(there: set[str], name: str) -> bool:
@@ -206,22 +216,19 @@ def _other_name(name: str, there: set[str]) -> str | None:
 
 
 def reward_of(row: Row, place: str, settings: FormSettings) -> float:
-    """The number that a record is paid; 0 for a word without one, which `FormSettings.refuse_words` names in the end."""
+    """The number that a record is paid; 0 for a word without one, which `FormSettings.refuse_words` names in the end.
+
+    Raises:
+        UserError: it is written in another way than those before it.
+    """
     name = next(name for name in REWARDS if row.get(name) is not None)
-    value = row[name]
-    if isinstance(value, bool):
-        return float(value)
-    if not isinstance(value, str):
-        return value  # type: ignore[no-any-return]  # what is no number is named where records are checked
-    text = value.strip()
-    if text in settings.ratings:
-        return float(settings.ratings[text])
-    above, slash, below = text.partition("/")
-    try:
-        return float(above) / float(below) if slash else float(text)
-    except (ValueError, ZeroDivisionError):
-        settings.words.setdefault(text, f"{place}: {name}")
+    paid = value_of(row[name], settings.ratings)
+    if paid is None:
+        settings.words.setdefault(row[name].strip(), f"{place}: {name}")
         return 0.0
+    if settings.columns is None:  # else `columns` knows their names
+        require_alike(row[name], paid.kind, name, place, settings.kinds)
+    return paid.number  # type: ignore[no-any-return]  # what is no number is named where records are checked
 
 
 def _completions(row: Row, place: str, settings: FormSettings) -> list[dict[str, Any]]:

@@ -121,7 +121,7 @@ def logged(
     max_tokens: int | None,
     end_token: bool,
     pair_rewards: list[float],
-    ratings: dict[str, float] | None,
+    ratings: dict[str | bool | float, float] | None,
     assistant_turns: AssistantTurns,
     rewards: list[str] | None,
     reward_weights: dict[str, float] | None,
