@@ -17,6 +17,8 @@ _COMMA = re.compile(r"[+-]?\d+,\d+")
 _POINT = re.compile(r"[+-]?\d*\.\d+")
 _EITHER = re.compile(r"[+-]?[1-9]\d{0,2}[.,]\d{3}")  # also a number of thousands
 
+_GROUPED = re.compile(r"([+-]?\d{1,3})((?:,\d{3})+(?:\.\d+)?|(?:\.\d{3})+(?:,\d+)?)")  # 1,234.5 and 1.234.567
+
 
 class Marks(NamedTuple):
     """What the numbers of a column have.
@@ -49,9 +51,12 @@ def number_in(cell: str, where: str, between_commas: bool, marks: Callable[[], M
         marks: of its column, asked for only where they decide.
 
     Raises:
-        UserError: the mark can be a decimal mark or divide thousands; or a comma where commas separate cells.
+        UserError: a mark divides thousands, or may be either that or a decimal mark; or a comma where commas separate cells.
     """
     text = cell.strip()
+    if _GROUPED.fullmatch(text) and len(re.findall("[.,]", text)) > 1:
+        plain = _plain(text)
+        raise UserError(f"{where} is {text!r}: write the column without marks of thousands and with decimal points: {plain}")
     comma, either = _COMMA.fullmatch(text) is not None, _EITHER.fullmatch(text) is not None
     if comma and between_commas:
         point = text.replace(",", ".")
@@ -63,6 +68,11 @@ def number_in(cell: str, where: str, between_commas: bool, marks: Callable[[], M
         if (comma and (others.point or not others.decimal_comma)) or (not comma and others.comma):
             raise _ambiguous(text, where)
     return float(text.replace(",", ".")) if comma else cell
+
+
+def _plain(grouped: str) -> str:
+    first, *_, last = re.findall("[.,]", grouped)
+    return grouped.replace(first, "").replace(",", ".") if first != last else grouped.replace(first, "")
 
 
 def _ambiguous(text: str, where: str) -> UserError:

@@ -5,14 +5,17 @@ from __future__ import annotations
 import json
 import shlex
 from pathlib import Path
-from typing import Any
+from typing import Any, get_type_hints
 
 import pytest
 
 from dqnlm.commands import init
+from dqnlm.config.coerce import conform
 from dqnlm.config.composition import compose
+from dqnlm.data.trajectories.dataset import trajectories
 from dqnlm.data.trajectories.files import read_file
 from dqnlm.data.trajectories.forms import FormSettings, RewardColumns, form_settings
+from dqnlm.data.trajectories.log import logged
 from dqnlm.errors import UserError
 
 HARD = ["★★★", "", "1,000", "it's ok", "{a}", "${x}", "score: 5", "true", "False", "null", "1_000", "a\nb", '"', "\\", "a\x85b"]
@@ -69,7 +72,9 @@ def test_a_key_of_another_type_stands_for_its_text(key: Any, text: str, tmp_path
 
 def test_typed_keys_of_other_types_are_composed() -> None:
     """Bug: refused as no texts."""
-    assert compose(["+experiment=logged", "data.ratings={true: 1, 5: 2}"])[0]["data"]["ratings"] == {True: 1, 5: 2}
+    ratings = compose(["+experiment=logged", "data.ratings={true: 1, 5: 2}"])[0]["data"]["ratings"]
+    for target in (logged, trajectories):
+        assert conform(ratings, get_type_hints(target)["ratings"]) == {True: 1.0, "5": 2.0}
 
     with pytest.raises(UserError, match=r'data\.ratings: a key null .* "null": 1'):
         compose(["+experiment=logged", "data.ratings={null: 1}"])
