@@ -130,7 +130,7 @@ def outcomes(sweep: Path) -> dict[Path, dict[str, str]]:
 
     An outcome is finished, failed, crash (an exception), mistake (the user's), killed or interrupted.
     """
-    files = sorted(sweep.glob(f"*/{OUTCOME}"), key=natural)
+    files = sorted((file for file in sweep.glob(f"*/{OUTCOME}") if not file.parent.parent.name.startswith(".")), key=natural)
     found = {path.parent.parent: read_object(path) for path in files}
     return {job: outcome for job, outcome in found.items() if {"outcome", "message"} <= set(outcome)}
 

@@ -108,7 +108,13 @@ class SweepData:
 
 def is_sweep(folder: Path) -> bool:
     """Whether a folder holds a sweep: the file with its command, or at least two jobs."""
-    return (folder / COMMAND).is_file() or (not RunDirectory(folder).is_run and len(list(folder.glob(f"*/{OVERRIDES}"))) > 1)
+    return (folder / COMMAND).is_file() or (not RunDirectory(folder).is_run and len(_begun(folder)) > 1)
+
+
+def _begun(folder: Path) -> list[Path]:
+    """The folders of the jobs that have begun, by number; a hidden folder is no job."""
+    folders = [path.parent.parent for path in folder.glob(f"*/{OVERRIDES}")]
+    return sorted((job for job in folders if not job.name.startswith(".")), key=natural)
 
 
 def load_sweep(folder: Path, expected: Sequence[Sequence[str]] = ()) -> SweepData:
@@ -121,7 +127,7 @@ def load_sweep(folder: Path, expected: Sequence[Sequence[str]] = ()) -> SweepDat
     Raises:
         UserError: a damaged file of the sweep. A damaged run is a job without data, with the error as its message.
     """
-    folders = sorted((path.parent.parent for path in folder.glob(f"*/{OVERRIDES}")), key=natural)
+    folders = _begun(folder)
     jobs = [read_job(path) for path in folders]
     begun = {path.name.split("-")[0] for path in folders}
     missing = [number for number in range(len(expected)) if str(number) not in begun]
