@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from dqnlm.commands.help_text import HelpFormatter, examples
 from dqnlm.commands.run_arguments import add_run_arguments, parse_run_arguments
+from dqnlm.utils.terminal import read_line
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -98,10 +99,10 @@ def _writer(
 
 
 def _ask(prompt: str) -> str | None:
-    """Reads a line of the user; None at the end of the input, or for `quit`."""
+    """Reads a line of the user; None at the end of the input, or for `quit`. Raises UserError where it is no text."""
     if sys.stdin.isatty():
         print(prompt, end="", file=sys.stderr, flush=True)
-    line = sys.stdin.readline()
+    line = read_line()
     return None if not line or line.strip() == QUIT else line.rstrip("\r\n")
 
 

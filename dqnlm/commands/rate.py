@@ -19,6 +19,7 @@ from dqnlm.commands.rated_training import command_on_text, training_command, typ
 from dqnlm.commands.run_arguments import add_run_arguments, parse_run_arguments
 from dqnlm.data.trajectories.ratings import SCORES, Ratings, Sample
 from dqnlm.errors import UserError
+from dqnlm.utils.terminal import read_line
 
 if TYPE_CHECKING:
     from dqnlm.agent.policy import Policy
@@ -184,14 +185,14 @@ def _ask(sample: Sample | None, key_of: Callable[[], str]) -> str:
 
 
 def read_key() -> str:
-    """Reads a single key press on a terminal, else a line of standard input; empty at its end."""
+    """Reads a single key press on a terminal, else a line of standard input; empty at its end. See `read_line`."""
     try:
         import termios
         import tty
     except ImportError:  # not on Windows
-        return sys.stdin.readline()
+        return read_line()
     if not sys.stdin.isatty():
-        return sys.stdin.readline()
+        return read_line()
     descriptor = sys.stdin.fileno()
     usual = termios.tcgetattr(descriptor)
     try:
