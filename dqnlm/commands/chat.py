@@ -13,7 +13,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from dqnlm.commands.help_text import HelpFormatter, examples
-from dqnlm.commands.run_arguments import add_run_arguments, parse_run_arguments
+from dqnlm.commands.run_arguments import add_run_arguments, parse_run_arguments, seed_number
 from dqnlm.utils.terminal import read_line
 
 if TYPE_CHECKING:
@@ -49,7 +49,7 @@ def _parser() -> argparse.ArgumentParser:
         help="default: the run's declared policy",
     )
     parser.add_argument("--temperature", type=float, help="of boltzmann or probability; as in dqnlm generate")
-    parser.add_argument("--seed", type=int, default=0, help="of the choices (default: 0)")
+    parser.add_argument("--seed", type=seed_number, default=0, help="of the choices (default: 0)")
     return parser
 
 

@@ -10,6 +10,17 @@ if TYPE_CHECKING:
     from dqnlm.agent.policy import Policy
 
 
+GREATEST_SEED = 2**62  # of 64 bits with a sign, with room for those counted on from it
+
+
+def seed_number(text: str) -> int:
+    """A seed typed. Raises argparse.ArgumentTypeError where a generator of 64 bits does not take it."""
+    seed = int(text)
+    if abs(seed) >= GREATEST_SEED:
+        raise argparse.ArgumentTypeError(f"{text} is beyond the seeds of generators, {GREATEST_SEED:,}")
+    return seed
+
+
 def add_weights(parser: argparse.ArgumentParser) -> None:
     """Adds the weights of several rewards."""
     parser.add_argument(

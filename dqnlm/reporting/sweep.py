@@ -21,6 +21,7 @@ from dqnlm.reporting.loading import RunData, is_number, load_run, read_json, rea
 from dqnlm.runs.directory import RunDirectory, natural
 from dqnlm.runs.lock import is_owned
 from dqnlm.runs.reading import read_object
+from dqnlm.utils.files import require_regular
 from dqnlm.utils.parsing import yaml_value
 
 COMMAND = "sweep.json"
@@ -168,6 +169,7 @@ def read_overrides(folder: Path) -> list[Any]:
     Raises:
         UserError: the file is missing or damaged.
     """
+    require_regular(folder / OVERRIDES)
     try:
         found = yaml_value((folder / OVERRIDES).read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:

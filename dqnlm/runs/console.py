@@ -15,6 +15,7 @@ from rich.panel import Panel
 from rich.text import Text
 from tqdm import tqdm
 
+from dqnlm.utils.files import require_regular
 from dqnlm.utils.terminal import OutputError, discard_output, replace_unknown_letters
 
 # As tqdm's own, but for the time left, which counts evaluations and saving.
@@ -36,12 +37,17 @@ class RunConsole:
     Args:
         log: the file; None: says and writes nothing, where another process does.
         progress: whether to show the progress.
+
+    Raises:
+        UserError: a pipe or a device lies in the place of the log file.
     """
 
     def __init__(self, log: Path | None, progress: bool) -> None:
         replace_unknown_letters()
         self._terminal = Terminal(width=None if sys.stdout.isatty() else 120, highlight=False, quiet=log is None)
         file = Path(os.devnull) if log is None else log
+        if log is not None:
+            require_regular(log)
         self._stream = file.open("a", encoding="utf-8")
         progress = progress and log is not None
         self._file = Console(file=self._stream, width=120, no_color=True, highlight=False)
