@@ -61,6 +61,7 @@ def add_run_arguments(parser: argparse.ArgumentParser, device: bool = True) -> N
 def parse_run_arguments(parser: argparse.ArgumentParser, argv: Sequence[str]) -> argparse.Namespace:
     """Parses a command line; places of the run's files, as settings, may stand anywhere behind the run."""
     parser.add_argument(
-        "places", nargs="*", metavar="key=PATH", help="where a file or folder of the run lies now, such as data.path=FILE"
-    )
+        "places", nargs="*", default=[], metavar="key=PATH",
+        help="where a file or folder of the run lies now, such as data.path=FILE",
+    )  # fmt: skip
     return parser.parse_intermixed_args(argv)

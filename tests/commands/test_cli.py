@@ -383,3 +383,17 @@ def test_words_that_are_no_text_in_the_locale_are_refused(run: Run) -> None:
     code, _, err = run("generate", "d\udcc3\udca9")
     assert code == 2 and err.startswith("error: 'd\\udcc3\\udca9': ") and err.count("\n") == 1
     assert "no runs below" in run("generate", "nothing", "--prompt", "\udcc3")[2]  # bytes may be typed as text
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["resume"], "required: run\n"), (["generate"], "required: run\n"),
+        (["generate", "x", "--seed", "99999999999999999999"], "--seed: 99999999999999999999 is beyond the seeds"),
+    ],
+)  # fmt: skip
+def test_what_is_missing_or_too_large_on_a_command_line(capsys: pytest.CaptureFixture[str], words: list[str], said: str) -> None:
+    """Bug: key=value is said to be required, which it is not; a seed of more than 64 bits ends in a traceback."""
+    with pytest.raises(SystemExit) as stopped:
+        cli.main(words)
+    assert stopped.value.code == 2 and said in capsys.readouterr().err
