@@ -1,14 +1,14 @@
 """The command line `dqnlm <command> ...`: runs the command's module and turns errors into one message and a code.
 
-Codes: 0 done, 1 a crash or a failed run, 2 a mistake of the user, 130 interrupted. Nothing heavy is imported here, so
-that help and completion are instant.
+Codes: 0 done, 1 a crash, a failed run or lost output, 2 a mistake of the user, 130 interrupted. Nothing heavy is imported
+here, so that help and completion are instant.
 """
 
 from __future__ import annotations
 
 import difflib
 import importlib
-import os
+import itertools
 import sys
 
 from dqnlm import __version__
@@ -36,7 +36,9 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "configs": ("dqnlm.commands.configs", "every group and option with its one-line description"),
     "info": ("dqnlm.commands.info", "versions, devices and the data that is found"),
 }
-INTERRUPTED = 130
+INTERRUPTED, LOST = 130, 1
+# Flags of text that a run reads: a tokenizer of bytes takes any.
+TEXTS = ("--prompt", "--text", "--suffix", "--stop")
 
 
 def usage() -> str:
@@ -53,12 +55,34 @@ def usage() -> str:
 
 def main(argv: list[str] | None = None) -> int:
     """Runs one command; see the module's text for the codes."""
-    terminal.replace_unknown_letters()
+    terminal.prepare()
     try:
-        return leave(_run(argv))
-    except SystemExit as stop:  # a run that was told to stop
-        leave(stop.code if isinstance(stop.code, int) else 1)
-        raise
+        code = _run(argv)
+    except SystemExit as stop:  # a run that was told to stop, or the help of a command
+        before = stop.code if isinstance(stop.code, int) else 1
+        code = leave(_written(before))
+        if code == before:
+            raise
+        return code
+    return leave(_written(code))
+
+
+def _written(code: int) -> int:
+    """The code of a command whose output has arrived; another where it is lost."""
+    try:
+        terminal.flush_output()
+    except BrokenPipeError:
+        terminal.discard_output()
+    except terminal.OutputError as error:
+        lost = _lost(error)
+        return code or lost
+    return code
+
+
+def _lost(error: terminal.OutputError) -> int:
+    terminal.discard_output()
+    print_error(UserError(f"standard output cannot be written: {error.strerror}; what was printed is not complete"))
+    return LOST
 
 
 def _run(argv: list[str] | None) -> int:
@@ -77,9 +101,10 @@ def _run(argv: list[str] | None) -> int:
         print("\ninterrupted", file=sys.stderr)
         return INTERRUPTED
     except BrokenPipeError:
-        # The reader has gone (dqnlm configs | head). Python would complain once more when it flushes at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        terminal.discard_output()  # the reader has gone (dqnlm configs | head)
         return 0
+    except terminal.OutputError as error:
+        return _lost(error)
     except Exception:
         if not interrupts.was_pressed():
             raise
@@ -101,7 +126,16 @@ def _dispatch(arguments: list[str]) -> int:
         return complete(arguments, COMMANDS)
     if name not in COMMANDS:
         raise UserError(_unknown(name, rest))
+    _require_letters(rest)
     return importlib.import_module(COMMANDS[name][0]).main(permission_words.unified(name, rest))
+
+
+def _require_letters(words: list[str]) -> None:
+    """Raises UserError where a setting or a name has bytes that are no text; the files of a run could not be written."""
+    for before, word in itertools.pairwise(["", *words]):
+        flag = word.partition("=")[0] if word.startswith("--") else before
+        if flag not in TEXTS and terminal.escaped_bytes(word):
+            raise UserError(f"{word!r}: its escaped parts are no letters: {terminal.about_the_locale()}")
 
 
 def _unknown(name: str, rest: list[str]) -> str:

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple, Protocol
 import torch
 from torch import Tensor
 
+from dqnlm.utils.files import require_regular
 from dqnlm.utils.ranks import ALONE, Ranks
 
 Metrics = dict[str, float]
@@ -112,7 +113,12 @@ class JsonLines:
     """
 
     def __init__(self, path: Path, size: int | None = None) -> None:
-        """Opens for appending. `size`: bytes to keep (recorded in a checkpoint); later content is cut off."""
+        """Opens for appending. `size`: bytes to keep (recorded in a checkpoint); later content is cut off.
+
+        Raises:
+            UserError: a pipe or a device lies there.
+        """
+        require_regular(path)
         if size is not None and path.exists():
             os.truncate(path, min(size, path.stat().st_size))
         self._stream = path.open("a", encoding="utf-8")

@@ -29,6 +29,12 @@ Kind = Literal["greedy", "boltzmann", "probability", "reweighted"]
 ActingQ = Literal["min", "first", "mean"]
 
 
+def is_temperature(temperature: float) -> bool:
+    """Whether Q can be divided by it: above 0 and finite, in 32 bits."""
+    numbers = torch.finfo(torch.float32)
+    return numbers.tiny <= temperature <= numbers.max
+
+
 class Policy:
     """Chooses tokens by Q.
 
@@ -155,14 +161,16 @@ class Policy:
             legal: asked before each choice for what may be chosen beside `legal_A`, legal_EA; None for no further rule.
 
         Raises:
-            UserError: a temperature that is not above 0, top_k below 1, or `probability` where Q is no probability.
+            UserError: a temperature that is not above 0 and finite, top_k below 1, or `probability` where Q is no probability.
         """
         if kind == "probability":
             self._require_probability()
         if (kind == "reweighted") != (self.declared == "reweighted") and kind != "greedy":
             raise UserError(f"policy {kind}: this run declares {self.declared}; use that, or greedy")
-        if temperature is not None and temperature <= 0:
-            raise UserError(f"--temperature must be above 0, not {temperature}; for the best token use --policy greedy")
+        if temperature is not None and not is_temperature(temperature):
+            raise UserError(
+                f"--temperature must be above 0 and finite, not {temperature}; for the best token use --policy greedy"
+            )
         if top_k is not None and top_k < 1:
             raise UserError(f"--top-k must be at least 1, not {top_k}")
 

@@ -13,7 +13,8 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from dqnlm.commands.help_text import HelpFormatter, examples
-from dqnlm.commands.run_arguments import add_run_arguments, parse_run_arguments
+from dqnlm.commands.run_arguments import add_run_arguments, parse_run_arguments, seed_number
+from dqnlm.utils.terminal import read_line
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -48,7 +49,7 @@ def _parser() -> argparse.ArgumentParser:
         help="default: the run's declared policy",
     )
     parser.add_argument("--temperature", type=float, help="of boltzmann or probability; as in dqnlm generate")
-    parser.add_argument("--seed", type=int, default=0, help="of the choices (default: 0)")
+    parser.add_argument("--seed", type=seed_number, default=0, help="of the choices (default: 0)")
     return parser
 
 
@@ -98,10 +99,10 @@ def _writer(
 
 
 def _ask(prompt: str) -> str | None:
-    """Reads a line of the user; None at the end of the input, or for `quit`."""
+    """Reads a line of the user; None at the end of the input, or for `quit`. Raises UserError where it is no text."""
     if sys.stdin.isatty():
         print(prompt, end="", file=sys.stderr, flush=True)
-    line = sys.stdin.readline()
+    line = read_line()
     return None if not line or line.strip() == QUIT else line.rstrip("\r\n")
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from dqnlm.commands.help_text import HelpFormatter, examples
-from dqnlm.commands.run_arguments import add_run_arguments, add_weights, parse_run_arguments, set_weights
+from dqnlm.commands.run_arguments import add_run_arguments, add_weights, parse_run_arguments, seed_number, set_weights
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -38,7 +38,7 @@ def _parser() -> argparse.ArgumentParser:
         type=float,
         help="answers to prompts: drawn from softmax(Q / T), T in return units (default: greedy)",
     )
-    parser.add_argument("--seed", type=int, help="of the drawn answers (default: 0)")
+    parser.add_argument("--seed", type=seed_number, help="of the drawn answers (default: 0)")
     add_weights(parser)
     parser.add_argument("--save", metavar="FILE", help="answers to prompts: write all of them to this JSONL file")
     parser.add_argument(

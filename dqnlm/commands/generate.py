@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from dqnlm.commands.help_text import HelpFormatter, examples
-from dqnlm.commands.run_arguments import add_run_arguments, add_weights, parse_run_arguments, set_weights
+from dqnlm.commands.run_arguments import add_run_arguments, add_weights, parse_run_arguments, seed_number, set_weights
 
 if TYPE_CHECKING:
     from dqnlm.agent.policy import Policy
@@ -41,7 +41,7 @@ def _parser() -> argparse.ArgumentParser:
     add_weights(parser)
     parser.add_argument("--top-k", type=int, help="choose among the k best tokens only")
     parser.add_argument("--n", type=int, default=1, help="texts to write (default: 1)")
-    parser.add_argument("--seed", type=int, default=0, help="of the choices (default: 0)")
+    parser.add_argument("--seed", type=seed_number, default=0, help="of the choices (default: 0)")
     parser.add_argument(
         "--stop", help="end a text before this string (default: a line break where the run answers prompts)"
     )

@@ -16,9 +16,10 @@ from typing import TYPE_CHECKING, Any
 
 from dqnlm.commands.help_text import HelpFormatter, examples
 from dqnlm.commands.rated_training import command_on_text, training_command, typed
-from dqnlm.commands.run_arguments import add_run_arguments, parse_run_arguments
+from dqnlm.commands.run_arguments import add_run_arguments, parse_run_arguments, seed_number
 from dqnlm.data.trajectories.ratings import SCORES, Ratings, Sample
 from dqnlm.errors import UserError
+from dqnlm.utils.terminal import read_line
 
 if TYPE_CHECKING:
     from dqnlm.agent.policy import Policy
@@ -42,7 +43,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--n", type=int, default=20, help="samples to show (default: 20)")
     parser.add_argument("--max-tokens", type=int, default=200, help="tokens of each (default: 200)")
     parser.add_argument("--temperature", type=float, help="of the declared policy, as in dqnlm generate")
-    parser.add_argument("--seed", type=int, default=0, help="of the first sample; the next has the next (default: 0)")
+    parser.add_argument("--seed", type=seed_number, default=0, help="of the first sample; the next has the next (default: 0)")
     parser.add_argument(
         "--scale", choices=("unit", "raw"), default="unit",
         help="reward of the scores 1 to 5: unit = 0 to 1 in steps of a quarter, raw = 1 to 5 (default: unit)",
@@ -184,14 +185,14 @@ def _ask(sample: Sample | None, key_of: Callable[[], str]) -> str:
 
 
 def read_key() -> str:
-    """Reads a single key press on a terminal, else a line of standard input; empty at its end."""
+    """Reads a single key press on a terminal, else a line of standard input; empty at its end. See `read_line`."""
     try:
         import termios
         import tty
     except ImportError:  # not on Windows
-        return sys.stdin.readline()
+        return read_line()
     if not sys.stdin.isatty():
-        return sys.stdin.readline()
+        return read_line()
     descriptor = sys.stdin.fileno()
     usual = termios.tcgetattr(descriptor)
     try:

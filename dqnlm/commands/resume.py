@@ -19,7 +19,7 @@ def main(argv: list[str]) -> int:
     )
     parser.add_argument("run", help="a run's folder, `latest`, or a unique prefix of its name")
     parser.add_argument(
-        "overrides", nargs="*", metavar="key=value", help="settings to change: trainer.*, logger.*, device ..."
+        "overrides", nargs="*", default=[], metavar="key=value", help="settings to change: trainer.*, logger.*, device ..."
     )
     parser.add_argument("--output-dir", default="outputs", help="where runs are (default: outputs)")
     parser.add_argument(

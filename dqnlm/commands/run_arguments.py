@@ -10,6 +10,17 @@ if TYPE_CHECKING:
     from dqnlm.agent.policy import Policy
 
 
+GREATEST_SEED = 2**62  # of 64 bits with a sign, with room for those counted on from it
+
+
+def seed_number(text: str) -> int:
+    """A seed typed. Raises argparse.ArgumentTypeError where a generator of 64 bits does not take it."""
+    seed = int(text)
+    if abs(seed) >= GREATEST_SEED:
+        raise argparse.ArgumentTypeError(f"{text} is beyond the seeds of generators, {GREATEST_SEED:,}")
+    return seed
+
+
 def add_weights(parser: argparse.ArgumentParser) -> None:
     """Adds the weights of several rewards."""
     parser.add_argument(
@@ -50,6 +61,7 @@ def add_run_arguments(parser: argparse.ArgumentParser, device: bool = True) -> N
 def parse_run_arguments(parser: argparse.ArgumentParser, argv: Sequence[str]) -> argparse.Namespace:
     """Parses a command line; places of the run's files, as settings, may stand anywhere behind the run."""
     parser.add_argument(
-        "places", nargs="*", metavar="key=PATH", help="where a file or folder of the run lies now, such as data.path=FILE"
-    )
+        "places", nargs="*", default=[], metavar="key=PATH",
+        help="where a file or folder of the run lies now, such as data.path=FILE",
+    )  # fmt: skip
     return parser.parse_intermixed_args(argv)

@@ -46,6 +46,7 @@ from dqnlm.reporting.compare import flatten
 from dqnlm.runs.directory import RunDirectory, require_unused, reserve, safe_name
 from dqnlm.utils import interrupts, user_code
 from dqnlm.utils.joined import is_silent, join, let_the_first_speak, process_name, started_with_others
+from dqnlm.utils.terminal import say
 
 PREFLIGHT_LIMIT = 64  # jobs of a sweep that are checked before the first one starts
 INTERRUPTED = 130
@@ -232,7 +233,7 @@ def run_job(cfg: DictConfig) -> Any:
             raise SystemExit(2 if outcome == "mistake" else 1)
         return None
     state = train_sweep.state_of(directory)
-    print(f"job {settings.job.num}: {directory.name}{STATES[state]}", flush=True)
+    say(f"job {settings.job.num}: {directory.name}{STATES[state]}")
     if state != "finished":
         train_sweep.forget_outcome(directory)
     if settings.runtime.choices["hydra/launcher"] in launchers.ALONE or state == "finished":
@@ -302,7 +303,7 @@ def run_apart(job: Job) -> None:
 
     with gpus.one_gpu(job.number, str(job.config.get("device")), _count_gpus) as gpu:
         if gpu is not None:
-            print(f"job {job.number} uses GPU {gpu}", flush=True)
+            say(f"job {job.number} uses GPU {gpu}")
         train_sweep.note_outcome(job.directory, *guarded(lambda: _start(job)))
 
 

@@ -21,7 +21,7 @@ from typing import Any, Literal
 from dqnlm.commands.train_arguments import expand, parse
 from dqnlm.errors import UserError
 from dqnlm.reporting.loading import read_json, read_summary
-from dqnlm.reporting.sweep import COMMAND, OUTCOME, SweepData, load_sweep
+from dqnlm.reporting.sweep import COMMAND, NOT_BEGUN, OUTCOME, STOPPED, SweepData, load_sweep
 from dqnlm.reporting.sweep_table import NUMBERS, job_cells
 from dqnlm.reporting.tables import figure_text, make_console, print_table
 from dqnlm.runs.directory import RunDirectory, natural, require_unused
@@ -31,6 +31,7 @@ from dqnlm.utils.files import write_json_atomic
 MOST_EXPECTED = 10_000  # jobs of a sweep that are counted before they begin
 INTERRUPTING = (signal.SIGINT, signal.SIGTERM)
 FOLDER = "hydra.sweep.dir"  # the setting that names a sweep's folder
+UNDONE = (NOT_BEGUN, STOPPED, "interrupted", "running")  # statuses of jobs that a stop of the sweep leaves
 State = Literal["new", "begun", "finished"]
 
 
@@ -130,7 +131,7 @@ def outcomes(sweep: Path) -> dict[Path, dict[str, str]]:
 
     An outcome is finished, failed, crash (an exception), mistake (the user's), killed or interrupted.
     """
-    files = sorted(sweep.glob(f"*/{OUTCOME}"), key=natural)
+    files = sorted((file for file in sweep.glob(f"*/{OUTCOME}") if not file.parent.parent.name.startswith(".")), key=natural)
     found = {path.parent.parent: read_object(path) for path in files}
     return {job: outcome for job, outcome in found.items() if {"outcome", "message"} <= set(outcome)}
 
@@ -175,13 +176,18 @@ def is_of_hydra(text: str) -> bool:
 def report(folder: Path, complete: bool = True) -> int:
     """Prints the jobs with their best metric, and those that failed; returns 1 after a crash, 2 after mistakes only, else 0.
 
+    Where the sweep ended early, jobs that have not ended are no failures.
+
     Args:
         complete: whether the launcher came to the end; otherwise how to go on has been told.
     """
     sweep = load(folder)
     if len(sweep.jobs) > 1:
         print_jobs(sweep)
-    failed = [job for job in sweep.jobs if job.status != "finished"]
+    left = [] if complete else [job for job in sweep.jobs if job.status in UNDONE]
+    failed = [job for job in sweep.jobs if job.status != "finished" and job not in left]
+    if left:
+        print(f"{len(left)} of {len(sweep.jobs)} jobs are left: {', '.join(f'{job.name} ({job.status})' for job in left)}")
     if complete:
         for line in closing_lines(sweep):
             print(line)

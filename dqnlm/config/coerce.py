@@ -8,6 +8,8 @@ import types
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal, NewType, Union, get_args, get_origin
 
+from dqnlm.utils.float32 import as_float
+
 GREATEST_INTEGER = 2**63 - 1  # of torch, 64 bits with a sign
 
 
@@ -112,9 +114,12 @@ def _int(value: Any, _: tuple[Any, ...]) -> int:
 
 
 def _float(value: Any, _: tuple[Any, ...]) -> float:
-    if isinstance(value, (int, float)) and not isinstance(value, bool) and not math.isnan(value):
-        return float(value)
-    raise MismatchError("is not a number")
+    if not isinstance(value, (int, float)) or isinstance(value, bool) or math.isnan(as_float(value)):
+        raise MismatchError("is not a number")
+    number = as_float(value)
+    if math.isinf(number):
+        raise MismatchError("is not a finite number")
+    return number
 
 
 def _bool(value: Any, _: tuple[Any, ...]) -> bool:

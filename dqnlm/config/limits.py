@@ -5,6 +5,7 @@ A run keeps the numbers that come of them, not the limits.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -66,8 +67,8 @@ def lowered(
             if name not in names and name not in found[group]:
                 near = suggestion(name, names, f"at_most.{group}.")
                 raise UserError(f"{key}: no option of {group} has a setting {name} ({where(key)}){near}")
-            if type(limit) not in (int, float) or limit <= 0:
-                raise UserError(f"{key}: {shown(limit)} is no number above 0 ({where(key)})")
+            if type(limit) not in (int, float) or not 0 < limit < math.inf:
+                raise UserError(f"{key}: {shown(limit)} is no finite number above 0 ({where(key)})")
             if name in found[group] and _is_above(found[group][name], limit) and not is_typed(f"{group}.{name}"):
                 found[group][name] = limit
     return found

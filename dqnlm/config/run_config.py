@@ -21,7 +21,7 @@ from dqnlm.config.moved import renewed_config
 from dqnlm.config.sections import require_whole
 from dqnlm.config.validation import ALLOW_TARGETS, validate
 from dqnlm.errors import UserError
-from dqnlm.utils.files import write_text_atomic
+from dqnlm.utils.files import require_regular, write_text_atomic
 from dqnlm.utils.parsing import yaml_value
 from dqnlm.utils.permissions import permit_targets
 
@@ -42,6 +42,7 @@ def load_run_config(path: Path, overrides: Sequence[str] = ()) -> dict[str, Any]
         UserError: missing or damaged file, or a mistake in an override.
     """
     file = path / "config.yaml" if path.is_dir() else path
+    require_regular(file)
     try:
         config = yaml_value(file.read_text(encoding="utf-8"))
     except FileNotFoundError:

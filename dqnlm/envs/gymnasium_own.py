@@ -11,6 +11,7 @@ import numpy as np
 
 from dqnlm.errors import UserError
 from dqnlm.utils import user_code
+from dqnlm.utils.float32 import GREATEST, as_float
 
 SETTING = "env.path"
 
@@ -65,8 +66,8 @@ class Own:
         observation, reward, terminated, truncated, info = answer
         self._check_observation("step", observation)
         number = reward.item() if getattr(reward, "shape", None) == () else reward
-        if not isinstance(number, Real) or not np.isfinite(float(number)):
-            raise self._answered("step", reward, "the reward, a finite number")
+        if not isinstance(number, Real) or not abs(as_float(number)) <= GREATEST:
+            raise self._answered("step", reward, f"the reward, a finite number (in 32 bits, at most {GREATEST:.2g})")
         for name, value in (("terminated", terminated), ("truncated", truncated)):
             if not isinstance(value, bool | np.bool_):
                 raise self._answered("step", value, f"{name}, True or False")

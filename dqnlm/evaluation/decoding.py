@@ -10,7 +10,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from dqnlm.agent.generation import Choose, answers
-from dqnlm.agent.policy import Policy
+from dqnlm.agent.policy import Policy, is_temperature
 from dqnlm.errors import UserError
 
 _AT_ONCE = 64  # prompts in one forward
@@ -70,8 +70,8 @@ def answer_ids(
         raise UserError(f"--beam counts hypotheses and must be at least 1, not {beam}")
     if beam > 1 and temperature is not None:
         raise UserError("--beam searches and --temperature draws; give one of them")
-    if temperature is not None and temperature <= 0:
-        raise UserError(f"--temperature must be above 0, not {temperature:g}; for the best token leave it out")
+    if temperature is not None and not is_temperature(temperature):
+        raise UserError(f"--temperature must be above 0 and finite, not {temperature:g}; for the best token leave it out")
     stop = int(policy.tokenizer.encode(STOP)[0])
     ids = [_prompt_ids(policy, text, stop, max_new_tokens) for text in prompts]
     generator = torch.Generator(policy.device).manual_seed(seed)

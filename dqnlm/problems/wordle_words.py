@@ -9,6 +9,7 @@ from typing import NamedTuple
 from dqnlm.errors import UserError
 from dqnlm.problems.wordle import LENGTH, LETTERS
 from dqnlm.utils.encoding import text_of
+from dqnlm.utils.files import require_regular
 
 DATA_FILE = Path("wordle") / "words_430.txt"  # below $DQNLM_DATA_DIR: the vocabulary of LMRL-Gym
 AUTO, BUNDLED = "auto", "bundled"
@@ -60,6 +61,7 @@ def word_list(option: str) -> WordList:
 
 def read(file: Path) -> WordList:
     """Reads the words of a file, one a line, skipping blank lines. Raises UserError as `word_list`."""
+    require_regular(file)
     try:
         data = file.read_bytes()
     except OSError as error:

@@ -140,13 +140,18 @@ def value_of(run: RunData, figure: str, kind: str) -> float | str | None:
 
 
 def main_figure(runs: list[RunData]) -> str:
-    """eval/accuracy where a run has it, else eval/return, else the first metric that the best policy could be chosen by."""
+    """eval/accuracy where a run has it, else eval/return, else the first metric that the best policy could be chosen by.
+
+    Before the first evaluation there is none of these: then the first logged one that has a direction, or any.
+    """
     logged = {name for run in runs for name in run.metric_names()}
     for name in ("eval/accuracy", "eval/return"):
         if name in logged:
             return name
     declared = (metric["name"] for run in runs for metric in run.declared() if metric["higher_is_better"] is not None)
-    return next((name for name in declared if name in logged), "eval/accuracy")
+    evaluated = [name for name in declared if name in logged]
+    others = sorted((name for run in runs for name in run.metric_names()), key=lambda name: direction(name, runs) is None)
+    return next(iter([*evaluated, *others]), "eval/accuracy")
 
 
 def check_figure(figure: str, runs: list[RunData]) -> None:

@@ -100,8 +100,6 @@ def report_part(run: RunDirectory, metric: str | None) -> str:
         if not found.points:
             return sentence(f"{found.status}; there is no log point yet.")
         figure = metric or main_figure([found])
-        if metric is None and figure not in found.metric_names():
-            figure = found.metric_names()[0]  # before the first evaluation
         check_figure(figure, [found])
         return "\n".join(part for part in comparison([found], figure) if part)
     except UserError as error:

@@ -19,6 +19,7 @@ from typing import Any
 from dqnlm.config.moved import renewed_config, renewed_metric, renewed_metrics
 from dqnlm.config.sections import require_whole
 from dqnlm.errors import UserError
+from dqnlm.utils.files import require_regular
 from dqnlm.utils.parsing import json_value, yaml_value
 
 TAIL_BYTES = 256 * 1024  # of metrics.jsonl, enough for some hundred log points
@@ -177,6 +178,7 @@ def read_tail(path: Path, notes: list[str], tail_bytes: int = TAIL_BYTES) -> lis
     """As `read_lines`, of about the last `tail_bytes` bytes only; line numbers in messages count from there."""
     if not path.exists():
         return []
+    require_regular(path)
     with path.open("rb") as stream:
         size = stream.seek(0, 2)
         stream.seek(max(0, size - tail_bytes - 1))
@@ -287,6 +289,7 @@ def _object(line: bytes, where: str) -> Point:
 
 
 def _bytes(path: Path) -> bytes:
+    require_regular(path)
     try:
         return path.read_bytes()
     except FileNotFoundError as error:

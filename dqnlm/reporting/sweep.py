@@ -21,6 +21,7 @@ from dqnlm.reporting.loading import RunData, is_number, load_run, read_json, rea
 from dqnlm.runs.directory import RunDirectory, natural
 from dqnlm.runs.lock import is_owned
 from dqnlm.runs.reading import read_object
+from dqnlm.utils.files import require_regular
 from dqnlm.utils.parsing import yaml_value
 
 COMMAND = "sweep.json"
@@ -108,7 +109,13 @@ class SweepData:
 
 def is_sweep(folder: Path) -> bool:
     """Whether a folder holds a sweep: the file with its command, or at least two jobs."""
-    return (folder / COMMAND).is_file() or (not RunDirectory(folder).is_run and len(list(folder.glob(f"*/{OVERRIDES}"))) > 1)
+    return (folder / COMMAND).is_file() or (not RunDirectory(folder).is_run and len(_begun(folder)) > 1)
+
+
+def _begun(folder: Path) -> list[Path]:
+    """The folders of the jobs that have begun, by number; a hidden folder is no job."""
+    folders = [path.parent.parent for path in folder.glob(f"*/{OVERRIDES}")]
+    return sorted((job for job in folders if not job.name.startswith(".")), key=natural)
 
 
 def load_sweep(folder: Path, expected: Sequence[Sequence[str]] = ()) -> SweepData:
@@ -121,7 +128,7 @@ def load_sweep(folder: Path, expected: Sequence[Sequence[str]] = ()) -> SweepDat
     Raises:
         UserError: a damaged file of the sweep. A damaged run is a job without data, with the error as its message.
     """
-    folders = sorted((path.parent.parent for path in folder.glob(f"*/{OVERRIDES}")), key=natural)
+    folders = _begun(folder)
     jobs = [read_job(path) for path in folders]
     begun = {path.name.split("-")[0] for path in folders}
     missing = [number for number in range(len(expected)) if str(number) not in begun]
@@ -162,6 +169,7 @@ def read_overrides(folder: Path) -> list[Any]:
     Raises:
         UserError: the file is missing or damaged.
     """
+    require_regular(folder / OVERRIDES)
     try:
         found = yaml_value((folder / OVERRIDES).read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:

@@ -16,6 +16,7 @@ from dqnlm.rewards.calling import Call
 from dqnlm.rewards.text import Decoder, Ids, TextReward
 from dqnlm.types import Bounds
 from dqnlm.utils import user_code
+from dqnlm.utils.float32 import GREATEST, as_float
 from dqnlm.utils.paths import CodePath
 
 SETTING = "reward.path"
@@ -137,9 +138,9 @@ class FunctionReward(TextReward):
         if not isinstance(value, Real):
             hint = "; for a number a token set reward.per_token=true" if _as_list(value) is not None else ""
             raise self._wrong(f"returned {value!r:.60} {which} where a number is meant{hint}")
-        number = float(value)
-        if not math.isfinite(number):
-            raise self._wrong(f"returned {number} {which}; a reward must be a finite number")
+        number = as_float(value)
+        if not abs(number) <= GREATEST:
+            raise self._wrong(f"returned {number} {which}; a reward must be a finite number (in 32 bits, at most {GREATEST:.2g})")
         low, high = self.score_bounds
         if not low <= number <= high:
             raise self._wrong(

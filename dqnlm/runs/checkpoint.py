@@ -86,10 +86,16 @@ class Checkpoints:
             shutil.rmtree(temporary, ignore_errors=True)
             kept = [p.name for p in step_folders(self.folder)]
             raise UserError(
-                f"could not write the checkpoint {final}: {error}. Checkpoints that are safe: {', '.join(kept) or 'none'}. "
-                f"Free space or mend the folder's permissions, then: {resume_command(self.folder.parent)}"
+                f"could not write the checkpoint {final}: {_reason(error)}. Checkpoints that are safe: "
+                f"{', '.join(kept) or 'none'}. Free space or mend the folder's permissions, then: "
+                f"{resume_command(self.folder.parent)}"
             ) from error
         return final
+
+
+def _reason(error: Exception) -> Exception | BaseException:
+    """What the disk said, which the zip writer of torch.save hides behind an error of its own."""
+    return error.__context__ if isinstance(error.__context__, OSError) else error
 
 
 def _swap_in(temporary: Path, final: Path) -> None:

@@ -15,7 +15,8 @@ from rich.panel import Panel
 from rich.text import Text
 from tqdm import tqdm
 
-from dqnlm.utils.terminal import replace_unknown_letters
+from dqnlm.utils.files import require_regular
+from dqnlm.utils.terminal import OutputError, discard_output, replace_unknown_letters
 
 # As tqdm's own, but for the time left, which counts evaluations and saving.
 BAR = "{l_bar}{bar}| {n_fmt}/{total_fmt} [{elapsed}, {rate_fmt}{postfix}]"
@@ -25,8 +26,8 @@ class Terminal(Console):
     """A console whose closed pipe is an error like others; that of rich ends the program."""
 
     def on_broken_pipe(self) -> None:
-        """Called while the error is handled. What is left in the buffer must not fail again when Python ends."""
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        """Called while the error is handled."""
+        discard_output()
         raise
 
 
@@ -36,12 +37,17 @@ class RunConsole:
     Args:
         log: the file; None: says and writes nothing, where another process does.
         progress: whether to show the progress.
+
+    Raises:
+        UserError: a pipe or a device lies in the place of the log file.
     """
 
     def __init__(self, log: Path | None, progress: bool) -> None:
         replace_unknown_letters()
         self._terminal = Terminal(width=None if sys.stdout.isatty() else 120, highlight=False, quiet=log is None)
         file = Path(os.devnull) if log is None else log
+        if log is not None:
+            require_regular(log)
         self._stream = file.open("a", encoding="utf-8")
         progress = progress and log is not None
         self._file = Console(file=self._stream, width=120, no_color=True, highlight=False)
@@ -66,6 +72,8 @@ class RunConsole:
         try:
             yield
         except (OSError, ValueError) as error:  # ValueError: the stream is closed, or a letter cannot be written
+            if isinstance(error, OutputError):
+                discard_output()
             if self._is_gone:
                 return
             self._is_gone, self._terminal.quiet, self._bar = True, True, None

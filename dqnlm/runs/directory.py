@@ -136,16 +136,19 @@ def require_unused(folder: Path) -> Path:
     return folder
 
 
-def _runs_below(folder: Path) -> list[Path]:
-    """Runs directly below, sorted by name (numbers by value: 10-... comes after 9-...)."""
+def _folders_in(folder: Path) -> list[Path]:
+    """Folders directly below, sorted by name (numbers by value: 10-... comes after 9-...); none where there is no folder."""
     try:
         # Hidden folders are no runs: Hydra keeps a config.yaml of its own in `.hydra`.
-        children = [
-            child for child in folder.iterdir() if not child.name.startswith(".") and RunDirectory(child).is_run
-        ]
+        children = [child for child in folder.iterdir() if not child.name.startswith(".") and child.is_dir()]
     except (FileNotFoundError, NotADirectoryError):
         return []
     return sorted(children, key=natural)
+
+
+def _runs_below(folder: Path) -> list[Path]:
+    """Runs directly below, as of a sweep."""
+    return [child for child in _folders_in(folder) if RunDirectory(child).is_run]
 
 
 def natural(path: Path) -> list[tuple[int, str]]:
@@ -154,13 +157,17 @@ def natural(path: Path) -> list[tuple[int, str]]:
 
 
 def list_runs(output_dir: str | Path) -> list[Path]:
-    """All runs below `<output_dir>/<date>/`, jobs of sweeps included, oldest first (by name, which holds the time)."""
+    """All runs below the output folder, oldest first (by name, which holds the time).
+
+    A run or a sweep lies in `<output_dir>/<date>/`, or where a name was given to it (hydra.run.dir=outputs/NAME) in
+    `<output_dir>/` itself; the jobs of a sweep lie in its folder.
+    """
     runs: list[Path] = []
-    root = Path(output_dir)
-    for day in sorted(root.iterdir()) if root.is_dir() else []:
-        if not day.is_dir():
+    for day in _folders_in(Path(output_dir)):
+        if RunDirectory(day).is_run:
+            runs.append(day)
             continue
-        for folder in sorted((child for child in day.iterdir() if child.is_dir()), key=natural):
+        for folder in _folders_in(day):
             runs.extend([folder] if RunDirectory(folder).is_run else _runs_below(folder))
     return runs
 
@@ -217,9 +224,10 @@ def _latest(runs: Iterable[Path]) -> Path:
 
 
 def _labels(run: Path, root: Path) -> list[str]:
-    """The names of a run: `<date>/<time>-<experiment>[/<job>]` and the same without the date."""
+    """The names of a run: `<date>/<time>-<experiment>[/<job>]` and the same without the date; `<name>` of one without a date."""
     whole = run.relative_to(root).as_posix()
-    return [whole, whole.partition("/")[2]]
+    without_date = whole.partition("/")[2]
+    return [whole, without_date] if without_date else [whole]
 
 
 def _listed(runs: Iterable[Path], root: Path) -> str:

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from dqnlm.errors import UserError
+from dqnlm.utils.files import require_regular
 from dqnlm.utils.parsing import json_value
 
 try:
@@ -68,6 +69,7 @@ def is_owned(folder: Path) -> bool:
 def _acquire(path: Path) -> IO[str] | None:
     """The locked file; None where there are no locks."""
     while fcntl is not None:
+        require_regular(path)
         stream = path.open("a+", encoding="utf-8")
         try:
             fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)

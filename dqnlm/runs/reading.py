@@ -12,6 +12,8 @@ from dqnlm.utils.parsing import json_value
 
 def read_object(path: Path) -> dict[str, Any]:
     """The object that a file holds; empty where the file is missing, damaged, not a file, or holds something else."""
+    if not path.is_file():
+        return {}
     try:
         value = json_value(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):

@@ -7,7 +7,7 @@ import json
 from dqnlm.data.parts import Part
 from dqnlm.errors import UserError
 from dqnlm.runs.directory import RunDirectory
-from dqnlm.utils.files import write_text_atomic
+from dqnlm.utils.files import require_regular, write_text_atomic
 from dqnlm.utils.parsing import json_value
 
 
@@ -18,6 +18,7 @@ def count_look(run: RunDirectory) -> int:
         UserError: the count there is not a number, or cannot be written: a look that is not counted is not made.
     """
     file, other = run.test_looks, "`--part validation` scores the other held-out part and counts nothing"
+    require_regular(file)
     try:
         looks = json_value(file.read_text())["looks"] if file.exists() else 0
         if not isinstance(looks, int) or isinstance(looks, bool) or looks < 0:

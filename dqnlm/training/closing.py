@@ -7,7 +7,7 @@ from typing import Any
 
 from dqnlm.runs.console import clock
 from dqnlm.training.components import Components
-from dqnlm.utils.permissions import permitted, resume_command
+from dqnlm.utils.permissions import allowing_flags, resume_command
 
 
 def closing_lines(components: Components, summary: dict[str, Any], rounds: dict[str, int]) -> list[str]:
@@ -34,7 +34,7 @@ def closing_lines(components: Components, summary: dict[str, Any], rounds: dict[
 def _next(components: Components) -> list[tuple[str, str]]:
     """(what for, command), as they can be typed."""
     folder, task = str(components.directory.path), components.task
-    allowed = [word for name in sorted(permitted()) for word in ("--allow-targets", name)]
+    allowed = allowing_flags()
     trial = "chat" if task.has_heldout_prompts else "generate"
     commands = [("curves", ["report", folder])]
     commands += [("try it", [trial, folder, *allowed])] if task.has_text else []

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import shlex
 import time
 from typing import Any
 
@@ -13,6 +14,7 @@ from dqnlm.training import saved_state
 from dqnlm.training.components import Components
 from dqnlm.training.diagnostics import diagnostics, warnings
 from dqnlm.utils import sharding
+from dqnlm.utils.permissions import allowing_flags
 
 
 class Recorder:
@@ -114,8 +116,8 @@ class Recorder:
         return (
             f"{name} became {value} between updates {max(0, updates - self.updates_between_logs)} and {updates}: training has "
             "diverged. The last good checkpoint is kept. Try a lower optimizer.lr, a smaller learner.gradient_clip, "
-            "head.loss=huber, or learner.precision=float32; to look at the last good state: dqnlm eval "
-            f"{self.components.directory.path}"
+            "head.loss=huber, or learner.precision=float32; to look at the last good state: "
+            + shlex.join(["dqnlm", "eval", str(self.components.directory.path), *allowing_flags()])
         )
 
     def require_finite_weights(self) -> None:

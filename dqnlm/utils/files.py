@@ -20,6 +20,12 @@ def require_place(target: Path, example: str) -> None:
         raise UserError(f"{target} cannot be written: there is no folder {target.parent}. Make it, or name another.")
 
 
+def require_regular(path: Path) -> None:
+    """Raises UserError where a pipe or a device lies in the place of a file: reading it, or opening it, may never end."""
+    if path.exists() and not path.is_file() and not path.is_dir():
+        raise UserError(f"{path} is no regular file but a pipe or a device: move it away, and put the file in its place")
+
+
 def write_bytes_atomic(path: Path, content: bytes) -> None:
     """Replaces `path` by `content`, or leaves the old file; no reader ever sees a partial file.
 
@@ -50,7 +56,8 @@ def write_json_atomic(path: Path, value: Any) -> None:
 
 
 def sha256_of_file(path: Path) -> str:
-    """Hexadecimal SHA-256 of a file's bytes."""
+    """Hexadecimal SHA-256 of a file's bytes. Raises UserError where it is no regular file."""
+    require_regular(path)
     with path.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 

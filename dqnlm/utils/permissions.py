@@ -68,6 +68,11 @@ def allowing(*more: str) -> str:
     return f"+allow_targets=[{','.join(quoted)}]"
 
 
+def allowing_flags() -> list[str]:
+    """The words that permit all that is permitted to commands that read a run (eval, generate ...)."""
+    return [word for name in sorted(_permitted) for word in ("--allow-targets", name)]
+
+
 def permitted() -> frozenset[str]:
     """All modules and files that are allowed."""
     return frozenset(_permitted)

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from dqnlm.agent.policy import Policy
+from dqnlm.errors import UserError
 from dqnlm.heads.scalar import Scalar
 from dqnlm.types import Bounds
 
@@ -71,3 +72,10 @@ def test_a_temperature_that_was_set_is_not_fitted() -> None:
     assert (own.temperature, fitted.temperature) == (2.0, 0.7)
     assert policy(temperature=1.0).default == "greedy"
     assert policy(temperature=1.0, has_own_temperature=True).default == "boltzmann"
+
+
+@pytest.mark.parametrize("temperature", [0.0, -1.0, math.nan, math.inf, 1e300, 1e-320])
+def test_a_temperature_that_q_cannot_be_divided_by(temperature: float) -> None:
+    """Bug: --temperature nan is taken, and writes the same token again and again."""
+    with pytest.raises(UserError, match="--temperature must be above 0 and finite"):
+        policy().chooser("boltzmann", temperature, None, torch.Generator())

@@ -162,3 +162,11 @@ def test_mistakes(wordle_run: Path, text_run: Path, monkeypatch: pytest.MonkeyPa
         talk(monkeypatch, text_run, "", "--max-tokens", "0")
     assert talk(monkeypatch, text_run, "Z\n") == 2 and "error:" in capsys.readouterr().err
     assert cli.main(["chat", str(text_run / "nothing")]) == 2
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "utf-16"])
+def test_input_that_is_no_text_in_its_encoding_is_one_message(monkeypatch: pytest.MonkeyPatch, encoding: str) -> None:
+    """Bug: `echo é | PYTHONIOENCODING=ascii dqnlm chat RUN` ends in a UnicodeDecodeError."""
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO("é é\n".encode()), encoding))
+    with pytest.raises(UserError, match=f"no text in the encoding {encoding}"):
+        chat._ask("")

@@ -360,3 +360,45 @@ def test_an_interrupt_that_a_library_swallows_is_not_lost() -> None:
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
     with interrupts.remembering():
         interrupts.raise_if_forgotten()  # another program's interrupt is not this one's
+
+
+@pytest.mark.parametrize("words", [["configs"], ["generate", "--help"]])
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+def test_lost_output_is_one_message_and_a_code(tmp_path: Path, words: list[str], unbuffered: str) -> None:
+    """Bug: a full disk behind stdout ends in a traceback, or in code 0 without a word."""
+    (tmp_path / "out").write_text("")
+    with (tmp_path / "out").open() as no_output:  # opened for reading alone
+        done = subprocess.run(
+            [sys.executable, "-m", "dqnlm", *words], stdout=no_output, stderr=subprocess.PIPE, text=True, check=False,
+            env={**os.environ, "PYTHONUNBUFFERED": unbuffered},
+        )  # fmt: skip
+    assert done.returncode == 1 and done.stderr.startswith("error: standard output cannot be written: Bad file descriptor")
+    assert done.stderr.count("\n") == 1
+
+
+def test_closed_streams_are_the_null_device() -> None:
+    """Bug: `dqnlm chat RUN <&-` or `dqnlm runs >&-` ends in an AttributeError of None."""
+    code = "from dqnlm.utils import terminal; terminal.prepare(); print(terminal.read_line()); terminal.flush_output()"
+    done = subprocess.run(f'"{sys.executable}" -c "{code}" <&- >&-', shell=True, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_words_that_are_no_text_in_the_locale_are_refused(run: Run) -> None:
+    """Bug: a name with an accent under LC_ALL=C ends in a UnicodeEncodeError where the run's files are written."""
+    code, _, err = run("generate", "d\udcc3\udca9")
+    assert code == 2 and err.startswith("error: 'd\\udcc3\\udca9': ") and err.count("\n") == 1
+    assert "no runs below" in run("generate", "nothing", "--prompt", "\udcc3")[2]  # bytes may be typed as text
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["resume"], "required: run\n"), (["generate"], "required: run\n"),
+        (["generate", "x", "--seed", "99999999999999999999"], "--seed: 99999999999999999999 is beyond the seeds"),
+    ],
+)  # fmt: skip
+def test_what_is_missing_or_too_large_on_a_command_line(capsys: pytest.CaptureFixture[str], words: list[str], said: str) -> None:
+    """Bug: key=value is said to be required, which it is not; a seed of more than 64 bits ends in a traceback."""
+    with pytest.raises(SystemExit) as stopped:
+        cli.main(words)
+    assert stopped.value.code == 2 and said in capsys.readouterr().err

@@ -14,6 +14,7 @@ import torch
 
 from dqnlm import cli
 from dqnlm.commands import train_sweep
+from dqnlm.reporting.sweep import NOT_BEGUN, STOPPED, JobData, SweepData
 from dqnlm.training.trainer import Trainer
 from tests.helpers import runs as tools
 
@@ -150,3 +151,15 @@ def test_a_sweep_ends_with_its_best_job_and_a_command_that_works(sweep: Sweep) -
     assert code == 0 and max(values.values()) == values[best.split(": ")[1].split(", ")[0]]
     words = shlex.split(lines[-1].split(": ")[1])
     assert words[0] == "dqnlm" and cli.main(words[1:]) == 0
+
+
+def test_jobs_that_a_stop_leaves_are_no_failures(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Bug: a sweep that a signal stopped says that the jobs failed which it had not begun."""
+    jobs = [JobData("0", {}, "mistake", "no"), JobData("1", {}, STOPPED), JobData("2", {}, NOT_BEGUN)]
+    monkeypatch.setattr(train_sweep, "load", lambda folder: SweepData(folder, None, jobs, [], ""))
+    assert train_sweep.report(tmp_path, complete=False) == 2
+    shown = capsys.readouterr()
+    assert "2 of 3 jobs are left: 1 (stopped), 2 (not begun)" in shown.out
+    assert shown.err == "error: 1 of 3 jobs failed\n  0: no\n"

@@ -28,6 +28,7 @@ def test_conform_accepts(value: Any, annotation: Any, result: Any) -> None:
     ("value", "annotation"),
     [
         (True, int), (True, float), (1, bool), ("1", int), (1.5, int), (float("nan"), float), (float("inf"), int),
+        (float("inf"), float), (-float("inf"), float), (10**400, float),
         (None, int), (None, str), (False, str), ("c", Literal["a", "b"]), (True, Literal[1]), ("a", list[str]),
         ([1, "x"], list[int]), (2**63, int), (1e30, int),
         (-(2**64), int | None), ([1.0], tuple[float, float]), ("None", int | None), (3, dict), (1, Path),

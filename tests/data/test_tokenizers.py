@@ -111,6 +111,12 @@ def test_invalid_byte_sequences_decode() -> None:
         tokenizer.encode_strict("a\ud800")
 
 
+def test_bytes_that_are_no_text_in_the_locale_are_said_to_be_that() -> None:
+    """Bug: an emoji typed under LC_ALL=C is said to be four letters that do not occur in the training text."""
+    with pytest.raises(UserError, match=r"bytes that are no letters: .*UTF-8"):
+        CharacterTokenizer("ab").encode_strict("a\udcf0\udc9f")
+
+
 @pytest.mark.parametrize("tokenizer", [CharacterTokenizer("ab"), ByteTokenizer()])
 def test_ids_outside_the_vocabulary_are_refused(tokenizer: base.Tokenizer) -> None:
     """Guards against NumPy's negative indices: -1 would read as the unknown token."""

@@ -265,4 +265,12 @@ def test_the_first_figure_is_one_that_there_is(tmp_path: Path) -> None:
     }
     assert main_figure([runs["text"], runs["game"]]) == "eval/accuracy"
     assert main_figure([runs["game"], runs["neither"]]) == "eval/return"
-    assert main_figure([runs["neither"]]) == "eval/accuracy"  # and is then refused by name
+    assert main_figure([runs["neither"]]) == "loss/td"  # before the first evaluation
+
+
+def test_a_report_before_the_first_evaluation(tmp_path: Path) -> None:
+    """Bug: `dqnlm report` of a run without an evaluation says that --metric is wrong, which nobody gave."""
+    lines = [{"step": 1, "time/x": 2.0, "loss/td": 0.5}, {"step": 2, "time/x": 2.0, "loss/td": 0.4}]
+    run = make_run(tmp_path / "a", {"seed": 0}, points=lines)
+    assert main_figure([load(run)]) == "loss/td"
+    assert main([str(run)]) == 0 and (run / "report.html").is_file()

@@ -11,7 +11,7 @@ import pytest
 from dqnlm import cli
 from dqnlm.reporting import importance as shares
 from dqnlm.reporting.parallel import make_axis, parallel_svg
-from dqnlm.reporting.sweep import JobData, SweepData, load_sweep, varied
+from dqnlm.reporting.sweep import OVERRIDES, JobData, SweepData, is_sweep, load_sweep, varied
 from dqnlm.reporting.sweep_table import sentences
 from tests.helpers import runs as tools
 
@@ -93,3 +93,12 @@ def test_the_command_writes_the_page(tmp_path: Path, monkeypatch: pytest.MonkeyP
     assert best is not None and best.command() in out and [job.status for job in sweep.jobs].count("mistake") == 2
     assert json.loads(Path("s/sweep.json").read_text())["command"][:3] == ["dqnlm", "train", "-m"]
     assert cli.main(["report", "s", "s/0-env.prompt_length=1,seed=0"]) == 2
+
+
+def test_a_hidden_folder_is_no_job(tmp_path: Path) -> None:
+    """Bug: a job's hidden copy makes a folder of one run a sweep of two."""
+    for job in ("0-seed=1", ".0-seed=1"):
+        (tmp_path / job / OVERRIDES).parent.mkdir(parents=True)
+        (tmp_path / job / OVERRIDES).write_text("[]\n")
+    assert not is_sweep(tmp_path)
+    assert [job.name for job in load_sweep(tmp_path).jobs] == ["0-seed=1"]

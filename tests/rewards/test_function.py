@@ -99,6 +99,8 @@ def test_arrays_and_tensors_will_do(write: Write, body: str) -> None:
         ("return [1.0, 'good']", False, "returned 'good' for completion 2 where a number is meant"),
         ("return [[0.1, 0.2], [0.3]]", False, "set reward.per_token=true"),
         ("return [1.0, float('nan')]", False, "returned nan for completion 2; a reward must be a finite number"),
+        ("return [1.0, 1e39]", False, "returned 1e+39 for completion 2; a reward must be a finite number (in 32 bits"),
+        ("return [1.0, -(10**5000)]", False, "returned inf for completion 2; a reward must be a finite number (in 32 bits"),
         ("return [1.0, 3]", False, "returned 3.0 for completion 2, outside reward.low=0.0 to reward.high=1.0"),
         ("return [[0.1, 0.2, 0.3], [0.4]]", True, "returned 3 numbers for completion 1, which has 2 tokens"),
         ("return [0.1, 0.2]", True, "returned 0.1 for completion 1, which has 2 tokens"),

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from dqnlm.runs.console import RunConsole
+from dqnlm.utils.terminal import replace_unknown_letters
 
 LETTERS = "yes \U0001f469\u200d\U0001f9b0 \u05e9\u05dc\u05d5\u05dd \u00e9"
 
@@ -47,3 +48,27 @@ def test_a_closed_pipe_is_said_once_in_the_log(tmp_path: Path, progress: bool) -
     assert done.returncode == 0 and not done.stderr
     log = (tmp_path / "train.log").read_text(encoding="utf-8")
     assert log.count("the terminal can no longer be written to") == 1 and log.count("rounds 8/9") == 1
+
+
+def test_a_full_disk_behind_the_terminal_ends_no_run(tmp_path: Path) -> None:
+    """Bug: `dqnlm train > FILE` on a full disk ends the run, or gives it another code than 0."""
+    program = (
+        "import sys; from pathlib import Path; from dqnlm.runs.console import RunConsole; from dqnlm.utils import terminal\n"
+        "terminal.prepare()\n"
+        f"console = RunConsole(Path({str(tmp_path / 'train.log')!r}), False)\n"
+        "for i in range(9): console.print('word ' * 5000)\n"
+        "console.close(); terminal.flush_output()\n"
+    )
+    (tmp_path / "out").write_text("")
+    with (tmp_path / "out").open() as no_output:  # opened for reading alone
+        done = subprocess.run([sys.executable, "-c", program], stdout=no_output, stderr=subprocess.PIPE, text=True, timeout=60)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert (tmp_path / "train.log").read_text(encoding="utf-8").count("can no longer be written to") == 1
+
+
+@pytest.mark.parametrize("errors", ["strict", "surrogateescape"])
+def test_letters_that_the_locale_lacks_are_replaced(monkeypatch: pytest.MonkeyPatch, errors: str) -> None:
+    """Bug: under LC_ALL=C Python's stdout is `surrogateescape`, and one letter of a sample ends `dqnlm rate`."""
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(io.BytesIO(), "ascii", errors=errors))
+    replace_unknown_letters()
+    print(LETTERS, flush=True)

@@ -82,6 +82,20 @@ def test_list_runs_finds_jobs_of_sweeps_in_the_order_of_their_numbers(outputs: P
     assert list_runs(outputs / "missing") == []
 
 
+def test_runs_and_sweeps_without_a_date_are_found_and_hidden_folders_are_not(outputs: Path) -> None:
+    """Bug: the run that hydra.run.dir=outputs/NAME makes is not found, and its `.hydra` is listed as a damaged run."""
+    make_run(outputs / "bar" / "0-seed=1")
+    make_run(outputs / "foo")
+    for run in ("foo", "2026-11-20/11-00-00-train"):
+        make_run(outputs / run / ".hydra", manifest=False)
+    for hidden in (".trash/2026-11-20/run", "2026-11-20/.old", "2026-11-20/12-00-00-sweep/.copy"):
+        make_run(outputs / hidden, manifest=False)
+    names = [run.relative_to(outputs).as_posix() for run in list_runs(outputs)]
+    assert len(names) == 7 and names[-2:] == ["bar/0-seed=1", "foo"]
+    assert find_run("latest", outputs) == find_run("fo", outputs) == outputs / "foo"
+    assert find_run("bar/0", outputs) == find_run("0-seed", outputs) == outputs / "bar" / "0-seed=1"
+
+
 @pytest.mark.parametrize(
     ("name", "found"),
     [

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from dqnlm.config.run_config import load_run_config
 from dqnlm.errors import UserError
-from dqnlm.reporting.loading import read_config, read_json, read_lines
+from dqnlm.metrics import JsonLines
+from dqnlm.reporting.loading import read_config, read_json, read_lines, read_tail
+from dqnlm.runs.console import RunConsole
 from dqnlm.runs.reading import read_object
 from dqnlm.utils import parsing
+from dqnlm.utils.files import sha256_of_file
 from dqnlm.utils.parsing import json_value, yaml_value
 
 DEEP = 100_000
@@ -71,3 +77,19 @@ def test_every_reader_of_json(tmp_path: Path, name: str) -> None:
     file.write_bytes(file.read_bytes() + b"\n")
     with pytest.raises(UserError, match=r"summary\.json"):
         read_lines(file, [])
+
+
+@pytest.mark.parametrize(
+    "read",
+    [
+        read_config, read_json, load_run_config, JsonLines, sha256_of_file, lambda file: read_lines(file, []),
+        lambda file: read_tail(file, []), lambda file: RunConsole(file, False),
+    ],
+)  # fmt: skip
+def test_a_device_in_the_place_of_a_file_of_a_run_is_refused(tmp_path: Path, read: Callable[[Path], Any]) -> None:
+    """Bug: a pipe there is waited for, and a device without an end is read without one."""
+    (tmp_path / "file").symlink_to(os.devnull)
+    with pytest.raises(UserError, match="file is no regular file"):
+        read(tmp_path / "file")
+    os.mkfifo(tmp_path / "pipe")
+    assert read_object(tmp_path / "pipe") == {}

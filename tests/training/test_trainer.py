@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import random
 import shlex
 import shutil
@@ -10,6 +11,7 @@ import signal
 import traceback
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -21,6 +23,8 @@ from dqnlm.errors import UserError
 from dqnlm.runs import checkpoint
 from dqnlm.runs.directory import RunDirectory
 from dqnlm.training import summary as run_summary
+from dqnlm.training.recorder import Recorder
+from dqnlm.utils.permissions import forget_permissions, permit_targets
 from dqnlm.utils.signals import Stopped
 from tests.helpers import runs as tools
 from tests.helpers.environments import NoHostSynchronisation
@@ -371,3 +375,15 @@ def test_a_run_ends_with_its_folder_its_best_figure_and_commands_that_work(tmp_p
     for words in commands.values():
         assert words[0] == "dqnlm" and cli.main(words[1:]) == 0, words
     assert json.loads((tmp_path / "run" / "summary.json").read_text())["totals"]["rollouts"] == 24
+
+
+def test_the_command_to_look_at_a_diverged_run_has_its_permissions(tmp_path: Path) -> None:
+    """Bug: the command that the message of a diverged run names is refused, as it lacks --allow-targets."""
+    recorder = Recorder.__new__(Recorder)
+    recorder.updates_between_logs = 1
+    recorder.components = SimpleNamespace(updates=5, directory=RunDirectory(tmp_path))  # type: ignore[assignment]
+    permit_targets("my_rewards")
+    try:
+        assert recorder._not_finite("loss/td", math.nan).endswith(f"dqnlm eval {tmp_path} --allow-targets my_rewards")
+    finally:
+        forget_permissions()

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from dqnlm.errors import UserError
+from dqnlm.utils import terminal
 from dqnlm.utils.files import write_bytes_atomic
 
 REPLACEMENT = "\ufffd"  # what the unknown token reads as
@@ -125,6 +126,7 @@ class CharacterTokenizer(Tokenizer):
             first: dict[str, int] = {}
             for place in places:
                 first.setdefault(text[place], place + 1)
+            require_letters("".join(first))
             named = [f"{_printable(c)} (position {place})" for c, place in list(first.items())[:_NAMED_AT_MOST]]
             more = f" and {len(first) - _NAMED_AT_MOST} more" if len(first) > _NAMED_AT_MOST else ""
             raise UserError(
@@ -187,6 +189,12 @@ class ByteTokenizer(Tokenizer):
     def state(self) -> dict[str, Any]:
         """See `Tokenizer.state`."""
         return {"kind": "byte"}
+
+
+def require_letters(text: str) -> None:
+    """Raises UserError where what was typed has bytes that are no text in the locale's encoding."""
+    if terminal.escaped_bytes(text):
+        raise UserError(f"the text has bytes that are no letters: {terminal.about_the_locale()}")
 
 
 def _code_points(text: str) -> np.ndarray:

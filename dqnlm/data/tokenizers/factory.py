@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 from dqnlm.data.tokenizers.base import ByteTokenizer, CharacterTokenizer, Tokenizer
 from dqnlm.errors import UserError
+from dqnlm.utils.files import require_regular
 from dqnlm.utils.parsing import json_value
 from dqnlm.utils.paths import PathOrName
 
@@ -57,6 +58,7 @@ def from_state(state: dict[str, Any]) -> Tokenizer:
 
 def load(path: str | Path) -> Tokenizer:
     """Loads a tokenizer written by `save`. Raises UserError for a missing or damaged file."""
+    require_regular(Path(path))
     try:
         state = json_value(Path(path).read_text(encoding="utf-8"))
     except OSError as error:

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from dqnlm.data.tokenizers.base import REPLACEMENT, Tokenizer
+from dqnlm.data.tokenizers.base import REPLACEMENT, Tokenizer, require_letters
 from dqnlm.errors import UserError
 from dqnlm.utils import hub
 from dqnlm.utils.parsing import json_value
@@ -85,14 +85,22 @@ class PretrainedTokenizer(Tokenizer):
 
     def _plain(self, text: str) -> list[int]:
         """Ids of a text by itself, without special tokens."""
-        ids: list[int] = self._fast.encode(text, add_special_tokens=False).ids
+        ids: list[int] = self._encoded(text).ids
         return ids
+
+    def _encoded(self, text: str) -> Any:
+        """What the library finds in a text. Raises UserError for lone surrogates, which it does not take."""
+        try:
+            return self._fast.encode(text, add_special_tokens=False)
+        except TypeError as error:
+            require_letters(text)
+            raise UserError("the text has a lone surrogate, which is no character. Leave it out.") from error
 
     def _continuation(self, text: str) -> list[int]:
         """Ids of a text behind another one, which has no space put before it; [] where no token begins with the text."""
         if not self._before:
             return []
-        found = self._fast.encode(_BEFORE + text, add_special_tokens=False)
+        found = self._encoded(_BEFORE + text)
         first = next((place for place, (begin, _) in enumerate(found.offsets) if begin >= len(_BEFORE)), 0)
         return found.ids[first:] if found.ids[:first] == self._before else []
 
@@ -140,7 +148,7 @@ class PretrainedTokenizer(Tokenizer):
 
     def _unknown_places(self, text: str) -> list[int]:
         """Positions of unknown tokens, and of text without a token that is more than white space."""
-        encoded = self._fast.encode(text, add_special_tokens=False)
+        encoded = self._encoded(text)
         known = bytearray(len(text))
         for token, (begin, end) in zip(encoded.ids, encoded.offsets, strict=True):
             if token != self.unknown_id:

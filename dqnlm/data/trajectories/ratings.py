@@ -12,7 +12,7 @@ from typing import Any, Literal, NamedTuple
 
 from dqnlm.data.trajectories.files import read_file
 from dqnlm.errors import UserError
-from dqnlm.utils.files import write_bytes_atomic
+from dqnlm.utils.files import require_regular, write_bytes_atomic
 
 SCORES = "12345"
 Scale = Literal["unit", "raw"]
@@ -48,6 +48,7 @@ class Ratings:
         if not path.name.endswith(".jsonl") or not path.parent.is_dir():
             raise UserError(f"--output {path}: name a file that ends in .jsonl, in a folder that is there")
         self.path, self.scale, self._lines = path, scale, list[bytes]()
+        require_regular(path)
         with _naming(path):
             content = path.read_bytes() if path.exists() else b""
         items = read_file(str(path))[0] if content.strip() else []
