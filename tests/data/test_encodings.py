@@ -213,7 +213,7 @@ def test_thousands_where_commas_separate_cells(tmp_path: Path) -> None:
         ("a.csv", "# by me, today\nprompt,completion,reward\na,b,1\n", "begins with '# by me', .*drop the lines"),
         ("a.tsv", json.dumps([ROW, ROW]), r"is JSON, .* rename it to a\.json\."),
         ("a.csv", json.dumps(ROW) + "\n" + json.dumps(ROW), r"is JSON, .* rename it to a\.jsonl\."),
-        ("a.csv.gz", gzip.compress(json.dumps(ROW, indent=1).encode()), r"is JSON, .* rename it to a\.json\.gz\."),
+        ("a.csv.gz", gzip.compress(json.dumps(ROW, indent=1).encode(), mtime=0), r"is JSON, .* rename it to a\.json\.gz\."),
         ("a.json", json.dumps({"train": [ROW], "test": [ROW]}), "lists of objects under train and test: which one"),
         ("a.json", '[{"reward": ' + "9" * 5000 + "}]", "the number 9999999999... has 5,000 digits"),
         ("a.jsonl", '{"reward": ' + "9" * 5000 + "}", "the number 9999999999... has 5,000 digits"),
