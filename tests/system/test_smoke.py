@@ -72,8 +72,8 @@ def composed(*overrides: str) -> dict[str, dict[str, object]]:
     [
         ("+at_most.env.num_evns=4", "no option of env has a setting num_evns"),
         ("+at_most.envs.num_envs=4", "there is no group envs"),
-        ("+at_most.env.num_envs=many", "'many' is no number above 0"),
-        ("+at_most.env.num_envs=0", "0 is no number above 0"),
+        ("+at_most.env.num_envs=many", "'many' is no finite number above 0"),
+        ("+at_most.env.num_envs=0", "0 is no finite number above 0"),
         ("+at_most.env=4", "4 is no set of settings"),
     ],
 )  # fmt: skip

@@ -382,6 +382,7 @@ def test_the_command_to_look_at_a_diverged_run_has_its_permissions(tmp_path: Pat
     recorder = Recorder.__new__(Recorder)
     recorder.updates_between_logs = 1
     recorder.components = SimpleNamespace(updates=5, directory=RunDirectory(tmp_path))  # type: ignore[assignment]
+    forget_permissions()  # of other tests in this process
     permit_targets("my_rewards")
     try:
         assert recorder._not_finite("loss/td", math.nan).endswith(f"dqnlm eval {tmp_path} --allow-targets my_rewards")
