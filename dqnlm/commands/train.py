@@ -237,9 +237,9 @@ def run_job(cfg: DictConfig) -> Any:
     if state != "finished":
         train_sweep.forget_outcome(directory)
     if settings.runtime.choices["hydra/launcher"] in launchers.ALONE or state == "finished":
-        outcome, message = guarded(lambda: _start(describe(cfg, settings, state)))
+        outcome, message = guarded(lambda: _start(describe(cfg, settings, state)), f"job {settings.job.num}: ")
     else:
-        outcome, message = guarded(lambda: _start_apart(describe(cfg, settings, state)))
+        outcome, message = guarded(lambda: _start_apart(describe(cfg, settings, state)), f"job {settings.job.num}: ")
     if outcome != APART:
         train_sweep.note_outcome(directory, outcome, message)
     return train_sweep.best_of(directory)[1] if train_sweep.outcome_of(directory) == "finished" else math.nan
@@ -261,8 +261,8 @@ def describe(cfg: DictConfig, settings: Any, state: train_sweep.State) -> Job:
     return Job(number, directory, config, choices, overrides, config_dir, cwd, state, sweeping)
 
 
-def guarded(start: Callable[[], str]) -> tuple[str, str]:
-    """Runs a job and reports its error.
+def guarded(start: Callable[[], str], who: str = "") -> tuple[str, str]:
+    """Runs a job and reports its error, after `who` it is among others.
 
     Returns:
         (what `start` returned, or crash or mistake; a message).
@@ -278,7 +278,7 @@ def guarded(start: Callable[[], str]) -> tuple[str, str]:
     except UserError as error:
         if not is_silent():
             let_the_first_speak()
-            print_error(error, process_name())
+            print_error(error, who or process_name())
         return "mistake", str(error)
     except Exception as error:
         if interrupts.was_pressed():  # a library that was interrupted while it was imported fails later, where it is used
@@ -304,7 +304,7 @@ def run_apart(job: Job) -> None:
     with gpus.one_gpu(job.number, str(job.config.get("device")), _count_gpus) as gpu:
         if gpu is not None:
             say(f"job {job.number} uses GPU {gpu}")
-        train_sweep.note_outcome(job.directory, *guarded(lambda: _start(job)))
+        train_sweep.note_outcome(job.directory, *guarded(lambda: _start(job), f"job {job.number}: "))
 
 
 launch = hydra.main(version_base=VERSION_BASE, config_path="pkg://dqnlm.configs", config_name="train")(run_job)

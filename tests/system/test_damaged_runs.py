@@ -72,6 +72,14 @@ def test_a_sweep_with_a_damaged_job_is_reported(sweep: Path, tmp_path: Path, fil
     assert ended == "0", said
 
 
+@pytest.mark.parametrize("damage", ["a date that is none", "cut between lines"])
+def test_a_sweep_says_in_one_message_which_job_is_damaged(sweep: Path, tmp_path: Path, damage: str) -> None:
+    """Bug: the job's error and the sweep's are two messages, and the first does not say of which job it is."""
+    ended, said = damaged_runs.tried(Case(sweep, Path("0-seed=0", "config.yaml"), damage, "again"), tmp_path / "work")
+    assert ended == "2" and "job 0: error: " in said and "config.yaml" in said, said
+    assert sum(line.startswith(MESSAGE) for line in said.splitlines()) == 1, said
+
+
 def test_a_sweep_with_a_damaged_job_goes_on(sweep: Path, tmp_path: Path) -> None:
     """Bug: the sweep that is started again ends in a traceback; its job has a checkpoint, from which it goes on."""
     case = Case(sweep, Path("0-seed=0", "summary.json"), "cut", "again")
