@@ -131,16 +131,17 @@ def renewed_config(config: Mapping[str, Any]) -> dict[str, Any]:
         found["trainer"].setdefault("preflight", False)
     if isinstance(found.get("learner"), dict):
         found["learner"].setdefault("record", True)
-    if str(found.get("buffer", {}).get("_target_")) in _WITH_PLACE:
-        found["buffer"].setdefault("place", "device")
+    buffer = _node(found, ["buffer"])
+    if buffer is not None and str(buffer.get("_target_")) in _WITH_PLACE:
+        buffer.setdefault("place", "device")
     if isinstance(found.get("policy"), dict):
         found["policy"].setdefault("acting_q", "min")
         found["policy"].setdefault("temperature", None)
         found["policy"].setdefault("weights", None)
     found.setdefault("actors", {"_target_": "dqnlm.training.acting.Own"})
-    best = found.get("evaluation", {}).get("best_metric")
-    if isinstance(best, str):
-        found["evaluation"]["best_metric"] = renewed_metric(best)
+    evaluation = _node(found, ["evaluation"]) or {}
+    if isinstance(evaluation.get("best_metric"), str):
+        evaluation["best_metric"] = renewed_metric(evaluation["best_metric"])
     return found
 
 
@@ -162,7 +163,8 @@ def _move(config: dict[str, Any], old: list[str], new: list[str]) -> None:
     value, group = source.pop(old[-1]), config
     if len(new) > 1:
         group = config.setdefault(new[0], {"_target_": GROUPS[new[0]]} if new[0] in GROUPS else {})
-    group[new[-1]] = value
+    if isinstance(group, dict):  # else whoever validates it says so
+        group[new[-1]] = value
 
 
 def _node(config: dict[str, Any], path: list[str]) -> dict[str, Any] | None:
@@ -182,7 +184,7 @@ def renewed_targets(node: Any) -> Any:
     module, _, name = str(found.get("_target_", "")).rpartition(".")
     if module in MODULES:
         found["_target_"] = f"{MODULES[module]}.{name}"
-    if found.get("_target_") in TARGETS:
-        found["_target_"] = TARGETS[found["_target_"]]
+    if str(found.get("_target_")) in TARGETS:
+        found["_target_"] = TARGETS[str(found["_target_"])]
     renamed = PARAMETERS.get(str(found.get("_target_")), {})
     return ADDED.get(str(found.get("_target_")), {}) | {renamed.get(key, key): value for key, value in found.items()}

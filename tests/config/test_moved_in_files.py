@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from dqnlm import cli
+from dqnlm.config import composition
 from dqnlm.config.moved import renewed_config
 
 
@@ -38,6 +39,18 @@ def test_values(capsys: pytest.CaptureFixture[str]) -> None:
     """Bug: a renamed value refused without its new name."""
     assert cli.main(["train", "objective=trajectory", "objective.trajectory.baseline=siblings"]) == 2
     assert "objective.trajectory.baseline=group" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("odd", [7, "x", [1], {}, None, [[]], {"a": []}], ids=repr)
+def test_values_of_another_kind_are_left_to_the_validation(odd: object) -> None:
+    """Bug: a traceback from a saved configuration in which one value, at any place, is of another kind (a list as `_target_`)."""
+    whole, _ = composition.compose([])
+    old = whole | {"checkpoint": {"every": 5}, "trainer": {"init_from": 1, "warm_start_lr": 1}}
+    for config in (whole, old):
+        for group, node in config.items():
+            assert renewed_config(config | {group: odd})
+            for key in node if isinstance(node, dict) else ():
+                assert renewed_config(config | {group: node | {key: odd}})
 
 
 def test_a_renamed_setting_of_a_part_anywhere(capsys: pytest.CaptureFixture[str]) -> None:
