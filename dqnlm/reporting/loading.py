@@ -179,10 +179,13 @@ def read_tail(path: Path, notes: list[str], tail_bytes: int = TAIL_BYTES) -> lis
     if not path.exists():
         return []
     require_regular(path)
-    with path.open("rb") as stream:
-        size = stream.seek(0, 2)
-        stream.seek(max(0, size - tail_bytes - 1))
-        content = stream.read()
+    try:
+        with path.open("rb") as stream:
+            size = stream.seek(0, 2)
+            stream.seek(max(0, size - tail_bytes - 1))
+            content = stream.read()
+    except OSError as error:
+        raise UserError(f"{path} cannot be read: {error.strerror}.") from error
     if size > tail_bytes:
         # The first line is a fragment unless the byte before the tail is a line break, which split then removes.
         _, _, content = content.partition(b"\n")

@@ -7,6 +7,7 @@ import re
 import sys
 from html.parser import HTMLParser
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,7 +16,7 @@ from dqnlm.commands.report import main
 from dqnlm.errors import UserError
 from dqnlm.reporting.compare import differing, group_runs, main_figure, telling, warnings
 from dqnlm.reporting.curves import chart_svg, summarise, thin
-from dqnlm.reporting.loading import RunData, load_run, read_tail
+from dqnlm.reporting.loading import RunData, load_run, read_lines, read_tail
 from tests.helpers.reports import FINISHED, make_run, point, rising
 
 VOID = {"meta", "input", "br", "line"}
@@ -152,6 +153,14 @@ def test_missing_and_damaged_settings(tmp_path: Path) -> None:
     (run / "config.yaml").unlink()
     with pytest.raises(UserError, match=r"config\.yaml is missing"):
         load(run)
+
+
+@pytest.mark.parametrize("read", [read_lines, read_tail])
+def test_a_folder_in_the_place_of_metrics(read: Any, tmp_path: Path) -> None:
+    """Bug: a traceback of `dqnlm runs`, which reads the tail alone, where a report has a message."""
+    (tmp_path / "metrics.jsonl").mkdir()
+    with pytest.raises(UserError, match=r"metrics\.jsonl cannot be read: Is a directory"):
+        read(tmp_path / "metrics.jsonl", [])
 
 
 @pytest.mark.parametrize("tail_bytes", range(1, 60))
