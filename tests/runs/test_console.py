@@ -69,6 +69,8 @@ def test_a_full_disk_behind_the_terminal_ends_no_run(tmp_path: Path) -> None:
 @pytest.mark.parametrize("errors", ["strict", "surrogateescape"])
 def test_letters_that_the_locale_lacks_are_replaced(monkeypatch: pytest.MonkeyPatch, errors: str) -> None:
     """Bug: under LC_ALL=C Python's stdout is `surrogateescape`, and one letter of a sample ends `dqnlm rate`."""
-    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(io.BytesIO(), "ascii", errors=errors))
+    written = io.BytesIO()
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(written, "ascii", errors=errors))
     replace_unknown_letters()
     print(LETTERS, flush=True)
+    assert written.getvalue() == LETTERS.encode("ascii", "replace") + b"\n"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -113,20 +114,6 @@ def test_a_pretrained_model_starts_as_it_was_and_is_exported_as_it_acts(tmp_path
     assert policy.default == "boltzmann" and len(policy.generate("ab", 5, n=2)) == 2
 
 
-def test_killed_and_resumed_ends_as_if_never_stopped(
-    tmp_path: Path, model: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Bug: prompts drawn anew, groups forgotten, or adapters on other weights."""
-    checked = pretrained(tmp_path, model)
-    reference = run(tmp_path / "whole", checked) and tmp_path / "whole"
-    with monkeypatch.context() as patched:
-        tools.at_rollout(patched, 3, tools.kill)
-        with pytest.raises(tools.Killed):
-            run(tmp_path / "killed", checked)
-    launch.resume(tmp_path / "killed", [f"+allow_targets=[{tmp_path / 'score.py'}]"])
-    tools.assert_same_run(tmp_path / "killed", reference)
-
-
 def replay(folder: Path, model: Path, *more: str) -> dict[str, Any]:
     """`+experiment=prompts_replay`: Q and V on the features of a model that does not change; the letter a is paid."""
     words = [
@@ -157,11 +144,12 @@ def test_values_beside_a_fixed_model_learn_with_replay(tmp_path: Path, model: Pa
     torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-4)
 
 
-def test_with_replay_killed_and_resumed_ends_as_if_never_stopped(
-    tmp_path: Path, model: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("make", [pretrained, replay])
+def test_killed_and_resumed_ends_as_if_never_stopped(
+    make: Callable[[Path, Path], dict[str, Any]], tmp_path: Path, model: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Bug: the buffer of older completions, or the target's outputs, begin anew."""
-    checked = replay(tmp_path, model)
+    """Bug: prompts drawn anew, groups or older completions forgotten, the target's outputs new, adapters on other weights."""
+    checked = make(tmp_path, model)
     reference = run(tmp_path / "whole", checked) and tmp_path / "whole"
     with monkeypatch.context() as patched:
         tools.at_rollout(patched, 3, tools.kill)
